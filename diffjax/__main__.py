@@ -1,0 +1,5 @@
+"""``python -m diffjax``."""
+
+from diffjax.cli import main
+
+main()
