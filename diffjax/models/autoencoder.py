@@ -1,0 +1,291 @@
+"""The variational autoencoder of Stable Diffusion: pixels ⇄ latents.
+
+    encode: pixels [H, W, 3] → mean, log variance [H/f, W/f, c],  f = 2^(levels − 1)
+    decode: latent [h, w, c] → pixels [f h, f w, 3]
+
+The classifier uses the posterior MEAN times ``scaling_factor``. Rombach et al. 2022;
+layers, names and config keys as diffusers' ``AutoencoderKL``.
+"""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+from flax import nnx
+from jax.typing import DTypeLike
+from jaxtyping import Array, Float
+
+from diffjax.errors import DiffjaxError
+from diffjax.models.config import read_config
+from diffjax.models.layers import (
+    Attention,
+    Downsample2D,
+    GroupNorm,
+    Make,
+    ResnetBlock2D,
+    Upsample2D,
+)
+
+EPSILON = 1e-6  # of every group norm; no config names it
+
+_FIXED: dict[str, Any] = {
+    "act_fn": ("silu", "swish"),
+    "shift_factor": None,
+    "latents_mean": None,
+    "latents_std": None,
+}
+_IGNORED = {
+    "force_upcast": "the autoencoder always computes in float32",
+    "sample_size": "any size runs",
+}
+
+
+@dataclass(frozen=True, kw_only=True)
+class AutoencoderKLConfig:
+    """The settings of a ``vae/config.json`` that are implemented."""
+
+    in_channels: int = 3
+    out_channels: int = 3
+    down_block_types: tuple[str, ...] = ("DownEncoderBlock2D",)
+    up_block_types: tuple[str, ...] = ("UpDecoderBlock2D",)
+    block_out_channels: tuple[int, ...] = (64,)
+    layers_per_block: int = 1
+    latent_channels: int = 4
+    norm_num_groups: int = 32
+    scaling_factor: float = 0.18215
+    use_quant_conv: bool = True
+    use_post_quant_conv: bool = True
+    mid_block_add_attention: bool = True
+
+    @classmethod
+    def from_dict(
+        cls, config: Mapping[str, Any], source: str = "vae/config.json"
+    ) -> "AutoencoderKLConfig":
+        """Read a parsed config.json.
+
+        Raises:
+            DiffjaxError: for a value that is not implemented, naming ``source``.
+        """
+        self = read_config(
+            cls, config, fixed=_FIXED, ignored=_IGNORED, source=source
+        )
+        n = len(self.block_out_channels)
+        for name, kind in (
+            ("down_block_types", "DownEncoderBlock2D"),
+            ("up_block_types", "UpDecoderBlock2D"),
+        ):
+            if getattr(self, name) != (kind,) * n:
+                raise DiffjaxError(
+                    f"{source}: {name} must be {n} times {kind} (one for each of "
+                    f"block_out_channels), not {getattr(self, name)}"
+                )
+        return self
+
+    @property
+    def downscale(self) -> int:
+        """f: pixels per latent cell along each edge."""
+        return int(2 ** (len(self.block_out_channels) - 1))
+
+
+class PixelAttention(nnx.Module):
+    """Single-head self-attention over the pixels of a feature map, with residual."""
+
+    def __init__(self, channels: int, groups: int, make: Make) -> None:
+        self.group_norm: GroupNorm = make.group_norm(channels, groups, EPSILON)
+        self.attention = Attention(channels, 1, make, bias=True)
+
+    def __call__(self, x: Float[Array, "h w c"]) -> Float[Array, "h w c"]:
+        """[h, w, c] → [h, w, c]."""
+        tokens = self.group_norm(x).reshape(-1, x.shape[-1])
+        return x + self.attention(tokens).reshape(x.shape)
+
+
+class MidBlock(nnx.Module):
+    """resnet, attention (if configured), resnet."""
+
+    def __init__(self, channels: int, config: AutoencoderKLConfig, make: Make) -> None:
+        self.resnets = nnx.List(
+            [_resnet(channels, channels, config, make) for _ in range(2)]
+        )
+        self.attentions = nnx.List([])
+        if config.mid_block_add_attention:
+            self.attentions.append(
+                PixelAttention(channels, config.norm_num_groups, make)
+            )
+
+    def __call__(self, x: Float[Array, "h w c"]) -> Float[Array, "h w c"]:
+        """[h, w, c] → [h, w, c]."""
+        x = self.resnets[0](x)
+        for attention in self.attentions:
+            x = attention(x)
+        return self.resnets[1](x)
+
+
+class DownBlock(nnx.Module):
+    """Resnets, then a halving unless it is the last block."""
+
+    def __init__(
+        self,
+        inputs: int,
+        outputs: int,
+        config: AutoencoderKLConfig,
+        make: Make,
+        *,
+        last: bool,
+    ) -> None:
+        widths = [inputs] + [outputs] * config.layers_per_block
+        self.resnets = nnx.List(
+            [
+                _resnet(a, b, config, make)
+                for a, b in zip(widths, widths[1:], strict=False)
+            ]
+        )
+        # the autoencoder pads the bottom and right edges only
+        self.downsamplers = nnx.List(
+            [] if last else [Downsample2D(outputs, make, padding=(0, 1))]
+        )
+
+    def __call__(self, x: Float[Array, "h w i"]) -> Float[Array, "h2 w2 o"]:
+        """[h, w, inputs] → [h/2, w/2, outputs]."""
+        for layer in [*self.resnets, *self.downsamplers]:
+            x = layer(x)
+        return x
+
+
+class UpBlock(nnx.Module):
+    """Resnets, then a doubling unless it is the last block."""
+
+    def __init__(
+        self,
+        inputs: int,
+        outputs: int,
+        config: AutoencoderKLConfig,
+        make: Make,
+        *,
+        last: bool,
+    ) -> None:
+        widths = [inputs] + [outputs] * (config.layers_per_block + 1)
+        self.resnets = nnx.List(
+            [
+                _resnet(a, b, config, make)
+                for a, b in zip(widths, widths[1:], strict=False)
+            ]
+        )
+        self.upsamplers = nnx.List([] if last else [Upsample2D(outputs, make)])
+
+    def __call__(self, x: Float[Array, "h w i"]) -> Float[Array, "h2 w2 o"]:
+        """[h, w, inputs] → [2h, 2w, outputs]."""
+        for layer in [*self.resnets, *self.upsamplers]:
+            x = layer(x)
+        return x
+
+
+class Encoder(nnx.Module):
+    """Pixels → 2c channels: mean and log variance before ``quant_conv``."""
+
+    def __init__(self, config: AutoencoderKLConfig, make: Make) -> None:
+        widths = config.block_out_channels
+        inputs = (widths[0], *widths[:-1])
+        n = len(widths)
+        self.conv_in = make.conv(config.in_channels, widths[0], 3)
+        self.down_blocks = nnx.List(
+            [
+                DownBlock(inputs[i], widths[i], config, make, last=i == n - 1)
+                for i in range(n)
+            ]
+        )
+        self.mid_block = MidBlock(widths[-1], config, make)
+        self.conv_norm_out = make.group_norm(
+            widths[-1], config.norm_num_groups, EPSILON
+        )
+        self.conv_out = make.conv(widths[-1], 2 * config.latent_channels, 3)
+
+    def __call__(self, x: Float[Array, "h w i"]) -> Float[Array, "h2 w2 o"]:
+        """[H, W, 3] → [H/f, W/f, 2c]."""
+        x = self.conv_in(x)
+        for block in self.down_blocks:
+            x = block(x)
+        x = self.mid_block(x)
+        return self.conv_out(jax.nn.silu(self.conv_norm_out(x)))
+
+
+class Decoder(nnx.Module):
+    """Latent → pixels."""
+
+    def __init__(self, config: AutoencoderKLConfig, make: Make) -> None:
+        widths = config.block_out_channels[::-1]
+        inputs = (widths[0], *widths[:-1])
+        n = len(widths)
+        self.conv_in = make.conv(config.latent_channels, widths[0], 3)
+        self.mid_block = MidBlock(widths[0], config, make)
+        self.up_blocks = nnx.List(
+            [
+                UpBlock(inputs[i], widths[i], config, make, last=i == n - 1)
+                for i in range(n)
+            ]
+        )
+        self.conv_norm_out = make.group_norm(
+            widths[-1], config.norm_num_groups, EPSILON
+        )
+        self.conv_out = make.conv(widths[-1], config.out_channels, 3)
+
+    def __call__(self, x: Float[Array, "h w i"]) -> Float[Array, "h2 w2 o"]:
+        """[h, w, c] → [f h, f w, 3]."""
+        x = self.mid_block(self.conv_in(x))
+        for block in self.up_blocks:
+            x = block(x)
+        return self.conv_out(jax.nn.silu(self.conv_norm_out(x)))
+
+
+class AutoencoderKL(nnx.Module):
+    """Pixels ⇄ latents, one image at a time."""
+
+    def __init__(
+        self,
+        config: AutoencoderKLConfig,
+        *,
+        rngs: nnx.Rngs,
+        dtype: DTypeLike = jnp.float32,
+        param_dtype: DTypeLike = jnp.float32,
+    ) -> None:
+        make = Make(rngs=rngs, dtype=dtype, param_dtype=param_dtype)
+        self.config = config
+        self.dtype = dtype
+        c = config.latent_channels
+        self.encoder = Encoder(config, make)
+        self.decoder = Decoder(config, make)
+        if config.use_quant_conv:
+            self.quant_conv = make.conv(2 * c, 2 * c, 1)
+        if config.use_post_quant_conv:
+            self.post_quant_conv = make.conv(c, c, 1)
+
+    def encode(
+        self, pixels: Float[Array, "H W 3"]
+    ) -> tuple[Float[Array, "h w c"], Float[Array, "h w c"]]:
+        """The posterior's mean and log variance (clipped to [−30, 20]), unscaled.
+
+        Args:
+            pixels: in [−1, 1].
+        """
+        x = self.encoder(pixels.astype(self.dtype))
+        if self.config.use_quant_conv:
+            x = self.quant_conv(x)
+        mean, logvar = jnp.split(x.astype(jnp.float32), 2, axis=-1)
+        return mean, jnp.clip(logvar, -30.0, 20.0)
+
+    def decode(self, latent: Float[Array, "h w c"]) -> Float[Array, "H W 3"]:
+        """Pixels, about [−1, 1] (not clipped), of an unscaled latent."""
+        x = latent.astype(self.dtype)
+        if self.config.use_post_quant_conv:
+            x = self.post_quant_conv(x)
+        return self.decoder(x).astype(jnp.float32)
+
+
+def _resnet(
+    inputs: int, outputs: int, config: AutoencoderKLConfig, make: Make
+) -> ResnetBlock2D:
+    return ResnetBlock2D(
+        inputs, outputs, make, groups=config.norm_num_groups, epsilon=EPSILON
+    )

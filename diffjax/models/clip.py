@@ -1,0 +1,186 @@
+"""The text encoder of Stable Diffusion: token ids → text states.
+
+    x = token embedding + position embedding
+    x = x + attention(norm(x)), causal;  x = x + mlp(norm(x))      (each layer)
+    states = final norm(x)
+
+Radford et al. 2021; layers, names and config keys as transformers'
+``CLIPTextModel``, of which only ``last_hidden_state`` is used.
+"""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
+import jax.numpy as jnp
+from flax import nnx
+from jax.typing import DTypeLike
+from jaxtyping import Array, Float, Int
+
+from diffjax.models.config import read_config
+from diffjax.models.layers import Make, activation, attend
+
+_FIXED: dict[str, Any] = {
+    "model_type": "clip_text_model",
+    "is_decoder": False,
+    "add_cross_attention": False,
+    "pruned_heads": {},
+}
+_POOLED = "only used for the pooled output"
+_TRAINING = "only used in training"
+_GENERIC = "a generic transformers setting that this model does not read"
+_IGNORED = {
+    "architectures": "the loader knows the class",
+    "projection_dim": _POOLED,
+    "bos_token_id": _POOLED,
+    "eos_token_id": _POOLED,
+    "pad_token_id": _POOLED,
+    "dropout": _TRAINING,
+    "attention_dropout": _TRAINING,
+    "initializer_factor": _TRAINING,
+    "initializer_range": _TRAINING,
+    "gradient_checkpointing": _TRAINING,
+    "torch_dtype": "the caller chooses the dtype",
+    "dtype": "the caller chooses the dtype",
+    "transformers_version": "a note",
+} | dict.fromkeys(
+    (
+        "return_dict",
+        "chunk_size_feed_forward",
+        "diversity_penalty",
+        "id2label",
+        "label2id",
+        "length_penalty",
+        "max_length",
+        "min_length",
+        "no_repeat_ngram_size",
+        "encoder_no_repeat_ngram_size",
+        "num_beam_groups",
+        "num_beams",
+        "num_return_sequences",
+        "repetition_penalty",
+        "temperature",
+        "tie_word_embeddings",
+        "top_k",
+        "top_p",
+        "typical_p",
+        "use_bfloat16",
+        "use_cache",
+    ),
+    _GENERIC,
+)
+
+
+@dataclass(frozen=True, kw_only=True)
+class CLIPTextConfig:
+    """The settings of a ``text_encoder/config.json`` that are implemented."""
+
+    vocab_size: int = 49408
+    hidden_size: int = 512
+    intermediate_size: int = 2048
+    num_hidden_layers: int = 12
+    num_attention_heads: int = 8
+    max_position_embeddings: int = 77
+    hidden_act: str = "quick_gelu"
+    layer_norm_eps: float = 1e-5
+
+    @classmethod
+    def from_dict(
+        cls, config: Mapping[str, Any], source: str = "text_encoder/config.json"
+    ) -> "CLIPTextConfig":
+        """Read a parsed config.json.
+
+        Raises:
+            DiffjaxError: for a value that is not implemented, naming ``source``.
+        """
+        self = read_config(
+            cls, config, fixed=_FIXED, ignored=_IGNORED, source=source
+        )
+        activation(self.hidden_act)
+        return self
+
+
+class SelfAttention(nnx.Module):
+    """Causal multi-head self-attention."""
+
+    def __init__(self, features: int, heads: int, make: Make) -> None:
+        self.heads = heads
+        self.q_proj = make.linear(features, features)
+        self.k_proj = make.linear(features, features)
+        self.v_proj = make.linear(features, features)
+        self.out_proj = make.linear(features, features)
+
+    def __call__(self, x: Float[Array, "l d"]) -> Float[Array, "l d"]:
+        """[l, d] → [l, d]."""
+        q, k, v = self.q_proj(x), self.k_proj(x), self.v_proj(x)
+        return self.out_proj(attend(q, k, v, self.heads, causal=True))
+
+
+class MLP(nnx.Module):
+    """Two linear layers around the activation."""
+
+    def __init__(self, config: CLIPTextConfig, make: Make) -> None:
+        self.fc1 = make.linear(config.hidden_size, config.intermediate_size)
+        self.fc2 = make.linear(config.intermediate_size, config.hidden_size)
+        self.activation = activation(config.hidden_act)
+
+    def __call__(self, x: Float[Array, "l d"]) -> Float[Array, "l d"]:
+        """[l, d] → [l, d]."""
+        return self.fc2(self.activation(self.fc1(x)))
+
+
+class EncoderLayer(nnx.Module):
+    """Pre-norm attention and MLP, each with its residual."""
+
+    def __init__(self, config: CLIPTextConfig, make: Make) -> None:
+        d, epsilon = config.hidden_size, config.layer_norm_eps
+        self.layer_norm1 = make.layer_norm(d, epsilon)
+        self.self_attn = SelfAttention(d, config.num_attention_heads, make)
+        self.layer_norm2 = make.layer_norm(d, epsilon)
+        self.mlp = MLP(config, make)
+
+    def __call__(self, x: Float[Array, "l d"]) -> Float[Array, "l d"]:
+        """[l, d] → [l, d]."""
+        x = x + self.self_attn(self.layer_norm1(x))
+        return x + self.mlp(self.layer_norm2(x))
+
+
+class CLIPTextModel(nnx.Module):
+    """Token ids → the last hidden state, after the final layer norm."""
+
+    def __init__(
+        self,
+        config: CLIPTextConfig,
+        *,
+        rngs: nnx.Rngs,
+        dtype: DTypeLike = jnp.float32,
+        param_dtype: DTypeLike = jnp.float32,
+    ) -> None:
+        make = Make(rngs=rngs, dtype=dtype, param_dtype=param_dtype)
+        d = config.hidden_size
+        self.config = config
+        self.token_embedding = make.embedding(config.vocab_size, d)
+        self.position_embedding = make.embedding(config.max_position_embeddings, d)
+        self.layers = nnx.List(
+            [EncoderLayer(config, make) for _ in range(config.num_hidden_layers)]
+        )
+        self.final_layer_norm = make.layer_norm(d, config.layer_norm_eps)
+
+    def __call__(self, ids: Int[Array, " l"]) -> Float[Array, "l d"]:
+        """Text states, float32.
+
+        Args:
+            ids: token ids in [0, vocab_size), padded to at most
+                ``max_position_embeddings``; the padding is not masked, as in
+                Stable Diffusion.
+        """
+        length = ids.shape[0]
+        if length > self.config.max_position_embeddings:
+            raise ValueError(
+                f"{length} tokens; the text encoder holds "
+                f"{self.config.max_position_embeddings}"
+            )
+        x = self.token_embedding(ids) + self.position_embedding(jnp.arange(length))
+        for layer in self.layers:
+            x = layer(x)
+        return self.final_layer_norm(x).astype(jnp.float32)

@@ -1,0 +1,271 @@
+"""What the networks are made of. Every layer maps one image: no batch axis anywhere.
+
+Images are [h, w, c], token sequences are [l, d]. A batch is made by vmap from
+outside, so that whatever does not depend on a mapped argument is computed once.
+
+Computation is in ``dtype``; means, variances and softmax are in float32.
+Attribute names are those of the torch modules in diffusers and transformers.
+"""
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from functools import partial
+
+import jax
+import jax.numpy as jnp
+from flax import nnx
+from jax.typing import DTypeLike
+from jaxtyping import Array, Float, Int
+
+from diffjax.errors import DiffjaxError
+
+ACTIVATIONS: dict[str, Callable[[Array], Array]] = {
+    "silu": jax.nn.silu,
+    "swish": jax.nn.silu,
+    "gelu": partial(jax.nn.gelu, approximate=False),
+    "gelu-approximate": partial(jax.nn.gelu, approximate=True),
+    "gelu_new": partial(jax.nn.gelu, approximate=True),
+    "quick_gelu": lambda x: x * jax.nn.sigmoid(1.702 * x),
+}
+
+
+def activation(name: str) -> Callable[[Array], Array]:
+    """The activation function that a config names.
+
+    Raises:
+        DiffjaxError: for a name outside ``ACTIVATIONS``.
+    """
+    if name not in ACTIVATIONS:
+        raise DiffjaxError(
+            f"activation {name!r} is not implemented (only {', '.join(ACTIVATIONS)})"
+        )
+    return ACTIVATIONS[name]
+
+
+class GroupNorm(nnx.GroupNorm):
+    """Group normalisation of one [..., c] array over all its leading axes."""
+
+    def __call__(self, x: Array, *, mask: Array | None = None) -> Array:
+        """Normalise; flax's own layer takes the first axis for a batch."""
+        return super().__call__(x[None], mask=mask)[0]
+
+
+@dataclass(frozen=True, kw_only=True)
+class Make:
+    """Makes the primitive layers, with torch's defaults where flax's differ."""
+
+    rngs: nnx.Rngs
+    dtype: DTypeLike = jnp.float32
+    param_dtype: DTypeLike = jnp.float32
+
+    def linear(self, inputs: int, outputs: int, bias: bool = True) -> nnx.Linear:
+        """[..., inputs] → [..., outputs]."""
+        return nnx.Linear(
+            inputs,
+            outputs,
+            use_bias=bias,
+            dtype=self.dtype,
+            param_dtype=self.param_dtype,
+            rngs=self.rngs,
+        )
+
+    def conv(
+        self,
+        inputs: int,
+        outputs: int,
+        kernel: int,
+        *,
+        stride: int = 1,
+        padding: tuple[int, int] | None = None,
+        bias: bool = True,
+    ) -> nnx.Conv:
+        """Square convolution; ``padding`` is (before, after), default kernel // 2."""
+        before, after = padding or (kernel // 2, kernel // 2)
+        return nnx.Conv(
+            inputs,
+            outputs,
+            (kernel, kernel),
+            strides=stride,
+            padding=[(before, after), (before, after)],
+            use_bias=bias,
+            dtype=self.dtype,
+            param_dtype=self.param_dtype,
+            rngs=self.rngs,
+        )
+
+    def group_norm(self, channels: int, groups: int, epsilon: float) -> GroupNorm:
+        """[..., channels]; statistics and parameters in float32."""
+        if channels % groups:
+            raise DiffjaxError(
+                f"{channels} channels do not divide into norm_num_groups={groups}"
+            )
+        return GroupNorm(
+            channels,
+            groups,
+            epsilon=epsilon,
+            dtype=self.dtype,
+            # flax's E[x²] − E[x]² loses digits where the mean is large
+            use_fast_variance=False,
+            rngs=self.rngs,
+        )
+
+    def layer_norm(
+        self, features: int, epsilon: float, affine: bool = True
+    ) -> nnx.LayerNorm:
+        """[..., features]; statistics and parameters in float32."""
+        return nnx.LayerNorm(
+            features,
+            epsilon=epsilon,
+            use_bias=affine,
+            use_scale=affine,
+            dtype=self.dtype,
+            use_fast_variance=False,
+            rngs=self.rngs,
+        )
+
+    def embedding(self, entries: int, features: int) -> nnx.Embed:
+        """Integer → [features]."""
+        return nnx.Embed(
+            entries,
+            features,
+            dtype=self.dtype,
+            param_dtype=self.param_dtype,
+            rngs=self.rngs,
+        )
+
+
+def timestep_features(
+    timestep: Int[Array, ""] | Float[Array, ""],
+    features: int,
+    *,
+    flip_sin_to_cos: bool = True,
+    freq_shift: float = 0.0,
+) -> Float[Array, " features"]:
+    """Sinusoids of a timestep, float32: ω_i = 10000^(−i / (features/2 − shift)).
+
+    Source: Vaswani et al. 2017; ordering and shift as diffusers' ``Timesteps``.
+    """
+    half = features // 2
+    i = jnp.arange(half, dtype=jnp.float32)
+    angle = timestep * jnp.exp(-jnp.log(10000.0) * i / (half - freq_shift))
+    sin, cos = jnp.sin(angle), jnp.cos(angle)
+    return jnp.concatenate([cos, sin] if flip_sin_to_cos else [sin, cos])
+
+
+class TimestepEmbedding(nnx.Module):
+    """Two-layer MLP over timestep features."""
+
+    def __init__(self, inputs: int, features: int, make: Make) -> None:
+        self.linear_1 = make.linear(inputs, features)
+        self.linear_2 = make.linear(features, features)
+
+    def __call__(self, x: Float[Array, " i"]) -> Float[Array, " o"]:
+        """[inputs] → [features]."""
+        return self.linear_2(jax.nn.silu(self.linear_1(x)))
+
+
+class Attention(nnx.Module):
+    """Multi-head attention of [l, d] over itself or over a condition [m, e]."""
+
+    def __init__(
+        self,
+        features: int,
+        heads: int,
+        make: Make,
+        *,
+        condition_features: int | None = None,
+        bias: bool = False,
+    ) -> None:
+        if features % heads:
+            raise DiffjaxError(f"{features} features do not divide into {heads} heads")
+        self.heads = heads
+        source = features if condition_features is None else condition_features
+        self.to_q = make.linear(features, features, bias)
+        self.to_k = make.linear(source, features, bias)
+        self.to_v = make.linear(source, features, bias)
+        self.to_out = make.linear(features, features)
+
+    def __call__(
+        self, x: Float[Array, "l d"], condition: Float[Array, "m e"] | None = None
+    ) -> Float[Array, "l d"]:
+        """Self-attention, or cross-attention where a condition is given."""
+        source = x if condition is None else condition
+        q, k, v = self.to_q(x), self.to_k(source), self.to_v(source)
+        return self.to_out(attend(q, k, v, self.heads))
+
+
+def attend(
+    q: Float[Array, "l d"],
+    k: Float[Array, "m d"],
+    v: Float[Array, "m d"],
+    heads: int,
+    *,
+    causal: bool = False,
+) -> Float[Array, "l d"]:
+    """softmax(q kᵀ / √(d/heads)) v a head; the softmax in float32."""
+    q, k, v = (x.reshape(x.shape[0], heads, -1) for x in (q, k, v))
+    out: Array = jax.nn.dot_product_attention(q, k, v, is_causal=causal)
+    return out.reshape(out.shape[0], -1)
+
+
+class ResnetBlock2D(nnx.Module):
+    """norm → silu → conv, plus the timestep embedding, norm → silu → conv, plus x."""
+
+    def __init__(
+        self,
+        inputs: int,
+        outputs: int,
+        make: Make,
+        *,
+        groups: int,
+        epsilon: float,
+        embedding: int | None = None,
+    ) -> None:
+        self.norm1 = make.group_norm(inputs, groups, epsilon)
+        self.conv1 = make.conv(inputs, outputs, 3)
+        if embedding is not None:
+            self.time_emb_proj = make.linear(embedding, outputs)
+        self.norm2 = make.group_norm(outputs, groups, epsilon)
+        self.conv2 = make.conv(outputs, outputs, 3)
+        self.projects = inputs != outputs
+        if self.projects:
+            self.conv_shortcut = make.conv(inputs, outputs, 1)
+
+    def __call__(
+        self, x: Float[Array, "h w i"], embedding: Float[Array, " e"] | None = None
+    ) -> Float[Array, "h w o"]:
+        """[h, w, inputs] → [h, w, outputs]."""
+        h = self.conv1(jax.nn.silu(self.norm1(x)))
+        if embedding is not None:
+            h = h + self.time_emb_proj(jax.nn.silu(embedding))
+        h = self.conv2(jax.nn.silu(self.norm2(h)))
+        return (self.conv_shortcut(x) if self.projects else x) + h
+
+
+class Downsample2D(nnx.Module):
+    """Halves height and width by a strided convolution."""
+
+    def __init__(self, channels: int, make: Make, *, padding: tuple[int, int]) -> None:
+        self.conv = make.conv(channels, channels, 3, stride=2, padding=padding)
+
+    def __call__(self, x: Float[Array, "h w c"]) -> Float[Array, "h2 w2 c"]:
+        """[h, w, c] → [h/2, w/2, c], rounded by the padding."""
+        return self.conv(x)
+
+
+class Upsample2D(nnx.Module):
+    """Doubles height and width (nearest neighbour), then convolves."""
+
+    def __init__(self, channels: int, make: Make) -> None:
+        self.conv = make.conv(channels, channels, 3)
+
+    def __call__(
+        self, x: Float[Array, "h w c"], size: tuple[int, int] | None = None
+    ) -> Float[Array, "h2 w2 c"]:
+        """Upsample to ``size``, default (2h, 2w).
+
+        Cropping the doubled image is nearest-neighbour resizing to an odd size.
+        """
+        height, width = size or (2 * x.shape[0], 2 * x.shape[1])
+        x = jnp.repeat(jnp.repeat(x, 2, axis=0), 2, axis=1)[:height, :width]
+        return self.conv(x)

@@ -1,0 +1,426 @@
+"""The U-Net of Stable Diffusion 1.x and 2.x: (z_t, t, text states) → prediction.
+
+    e = MLP(sinusoids(t))
+    down: resnets (+ transformers over the condition), each output kept as a skip
+    mid:  resnet, transformer, resnet
+    up:   concatenate the skips in reverse, resnets (+ transformers)
+
+Rombach et al. 2022; layers, names and config keys as diffusers'
+``UNet2DConditionModel``.
+"""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+from flax import nnx
+from jax.typing import DTypeLike
+from jaxtyping import Array, Float, Int
+
+from diffjax.errors import DiffjaxError
+from diffjax.models.config import per_block, read_config
+from diffjax.models.layers import (
+    Attention,
+    Downsample2D,
+    Make,
+    ResnetBlock2D,
+    TimestepEmbedding,
+    Upsample2D,
+    timestep_features,
+)
+
+_FIXED: dict[str, Any] = {
+    "act_fn": ("silu", "swish"),
+    "addition_embed_type": None,
+    "attention_type": "default",
+    "center_input_sample": False,
+    "class_embed_type": None,
+    "class_embeddings_concat": False,
+    "conv_in_kernel": 3,
+    "conv_out_kernel": 3,
+    "cross_attention_norm": None,
+    "dual_cross_attention": False,
+    "encoder_hid_dim": None,
+    "encoder_hid_dim_type": None,
+    "mid_block_only_cross_attention": (None, False),
+    "mid_block_scale_factor": 1,
+    "mid_block_type": "UNetMidBlock2DCrossAttn",
+    "num_attention_heads": None,
+    "num_class_embeds": None,
+    "only_cross_attention": False,
+    "projection_class_embeddings_input_dim": None,
+    "resnet_out_scale_factor": 1,
+    "resnet_skip_time_act": False,
+    "resnet_time_scale_shift": "default",
+    "reverse_transformer_layers_per_block": None,
+    "time_cond_proj_dim": None,
+    "time_embedding_act_fn": None,
+    "time_embedding_type": "positional",
+    "timestep_post_act": None,
+    "transformer_layers_per_block": 1,
+}
+_IGNORED = {
+    "addition_embed_type_num_heads": "only used with addition_embed_type",
+    "addition_time_embed_dim": "only used with addition_embed_type",
+    "dropout": "there is none at inference",
+    "upcast_attention": "the softmax is always in float32",
+}
+
+
+@dataclass(frozen=True, kw_only=True)
+class UNet2DConditionConfig:
+    """The settings of a ``unet/config.json`` that are implemented.
+
+    ``attention_head_dim`` is, in diffusers' historical meaning, the NUMBER of heads,
+    one value or one a block.
+    """
+
+    sample_size: int | tuple[int, ...] | None = None
+    in_channels: int = 4
+    out_channels: int = 4
+    flip_sin_to_cos: bool = True
+    freq_shift: float = 0
+    down_block_types: tuple[str, ...] = (
+        "CrossAttnDownBlock2D",
+        "CrossAttnDownBlock2D",
+        "CrossAttnDownBlock2D",
+        "DownBlock2D",
+    )
+    up_block_types: tuple[str, ...] = (
+        "UpBlock2D",
+        "CrossAttnUpBlock2D",
+        "CrossAttnUpBlock2D",
+        "CrossAttnUpBlock2D",
+    )
+    block_out_channels: tuple[int, ...] = (320, 640, 1280, 1280)
+    layers_per_block: int | tuple[int, ...] = 2
+    downsample_padding: int = 1
+    norm_num_groups: int = 32
+    norm_eps: float = 1e-5
+    cross_attention_dim: int = 1280
+    attention_head_dim: int | tuple[int, ...] = 8
+    use_linear_projection: bool = False
+    time_embedding_dim: int | None = None
+
+    @classmethod
+    def from_dict(
+        cls, config: Mapping[str, Any], source: str = "unet/config.json"
+    ) -> "UNet2DConditionConfig":
+        """Read a parsed config.json.
+
+        Raises:
+            DiffjaxError: for a value that is not implemented, naming ``source``.
+        """
+        self = read_config(
+            cls, config, fixed=_FIXED, ignored=_IGNORED, source=source
+        )
+        n = len(self.block_out_channels)
+        allowed = {
+            "down_block_types": ("DownBlock2D", "CrossAttnDownBlock2D"),
+            "up_block_types": ("UpBlock2D", "CrossAttnUpBlock2D"),
+        }
+        for name, kinds in allowed.items():
+            blocks = per_block(getattr(self, name), n, f"{source}: {name}")
+            unknown = sorted(set(blocks) - set(kinds))
+            if unknown:
+                raise DiffjaxError(
+                    f"{source}: {name} {', '.join(unknown)} not implemented "
+                    f"(only {', '.join(kinds)})"
+                )
+        for name in ("layers_per_block", "attention_head_dim"):
+            per_block(getattr(self, name), n, f"{source}: {name}")
+        if self.downsample_padding not in (0, 1):
+            raise DiffjaxError(f"{source}: downsample_padding must be 0 or 1")
+        return self
+
+
+class FeedForward(nnx.Module):
+    """GEGLU: (a · gelu(b)) W, with [a, b] = x V."""
+
+    def __init__(self, features: int, make: Make) -> None:
+        self.proj_in = make.linear(features, 8 * features)
+        self.proj_out = make.linear(4 * features, features)
+
+    def __call__(self, x: Float[Array, "l d"]) -> Float[Array, "l d"]:
+        """[l, d] → [l, d]."""
+        a, b = jnp.split(self.proj_in(x), 2, axis=-1)
+        return self.proj_out(a * jax.nn.gelu(b, approximate=False))
+
+
+class BasicTransformerBlock(nnx.Module):
+    """Self-attention, cross-attention to the condition, feed-forward; pre-norm."""
+
+    def __init__(self, features: int, heads: int, condition: int, make: Make) -> None:
+        self.norm1 = make.layer_norm(features, 1e-5)
+        self.attn1 = Attention(features, heads, make)
+        self.norm2 = make.layer_norm(features, 1e-5)
+        self.attn2 = Attention(features, heads, make, condition_features=condition)
+        self.norm3 = make.layer_norm(features, 1e-5)
+        self.ff = FeedForward(features, make)
+
+    def __call__(
+        self, x: Float[Array, "l d"], condition: Float[Array, "m e"]
+    ) -> Float[Array, "l d"]:
+        """[l, d], [m, e] → [l, d]."""
+        x = x + self.attn1(self.norm1(x))
+        x = x + self.attn2(self.norm2(x), condition)
+        return x + self.ff(self.norm3(x))
+
+
+class Transformer2DModel(nnx.Module):
+    """A transformer block over the pixels of a feature map."""
+
+    def __init__(
+        self, channels: int, heads: int, config: UNet2DConditionConfig, make: Make
+    ) -> None:
+        self.norm = make.group_norm(channels, config.norm_num_groups, 1e-6)
+        # a 1×1 convolution is the same map: both checkpoint shapes load into this
+        self.proj_in = make.linear(channels, channels)
+        self.transformer_blocks = nnx.List(
+            [BasicTransformerBlock(channels, heads, config.cross_attention_dim, make)]
+        )
+        self.proj_out = make.linear(channels, channels)
+
+    def __call__(
+        self, x: Float[Array, "h w c"], condition: Float[Array, "m e"]
+    ) -> Float[Array, "h w c"]:
+        """[h, w, c], [m, e] → [h, w, c]."""
+        tokens = self.proj_in(self.norm(x).reshape(-1, x.shape[-1]))
+        for block in self.transformer_blocks:
+            tokens = block(tokens, condition)
+        return self.proj_out(tokens).reshape(x.shape) + x
+
+
+class Block2D(nnx.Module):
+    """The resnets of one resolution, each followed by a transformer if ``heads``."""
+
+    def __init__(
+        self,
+        channels: list[tuple[int, int]],
+        embedding: int,
+        heads: int | None,
+        config: UNet2DConditionConfig,
+        make: Make,
+    ) -> None:
+        self.resnets = nnx.List(
+            [
+                ResnetBlock2D(
+                    inputs,
+                    outputs,
+                    make,
+                    groups=config.norm_num_groups,
+                    epsilon=config.norm_eps,
+                    embedding=embedding,
+                )
+                for inputs, outputs in channels
+            ]
+        )
+        self.attends = heads is not None
+        if heads is not None:
+            self.attentions = nnx.List(
+                [
+                    Transformer2DModel(outputs, heads, config, make)
+                    for _, outputs in channels
+                ]
+            )
+
+    def layer(
+        self,
+        i: int,
+        x: Float[Array, "h w i"],
+        embedding: Float[Array, " e"],
+        condition: Float[Array, "m d"],
+    ) -> Float[Array, "h w o"]:
+        """The i-th resnet, with its transformer where there is one."""
+        x = self.resnets[i](x, embedding)
+        return self.attentions[i](x, condition) if self.attends else x
+
+
+class DownBlock2D(Block2D):
+    """A ``Block2D``, then a halving unless it is the last one."""
+
+    def __init__(self, *args: Any, last: bool) -> None:
+        super().__init__(*args)
+        channels, _, _, config, make = args
+        self.downsamplers = nnx.List([])
+        if not last:
+            # padding 0 in a config means: pad the bottom and right only
+            padding = (config.downsample_padding, 1)
+            self.downsamplers.append(
+                Downsample2D(channels[-1][1], make, padding=padding)
+            )
+
+    def __call__(
+        self,
+        x: Float[Array, "h w i"],
+        embedding: Float[Array, " e"],
+        condition: Float[Array, "m d"],
+    ) -> list[Array]:
+        """Every layer's output, which are the skips; the last one goes on."""
+        skips = []
+        for i in range(len(self.resnets)):
+            x = self.layer(i, x, embedding, condition)
+            skips.append(x)
+        for downsample in self.downsamplers:
+            skips.append(downsample(x))
+        return skips
+
+
+class UpBlock2D(Block2D):
+    """A ``Block2D`` whose resnets take a skip each, then a doubling unless last."""
+
+    def __init__(self, *args: Any, last: bool) -> None:
+        super().__init__(*args)
+        channels, _, _, _, make = args
+        self.upsamplers = nnx.List([])
+        if not last:
+            self.upsamplers.append(Upsample2D(channels[-1][1], make))
+
+    def __call__(
+        self,
+        x: Float[Array, "h w i"],
+        skips: list[Array],
+        embedding: Float[Array, " e"],
+        condition: Float[Array, "m d"],
+    ) -> Float[Array, "h2 w2 o"]:
+        """Consumes as many of ``skips``, from its end, as there are resnets."""
+        for i in range(len(self.resnets)):
+            x = jnp.concatenate([x, skips.pop()], axis=-1)
+            x = self.layer(i, x, embedding, condition)
+        for upsample in self.upsamplers:
+            # the next skip's size, which is odd where the way down rounded up
+            height, width, _ = skips[-1].shape
+            x = upsample(x, (height, width))
+        return x
+
+
+class MidBlock2D(Block2D):
+    """resnet, transformer, resnet."""
+
+    def __init__(
+        self,
+        channels: int,
+        embedding: int,
+        heads: int,
+        config: UNet2DConditionConfig,
+        make: Make,
+    ) -> None:
+        super().__init__(
+            [(channels, channels)] * 2, embedding, None, config, make
+        )
+        self.attentions = nnx.List([Transformer2DModel(channels, heads, config, make)])
+
+    def __call__(
+        self,
+        x: Float[Array, "h w c"],
+        embedding: Float[Array, " e"],
+        condition: Float[Array, "m d"],
+    ) -> Float[Array, "h w c"]:
+        """[h, w, c] → [h, w, c]."""
+        x = self.resnets[0](x, embedding)
+        x = self.attentions[0](x, condition)
+        return self.resnets[1](x, embedding)
+
+
+class UNet2DConditionModel(nnx.Module):
+    """Predicts ε (or v, or z0: the schedule says which) for one noised latent."""
+
+    def __init__(
+        self,
+        config: UNet2DConditionConfig,
+        *,
+        rngs: nnx.Rngs,
+        dtype: DTypeLike = jnp.float32,
+        param_dtype: DTypeLike = jnp.float32,
+    ) -> None:
+        make = Make(rngs=rngs, dtype=dtype, param_dtype=param_dtype)
+        self.config = config
+        self.dtype = dtype
+        widths = config.block_out_channels
+        n = len(widths)
+        layers = per_block(config.layers_per_block, n, "layers_per_block")
+        heads = per_block(config.attention_head_dim, n, "attention_head_dim")
+        embedding = config.time_embedding_dim or 4 * widths[0]
+
+        self.conv_in = make.conv(config.in_channels, widths[0], 3)
+        self.time_embedding = TimestepEmbedding(widths[0], embedding, make)
+
+        # the channels of every skip, in the order in which the way down makes them
+        skips = [widths[0]]
+        down_blocks = []
+        for i, kind in enumerate(config.down_block_types):
+            inputs = [skips[-1]] + [widths[i]] * (layers[i] - 1)
+            last = i == n - 1
+            down_blocks.append(
+                DownBlock2D(
+                    [(c, widths[i]) for c in inputs],
+                    embedding,
+                    heads[i] if kind == "CrossAttnDownBlock2D" else None,
+                    config,
+                    make,
+                    last=last,
+                )
+            )
+            skips += [widths[i]] * (layers[i] + (not last))
+        self.down_blocks = nnx.List(down_blocks)
+
+        self.mid_block = MidBlock2D(widths[-1], embedding, heads[-1], config, make)
+
+        up_blocks = []
+        below = widths[-1]
+        for i, kind in enumerate(config.up_block_types):
+            level = n - 1 - i
+            inputs = [below] + [widths[level]] * layers[level]
+            up_blocks.append(
+                UpBlock2D(
+                    [(c + skips.pop(), widths[level]) for c in inputs],
+                    embedding,
+                    heads[level] if kind == "CrossAttnUpBlock2D" else None,
+                    config,
+                    make,
+                    last=i == n - 1,
+                )
+            )
+            below = widths[level]
+        self.up_blocks = nnx.List(up_blocks)
+
+        self.conv_norm_out = make.group_norm(
+            widths[0], config.norm_num_groups, config.norm_eps
+        )
+        self.conv_out = make.conv(widths[0], config.out_channels, 3)
+
+    def __call__(
+        self,
+        latent: Float[Array, "h w c"],
+        timestep: Int[Array, ""],
+        condition: Float[Array, "m d"],
+    ) -> Float[Array, "h w o"]:
+        """Predict from one noised latent.
+
+        Args:
+            latent: z_t, [h, w, in_channels], scaled, any h and w.
+            timestep: integer in [0, T).
+            condition: text states [m, cross_attention_dim].
+
+        Returns:
+            [h, w, out_channels], float32.
+        """
+        features = timestep_features(
+            timestep,
+            self.config.block_out_channels[0],
+            flip_sin_to_cos=self.config.flip_sin_to_cos,
+            freq_shift=self.config.freq_shift,
+        )
+        embedding = self.time_embedding(features.astype(self.dtype))
+        condition = condition.astype(self.dtype)
+        x = self.conv_in(latent.astype(self.dtype))
+        skips = [x]
+        for down_block in self.down_blocks:
+            skips += down_block(skips[-1], embedding, condition)
+        x = self.mid_block(skips[-1], embedding, condition)
+        for up_block in self.up_blocks:
+            x = up_block(x, skips, embedding, condition)
+        x = self.conv_out(jax.nn.silu(self.conv_norm_out(x)))
+        return x.astype(jnp.float32)
