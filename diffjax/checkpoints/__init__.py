@@ -1,0 +1,1 @@
+"""Names → files, files → arrays, arrays → models."""

@@ -1,0 +1,1 @@
+"""The networks, one readable file each; every one maps a single image."""

@@ -9,6 +9,7 @@ layers, names and config keys as diffusers' ``AutoencoderKL``.
 
 from collections.abc import Mapping
 from dataclasses import dataclass
+from itertools import pairwise
 from typing import Any
 
 import jax
@@ -68,9 +69,7 @@ class AutoencoderKLConfig:
         Raises:
             DiffjaxError: for a value that is not implemented, naming ``source``.
         """
-        self = read_config(
-            cls, config, fixed=_FIXED, ignored=_IGNORED, source=source
-        )
+        self = read_config(cls, config, fixed=_FIXED, ignored=_IGNORED, source=source)
         n = len(self.block_out_channels)
         for name, kind in (
             ("down_block_types", "DownEncoderBlock2D"),
@@ -109,7 +108,7 @@ class MidBlock(nnx.Module):
         self.resnets = nnx.List(
             [_resnet(channels, channels, config, make) for _ in range(2)]
         )
-        self.attentions = nnx.List([])
+        self.attentions: nnx.List[PixelAttention] = nnx.List([])
         if config.mid_block_add_attention:
             self.attentions.append(
                 PixelAttention(channels, config.norm_num_groups, make)
@@ -137,10 +136,7 @@ class DownBlock(nnx.Module):
     ) -> None:
         widths = [inputs] + [outputs] * config.layers_per_block
         self.resnets = nnx.List(
-            [
-                _resnet(a, b, config, make)
-                for a, b in zip(widths, widths[1:], strict=False)
-            ]
+            [_resnet(a, b, config, make) for a, b in pairwise(widths)]
         )
         # the autoencoder pads the bottom and right edges only
         self.downsamplers = nnx.List(
@@ -168,10 +164,7 @@ class UpBlock(nnx.Module):
     ) -> None:
         widths = [inputs] + [outputs] * (config.layers_per_block + 1)
         self.resnets = nnx.List(
-            [
-                _resnet(a, b, config, make)
-                for a, b in zip(widths, widths[1:], strict=False)
-            ]
+            [_resnet(a, b, config, make) for a, b in pairwise(widths)]
         )
         self.upsamplers = nnx.List([] if last else [Upsample2D(outputs, make)])
 

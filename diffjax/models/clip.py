@@ -93,9 +93,7 @@ class CLIPTextConfig:
         Raises:
             DiffjaxError: for a value that is not implemented, naming ``source``.
         """
-        self = read_config(
-            cls, config, fixed=_FIXED, ignored=_IGNORED, source=source
-        )
+        self = read_config(cls, config, fixed=_FIXED, ignored=_IGNORED, source=source)
         activation(self.hidden_act)
         return self
 
@@ -183,4 +181,5 @@ class CLIPTextModel(nnx.Module):
         x = self.token_embedding(ids) + self.position_embedding(jnp.arange(length))
         for layer in self.layers:
             x = layer(x)
-        return self.final_layer_norm(x).astype(jnp.float32)
+        states: Array = self.final_layer_norm(x)
+        return states.astype(jnp.float32)

@@ -76,9 +76,7 @@ class DiTTransformer2DConfig:
         Raises:
             DiffjaxError: for a value that is not implemented, naming ``source``.
         """
-        self = read_config(
-            cls, config, fixed=_FIXED, ignored=_IGNORED, source=source
-        )
+        self = read_config(cls, config, fixed=_FIXED, ignored=_IGNORED, source=source)
         if self.activation_fn not in ("gelu", "gelu-approximate"):
             raise DiffjaxError(
                 f"{source}: activation_fn={self.activation_fn!r} is not implemented "
@@ -110,7 +108,7 @@ class DiTBlock(nnx.Module):
 
     def __init__(self, config: DiTTransformer2DConfig, make: Make) -> None:
         d = config.features
-        self.linear = make.linear(d, 6 * d)
+        self.adaln = make.linear(d, 6 * d)
         self.norm1 = make.layer_norm(d, 1e-6, affine=False)
         self.attn1 = Attention(
             d, config.num_attention_heads, make, bias=config.attention_bias
@@ -123,7 +121,7 @@ class DiTBlock(nnx.Module):
     ) -> Float[Array, "l d"]:
         """[l, d], [d] → [l, d]."""
         shift1, scale1, gate1, shift2, scale2, gate2 = jnp.split(
-            self.linear(jax.nn.silu(condition)), 6
+            self.adaln(jax.nn.silu(condition)), 6
         )
         x = x + gate1 * self.attn1(self.norm1(x) * (1 + scale1) + shift1)
         return x + gate2 * self.ff(self.norm3(x) * (1 + scale2) + shift2)

@@ -47,7 +47,8 @@ class GroupNorm(nnx.GroupNorm):
 
     def __call__(self, x: Array, *, mask: Array | None = None) -> Array:
         """Normalise; flax's own layer takes the first axis for a batch."""
-        return super().__call__(x[None], mask=mask)[0]
+        normalised: Array = super().__call__(x[None], mask=mask)
+        return normalised[0]
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -113,9 +113,7 @@ class UNet2DConditionConfig:
         Raises:
             DiffjaxError: for a value that is not implemented, naming ``source``.
         """
-        self = read_config(
-            cls, config, fixed=_FIXED, ignored=_IGNORED, source=source
-        )
+        self = read_config(cls, config, fixed=_FIXED, ignored=_IGNORED, source=source)
         n = len(self.block_out_channels)
         allowed = {
             "down_block_types": ("DownBlock2D", "CrossAttnDownBlock2D"),
@@ -244,7 +242,7 @@ class DownBlock2D(Block2D):
     def __init__(self, *args: Any, last: bool) -> None:
         super().__init__(*args)
         channels, _, _, config, make = args
-        self.downsamplers = nnx.List([])
+        self.downsamplers: nnx.List[Downsample2D] = nnx.List([])
         if not last:
             # padding 0 in a config means: pad the bottom and right only
             padding = (config.downsample_padding, 1)
@@ -274,7 +272,7 @@ class UpBlock2D(Block2D):
     def __init__(self, *args: Any, last: bool) -> None:
         super().__init__(*args)
         channels, _, _, _, make = args
-        self.upsamplers = nnx.List([])
+        self.upsamplers: nnx.List[Upsample2D] = nnx.List([])
         if not last:
             self.upsamplers.append(Upsample2D(channels[-1][1], make))
 
@@ -307,9 +305,7 @@ class MidBlock2D(Block2D):
         config: UNet2DConditionConfig,
         make: Make,
     ) -> None:
-        super().__init__(
-            [(channels, channels)] * 2, embedding, None, config, make
-        )
+        super().__init__([(channels, channels)] * 2, embedding, None, config, make)
         self.attentions = nnx.List([Transformer2DModel(channels, heads, config, make)])
 
     def __call__(

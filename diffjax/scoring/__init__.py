@@ -1,0 +1,1 @@
+"""The grid of errors: samples, jitted tiles, device placement."""

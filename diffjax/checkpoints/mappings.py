@@ -1,0 +1,233 @@
+"""Names and layouts of torch checkpoints ⇄ parameters of our modules. Strict.
+
+Our attribute names are the torch ones but for the few renames in the tables below.
+Layouts:
+
+    linear  [out, in]        ⇄ kernel [in, out]
+    conv    [out, in, h, w]  ⇄ kernel [h, w, in, out]
+    1×1 convolution in the checkpoint, linear here: [out, in, 1, 1] ⇄ [in, out]
+    norm    weight           ⇄ scale
+    table   weight           ⇄ embedding
+
+Filling accounts for everything: each tensor is used or ignored for a stated reason,
+each parameter is filled, each shape is equal. Anything else is one error that
+lists all differences.
+"""
+
+import re
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, field
+from typing import Any
+
+import jax.numpy as jnp
+import numpy as np
+from flax import nnx
+
+from diffjax.errors import DiffjaxError
+
+Path = tuple[Any, ...]  # of attribute names and list indices
+
+
+@dataclass(frozen=True, kw_only=True)
+class Names:
+    """How one kind of network is named in checkpoints.
+
+    Attributes:
+        renames: (ours, torch) fragments of dotted names. A ``*`` in the torch
+            fragment stands for every block: diffusers repeats that tensor.
+        aliases: (pattern, replacement) from names of older or newer files to the
+            torch names of the other tables.
+        ignored: patterns of tensors that are not parameters, with the reason.
+    """
+
+    renames: tuple[tuple[str, str], ...] = ()
+    aliases: tuple[tuple[str, str], ...] = ()
+    ignored: Mapping[str, str] = field(default_factory=dict)
+
+
+UNET = Names(
+    renames=(
+        ("to_out", "to_out.0"),
+        ("ff.proj_in", "ff.net.0.proj"),
+        ("ff.proj_out", "ff.net.2"),
+    ),
+)
+AUTOENCODER = Names(
+    renames=(
+        ("attention.to_q", "to_q"),
+        ("attention.to_k", "to_k"),
+        ("attention.to_v", "to_v"),
+        ("attention.to_out", "to_out.0"),
+    ),
+    aliases=(  # files from before diffusers 0.16
+        (r"\.query\.", ".to_q."),
+        (r"\.key\.", ".to_k."),
+        (r"\.value\.", ".to_v."),
+        (r"\.proj_attn\.", ".to_out.0."),
+    ),
+)
+CLIP_TEXT = Names(
+    renames=(
+        ("token_embedding", "text_model.embeddings.token_embedding"),
+        ("position_embedding", "text_model.embeddings.position_embedding"),
+        ("layers", "text_model.encoder.layers"),
+        ("final_layer_norm", "text_model.final_layer_norm"),
+    ),
+    aliases=((r"^(?=embeddings\.|encoder\.|final_layer_norm\.)", "text_model."),),
+    ignored={
+        r"text_model\.embeddings\.position_ids": "a buffer: 0, 1, 2, …",
+        r"text_projection\.weight": "only used for the pooled output",
+    },
+)
+DIT = Names(
+    renames=(
+        ("patch", "pos_embed.proj"),
+        ("adaln", "norm1.linear"),
+        ("to_out", "to_out.0"),
+        ("ff.proj_in", "ff.net.0.proj"),
+        ("ff.proj_out", "ff.net.2"),
+        ("timestep_embedder", "transformer_blocks.*.norm1.emb.timestep_embedder"),
+        (
+            "class_embedder",
+            "transformer_blocks.*.norm1.emb.class_embedder.embedding_table",
+        ),
+    ),
+    ignored={r"pos_embed\.pos_embed": "a buffer: the sinusoids are computed"},
+)
+
+_LEAVES = {"kernel": "weight", "scale": "weight", "embedding": "weight", "bias": "bias"}
+
+
+def torch_names(path: Path, names: Names, blocks: int) -> list[str]:
+    """Every torch name under which the parameter at ``path`` is stored."""
+    name = ".".join(map(str, (*path[:-1], _LEAVES[str(path[-1])])))
+    for ours, torch in names.renames:
+        # whole dotted parts only, so that "to_out" leaves "to_out_2" alone
+        name = re.sub(rf"(?<![^.]){re.escape(ours)}(?![^.])", torch, name)
+    if "*" not in name:
+        return [name]
+    return [name.replace("*", str(i)) for i in range(blocks)]
+
+
+def fill(
+    state: nnx.State[Any, Any],
+    tensors: Mapping[str, np.ndarray],
+    names: Names,
+    source: str,
+) -> nnx.State[Any, Any]:
+    """The abstract ``state`` with every parameter taken from ``tensors``.
+
+    Args:
+        state: of a module under ``nnx.eval_shape``; gives paths, shapes and dtypes.
+        tensors: torch names and layouts.
+        names: the table of this kind of network.
+        source: the file, for messages.
+
+    Raises:
+        DiffjaxError: one for all missing, unexpected, misshapen and unequally
+            repeated tensors.
+    """
+    flat = dict(nnx.to_flat_state(state))
+    blocks = _count_blocks(flat)
+    found: dict[str, str] = {}
+    twice: list[str] = []  # an old and a present name of one tensor in one file
+    for key in tensors:
+        if found.setdefault(_present_name(key, names), key) != key:
+            twice.append(key)
+    missing: list[str] = []
+    misshapen: list[str] = []
+    unequal: list[str] = []
+    filled: dict[Path, Any] = {}
+    for path, parameter in flat.items():
+        keys = torch_names(path, names, blocks)
+        missing += [key for key in keys if key not in found]
+        arrays = [tensors[found.pop(key)] for key in keys if key in found]
+        if not arrays:
+            continue
+        first = arrays[0]
+        unequal += [
+            key
+            for key, array in zip(keys[1:], arrays[1:], strict=False)
+            if not np.array_equal(array, first)
+        ]
+        array = _to_ours(first, str(path[-1]), parameter.ndim)
+        if array.shape != parameter.shape:
+            wanted = _torch_shape(parameter.shape, str(path[-1]))
+            misshapen.append(f"{keys[0]}: {list(first.shape)}, expected {wanted}")
+        elif not jnp.issubdtype(array.dtype, jnp.floating):
+            misshapen.append(f"{keys[0]}: {array.dtype}, expected a float type")
+        else:
+            filled[path] = parameter.replace(
+                jnp.asarray(np.asarray(array, dtype=parameter.dtype))
+            )
+    unexpected = twice + [
+        key
+        for present, key in found.items()
+        if not any(re.fullmatch(pattern, present) for pattern in names.ignored)
+    ]
+    problems = [
+        _listing("missing", missing),
+        _listing("unexpected", unexpected),
+        _listing("of another shape or type", misshapen),
+        _listing("repeated in every block, but not equal", unequal),
+    ]
+    if any(problems):
+        raise DiffjaxError(
+            f"{source} does not fit its config.json:\n"
+            + "\n".join(problem for problem in problems if problem)
+            + "\nCheck that weights and config.json belong together, or download "
+            "both again."
+        )
+    return nnx.from_flat_state(filled.items())
+
+
+def to_torch(state: nnx.State[Any, Any], names: Names) -> dict[str, np.ndarray]:
+    """The inverse of ``fill``: torch names and layouts, float arrays.
+
+    Linear maps come out as [out, in] also where diffusers stores a 1×1 convolution
+    (``use_linear_projection: false``); write configs that say true.
+    """
+    flat = dict(nnx.to_flat_state(state))
+    blocks = _count_blocks(flat)
+    return {
+        key: _to_theirs(np.asarray(parameter[...]), str(path[-1]))
+        for path, parameter in flat.items()
+        for key in torch_names(path, names, blocks)
+    }
+
+
+def _count_blocks(flat: Iterable[Path]) -> int:
+    return len({path[1] for path in flat if path[0] == "transformer_blocks"})
+
+
+def _present_name(key: str, names: Names) -> str:
+    for pattern, replacement in names.aliases:
+        key = re.sub(pattern, replacement, key)
+    return key
+
+
+def _to_ours(array: np.ndarray, leaf: str, ndim: int) -> np.ndarray:
+    if leaf != "kernel":
+        return array
+    if array.ndim == 4 and ndim == 2 and array.shape[2:] == (1, 1):
+        array = array[:, :, 0, 0]
+    return array.transpose(2, 3, 1, 0) if array.ndim == 4 else array.T
+
+
+def _to_theirs(array: np.ndarray, leaf: str) -> np.ndarray:
+    if leaf != "kernel":
+        return array
+    return array.transpose(3, 2, 0, 1) if array.ndim == 4 else array.T
+
+
+def _torch_shape(shape: tuple[int, ...], leaf: str) -> list[int]:
+    # a broadcast scalar has the shape and takes no memory
+    return list(_to_theirs(np.broadcast_to(np.float32(0), shape), leaf).shape)
+
+
+def _listing(title: str, lines: list[str], most: int = 20) -> str:
+    if not lines:
+        return ""
+    shown = "".join(f"\n    {line}" for line in sorted(lines)[:most])
+    rest = f"\n    … and {len(lines) - most} more" if len(lines) > most else ""
+    return f"  {title} ({len(lines)}):{shown}{rest}"
