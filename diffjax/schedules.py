@@ -1,0 +1,265 @@
+"""Noise schedules: how an image becomes noise, and what a model predicts of it.
+
+With ᾱ_t = Π_{s ≤ t} (1 − β_s), noise ε ~ N(0, 1) and a = sqrt(ᾱ_t), s = sqrt(1 − ᾱ_t):
+
+    z_t = a z0 + s ε                                            (noisy latent)     (1)
+    ε̂   = p                     if the model predicts ε        (epsilon)          (2)
+    ε̂   = a p + s z_t           if it predicts v = a ε − s z0   (v_prediction)     (3)
+    ε̂   = (z_t − a p) / s       if it predicts z0               (sample)           (4)
+
+(3) follows from a² + s² = 1. It divides by nothing, so it holds at ᾱ = 0 too, which
+rescale_betas_zero_snr makes of the last timestep; there z_t is the noise itself, every
+v gives the same ε̂, and the sample tells no class from another. (4) needs s > 0: a
+`Schedule` from a config has β_0 > 0 and falling ᾱ, hence ᾱ ≤ ᾱ_0 < 1 everywhere.
+
+Sources: Ho et al. 2020 (arXiv 2006.11239) for (1) and `linear`; Rombach et al. 2022
+(2112.10752) for `scaled_linear`; Nichol and Dhariwal 2021 (2102.09672) for
+`squaredcos_cap_v2`; Salimans and Ho 2022 (2202.00512) for v; Lin et al. 2024
+(2305.08891), Algorithm 1, for the rescaling.
+"""
+
+import math
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jaxtyping import Array, Float, Int
+
+from diffjax.errors import DiffjaxError
+
+
+class Conversion(NamedTuple):
+    """One kind of prediction: the noise it stands for, and the model's target.
+
+    Both are functions of a = sqrt(ᾱ_t) and s = sqrt(1 − ᾱ_t), which come last.
+    """
+
+    noise: Callable[[Array, Array, Array, Array], Array]  # (p, z_t, a, s) -> ε
+    target: Callable[[Array, Array, Array, Array], Array]  # (z0, ε, a, s) -> p
+
+
+PREDICTIONS: dict[str, Conversion] = {
+    "epsilon": Conversion(
+        noise=lambda p, z_t, a, s: p,
+        target=lambda z0, noise, a, s: noise,
+    ),
+    "v_prediction": Conversion(
+        noise=lambda p, z_t, a, s: a * p + s * z_t,
+        target=lambda z0, noise, a, s: a * noise - s * z0,
+    ),
+    "sample": Conversion(
+        noise=lambda p, z_t, a, s: (z_t - a * p) / s,
+        target=lambda z0, noise, a, s: z0,
+    ),
+}
+
+# What each scheduler class of diffusers takes for beta_start, beta_end and
+# beta_schedule where its config is silent. The classes differ in how they SAMPLE;
+# all of these share the forward process (1), which is all that is used here.
+_DDPM = (1e-4, 0.02, "linear")
+_KARRAS = (0.00085, 0.012, "linear")
+SCHEDULERS: dict[str, tuple[float, float, str]] = {
+    "DDPMScheduler": _DDPM,
+    "DDPMParallelScheduler": _DDPM,
+    "DDIMScheduler": _DDPM,
+    "DDIMParallelScheduler": _DDPM,
+    "DDIMInverseScheduler": _DDPM,
+    "PNDMScheduler": _DDPM,
+    "LMSDiscreteScheduler": _DDPM,
+    "EulerDiscreteScheduler": _DDPM,
+    "EulerAncestralDiscreteScheduler": _DDPM,
+    "DPMSolverMultistepScheduler": _DDPM,
+    "DPMSolverSinglestepScheduler": _DDPM,
+    "DEISMultistepScheduler": _DDPM,
+    "UniPCMultistepScheduler": _DDPM,
+    "HeunDiscreteScheduler": _KARRAS,
+    "KDPM2DiscreteScheduler": _KARRAS,
+    "KDPM2AncestralDiscreteScheduler": _KARRAS,
+}
+
+
+@dataclass(frozen=True, kw_only=True)
+class Schedule:
+    """The forward process of a diffusion model and what the model predicts.
+
+    A jax pytree: `alpha_bar` is data, `prediction_type` is static.
+
+    Attributes:
+        alpha_bar: ᾱ_t of the T training timesteps, float32 [T], falling, in [0, 1).
+        prediction_type: a key of `PREDICTIONS`.
+    """
+
+    # Left unchecked at run time: JAX rebuilds pytrees with placeholders as leaves.
+    alpha_bar: Any  # Float[Array, "T"]
+    prediction_type: str
+
+    @property
+    def n_timesteps(self) -> int:
+        """The number T of training timesteps."""
+        return int(self.alpha_bar.shape[0])
+
+    @classmethod
+    def from_config(cls, config: Mapping[str, Any], source: str) -> "Schedule":
+        """Read a diffusers scheduler_config.json.
+
+        Args:
+            config: the parsed JSON; absent keys mean what they mean to diffusers.
+            source: the file's name, for error messages.
+
+        Raises:
+            DiffjaxError: the scheduler class, beta schedule, prediction type or a
+                number in it is not supported.
+        """
+        name = config.get("_class_name")
+        _require_known("_class_name", name, SCHEDULERS, source)
+        if config.get("use_flow_sigmas"):
+            raise DiffjaxError(
+                f"{source}: use_flow_sigmas is set, so the model was trained by flow "
+                "matching; only diffusion models with a beta schedule are supported."
+            )
+        prediction_type = config.get("prediction_type", "epsilon")
+        _require_known("prediction_type", prediction_type, PREDICTIONS, source)
+        alpha_bar = np.cumprod(1 - _betas(config, SCHEDULERS[str(name)], source))
+        if config.get("rescale_betas_zero_snr"):
+            if len(alpha_bar) < 2:
+                raise DiffjaxError(
+                    f"{source}: rescale_betas_zero_snr needs two timesteps or more."
+                )
+            alpha_bar = _rescale_zero_snr(alpha_bar)
+        return cls(
+            alpha_bar=jnp.asarray(alpha_bar, jnp.float32),
+            prediction_type=prediction_type,
+        )
+
+
+jax.tree_util.register_dataclass(
+    Schedule, data_fields=["alpha_bar"], meta_fields=["prediction_type"]
+)
+
+
+def add_noise(
+    schedule: Schedule,
+    z0: Float[Array, "*shape"],
+    noise: Float[Array, "*shape"],
+    t: int | Int[Array, ""],
+) -> Float[Array, "*shape"]:
+    """The noisy latent z_t of equation (1), in float32; NaN if t ≥ T."""
+    a, s = _signal_and_sigma(schedule, t)
+    return a * z0 + s * noise
+
+
+def noise_from_prediction(
+    schedule: Schedule,
+    prediction: Float[Array, "*shape"],
+    z_t: Float[Array, "*shape"],
+    t: int | Int[Array, ""],
+) -> Float[Array, "*shape"]:
+    """The noise ε̂ that a model's prediction stands for, by equations (2) to (4)."""
+    a, s = _signal_and_sigma(schedule, t)
+    return PREDICTIONS[schedule.prediction_type].noise(prediction, z_t, a, s)
+
+
+def prediction_target(
+    schedule: Schedule,
+    z0: Float[Array, "*shape"],
+    noise: Float[Array, "*shape"],
+    t: int | Int[Array, ""],
+) -> Float[Array, "*shape"]:
+    """What a perfect model would predict at z_t: ε, v or z0. Training fits this."""
+    a, s = _signal_and_sigma(schedule, t)
+    return PREDICTIONS[schedule.prediction_type].target(z0, noise, a, s)
+
+
+def _signal_and_sigma(
+    schedule: Schedule, t: int | Int[Array, ""]
+) -> tuple[Float[Array, ""], Float[Array, ""]]:
+    # jnp.take answers NaN past the end; plain indexing would silently clamp.
+    alpha_bar = jnp.take(schedule.alpha_bar, jnp.asarray(t))
+    return jnp.sqrt(alpha_bar), jnp.sqrt(1 - alpha_bar)
+
+
+def _betas(
+    config: Mapping[str, Any], defaults: tuple[float, float, str], source: str
+) -> Float[np.ndarray, "T"]:
+    # float64 throughout: ᾱ is a product of a thousand factors close to one.
+    trained = config.get("trained_betas")
+    if trained is not None:
+        betas = _numbers(trained, source)
+    else:
+        T = config.get("num_train_timesteps", 1000)
+        if not isinstance(T, int) or isinstance(T, bool) or T < 1:
+            raise DiffjaxError(
+                f"{source}: num_train_timesteps must be a whole number from 1 on, "
+                f"not {T!r}."
+            )
+        start = _number(config.get("beta_start", defaults[0]), "beta_start", source)
+        end = _number(config.get("beta_end", defaults[1]), "beta_end", source)
+        name = config.get("beta_schedule", defaults[2])
+        _require_known("beta_schedule", name, BETA_SCHEDULES, source)
+        betas = BETA_SCHEDULES[name](start, end, T)
+    # A β_0 below float32's resolution would round ᾱ_0 to 1, where (4) divides by zero.
+    valid = (betas > 0) & (betas <= 1)
+    valid[0] &= betas[0] >= 1e-7
+    wrong = np.flatnonzero(~valid)
+    if wrong.size:
+        raise DiffjaxError(
+            f"{source}: the noise variance beta of timestep {wrong[0]} is "
+            f"{betas[wrong[0]]:g}; every beta must be in (0, 1], the first at least "
+            "1e-7. Check beta_start, beta_end and trained_betas."
+        )
+    return betas
+
+
+def _linear(start: float, end: float, T: int) -> Float[np.ndarray, "T"]:
+    return np.linspace(start, end, T)
+
+
+def _scaled_linear(start: float, end: float, T: int) -> Float[np.ndarray, "T"]:
+    return np.linspace(math.sqrt(start), math.sqrt(end), T) ** 2
+
+
+def _squaredcos_cap_v2(start: float, end: float, T: int) -> Float[np.ndarray, "T"]:
+    f = np.cos((np.arange(T + 1) / T + 0.008) / 1.008 * np.pi / 2) ** 2
+    betas: np.ndarray = np.minimum(1 - f[1:] / f[:-1], 0.999)
+    return betas
+
+
+BETA_SCHEDULES: dict[str, Callable[[float, float, int], np.ndarray]] = {
+    "linear": _linear,
+    "scaled_linear": _scaled_linear,
+    "squaredcos_cap_v2": _squaredcos_cap_v2,
+}
+
+
+def _rescale_zero_snr(alpha_bar: Float[np.ndarray, "T"]) -> Float[np.ndarray, "T"]:
+    # Shift sqrt(ᾱ) so that it ends at 0, scale it so that it starts where it did.
+    root = np.sqrt(alpha_bar)
+    shifted: np.ndarray = (root - root[-1]) * (root[0] / (root[0] - root[-1]))
+    return shifted**2
+
+
+def _require_known(
+    key: str, value: object, known: Mapping[str, object], source: str
+) -> None:
+    if not isinstance(value, str) or value not in known:
+        raise DiffjaxError(
+            f"{source}: {key} {value!r} is not supported; supported are "
+            f"{', '.join(known)}."
+        )
+
+
+def _number(value: object, key: str, source: str) -> float:
+    if isinstance(value, bool) or not isinstance(value, int | float) or value < 0:
+        raise DiffjaxError(
+            f"{source}: {key} must be a number from 0 on, not {value!r}."
+        )
+    return float(value)
+
+
+def _numbers(values: object, source: str) -> Float[np.ndarray, "T"]:
+    if not isinstance(values, list | tuple | np.ndarray) or len(values) == 0:
+        raise DiffjaxError(f"{source}: trained_betas must be a list of numbers.")
+    return np.array([_number(v, "trained_betas", source) for v in list(values)])
