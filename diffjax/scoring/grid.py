@@ -1,0 +1,219 @@
+"""The grid of errors: e[c, s] for classes c and samples s = (t, ε) of one image.
+
+    z_t     = sqrt(ᾱ_t) z0 + sqrt(1 − ᾱ_t) ε
+    e[c, s] = mean over elements of ℓ(ε − ε̂(z_t, t, c))
+
+    ℓ(d) = d²                                   l2
+           |d|                                  l1
+           d²/2 if |d| ≤ 1 else |d| − 1/2       huber
+
+(Li et al. 2023, eqs. 3 and 6.) The grid is a vmap over classes of a vmap over samples
+of one forward pass. In the inner map z_t depends on the sample alone and the condition
+on the class alone, so JAX computes z_t and every layer before the first use of the
+condition once per sample, and the condition's own layers once per class.
+
+A cell depends on (noise, z0, condition, t) and on nothing else: grids are cut into
+tiles of one fixed shape, filled up with repeated cells that are thrown away.
+"""
+
+from collections import deque
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from functools import partial
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jax.sharding import Mesh, PartitionSpec
+from jaxtyping import Array, Float, Int
+
+from diffjax.models.diffusion import Network, predict_noise
+from diffjax.schedules import Schedule, add_noise
+from diffjax.scoring.placement import SAMPLES
+from diffjax.scoring.samples import Noise
+
+LOSSES: dict[str, Callable[[Array], Array]] = {
+    "l2": jnp.square,
+    "l1": jnp.abs,
+    "huber": lambda d: jnp.where(jnp.abs(d) <= 1, jnp.square(d) / 2, jnp.abs(d) - 0.5),
+}
+
+TILES_AHEAD = 2  # dispatched before the first is read: the device never waits
+
+
+@dataclass(frozen=True, kw_only=True)
+class Tile:
+    """The fixed shape in which cells are evaluated."""
+
+    classes: int
+    samples: int
+
+    @classmethod
+    def fitting(
+        cls, classes: int, cells: int, devices: int = 1, most_classes: int = 8
+    ) -> "Tile":
+        """A tile of about ``cells`` cells that ``classes`` classes fill evenly.
+
+        Wide tiles share more of the class-independent work; past ``most_classes``
+        the gain is small and the samples, which split among devices, run short.
+        """
+        rows = -(-classes // min(classes, most_classes, cells))
+        width = -(-classes // rows)
+        samples = max(1, cells // width // devices) * devices
+        return cls(classes=width, samples=samples)
+
+
+def cell_error(
+    denoiser: Network,
+    schedule: Schedule,
+    z0: Float[Array, "h w c"],
+    condition: Array,
+    t: Int[Array, ""],
+    noise: Float[Array, "h w c"],
+    *,
+    loss: str,
+) -> Float[Array, ""]:
+    """e[c, s] for one class and one sample, float32."""
+    z_t = add_noise(schedule, z0, noise, t)
+    difference = noise - predict_noise(denoiser, schedule, z_t, t, condition)
+    return jnp.mean(LOSSES[loss](difference))
+
+
+def grid_errors(
+    denoiser: Network,
+    schedule: Schedule,
+    noise: Noise,
+    z0: Float[Array, "h w c"],
+    conditions: Array,
+    timesteps: Int[Array, " s"],
+    noises: Int[Array, " s"],
+    *,
+    loss: str,
+) -> Float[Array, "n s"]:
+    """Errors of all ``conditions`` on all samples, float32.
+
+    Args:
+        denoiser: the network.
+        schedule: the forward process.
+        noise: where a sample's ε comes from.
+        z0: the image's latent.
+        conditions: text states [n, l, d] or class ids [n].
+        timesteps: t of each sample, in [0, T).
+        noises: the noise index of each sample.
+        loss: a key of ``LOSSES``.
+    """
+
+    def cell(condition: Array, t: Array, k: Array) -> Array:
+        epsilon = noise.draw(k, z0.shape)
+        return cell_error(denoiser, schedule, z0, condition, t, epsilon, loss=loss)
+
+    over_samples = jax.vmap(cell, in_axes=(None, 0, 0))
+    over_classes = jax.vmap(over_samples, in_axes=(0, None, None))
+    errors: Array = over_classes(conditions, timesteps, noises)
+    return errors
+
+
+@partial(jax.jit, static_argnames=("loss", "mesh"))
+def tile_errors(
+    denoiser: Network,
+    schedule: Schedule,
+    noise: Noise,
+    z0: Float[Array, "h w c"],
+    conditions: Array,
+    classes: Int[Array, " n"],
+    timesteps: Int[Array, " s"],
+    noises: Int[Array, " s"],
+    *,
+    loss: str,
+    mesh: Mesh,
+) -> Float[Array, "n s"]:
+    """``grid_errors`` of the conditions at ``classes``, samples split over the mesh."""
+    everywhere, split = PartitionSpec(), PartitionSpec(SAMPLES)
+    # shard_map rather than sharding constraints: the compiler would otherwise merge
+    # the class axis into the split sample axis and have the devices exchange data
+    return jax.shard_map(
+        partial(grid_errors, loss=loss),
+        mesh=mesh,
+        in_specs=(everywhere,) * 5 + (split, split),
+        out_specs=PartitionSpec(None, SAMPLES),
+        check_vma=False,
+    )(denoiser, schedule, noise, z0, conditions[classes], timesteps, noises)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Grid:
+    """Evaluates requested cells of images, tile by tile.
+
+    Attributes:
+        denoiser: replicated over ``mesh``.
+        schedule: likewise.
+        loss: a key of ``LOSSES``.
+        cells: how many cells a tile holds, about.
+        mesh: devices along samples.
+    """
+
+    denoiser: Network
+    schedule: Schedule
+    loss: str
+    cells: int
+    mesh: Mesh
+
+    def errors(
+        self,
+        noise: Noise,
+        z0: Float[Array, "h w c"],
+        conditions: Array,
+        classes: Int[np.ndarray, " n"],
+        timesteps: Int[np.ndarray, " s"],
+        noises: Int[np.ndarray, " s"],
+        done: Callable[[int], None] = lambda cells: None,
+    ) -> Float[np.ndarray, "n s"]:
+        """Errors of ``classes`` × samples, float32.
+
+        Args:
+            noise: where ε comes from.
+            z0: the image's latent.
+            conditions: of all classes, [N, …].
+            classes: rows of ``conditions`` to evaluate.
+            timesteps: of the samples.
+            noises: noise indices of the samples.
+            done: called with the number of cells that have just been finished.
+        """
+        noise.check(noises)
+        tile = Tile.fitting(len(classes), self.cells, self.mesh.size)
+        errors = np.full((len(classes), len(timesteps)), np.nan, np.float32)
+        waiting: deque[tuple[slice, slice, Array]] = deque()
+
+        def read() -> None:
+            rows, columns, values = waiting.popleft()
+            target = errors[rows, columns]
+            target[:] = np.asarray(values)[: target.shape[0], : target.shape[1]]
+            done(target.size)
+
+        for columns, s in _chunks(len(timesteps), tile.samples):
+            for rows, c in _chunks(len(classes), tile.classes):
+                values = tile_errors(
+                    self.denoiser,
+                    self.schedule,
+                    noise,
+                    z0,
+                    conditions,
+                    classes[c],
+                    timesteps[s],
+                    noises[s],
+                    loss=self.loss,
+                    mesh=self.mesh,
+                )
+                waiting.append((rows, columns, values))
+                if len(waiting) > TILES_AHEAD:
+                    read()
+        while waiting:
+            read()
+        return errors
+
+
+def _chunks(n: int, size: int) -> Iterator[tuple[slice, np.ndarray]]:
+    """Slices of [0, n) with the ``size`` indices that fill each, the last repeated."""
+    for start in range(0, n, size):
+        stop = min(start + size, n)
+        yield slice(start, stop), np.minimum(np.arange(start, start + size), n - 1)

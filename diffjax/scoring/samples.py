@@ -1,0 +1,136 @@
+"""Where the noise of a sample comes from: a seed, or a file.
+
+    ε(image, k) = normal(fold_in(fold_in(key(seed), image), k))        (seeded)
+    ε(image, k) = table[k]                                             (file)
+
+k is the sample's noise index. The class enters nowhere: all classes share ε.
+"""
+
+from dataclasses import dataclass
+from functools import partial
+from pathlib import Path
+from typing import Protocol
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jaxtyping import Array, Float, Int
+
+from diffjax.errors import DiffjaxError
+
+
+class Noise(Protocol):
+    """A pytree that draws the noise of a sample; used inside jit."""
+
+    def draw(self, k: Int[Array, ""], shape: tuple[int, ...]) -> Float[Array, "..."]:
+        """ε of noise index k, float32."""
+        ...
+
+    def check(self, noises: Int[np.ndarray, " s"]) -> None:
+        """Refuse noise indices that cannot be drawn; outside of jit."""
+        ...
+
+
+@partial(jax.tree_util.register_dataclass, data_fields=["key"], meta_fields=[])
+@dataclass(frozen=True)
+class SeededNoise:
+    """Standard normal noise, a pure function of (seed, image, k)."""
+
+    key: Array
+
+    @classmethod
+    def of(cls, seed: int, image: int = 0) -> "SeededNoise":
+        """Noise of one image.
+
+        Args:
+            seed: of the run.
+            image: what the image is known by, in [0, 2³²); give all images the
+                same number to make them share their noise.
+        """
+        return cls(jax.random.fold_in(jax.random.key(seed), image))
+
+    def draw(self, k: Int[Array, ""], shape: tuple[int, ...]) -> Float[Array, "..."]:
+        """ε of noise index k, float32."""
+        return jax.random.normal(jax.random.fold_in(self.key, k), shape)
+
+    def check(self, noises: Int[np.ndarray, " s"]) -> None:
+        """Every index can be drawn."""
+
+
+@partial(
+    jax.tree_util.register_dataclass, data_fields=["table"], meta_fields=["source"]
+)
+@dataclass(frozen=True)
+class NoiseTable:
+    """Noise read from a file, [n, h, w, c]; shared by all images."""
+
+    table: Array
+    source: str
+
+    def draw(self, k: Int[Array, ""], shape: tuple[int, ...]) -> Float[Array, "..."]:
+        """ε of noise index k, float32."""
+        row: Array = self.table[k]
+        return row.reshape(shape)
+
+    def check(self, noises: Int[np.ndarray, " s"]) -> None:
+        """Refuse an index past the end.
+
+        Raises:
+            DiffjaxError: naming the file. (Inside jit it would be clamped silently.)
+        """
+        if noises.size and noises.max() >= self.table.shape[0]:
+            raise DiffjaxError(
+                f"{self.source} holds {self.table.shape[0]} noises, but the strategy "
+                f"asks for index {noises.max()}; use fewer samples or a longer file"
+            )
+
+
+def read_noise(path: Path, latent_shape: tuple[int, int, int]) -> NoiseTable:
+    """Read noises from a .npy, .npz or .safetensors file of one array.
+
+    Args:
+        path: holds one array, [n, h, w, c] or torch's [n, c, h, w].
+        latent_shape: (h, w, c) of the model.
+
+    Raises:
+        DiffjaxError: if the file is missing, damaged, or of another shape.
+    """
+    if not path.is_file():
+        raise DiffjaxError(f"{path}: no such noise file")
+    try:
+        array = _read_array(path)
+    except DiffjaxError:
+        raise
+    except Exception as error:  # numpy and safetensors raise many kinds
+        raise DiffjaxError(f"{path}: not a readable noise file ({error})") from error
+    h, w, c = latent_shape
+    if array.shape[1:] == (h, w, c):
+        table = array
+    elif array.shape[1:] == (c, h, w):
+        table = array.transpose(0, 2, 3, 1)
+    else:
+        raise DiffjaxError(
+            f"{path}: noise of shape {list(array.shape)}; this model's latents need "
+            f"[n, {h}, {w}, {c}] or [n, {c}, {h}, {w}]"
+        )
+    if not np.isfinite(table).all():
+        raise DiffjaxError(f"{path}: some noises are not finite numbers")
+    return NoiseTable(jnp.asarray(table, jnp.float32), str(path))
+
+
+def _read_array(path: Path) -> np.ndarray:
+    if path.suffix == ".npy":
+        array: np.ndarray = np.load(path, allow_pickle=False)
+        return array
+    if path.suffix == ".npz":
+        with np.load(path, allow_pickle=False) as archive:
+            arrays = {name: archive[name] for name in archive.files}
+    elif path.suffix == ".safetensors":
+        from safetensors.numpy import load_file
+
+        arrays = load_file(path)
+    else:
+        raise DiffjaxError(f"{path}: a noise file is .npy, .npz or .safetensors")
+    if len(arrays) != 1:
+        raise DiffjaxError(f"{path} holds {len(arrays)} arrays, expected one")
+    return next(iter(arrays.values()))
