@@ -1,0 +1,279 @@
+"""A name → a ``DiffusionModel`` with its weights.
+
+``load_model("sd-2-base")`` or a folder, or a Hugging Face id; parts can come from
+elsewhere: ``load_model("sd-1.5", unet="my-fine-tuned-unet")``.
+"""
+
+import json
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import jax.numpy as jnp
+from flax import nnx
+from jax.typing import DTypeLike
+
+from diffjax.checkpoints import mappings
+from diffjax.checkpoints.catalog import resolve, resolve_component
+from diffjax.checkpoints.formats import (
+    DIFFUSERS_STEM,
+    TRANSFORMERS_STEM,
+    read_tensors,
+)
+from diffjax.checkpoints.tokenizer import Tokenizer
+from diffjax.errors import DiffjaxError
+from diffjax.models.autoencoder import AutoencoderKL, AutoencoderKLConfig
+from diffjax.models.clip import CLIPTextConfig, CLIPTextModel
+from diffjax.models.diffusion import DiffusionModel, Network
+from diffjax.models.dit import DiTTransformer2DConfig, DiTTransformer2DModel
+from diffjax.models.unet import UNet2DConditionConfig, UNet2DConditionModel
+from diffjax.schedules import Schedule
+
+
+@dataclass(frozen=True, kw_only=True)
+class Kind:
+    """What it takes to load one kind of network."""
+
+    module: Callable[..., nnx.Module]
+    config: Any  # a config dataclass with ``from_dict``
+    names: mappings.Names
+    stem: str
+    classes: tuple[str, ...]  # that config.json may name
+
+
+KINDS: dict[str, Kind] = {
+    "unet": Kind(
+        module=UNet2DConditionModel,
+        config=UNet2DConditionConfig,
+        names=mappings.UNET,
+        stem=DIFFUSERS_STEM,
+        classes=("UNet2DConditionModel",),
+    ),
+    "transformer": Kind(
+        module=DiTTransformer2DModel,
+        config=DiTTransformer2DConfig,
+        names=mappings.DIT,
+        stem=DIFFUSERS_STEM,
+        # the public DiT files still carry the class that diffusers split later
+        classes=("DiTTransformer2DModel", "Transformer2DModel"),
+    ),
+    "vae": Kind(
+        module=AutoencoderKL,
+        config=AutoencoderKLConfig,
+        names=mappings.AUTOENCODER,
+        stem=DIFFUSERS_STEM,
+        classes=("AutoencoderKL",),
+    ),
+    "text_encoder": Kind(
+        module=CLIPTextModel,
+        config=CLIPTextConfig,
+        names=mappings.CLIP_TEXT,
+        stem=TRANSFORMERS_STEM,
+        classes=("CLIPTextModel", "CLIPTextModelWithProjection"),
+    ),
+}
+
+
+def load_model(
+    name_or_path: str | Path = "tiny",
+    *,
+    unet: str | Path | None = None,
+    transformer: str | Path | None = None,
+    vae: str | Path | None = None,
+    text_encoder: str | Path | None = None,
+    dtype: DTypeLike = jnp.float32,
+    revision: str | None = None,
+    cache_dir: str | Path | None = None,
+    token: str | bool | None = None,
+    local_files_only: bool = False,
+) -> DiffusionModel:
+    """Load a model with its weights.
+
+    Args:
+        name_or_path: a name of ``diffjax models``, a folder in the diffusers
+            layout, or a Hugging Face id; of a whole Stable Diffusion or DiT pipeline.
+        unet: a folder or id to take the U-Net from instead.
+        transformer: likewise for a DiT's transformer.
+        vae: likewise.
+        text_encoder: likewise; a pipeline named here brings its tokenizer.
+        dtype: in which the denoiser computes and keeps its weights. Autoencoder
+            and text encoder, which run once an image or prompt, stay in float32.
+        revision: of the Hub repository in ``name_or_path``.
+        cache_dir: where downloads are kept, as huggingface_hub has it.
+        token: for the Hub, as huggingface_hub has it.
+        local_files_only: take downloads from the cache alone.
+
+    Raises:
+        DiffjaxError: if it cannot be found, read, or run, with what to do.
+    """
+    hub: dict[str, Any] = {
+        "cache_dir": cache_dir,
+        "token": token,
+        "local_files_only": local_files_only,
+    }
+    folder = resolve(name_or_path, revision=revision, **hub)
+    named = {
+        "unet": unet,
+        "transformer": transformer,
+        "vae": vae,
+        "text_encoder": text_encoder,
+    }
+    elsewhere = {
+        part: resolve_component(place, part, **hub)
+        for part, place in named.items()
+        if place is not None
+    }
+    index = read_json(folder / "model_index.json")
+    denoiser = _denoiser_part(index, folder)
+    for part in ("unet", "transformer"):
+        if part in elsewhere and part != denoiser:
+            raise DiffjaxError(f"{folder} has a {denoiser}, which no {part} replaces")
+
+    def part_folder(part: str) -> Path:
+        return elsewhere.get(part, folder / part)
+
+    denoiser_config, denoiser_network = load_network(
+        part_folder(denoiser), denoiser, dtype
+    )
+    vae_config, autoencoder = load_network(part_folder("vae"), "vae")
+    _check_latents(denoiser_config, vae_config, folder)
+    scheduler = folder / "scheduler" / "scheduler_config.json"
+    common: dict[str, Any] = {
+        "name": str(name_or_path),
+        "denoiser": denoiser_network,
+        "autoencoder": autoencoder,
+        "scaling_factor": vae_config.scaling_factor,
+        "schedule": Schedule.from_config(read_json(scheduler), str(scheduler)),
+        "resolution": _resolution(denoiser_config, vae_config, folder),
+        "downscale": vae_config.downscale,
+        "latent_channels": vae_config.latent_channels,
+    }
+    if denoiser == "transformer":
+        return DiffusionModel(
+            kind="class",
+            n_classes=denoiser_config.num_embeds_ada_norm,
+            class_names=_class_names(index, denoiser_config, folder),
+            **common,
+        )
+    text_config, text_network = load_network(
+        part_folder("text_encoder"), "text_encoder"
+    )
+    if text_config.hidden_size != denoiser_config.cross_attention_dim:
+        raise DiffjaxError(
+            f"{folder}: the U-Net attends to states of width "
+            f"{denoiser_config.cross_attention_dim}, but the text encoder's have "
+            f"{text_config.hidden_size}; they do not belong together."
+        )
+    beside = part_folder("text_encoder").parent / "tokenizer"
+    return DiffusionModel(
+        kind="text",
+        text_encoder=text_network,
+        tokenize=Tokenizer(
+            beside if beside.is_dir() else folder / "tokenizer",
+            text_config.max_position_embeddings,
+            text_config.vocab_size,
+        ),
+        **common,
+    )
+
+
+def load_network(
+    folder: Path, part: str, dtype: DTypeLike = jnp.float32
+) -> tuple[Any, Network]:
+    """One network and its config from its own folder.
+
+    Args:
+        folder: with config.json and weights.
+        part: a key of ``KINDS``.
+        dtype: of computation and weights; norms stay in float32.
+
+    Raises:
+        DiffjaxError: if config or weights are missing, damaged or do not fit.
+    """
+    kind = KINDS[part]
+    path = folder / "config.json"
+    raw = read_json(path)
+    named = {raw.get("_class_name"), *(raw.get("architectures") or ())} - {None}
+    if named and not named & set(kind.classes):
+        raise DiffjaxError(
+            f"{path} describes a {', '.join(sorted(map(str, named)))}; as {part} "
+            f"diffjax runs {' or '.join(kind.classes)}"
+        )
+    config = kind.config.from_dict(raw, str(path))
+
+    def build() -> nnx.Module:
+        return kind.module(config, rngs=nnx.Rngs(0), dtype=dtype, param_dtype=dtype)
+
+    graphdef, abstract = nnx.split(nnx.eval_shape(build))
+    tensors = read_tensors(folder, stem=kind.stem)
+    state = mappings.fill(abstract, tensors, kind.names, str(folder))
+    return config, Network(graphdef, state)
+
+
+def read_json(path: Path) -> dict[str, Any]:
+    """A JSON object from a file.
+
+    Raises:
+        DiffjaxError: if it is missing or damaged.
+    """
+    if not path.is_file():
+        raise DiffjaxError(f"{path} is missing; download the checkpoint again.")
+    try:
+        content = json.loads(path.read_text(encoding="utf-8"))
+    except (OSError, ValueError) as error:
+        raise DiffjaxError(
+            f"{path} is not readable JSON ({error}); download it again."
+        ) from error
+    if not isinstance(content, dict):
+        raise DiffjaxError(f"{path} is not a JSON object; download it again.")
+    return content
+
+
+def _denoiser_part(index: dict[str, Any], folder: Path) -> str:
+    present = [part for part in ("unet", "transformer") if (folder / part).is_dir()]
+    if len(present) != 1:
+        raise DiffjaxError(
+            f"{folder} is a {index.get('_class_name', 'pipeline')} without a unet or "
+            "transformer folder; diffjax runs Stable Diffusion 1.x/2.x and DiT."
+        )
+    return present[0]
+
+
+def _check_latents(denoiser: Any, vae: AutoencoderKLConfig, folder: Path) -> None:
+    c = vae.latent_channels
+    out = denoiser.out_channels or denoiser.in_channels
+    if denoiser.in_channels != c or out not in (c, 2 * c):
+        raise DiffjaxError(
+            f"{folder}: the denoiser maps {denoiser.in_channels} channels to {out}, "
+            f"but the autoencoder's latents have {c} (inpainting and other models "
+            "with further inputs are not supported)"
+        )
+
+
+def _resolution(denoiser: Any, vae: AutoencoderKLConfig, folder: Path) -> int:
+    size = denoiser.sample_size
+    if isinstance(size, tuple) and len(set(size)) == 1:
+        size = size[0]
+    if not isinstance(size, int):
+        raise DiffjaxError(
+            f"{folder}: sample_size={size} in the denoiser's config.json does not say "
+            "for which square resolution it was trained; write the latent's edge "
+            "there, such as 64"
+        )
+    return size * vae.downscale
+
+
+def _class_names(
+    index: dict[str, Any], config: DiTTransformer2DConfig, folder: Path
+) -> tuple[str, ...] | None:
+    labels = index.get("id2label")
+    if not labels:
+        return None
+    n = config.num_embeds_ada_norm
+    if not isinstance(labels, dict) or set(labels) != {str(i) for i in range(n)}:
+        raise DiffjaxError(
+            f"{folder / 'model_index.json'}: id2label must name the class ids "
+            f"0 to {n - 1}, each once"
+        )
+    return tuple(str(labels[str(i)]) for i in range(n))
