@@ -1,0 +1,372 @@
+"""What every strategy shares: samples, the table of errors, the rounds, the ranking.
+
+A strategy decides which cells of the (class × sample) grid of errors are worth
+computing. It runs on the host, knows nothing of models, and answers four calls:
+
+    state = strategy.start(n_classes, n_timesteps)
+    while (request := strategy.request(state)) is not None:
+        errors = ...                                  # [classes, samples], elsewhere
+        state = strategy.update(state, request, errors)
+    decision = strategy.decide(state)
+
+Every class sees the same samples in the same order: the error varies far more over
+(timestep, noise) than over classes, and only paired differences are stable. So a run
+is a sequence of rounds; round r evaluates the living classes on the samples from
+`ends[r − 1]` to `ends[r]`, after which some may be dropped. Strategies differ in the
+order of the samples, the length of the rounds, and in whom they drop.
+
+Rows are called classes here. They are prompts when several prompts stand for one
+class; `class_decision` then lets the best prompt represent its class.
+"""
+
+from collections.abc import Callable
+from dataclasses import dataclass, replace
+from typing import Protocol, runtime_checkable
+
+import numpy as np
+from jaxtyping import Bool, Float, Int
+
+from diffjax.errors import DiffjaxError
+
+# When a living class was dropped: after any number of rounds.
+NEVER = np.iinfo(np.int64).max
+
+
+@dataclass(frozen=True, kw_only=True, eq=False)
+class Samples:
+    """The (timestep, noise) pairs a run may use, in the order of their use.
+
+    Attributes:
+        timesteps: int [S].
+        noises: int [S], which of the image's noise draws each sample uses.
+    """
+
+    timesteps: Int[np.ndarray, "S"]
+    noises: Int[np.ndarray, "S"]
+
+    def __len__(self) -> int:
+        return len(self.timesteps)
+
+
+@dataclass(frozen=True, kw_only=True, eq=False)
+class Request:
+    """Cells to evaluate: every one of `classes` with every one of `samples`.
+
+    Attributes:
+        classes: int [k], ascending.
+        samples: int [s], indices into the run's `Samples`.
+    """
+
+    classes: Int[np.ndarray, "k"]
+    samples: Int[np.ndarray, "s"]
+
+
+@dataclass(frozen=True, eq=False)
+class PairedDifference:
+    """How much larger each class's error is than the leader's, on shared samples.
+
+    Attributes:
+        mean: float64 [C], NaN where no sample is shared.
+        standard_error: float64 [C] of the mean; infinite below two shared samples,
+            zero for the leader.
+        n_samples: int [C], the number of shared samples.
+    """
+
+    mean: Float[np.ndarray, "C"]
+    standard_error: Float[np.ndarray, "C"]
+    n_samples: Int[np.ndarray, "C"]
+
+
+@dataclass(frozen=True, eq=False)
+class ErrorTable:
+    """The errors of a run, float32 [C, S], NaN where never evaluated.
+
+    The array belongs to its run and is written IN PLACE: a copy for each of many
+    rounds of a 1000 × 1000 table would cost more than the bookkeeping. Earlier states
+    of the same run therefore see later errors; nothing is ever overwritten.
+    """
+
+    errors: Float[np.ndarray, "C S"]
+
+    def write(self, request: Request, errors: Float[np.ndarray, "k s"]) -> None:
+        """Enter the errors of a request.
+
+        Raises:
+            ValueError: the shape is wrong, or a cell was evaluated before.
+        """
+        cells = np.ix_(request.classes, request.samples)
+        expected = (len(request.classes), len(request.samples))
+        if errors.shape != expected:
+            raise ValueError(f"errors have shape {errors.shape}, not {expected}")
+        if not np.isnan(self.errors[cells]).all():
+            raise ValueError("a cell of this request was evaluated before")
+        self.errors[cells] = errors
+
+    def n_samples(self) -> Int[np.ndarray, "C"]:
+        """The number of samples each class has seen."""
+        counts: np.ndarray = (~np.isnan(self.errors)).sum(axis=1)
+        return counts
+
+    def mean(self) -> Float[np.ndarray, "C"]:
+        """The mean error of each class over what it has seen; NaN for nothing."""
+        return _mean(self.errors.astype(np.float64), self.n_samples())
+
+    def difference(self, leader: int) -> PairedDifference:
+        """Compare every class with the leader on the samples that both have seen."""
+        d = self.errors.astype(np.float64) - self.errors[leader].astype(np.float64)
+        n = (~np.isnan(d)).sum(axis=1)
+        mean = _mean(d, n)
+        spread = np.nansum((d - mean[:, None]) ** 2, axis=1)
+        many = np.maximum(n, 2)  # only to keep the division below quiet
+        standard_error = np.where(n < 2, np.inf, np.sqrt(spread / (many - 1) / many))
+        standard_error[leader] = 0.0
+        return PairedDifference(mean, standard_error, n)
+
+
+@dataclass(frozen=True, kw_only=True, eq=False)
+class State:
+    """Where a run stands. All but the table's array is immutable.
+
+    Attributes:
+        samples: the S samples the run may use.
+        ends: the number of samples used by the end of each round; the last is S.
+        table: the errors so far.
+        dropped: int [C], how many rounds were done when each class was dropped,
+            `NEVER` for the living.
+        n_rounds: how many rounds are done.
+    """
+
+    samples: Samples
+    ends: tuple[int, ...]
+    table: ErrorTable
+    dropped: Int[np.ndarray, "C"]
+    n_rounds: int = 0
+
+    @property
+    def living(self) -> Bool[np.ndarray, "C"]:
+        """Which classes have not been dropped."""
+        alive: np.ndarray = self.dropped == NEVER
+        return alive
+
+    @property
+    def n_evaluations(self) -> int:
+        """The number of cells evaluated so far."""
+        return int(self.table.n_samples().sum())
+
+    @property
+    def n_used(self) -> int:
+        """How many of the samples the living classes have seen."""
+        return self.ends[self.n_rounds - 1] if self.n_rounds else 0
+
+
+@dataclass(frozen=True, kw_only=True, eq=False)
+class Decision:
+    """What a run has found out.
+
+    Attributes:
+        ranking: int [C], a permutation, best first. Living classes come first, by
+            mean error; then the dropped, last dropped first, by the mean error at
+            the moment they were dropped. Ties go to the smaller index.
+        mean_error: float64 [C] over the samples each class saw; NaN for none.
+        n_samples: int [C], how many that were. Means over different numbers of
+            samples are not comparable.
+        pruned: bool [C], the dropped.
+        n_evaluations: cells evaluated in all.
+    """
+
+    ranking: Int[np.ndarray, "C"]
+    mean_error: Float[np.ndarray, "C"]
+    n_samples: Int[np.ndarray, "C"]
+    pruned: Bool[np.ndarray, "C"]
+    n_evaluations: int
+
+    @property
+    def winner(self) -> int:
+        """The best class."""
+        return int(self.ranking[0])
+
+
+@runtime_checkable
+class Strategy(Protocol):
+    """The four calls of a run, and an outlook. Strategies hold settings, no state."""
+
+    def start(self, n_classes: int, n_timesteps: int) -> State:
+        """Plan a run over a schedule of `n_timesteps`; raise DiffjaxError if absurd."""
+
+    def request(self, state: State) -> Request | None:
+        """The cells to evaluate next; None when the run is over."""
+
+    def update(
+        self, state: State, request: Request, errors: Float[np.ndarray, "k s"]
+    ) -> State:
+        """The state after the request's errors; DiffjaxError if any is not finite."""
+
+    def decide(self, state: State) -> Decision:
+        """The ranking so far; it may be asked for after any round."""
+
+    def remaining(self, state: State) -> int:
+        """How many evaluations are still to come, at most."""
+
+
+def run(
+    strategy: Strategy,
+    n_classes: int,
+    n_timesteps: int,
+    evaluate: Callable[[Samples, Request], Float[np.ndarray, "k s"]],
+) -> State:
+    """Run a strategy to its end; `evaluate` computes the errors of a request."""
+    state = strategy.start(n_classes, n_timesteps)
+    while (request := strategy.request(state)) is not None:
+        errors = evaluate(state.samples, request)
+        state = strategy.update(state, request, errors)
+    return state
+
+
+def begin(n_classes: int, samples: Samples, ends: tuple[int, ...]) -> State:
+    """The state before the first round: nothing seen, everyone alive."""
+    if n_classes < 1:
+        raise DiffjaxError("There are no classes to choose from; give at least one.")
+    return State(
+        samples=samples,
+        ends=ends,
+        table=ErrorTable(np.full((n_classes, len(samples)), np.nan, np.float32)),
+        dropped=np.full(n_classes, NEVER),
+    )
+
+
+def next_round(state: State) -> Request | None:
+    """The living classes on the samples of the next round; None after the last."""
+    if state.n_rounds == len(state.ends):
+        return None
+    return Request(
+        classes=np.flatnonzero(state.living),
+        samples=np.arange(state.n_used, state.ends[state.n_rounds]),
+    )
+
+
+def finish_round(
+    state: State, request: Request, errors: Float[np.ndarray, "k s"]
+) -> State:
+    """Enter the round's errors.
+
+    Raises:
+        DiffjaxError: an error is NaN or infinite; a mean with it would be worthless.
+    """
+    wrong = np.argwhere(~np.isfinite(errors))
+    if len(wrong):
+        row, column = wrong[0]
+        t = state.samples.timesteps[request.samples[column]]
+        raise DiffjaxError(
+            f"The error of class {request.classes[row]} at timestep {t} is "
+            f"{errors[row, column]}: the network's numbers overflowed. Compute in "
+            "float32 or bfloat16 instead of float16."
+        )
+    state.table.write(request, errors)
+    return replace(state, n_rounds=state.n_rounds + 1)
+
+
+def drop(state: State, classes: Int[np.ndarray, "k"]) -> State:
+    """Drop living classes; before the first round this is a shortlist."""
+    dropped = state.dropped.copy()
+    dropped[classes] = np.minimum(dropped[classes], state.n_rounds)
+    return replace(state, dropped=dropped)
+
+
+def rank(state: State) -> Decision:
+    """The decision of a run, as `Decision` describes it."""
+    if state.n_rounds == 0:
+        raise ValueError("nothing was evaluated, so there is nothing to decide")
+    # A dropped class sees nothing more, so its mean is that of the moment it went.
+    mean, n = state.table.mean(), state.table.n_samples()
+    return Decision(
+        # lexsort is stable, sorts by its LAST key first, and puts NaN at the end.
+        ranking=np.lexsort((mean, -state.dropped)),
+        mean_error=mean,
+        n_samples=n,
+        pruned=~state.living,
+        n_evaluations=int(n.sum()),
+    )
+
+
+def class_decision(decision: Decision, classidx: Int[np.ndarray, "P"]) -> Decision:
+    """Reduce a decision about prompts to one about classes: prompts compete.
+
+    The best-ranked prompt of a class represents it.
+
+    Args:
+        decision: about P prompts.
+        classidx: the class, 0 to C − 1, of each prompt.
+
+    Raises:
+        DiffjaxError: the lengths differ, or a class has no prompt.
+    """
+    best = best_prompts(decision, classidx)
+    place = np.empty_like(decision.ranking)
+    place[decision.ranking] = np.arange(len(place))
+    return Decision(
+        ranking=np.argsort(place[best]),
+        mean_error=decision.mean_error[best],
+        n_samples=decision.n_samples[best],
+        pruned=decision.pruned[best],
+        n_evaluations=decision.n_evaluations,
+    )
+
+
+def best_prompts(
+    decision: Decision, classidx: Int[np.ndarray, "P"]
+) -> Int[np.ndarray, "C"]:
+    """The best-ranked prompt of each class; raises as `class_decision` does."""
+    if len(classidx) != len(decision.ranking):
+        raise DiffjaxError(
+            f"classidx maps {len(classidx)} prompts to classes, but "
+            f"{len(decision.ranking)} prompts were compared."
+        )
+    missing = sorted(set(range(int(classidx.max()) + 1)) - set(classidx.tolist()))
+    if missing or classidx.min() < 0:
+        what = f"class {missing[0]} has no prompt" if missing else "one is negative"
+        raise DiffjaxError(
+            f"classidx must number the classes 0, 1, 2, … without gaps: {what}."
+        )
+    # The first prompt of each class along the ranking; unique returns classes sorted.
+    first = np.unique(classidx[decision.ranking], return_index=True)[1]
+    best: np.ndarray = decision.ranking[first]
+    return best
+
+
+def even_timesteps(n: int, n_timesteps: int) -> Int[np.ndarray, "n"]:
+    """The middles of `n` equal parts of the schedule, ascending: ⌊(i + ½) T / n⌋.
+
+    Raises:
+        DiffjaxError: the schedule has fewer than `n` timesteps.
+    """
+    require_timesteps(n, n_timesteps)
+    return (2 * np.arange(n) + 1) * n_timesteps // (2 * n)
+
+
+def require_timesteps(n: int, n_timesteps: int) -> None:
+    """Raise DiffjaxError if the schedule has fewer than `n` timesteps."""
+    if n > n_timesteps:
+        raise DiffjaxError(
+            f"n_samples asks for {n} timesteps, but the model's schedule has only "
+            f"{n_timesteps}. Use n_samples up to {n_timesteps}, and n_trials for more "
+            "noises per timestep."
+        )
+
+
+def with_trials(timesteps: Int[np.ndarray, "n"], n_trials: int) -> Samples:
+    """Each timestep with `n_trials` noises: the k-th has n_trials·k to ….(k+1) − 1."""
+    repeated = np.repeat(timesteps, n_trials)
+    return Samples(timesteps=repeated, noises=np.arange(len(repeated)))
+
+
+def require_positive(name: str, value: int) -> None:
+    """Raise DiffjaxError unless a setting is at least one."""
+    if value < 1:
+        raise DiffjaxError(f"{name} must be at least 1, not {value}.")
+
+
+def _mean(
+    values: Float[np.ndarray, "C S"], n: Int[np.ndarray, "C"]
+) -> Float[np.ndarray, "C"]:
+    # np.nanmean would warn about rows without any value.
+    return np.where(n == 0, np.nan, np.nansum(values, axis=1) / np.maximum(n, 1))

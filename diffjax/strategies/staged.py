@@ -1,0 +1,165 @@
+"""Algorithm 2 of Diffusion Classifier: stages of more samples and fewer classes.
+
+Stage k evaluates the living classes on as many further timesteps as make n_samples[k]
+in all, and keeps the to_keep[k] classes with the smallest mean over ALL samples seen.
+
+`official` repeats the authors' program: with M = max(n_samples) and T timesteps
+
+    grid    = the first M of  T // M // 2, + T // M, + T // M, …
+    stage n = the first n of  grid[M // n // 2 :: M // n]
+
+less the timesteps already evaluated. These stage grids need not contain one another, so
+later stages may evaluate more than n_samples[k] timesteps in all; and where M does not
+divide T, or n not M, they leave out the end of the schedule.
+
+`nested` thins the even grid of M timesteps instead, from the last stage to the first:
+stage k takes every (n_samples[k+1] / n_samples[k])-th timestep of stage k + 1. Stages
+then contain one another and cost exactly what n_samples says. For two stages with
+n_samples[0] dividing n_samples[1] dividing T, as for Pets, both orders are the same.
+"""
+
+from collections.abc import Callable
+from dataclasses import dataclass, replace
+from itertools import pairwise
+
+import numpy as np
+from jaxtyping import Float, Int
+
+from diffjax.errors import DiffjaxError
+from diffjax.strategies.base import (
+    Decision,
+    Request,
+    State,
+    begin,
+    drop,
+    even_timesteps,
+    finish_round,
+    next_round,
+    rank,
+    require_positive,
+    require_timesteps,
+    with_trials,
+)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Staged:
+    """Prune the classes in stages.
+
+    Attributes:
+        to_keep: how many classes live on after each stage; falling, to 1.
+        n_samples: how many timesteps the living have seen after each stage; rising.
+        order: "official" or "nested".
+        n_trials: the number of noises per timestep.
+    """
+
+    to_keep: tuple[int, ...]
+    n_samples: tuple[int, ...]
+    order: str = "official"
+    n_trials: int = 1
+
+    def __post_init__(self) -> None:
+        _validate(self)
+
+    def start(self, n_classes: int, n_timesteps: int) -> State:
+        """Plan one round for each stage."""
+        stages = ORDERS[self.order](self.n_samples, n_timesteps)
+        samples = with_trials(np.concatenate(stages), self.n_trials)
+        ends = np.cumsum([len(stage) for stage in stages]) * self.n_trials
+        return begin(n_classes, samples, tuple(ends.tolist()))
+
+    def request(self, state: State) -> Request | None:
+        """The living classes on the next stage's new timesteps."""
+        return next_round(state)
+
+    def update(
+        self, state: State, request: Request, errors: Float[np.ndarray, "k s"]
+    ) -> State:
+        """Enter the errors and keep the best; DiffjaxError if any is not finite."""
+        state = finish_round(state, request, errors)
+        # The last stage only ranks: whoever is in it has seen the same samples.
+        while state.n_rounds < len(state.ends):
+            done = state.n_rounds
+            state = drop(state, rank(state).ranking[self.to_keep[done - 1] :])
+            if state.ends[done] > state.ends[done - 1]:
+                break
+            # An official stage whose timesteps were all evaluated before only drops.
+            state = replace(state, n_rounds=done + 1)
+        return state
+
+    def decide(self, state: State) -> Decision:
+        """The classes of the last stage by mean error, then those pruned before."""
+        return rank(state)
+
+    def remaining(self, state: State) -> int:
+        """The number of evaluations still to come."""
+        total, before = 0, 0
+        alive = len(state.dropped)
+        for r, (end, keep) in enumerate(zip(state.ends, self.to_keep, strict=True)):
+            if r >= state.n_rounds:
+                total += min(alive, int(state.living.sum())) * (end - before)
+            alive, before = min(alive, keep), end
+        return total
+
+
+def official(n_samples: tuple[int, ...], T: int) -> list[Int[np.ndarray, "_"]]:
+    """The new timesteps of each stage in the authors' order."""
+    M = max(n_samples)
+    require_timesteps(M, T)
+    grid = np.arange(T // M // 2, T, T // M)[:M]
+    return _new([grid[M // n // 2 :: M // n][:n] for n in n_samples])
+
+
+def nested(n_samples: tuple[int, ...], T: int) -> list[Int[np.ndarray, "_"]]:
+    """The new timesteps of each stage when stages contain one another."""
+    stages = [even_timesteps(n_samples[-1], T)]
+    for n in reversed(n_samples[:-1]):
+        larger = stages[0]
+        stages.insert(0, larger[even_timesteps(n, len(larger))])
+    return _new(stages)
+
+
+ORDERS: dict[str, Callable[[tuple[int, ...], int], list[np.ndarray]]] = {
+    "official": official,
+    "nested": nested,
+}
+
+
+def _new(stages: list[Int[np.ndarray, "_"]]) -> list[Int[np.ndarray, "_"]]:
+    seen = np.array([], int)
+    new = []
+    for stage in stages:
+        new.append(stage[~np.isin(stage, seen)])
+        seen = np.concatenate([seen, new[-1]])
+    return new
+
+
+def _validate(s: Staged) -> None:
+    require_positive("n_trials", s.n_trials)
+    if s.order not in ORDERS:
+        raise DiffjaxError(
+            f"order {s.order!r} is unknown; choose one of {', '.join(ORDERS)}."
+        )
+    if len(s.to_keep) != len(s.n_samples):
+        raise DiffjaxError(
+            f"to_keep has {len(s.to_keep)} stages {_text(s.to_keep)} and n_samples "
+            f"{len(s.n_samples)} {_text(s.n_samples)}; give one of each per stage."
+        )
+    if (
+        not s.to_keep
+        or s.to_keep[-1] != 1
+        or any(a <= b for a, b in pairwise(s.to_keep))
+    ):
+        raise DiffjaxError(
+            f"to_keep must fall from stage to stage and end in 1, as in 5,1; "
+            f"it is {_text(s.to_keep)}."
+        )
+    if s.n_samples[0] < 1 or any(a >= b for a, b in pairwise(s.n_samples)):
+        raise DiffjaxError(
+            f"n_samples must be positive and rise from stage to stage, as in 25,250; "
+            f"it is {_text(s.n_samples)}."
+        )
+
+
+def _text(numbers: tuple[int, ...]) -> str:
+    return ",".join(map(str, numbers)) or "empty"
