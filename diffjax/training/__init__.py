@@ -1,0 +1,1 @@
+"""Training of small diffusion models, and their export to the diffusers layout."""

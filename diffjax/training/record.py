@@ -1,0 +1,92 @@
+"""What a person sees of a run: loss.csv, the progress bar and the loss curve."""
+
+import csv
+import time
+from collections.abc import Mapping
+from pathlib import Path
+
+from rich.console import Console
+from rich.progress import (
+    BarColumn,
+    MofNCompleteColumn,
+    Progress,
+    TextColumn,
+    TimeRemainingColumn,
+)
+
+COLUMNS = ("step", "loss", "images_per_second")
+
+
+class Record:
+    """Writes loss.csv and moves the bar; rows past a resumed step are dropped."""
+
+    def __init__(
+        self, folder: Path, title: str, start: int, steps: int, console: Console
+    ) -> None:
+        folder.mkdir(parents=True, exist_ok=True)
+        self.path = folder / "loss.csv"
+        kept = [row for row in read_losses(self.path) if row[0] <= start]
+        with self.path.open("w", newline="", encoding="utf-8") as file:
+            csv.writer(file).writerows([COLUMNS, *kept])
+        self._clock = time.perf_counter()
+        self._progress = Progress(
+            TextColumn("{task.description}"),
+            BarColumn(),
+            MofNCompleteColumn(),
+            TextColumn("{task.fields[note]}"),
+            TimeRemainingColumn(),
+            console=console,
+        )
+        note = f"loss {kept[-1][1]:.4f}" if kept else ""
+        self._task = self._progress.add_task(
+            title, total=steps, completed=start, note=note
+        )
+
+    def __enter__(self) -> "Record":
+        """Show the bar."""
+        self._progress.start()
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        """Leave the bar as it stands."""
+        self._progress.stop()
+
+    def advance(self) -> None:
+        """One step was sent off."""
+        self._progress.advance(self._task)
+
+    def write(self, step: int, loss: float, images: int) -> None:
+        """A row: the mean loss and the speed of the ``images`` since the last row."""
+        now = time.perf_counter()
+        speed, self._clock = images / (now - self._clock), now
+        with self.path.open("a", newline="", encoding="utf-8") as file:
+            csv.writer(file).writerow([step, f"{loss:.6f}", f"{speed:.1f}"])
+        self._progress.update(
+            self._task, note=f"loss {loss:.4f} · {speed:.0f} images/s"
+        )
+
+
+def read_losses(path: Path) -> list[tuple[int, float, float]]:
+    """The rows of a loss.csv; none if there is no file."""
+    if not path.exists():
+        return []
+    with path.open(newline="", encoding="utf-8") as file:
+        return [
+            (int(row["step"]), float(row["loss"]), float(row["images_per_second"]))
+            for row in csv.DictReader(file)
+        ]
+
+
+def plot_losses(logs: Mapping[str, Path], path: Path) -> None:
+    """A picture with one loss curve a phase, from their loss.csv files."""
+    from matplotlib.figure import Figure  # without pyplot there is no global state
+
+    figure = Figure(figsize=(5 * len(logs), 3.2), layout="constrained")
+    for i, (title, log) in enumerate(logs.items(), start=1):
+        axes = figure.add_subplot(1, len(logs), i)
+        rows = read_losses(log)
+        axes.plot([row[0] for row in rows], [row[1] for row in rows], linewidth=1)
+        axes.set(title=title, xlabel="step", ylabel="loss")
+        if rows and min(row[1] for row in rows) > 0:
+            axes.set_yscale("log")
+    figure.savefig(path, dpi=120)
