@@ -1,0 +1,351 @@
+"""The weight files of one component, read under torch's names in torch's layout.
+
+Whatever the file format, `read_tensors` returns what the component's torch
+``state_dict`` holds. Flax files differ in two ways, undone here (H, W are a kernel's
+extents, I and O its channels):
+
+    dense kernel  [I, O]        →  weight  [O, I]
+    conv kernel   [H, W, I, O]  →  weight  [O, I, H, W]
+    resnets_0/norm1/scale       →  resnets.0.norm1.weight
+
+Arrays are read-only views of the file wherever the format allows, so a model is not
+held in memory twice. Nothing that is read is ever executed.
+"""
+
+import json
+import mmap
+import re
+from collections.abc import Callable, Iterable, Iterator
+from pathlib import Path
+from typing import Any, cast
+
+import numpy as np
+
+from diffjax.errors import DiffjaxError
+
+Tensors = dict[str, np.ndarray]
+
+# The stem that diffusers gives its own models, and the one of transformers.
+DIFFUSERS_STEM = "diffusion_pytorch_model"
+TRANSFORMERS_STEM = "model"
+
+# torch's stem: (the stem of Flax files, the stem of .bin files)
+_OTHER_STEMS = {
+    DIFFUSERS_STEM: ("diffusion_flax_model", "diffusion_pytorch_model"),
+    TRANSFORMERS_STEM: ("flax_model", "pytorch_model"),
+}
+
+# What Flax modules call ``name_0, name_1, …`` torch calls ``name.0, name.1, …``.
+# Only these: linear_1, conv1 or proj_out_2 are names of their own.
+_FLAX_LISTS = re.compile(
+    r"^(down_blocks|up_blocks|resnets|attentions|downsamplers|upsamplers"
+    r"|transformer_blocks|to_out|net)_(\d+)$"
+)
+
+_SAFETENSORS_DTYPES = {
+    "F64": "float64",
+    "F32": "float32",
+    "F16": "float16",
+    "BF16": "bfloat16",
+    "I64": "int64",
+    "I32": "int32",
+    "I16": "int16",
+    "I8": "int8",
+    "U8": "uint8",
+    "BOOL": "bool",
+}
+
+
+def weight_heads(stem: str) -> tuple[str, ...]:
+    """File names that may hold (or index) a component's weights, best first.
+
+    Safetensors come first since they are mapped, not read; half precision only
+    where it is all there is; ``.bin`` last, because it needs torch.
+    """
+    flax, torch = _OTHER_STEMS[stem]
+    return (
+        f"{stem}.safetensors",
+        f"{stem}.safetensors.index.json",
+        f"{stem}.fp16.safetensors",
+        f"{stem}.safetensors.index.fp16.json",
+        f"{flax}.msgpack",
+        f"{flax}.msgpack.index.json",
+        f"{torch}.bin",
+        f"{torch}.bin.index.json",
+        f"{torch}.fp16.bin",
+    )
+
+
+def weight_files(names: Iterable[str], stem: str) -> list[str]:
+    """Pick one set of weight files among a folder's file names.
+
+    The first name returned is the file itself or the index of the shards that
+    follow it. The list is empty when there are no weights.
+    """
+    present = set(names)
+    for head in weight_heads(stem):
+        if head not in present:
+            continue
+        if ".index." not in head:
+            return [head]
+        base, suffix = head.split(".")[:2]
+        variant = r"\.fp16" if ".fp16." in head else ""
+        shard = re.compile(rf"{base}{variant}-\d+-of-\d+\.{suffix}")
+        return [head, *sorted(filter(shard.fullmatch, present))]
+    return []
+
+
+def read_tensors(path: str | Path, *, stem: str = DIFFUSERS_STEM) -> Tensors:
+    """Read one component's tensors under torch's names, in torch's layout.
+
+    Args:
+        path: A weight file, an index of shards, or a folder that has either under
+            one of the names of `weight_heads`.
+        stem: For a folder, ``"diffusion_pytorch_model"`` for what diffusers saves
+            and ``"model"`` for what transformers saves.
+
+    Returns:
+        Arrays by name, in the dtype of the file (bfloat16 as ml_dtypes has it).
+        They are read-only views of the file where the format allows.
+
+    Raises:
+        DiffjaxError: If there are no weights, or they are damaged or incomplete, or
+            a ``.bin`` file is all there is and torch is not installed.
+    """
+    path = Path(path)
+    if path.is_dir():
+        files = weight_files((entry.name for entry in path.iterdir()), stem)
+        if not files:
+            raise no_weights(str(path), stem)
+        path = path / files[0]
+    elif not path.is_file():
+        raise DiffjaxError(f"{path}: no such file or folder.")
+    return _read_shards(path) if path.suffix == ".json" else _read_file(path)
+
+
+def no_weights(where: str, stem: str) -> DiffjaxError:
+    """Return the error for a place with none of the known weight files."""
+    return DiffjaxError(
+        f"{where} has no weights. Looked for: {', '.join(weight_heads(stem))}."
+    )
+
+
+def _read_file(path: Path) -> Tensors:
+    reader = _READERS.get(path.suffix)
+    if reader is None:
+        raise DiffjaxError(
+            f"{path}: cannot read weights of this kind; known are files that end in "
+            f"{', '.join(_READERS)}."
+        )
+    with path.open("rb") as file:
+        if file.read(24).startswith(b"version https://git-lfs"):
+            raise DiffjaxError(
+                f"{path} is only a Git LFS pointer, not the weights: run git lfs pull."
+            )
+    return reader(path)
+
+
+def _read_shards(index: Path) -> Tensors:
+    """Read all shards that an index names; both must list the same tensors."""
+    try:
+        table = json.loads(index.read_text(encoding="utf-8"))["weight_map"]
+        shard_of = {str(key): str(name) for key, name in table.items()}
+    except (
+        OSError,
+        ValueError,
+        LookupError,
+        TypeError,
+        AttributeError,
+        RecursionError,
+    ) as error:
+        raise _damaged(index, error) from error
+    if ".msgpack" in index.name:
+        shard_of = {
+            _flax_name(tuple(key.split("/"))): name for key, name in shard_of.items()
+        }
+
+    tensors: Tensors = {}
+    for name in sorted(set(shard_of.values())):
+        # An index is data from afar: it may not lead out of its own folder.
+        if Path(name).name != name:
+            raise DiffjaxError(
+                f"{index} names the shard {name!r}, which is not a file beside it."
+            )
+        shard = index.parent / name
+        if not shard.is_file():
+            raise DiffjaxError(
+                f"{index} names the shard {name}, which is missing. Download it into "
+                f"{index.parent}."
+            )
+        found = _read_file(shard)
+        listed = {key for key, place in shard_of.items() if place == name}
+        if wrong := sorted(listed ^ found.keys()):
+            more = f" and {len(wrong) - 5} more" if len(wrong) > 5 else ""
+            raise DiffjaxError(
+                f"{index} and its shard {name} disagree about {', '.join(wrong[:5])}"
+                f"{more}. Download both again, from one revision."
+            )
+        tensors |= found
+    return tensors
+
+
+def _read_safetensors(path: Path) -> Tensors:
+    from ml_dtypes import bfloat16
+    from safetensors import SafetensorError, safe_open
+
+    try:
+        # The library checks the header against itself and the file's length. The
+        # arrays are then mapped here because it would copy each one.
+        with safe_open(path, "np"):
+            data = np.memmap(path, np.uint8, "r")
+        length = int(data[:8].view("<u8")[0])
+        header = json.loads(data[8 : 8 + length].tobytes())
+    except (SafetensorError, OSError, ValueError) as error:
+        raise _damaged(path, error) from error
+    header.pop("__metadata__", None)
+
+    tensors: Tensors = {}
+    for key, entry in header.items():
+        code = entry["dtype"]
+        if code not in _SAFETENSORS_DTYPES:
+            raise DiffjaxError(
+                f"{path}: tensor {key} has dtype {code}, which is not supported; "
+                "save the weights as float32, float16 or bfloat16."
+            )
+        dtype = np.dtype(bfloat16 if code == "BF16" else _SAFETENSORS_DTYPES[code])
+        start, stop = (8 + length + offset for offset in entry["data_offsets"])
+        flat = np.asarray(data[start:stop]).view(dtype)
+        tensors[key] = flat.reshape(entry["shape"])
+    return tensors
+
+
+def _read_msgpack(path: Path) -> Tensors:
+    from flax.serialization import msgpack_restore
+    from msgpack.exceptions import UnpackException
+
+    try:
+        with (
+            path.open("rb") as file,
+            mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ) as data,
+        ):
+            # Any buffer will do, whatever the annotation says; a mapped one spares
+            # a second copy of the file.
+            tree = msgpack_restore(cast(bytes, data))
+        leaves = list(_leaves(tree))
+    except (
+        OSError,
+        ValueError,
+        TypeError,
+        LookupError,
+        AttributeError,
+        RecursionError,
+        UnpackException,
+    ) as error:
+        raise _damaged(path, error) from error
+
+    tensors: Tensors = {}
+    for names, leaf in leaves:
+        key = _flax_name(names)
+        if not isinstance(leaf, np.ndarray):
+            raise DiffjaxError(
+                f"{path}: {'/'.join(names)} is not an array but {type(leaf).__name__}."
+            )
+        if key in tensors:
+            raise DiffjaxError(f"{path}: two of its arrays mean the tensor {key}.")
+        tensors[key] = _torch_layout(leaf) if names[-1] == "kernel" else leaf
+    return tensors
+
+
+def _leaves(tree: Any, names: tuple[str, ...] = ()) -> Iterator[tuple[Any, Any]]:
+    """Paths and leaves of a nested dict; ``"a/b"`` counts as ``"a"``, then ``"b"``."""
+    if not isinstance(tree, dict):
+        if not names:
+            raise TypeError("not a table of arrays")
+        yield names, tree
+        return
+    for name, branch in tree.items():
+        yield from _leaves(branch, (*names, *name.split("/")))
+
+
+def _flax_name(names: tuple[str, ...]) -> str:
+    """The torch name of a Flax parameter's path."""
+    *modules, leaf = names
+    parts = [_FLAX_LISTS.sub(r"\1.\2", module) for module in modules]
+    parts.append("weight" if leaf in ("kernel", "scale", "embedding") else leaf)
+    return ".".join(parts)
+
+
+def _torch_layout(kernel: np.ndarray) -> np.ndarray:
+    """A Flax kernel's axes in torch's order, as a view."""
+    return kernel.transpose(3, 2, 0, 1) if kernel.ndim == 4 else kernel.T
+
+
+def _read_torch(path: Path) -> Tensors:
+    import zipfile
+
+    # Only the name of the error with which torch refuses; nothing is unpickled.
+    from pickle import UnpicklingError
+
+    try:
+        import torch
+    except ModuleNotFoundError as error:
+        raise DiffjaxError(
+            f"{path} can only be read with torch, which is not installed: run "
+            'pip install "diffjax[torch]", or use a safetensors copy of the weights.'
+        ) from error
+
+    try:
+        state = torch.load(
+            path,
+            map_location="cpu",
+            weights_only=True,
+            mmap=zipfile.is_zipfile(path),  # files before torch 1.6 cannot be mapped
+        )
+    except UnpicklingError as error:
+        raise DiffjaxError(
+            f"{path} was refused: it is damaged, or holds something other than "
+            "tensors, which could run code. Nothing in it was run. Use a safetensors "
+            "copy of the weights."
+        ) from error
+    except (OSError, EOFError, RuntimeError, ValueError, LookupError) as error:
+        raise _damaged(path, error) from error
+    if not isinstance(state, dict) or not all(
+        isinstance(value, torch.Tensor) for value in state.values()
+    ):
+        raise DiffjaxError(
+            f"{path} is not a flat table of tensors. Save the model's state_dict() "
+            "alone."
+        )
+    try:
+        return {str(key): _torch_array(value) for key, value in state.items()}
+    except TypeError as error:  # sparse, quantised or 8-bit floating point
+        raise DiffjaxError(
+            f"{path} holds a tensor that numpy has no form for ({error}); save the "
+            "weights as float32, float16 or bfloat16."
+        ) from error
+
+
+def _torch_array(tensor: Any) -> np.ndarray:
+    """A torch tensor's memory as an array; numpy has no bfloat16 of its own."""
+    import torch
+    from ml_dtypes import bfloat16
+
+    tensor = tensor.detach()
+    if tensor.dtype == torch.bfloat16:
+        return cast(np.ndarray, tensor.view(torch.int16).numpy()).view(bfloat16)
+    return cast(np.ndarray, tensor.numpy())
+
+
+def _damaged(path: Path, error: Exception) -> DiffjaxError:
+    return DiffjaxError(
+        f"{path} is damaged or incomplete ({error}). Download it again."
+    )
+
+
+_READERS: dict[str, Callable[[Path], Tensors]] = {
+    ".safetensors": _read_safetensors,
+    ".msgpack": _read_msgpack,
+    ".bin": _read_torch,
+    ".pt": _read_torch,
+    ".pth": _read_torch,
+}

@@ -1,0 +1,248 @@
+"""Write the key-and-shape lists of the public checkpoints that diffjax loads.
+
+The lists prove the name tables without any weights. They are made from the torch
+classes of diffusers and transformers on the meta device (no memory is taken) with
+the configs that stand in the public repositories, so torch, diffusers and
+transformers are needed:
+
+    python scripts/make_key_lists.py [tests/data/keys]
+
+For every checkpoint NAME it writes NAME.json (the config) and NAME.txt.gz: one line
+per tensor, ``key<TAB>comma-separated shape``, sorted by key. Shapes are torch's.
+
+Today's classes do not name everything as the public files do. `published` puts the
+published names back:
+
+- Text encoders: transformers 5 dropped the prefix ``text_model.`` and keeps
+  ``position_ids`` out of the file. Files saved before transformers 4.31, as those of
+  Stable Diffusion 1 and 2 are, have both.
+- The autoencoder: files saved before diffusers 0.15, as that of Stable Diffusion 1,
+  call the attention's layers ``query``, ``key``, ``value`` and ``proj_attn``.
+- DiT repeats the timestep and label embedders in each of its 28 blocks. The file
+  holds them 28 times; the model is counted with one.
+"""
+
+import gzip
+import inspect
+import json
+import re
+import sys
+from pathlib import Path
+from typing import Any
+
+Shapes = dict[str, tuple[int, ...]]
+
+UNET_SD15 = {
+    "_class_name": "UNet2DConditionModel",
+    "act_fn": "silu",
+    "attention_head_dim": 8,
+    "block_out_channels": [320, 640, 1280, 1280],
+    "center_input_sample": False,
+    "cross_attention_dim": 768,
+    "down_block_types": [
+        "CrossAttnDownBlock2D",
+        "CrossAttnDownBlock2D",
+        "CrossAttnDownBlock2D",
+        "DownBlock2D",
+    ],
+    "downsample_padding": 1,
+    "flip_sin_to_cos": True,
+    "freq_shift": 0,
+    "in_channels": 4,
+    "layers_per_block": 2,
+    "mid_block_scale_factor": 1,
+    "norm_eps": 1e-05,
+    "norm_num_groups": 32,
+    "out_channels": 4,
+    "sample_size": 64,
+    "up_block_types": [
+        "UpBlock2D",
+        "CrossAttnUpBlock2D",
+        "CrossAttnUpBlock2D",
+        "CrossAttnUpBlock2D",
+    ],
+}
+# SD 2-base; SD 2.1-base and SD 2.1 (sample_size 96) have the same tensors.
+UNET_SD2 = UNET_SD15 | {
+    "attention_head_dim": [5, 10, 20, 20],
+    "cross_attention_dim": 1024,
+    "dual_cross_attention": False,
+    "num_class_embeds": None,
+    "only_cross_attention": False,
+    "use_linear_projection": True,
+}
+VAE_SD = {
+    "_class_name": "AutoencoderKL",
+    "act_fn": "silu",
+    "block_out_channels": [128, 256, 512, 512],
+    "down_block_types": ["DownEncoderBlock2D"] * 4,
+    "in_channels": 3,
+    "latent_channels": 4,
+    "layers_per_block": 2,
+    "norm_num_groups": 32,
+    "out_channels": 3,
+    "sample_size": 512,
+    "up_block_types": ["UpDecoderBlock2D"] * 4,
+}
+TEXT_SD1 = {
+    "architectures": ["CLIPTextModel"],
+    "attention_dropout": 0.0,
+    "bos_token_id": 0,
+    "dropout": 0.0,
+    "eos_token_id": 2,
+    "hidden_act": "quick_gelu",
+    "hidden_size": 768,
+    "initializer_factor": 1.0,
+    "initializer_range": 0.02,
+    "intermediate_size": 3072,
+    "layer_norm_eps": 1e-05,
+    "max_position_embeddings": 77,
+    "model_type": "clip_text_model",
+    "num_attention_heads": 12,
+    "num_hidden_layers": 12,
+    "pad_token_id": 1,
+    "projection_dim": 768,
+    "vocab_size": 49408,
+}
+TEXT_SD2 = TEXT_SD1 | {
+    "hidden_act": "gelu",
+    "hidden_size": 1024,
+    "intermediate_size": 4096,
+    "num_attention_heads": 16,
+    "num_hidden_layers": 23,
+    "projection_dim": 512,
+}
+DIT_XL_2_256 = {
+    "_class_name": "Transformer2DModel",
+    "activation_fn": "gelu-approximate",
+    "attention_bias": True,
+    "attention_head_dim": 72,
+    "cross_attention_dim": None,
+    "dropout": 0.0,
+    "in_channels": 4,
+    "norm_elementwise_affine": False,
+    "norm_num_groups": 32,
+    "norm_type": "ada_norm_zero",
+    "num_attention_heads": 16,
+    "num_embeds_ada_norm": 1000,
+    "num_layers": 28,
+    "num_vector_embeds": None,
+    "only_cross_attention": False,
+    "out_channels": 8,
+    "patch_size": 2,
+    "sample_size": 32,
+    "upcast_attention": False,
+    "use_linear_projection": False,
+}
+
+# name: (config, parameters as the model is counted: repeats once, no buffers)
+CHECKPOINTS: dict[str, tuple[dict[str, Any], int]] = {
+    "sd15-unet": (UNET_SD15, 859_520_964),
+    "sd2-unet": (UNET_SD2, 865_910_724),
+    "sd-vae": (VAE_SD, 83_653_863),
+    "sd1-text": (TEXT_SD1, 123_060_480),
+    "sd2-text": (TEXT_SD2, 340_387_840),
+    # The authors' 675,129,632 counts the fixed 256 × 1152 position table as well, which
+    # diffusers computes and does not store.
+    "dit-xl-2-256": (DIT_XL_2_256, 675_129_632 - 256 * 1152),
+}
+
+VAE_PUBLISHED = {
+    "to_q": "query",
+    "to_k": "key",
+    "to_v": "value",
+    "to_out.0": "proj_attn",
+}
+REPEATED = re.compile(r"transformer_blocks\.\d+\.norm1\.emb\.")
+
+
+def state_shapes(name: str, config: dict[str, Any]) -> Shapes:
+    """Key and shape of all that today's torch class would save."""
+    import torch
+    from diffusers import AutoencoderKL, DiTTransformer2DModel, UNet2DConditionModel
+    from transformers import CLIPTextConfig, CLIPTextModel
+
+    arguments = {k: v for k, v in config.items() if not k.startswith("_")}
+    with torch.device("meta"):
+        if name.endswith("-unet"):
+            model = UNet2DConditionModel(**arguments)
+        elif name == "sd-vae":
+            model = AutoencoderKL(**arguments)
+        elif name.endswith("-text"):
+            model = CLIPTextModel(CLIPTextConfig(**arguments))
+        else:
+            # The config was saved by the older, wider class; what only that class
+            # knows is at its neutral value here.
+            known = inspect.signature(DiTTransformer2DModel.__init__).parameters
+            model = DiTTransformer2DModel(
+                **{k: v for k, v in arguments.items() if k in known}
+            )
+    return {key: tuple(value.shape) for key, value in model.state_dict().items()}
+
+
+def published(name: str, shapes: Shapes, config: dict[str, Any]) -> Shapes:
+    """The same tensors under the names of the public file."""
+    if name.endswith("-text"):
+        shapes = {f"text_model.{key}": shape for key, shape in shapes.items()}
+        positions = (1, config["max_position_embeddings"])
+        return shapes | {"text_model.embeddings.position_ids": positions}
+    if name == "sd-vae":
+        return {
+            re.sub(
+                r"(attentions\.\d+\.)(to_q|to_k|to_v|to_out\.0)\.",
+                lambda match: f"{match[1]}{VAE_PUBLISHED[match[2]]}.",
+                key,
+            ): shape
+            for key, shape in shapes.items()
+        }
+    return shapes
+
+
+def size(shape: tuple[int, ...]) -> int:
+    """Number of elements."""
+    product = 1
+    for extent in shape:
+        product *= extent
+    return product
+
+
+def parameters(shapes: Shapes) -> int:
+    """Parameters of the model: repeated embedders once, index buffers never."""
+    once = {
+        REPEATED.sub("", key): shape
+        for key, shape in shapes.items()
+        if not key.endswith("position_ids")
+    }
+    return sum(map(size, once.values()))
+
+
+def write(folder: Path, name: str, shapes: Shapes, config: dict[str, Any]) -> None:
+    """Write NAME.txt.gz and NAME.json; the same input gives the same bytes."""
+    lines = [f"{key}\t{','.join(map(str, shapes[key]))}\n" for key in sorted(shapes)]
+    # The empty name and time 0 keep path and clock out of gzip's header.
+    with (
+        (folder / f"{name}.txt.gz").open("wb") as raw,
+        gzip.GzipFile("", "wb", 9, raw, mtime=0) as packed,
+    ):
+        packed.write("".join(lines).encode())
+    text = json.dumps(config, indent=2, sort_keys=True) + "\n"
+    (folder / f"{name}.json").write_text(text, encoding="utf-8")
+
+
+def main() -> None:
+    """Write all lists and print a table of counts; a wrong count is an error."""
+    here = Path(__file__).resolve().parent.parent / "tests" / "data" / "keys"
+    folder = Path(sys.argv[1]) if len(sys.argv) > 1 else here
+    folder.mkdir(parents=True, exist_ok=True)
+    print(f"{'checkpoint':<14}{'tensors':>8}{'parameters':>14}{'in the file':>14}")
+    for name, (config, expected) in CHECKPOINTS.items():
+        shapes = published(name, state_shapes(name, config), config)
+        count, stored = parameters(shapes), sum(map(size, shapes.values()))
+        print(f"{name:<14}{len(shapes):>8}{count:>14,}{stored:>14,}")
+        if count != expected:
+            sys.exit(f"{name}: {count:,} parameters, but {expected:,} are known")
+        write(folder, name, shapes, config)
+
+
+if __name__ == "__main__":
+    main()
