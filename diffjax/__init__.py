@@ -1,1 +1,44 @@
-"""Classify images with a pretrained diffusion model, in JAX."""
+"""Classify images with a pretrained diffusion model, in JAX.
+
+from diffjax import DiffusionClassifier
+
+clf = DiffusionClassifier.from_pretrained("sd-2-base")
+clf("cat.jpg", candidate_labels=["cat", "dog"])
+"""
+
+from importlib import import_module
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from diffjax.checkpoints.loading import load_model
+    from diffjax.classifier import DiffusionClassifier, Settings
+    from diffjax.data.prompts import Prompts
+    from diffjax.errors import DiffjaxError
+    from diffjax.record import Record
+
+__version__ = "0.1.0"
+
+__all__ = [
+    "DiffjaxError",
+    "DiffusionClassifier",
+    "Prompts",
+    "Record",
+    "Settings",
+    "load_model",
+]
+
+_HOMES = {
+    "DiffjaxError": "diffjax.errors",
+    "DiffusionClassifier": "diffjax.classifier",
+    "Prompts": "diffjax.data.prompts",
+    "Record": "diffjax.record",
+    "Settings": "diffjax.classifier",
+    "load_model": "diffjax.checkpoints.loading",
+}
+
+
+def __getattr__(name: str) -> Any:
+    """Import a public name on first use: ``diffjax --help`` must not wait for JAX."""
+    if name not in _HOMES:
+        raise AttributeError(f"module 'diffjax' has no attribute {name!r}")
+    return getattr(import_module(_HOMES[name]), name)

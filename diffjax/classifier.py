@@ -1,0 +1,400 @@
+"""The classifier: where images and labels, the grid and the strategy meet.
+
+clf = DiffusionClassifier.from_pretrained("sd-2-base")
+clf("cat.jpg", candidate_labels=["cat", "dog"])
+record = clf.classify("cat.jpg", ["cat", "dog"])        # everything that is known
+"""
+
+import os
+import time
+import zlib
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any, Literal
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jaxtyping import Array, Float
+from PIL import Image
+
+from diffjax.checkpoints.loading import load_model
+from diffjax.data.images import ImageSource, load_image, preprocess
+from diffjax.data.labels import class_ids
+from diffjax.data.prompts import DEFAULT_TEMPLATE, Prompts
+from diffjax.errors import DiffjaxError
+from diffjax.models.diffusion import DiffusionModel
+from diffjax.record import TEMPERATURE, Record
+from diffjax.scoring.grid import LOSSES, Grid
+from diffjax.scoring.placement import replicate, sample_mesh
+from diffjax.scoring.samples import Noise, SeededNoise, read_noise
+from diffjax.strategies import parse_strategy, strategy_to_dict
+from diffjax.strategies.base import Strategy
+from diffjax.strategies.staged import Staged
+
+DTYPES = {
+    "float32": jnp.float32,
+    "bfloat16": jnp.bfloat16,
+    "float16": jnp.float16,
+}
+DEFAULT_STRATEGY = Staged(to_keep=(5, 1), n_samples=(25, 250), order="nested")
+CELLS = {"cpu": 32}  # in a tile, by platform
+CELLS_ELSEWHERE = 128
+
+
+@dataclass(frozen=True, kw_only=True)
+class Settings:
+    """How to classify.
+
+    Attributes:
+        strategy: which cells of the grid to evaluate.
+        loss: "l2", "l1" or "huber".
+        seed: of the noise.
+        noise: "image" gives each image its own noise, a function of seed and pixels;
+            "shared" gives all images the same; a path reads it from a file.
+        temperature: of the scores, in units of the error.
+        resolution: pixels along an edge, or None for the model's own.
+        transform: "resize_crop", "adm", or None for the one the model's kind wants.
+        interpolation: of the resize, as ``data.images`` names them.
+        merge: of several prompts of a class: "compete" (the best one counts) or
+            "mean" (of their text states).
+        cells: evaluations in one call of the device, about; None for a default.
+    """
+
+    strategy: Strategy = DEFAULT_STRATEGY
+    loss: str = "l2"
+    seed: int = 0
+    noise: str = "image"
+    temperature: float = TEMPERATURE
+    resolution: int | None = None
+    transform: Literal["resize_crop", "adm"] | None = None
+    interpolation: str = "bicubic"
+    merge: Literal["compete", "mean"] = "compete"
+    cells: int | None = None
+
+    def __post_init__(self) -> None:
+        if self.loss not in LOSSES:
+            raise DiffjaxError(
+                f"there is no loss {self.loss!r}; choose one of {', '.join(LOSSES)}"
+            )
+        if not self.temperature > 0:
+            raise DiffjaxError(f"the temperature is {self.temperature}; it must be > 0")
+        if self.merge not in ("compete", "mean"):
+            raise DiffjaxError(f"merge is 'compete' or 'mean', not {self.merge!r}")
+        if self.cells is not None and self.cells < 1:
+            raise DiffjaxError(f"cells must be at least 1, not {self.cells}")
+
+    def as_dict(self) -> dict[str, Any]:
+        """Plain JSON values."""
+        return asdict(self) | {"strategy": strategy_to_dict(self.strategy)}
+
+
+@dataclass(frozen=True, kw_only=True)
+class Progress:
+    """How far the classification of an image is.
+
+    Attributes:
+        done: evaluations so far.
+        remaining: evaluations still to come, at most.
+        alive: classes (prompts) not yet pruned.
+    """
+
+    done: int
+    remaining: int
+    alive: int
+
+
+@dataclass(frozen=True, kw_only=True, eq=False)
+class Candidates:
+    """Classes made ready for a model: what the grid needs of them.
+
+    Attributes:
+        prompts: rows, their classes, and the classes' names.
+        conditions: text states [P, l, d] or class ids [P], on the devices.
+        truncated: prompts that were too long and have been cut.
+    """
+
+    prompts: Prompts
+    conditions: Array
+    truncated: tuple[str, ...] = ()
+
+
+class DiffusionClassifier:
+    """Classifies images by a diffusion model's noise-prediction errors."""
+
+    def __init__(self, model: DiffusionModel, settings: Settings | None = None) -> None:
+        """Place a loaded model on this process's devices."""
+        self.model = model
+        self.settings = settings or Settings()
+        self._mesh = sample_mesh()
+        cells = self.settings.cells or CELLS.get(jax.default_backend(), CELLS_ELSEWHERE)
+        self._grid = Grid(
+            denoiser=replicate(model.denoiser, self._mesh),
+            schedule=replicate(model.schedule, self._mesh),
+            loss=self.settings.loss,
+            cells=cells,
+            mesh=self._mesh,
+        )
+        self.resolution = self.settings.resolution or model.resolution
+        edge = self.resolution // model.downscale
+        self._latent_shape = (edge, edge, model.latent_channels)
+        self._table: Noise | None = None
+        if self.settings.noise not in ("image", "shared"):
+            self._table = replicate(
+                read_noise(Path(self.settings.noise), self._latent_shape), self._mesh
+            )
+
+    @classmethod
+    def from_pretrained(
+        cls,
+        name_or_path: str | Path = "tiny",
+        *,
+        dtype: str = "float32",
+        strategy: Strategy | str | None = None,
+        unet: str | Path | None = None,
+        transformer: str | Path | None = None,
+        vae: str | Path | None = None,
+        text_encoder: str | Path | None = None,
+        revision: str | None = None,
+        cache_dir: str | Path | None = None,
+        token: str | bool | None = None,
+        local_files_only: bool = False,
+        **settings: Any,
+    ) -> "DiffusionClassifier":
+        """Load a model and make a classifier of it.
+
+        Args:
+            name_or_path: a name of ``diffjax models``, a folder in the diffusers
+                layout, or a Hugging Face id.
+            dtype: "float32", "bfloat16" or "float16", of the denoiser.
+            strategy: a ``Strategy``, or as text: "staged:to_keep=5,1:n_samples=25,250".
+            unet: as in ``load_model``.
+            transformer: as in ``load_model``.
+            vae: as in ``load_model``.
+            text_encoder: as in ``load_model``.
+            revision: as in ``load_model``.
+            cache_dir: as in ``load_model``.
+            token: as in ``load_model``.
+            local_files_only: as in ``load_model``.
+            **settings: the other fields of ``Settings``.
+
+        Raises:
+            DiffjaxError: if the model cannot be found, read or run, or a setting is
+                not understood.
+        """
+        if dtype not in DTYPES:
+            raise DiffjaxError(
+                f"there is no dtype {dtype!r}; choose one of {', '.join(DTYPES)}"
+            )
+        if isinstance(strategy, str):
+            strategy = parse_strategy(strategy)
+        if strategy is not None:
+            settings["strategy"] = strategy
+        chosen = Settings(**settings)
+        model = load_model(
+            name_or_path,
+            dtype=DTYPES[dtype],
+            unet=unet,
+            transformer=transformer,
+            vae=vae,
+            text_encoder=text_encoder,
+            revision=revision,
+            cache_dir=cache_dir,
+            token=token,
+            local_files_only=local_files_only,
+        )
+        return cls(model, chosen)
+
+    def __call__(
+        self,
+        images: ImageSource | Sequence[ImageSource],
+        candidate_labels: Sequence[str] | str | None = None,
+        hypothesis_template: str = DEFAULT_TEMPLATE,
+    ) -> list[Any]:
+        """Scores as transformers' zero-shot-image-classification pipeline has them.
+
+        Args:
+            images: a path, URL, PIL image or array; or a list of them.
+            candidate_labels: class names, or one string with commas. A
+                class-conditional model takes all its classes if there are none.
+            hypothesis_template: with one {}; not used by class-conditional models.
+
+        Returns:
+            A list of {"score", "label"}, best first; for a list of images a list of
+            such lists. Classes that were pruned say so: see ``Record.scores``.
+
+        Raises:
+            DiffjaxError: if an image cannot be read or the labels make no sense.
+        """
+        if isinstance(candidate_labels, str):
+            candidate_labels = [part.strip() for part in candidate_labels.split(",")]
+        candidates = self.candidates(candidate_labels, hypothesis_template)
+        if isinstance(images, str | bytes | os.PathLike | np.ndarray | Image.Image):
+            return self.classify(images, candidates).scores()
+        return [self.classify(image, candidates).scores() for image in images]
+
+    def candidates(
+        self,
+        labels: Sequence[str] | Prompts | None,
+        template: str | Sequence[str] = DEFAULT_TEMPLATE,
+    ) -> Candidates:
+        """Make classes ready: encode prompts, or look up class ids.
+
+        Args:
+            labels: class names, or whole ``Prompts``; None for all classes of a
+                class-conditional model.
+            template: one or several, with one {} each.
+
+        Raises:
+            DiffjaxError: if the labels make no sense or the model lacks them.
+        """
+        if self.model.kind == "class":
+            if isinstance(labels, Prompts):
+                labels = labels.class_names
+            return self._class_candidates(labels)
+        if labels is None:
+            raise DiffjaxError(f"{self.model.name} needs labels to choose from")
+        if not isinstance(labels, Prompts):
+            labels = Prompts.from_labels(labels, template)
+        states, truncated = self.model.text_states(labels.prompts)
+        if self.settings.merge == "mean":
+            states, labels = _mean_states(states, labels)
+        return Candidates(
+            prompts=labels,
+            conditions=replicate(states, self._mesh),
+            truncated=truncated,
+        )
+
+    def classify(
+        self,
+        image: ImageSource,
+        labels: Sequence[str] | Prompts | Candidates | None = None,
+        template: str | Sequence[str] = DEFAULT_TEMPLATE,
+        *,
+        progress: Callable[[Progress], None] = lambda progress: None,
+    ) -> Record:
+        """Classify one image and tell everything.
+
+        Args:
+            image: a path, URL, PIL image or array.
+            labels: class names, ``Prompts``, or ``candidates`` made once for many
+                images.
+            template: as in ``candidates``.
+            progress: called after each tile.
+
+        Raises:
+            DiffjaxError: if the image cannot be read, the labels make no sense, or
+                the network's numbers overflow.
+        """
+        if not isinstance(labels, Candidates):
+            labels = self.candidates(labels, template)
+        return self._run(self.pixels(image), labels, progress)
+
+    def pixels(self, image: ImageSource) -> Float[np.ndarray, "h w 3"]:
+        """An image as the model sees it, in [−1, 1]."""
+        is_text = self.model.kind == "text"
+        transform = self.settings.transform or ("resize_crop" if is_text else "adm")
+        return preprocess(
+            load_image(image),
+            self.resolution,
+            transform=transform,
+            interpolation=self.settings.interpolation,
+        )
+
+    def _class_candidates(self, labels: Iterable[str] | None) -> Candidates:
+        n = self.model.n_classes
+        assert n is not None  # of every class-conditional model
+        names = self.model.class_names or tuple(map(str, range(n)))
+        ids = (
+            tuple(range(n))
+            if labels is None
+            else class_ids(tuple(labels), self.model.class_names, n)
+        )
+        chosen = names if labels is None else tuple(labels)
+        return Candidates(
+            prompts=Prompts(
+                prompts=chosen, classidx=tuple(range(len(ids))), class_names=chosen
+            ),
+            conditions=replicate(jnp.asarray(ids, jnp.int32), self._mesh),
+        )
+
+    def _run(
+        self,
+        pixels: Float[np.ndarray, "h w 3"],
+        candidates: Candidates,
+        progress: Callable[[Progress], None],
+    ) -> Record:
+        start = time.perf_counter()
+        z0 = replicate(self.model.latent(pixels), self._mesh)
+        noise = self._noise(pixels)
+        strategy = self.settings.strategy
+        prompts = candidates.prompts
+        state = strategy.start(len(prompts.prompts), self.model.schedule.n_timesteps)
+        while (request := strategy.request(state)) is not None:
+            now = Progress(
+                done=state.n_evaluations,
+                remaining=strategy.remaining(state),
+                alive=len(request.classes),
+            )
+            finished = 0
+
+            def report(cells: int, now: Progress = now) -> None:
+                nonlocal finished
+                finished += cells
+                progress(
+                    Progress(
+                        done=now.done + finished,
+                        remaining=now.remaining - finished,
+                        alive=now.alive,
+                    )
+                )
+
+            errors = self._grid.errors(
+                noise,
+                z0,
+                candidates.conditions,
+                request.classes,
+                state.samples.timesteps[request.samples],
+                state.samples.noises[request.samples],
+                report,
+            )
+            state = strategy.update(state, request, errors)
+        return Record(
+            labels=prompts.class_names,
+            prompts=prompts.prompts,
+            classidx=np.asarray(prompts.classidx),
+            samples=state.samples,
+            table=state.table,
+            prompt_decision=strategy.decide(state),
+            temperature=self.settings.temperature,
+            seconds=time.perf_counter() - start,
+            settings={"model": self.model.name} | self.settings.as_dict(),
+        )
+
+    def _noise(self, pixels: Float[np.ndarray, "h w 3"]) -> Noise:
+        if self._table is not None:
+            return self._table
+        # known by its pixels, an image keeps its noise wherever it stands in a list
+        shared = self.settings.noise == "shared"
+        image = 0 if shared else zlib.crc32(pixels.tobytes())
+        noise = SeededNoise.of(self.settings.seed, image)
+        return replicate(noise, self._mesh)
+
+
+def _mean_states(
+    states: Float[Array, "p l d"], prompts: Prompts
+) -> tuple[Float[Array, "c l d"], Prompts]:
+    """One row a class: the mean of its prompts' text states."""
+    classidx = np.asarray(prompts.classidx)
+    classes = range(len(prompts.class_names))
+    means = jnp.stack([states[classidx == c].mean(axis=0) for c in classes])
+    merged = [
+        " | ".join(p for p, i in zip(prompts.prompts, classidx, strict=True) if i == c)
+        for c in classes
+    ]
+    return means, Prompts(
+        prompts=tuple(merged),
+        classidx=tuple(classes),
+        class_names=prompts.class_names,
+    )

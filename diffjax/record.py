@@ -1,0 +1,132 @@
+"""What is known of one image after its classification.
+
+    Δ_c     = mean of e[c, s] − e[w, s] over the samples s that c and the winner w saw
+    score_c = exp(−Δ_c / τ) / Σ_c′ exp(−Δ_c′ / τ)
+
+τ, the temperature, is in units of the error. The order of classes does not depend on
+it, and nor is a score a calibrated probability until τ has been fitted on labelled
+images.
+"""
+
+from dataclasses import dataclass, field
+from typing import Any
+
+import numpy as np
+from jaxtyping import Float, Int
+
+from diffjax.strategies.base import (
+    Decision,
+    ErrorTable,
+    Samples,
+    best_prompts,
+    class_decision,
+)
+
+TEMPERATURE = 1e-3
+
+
+@dataclass(frozen=True, kw_only=True, eq=False)
+class Record:
+    """The classification of one image.
+
+    Attributes:
+        labels: the C classes.
+        prompts: what stood for them, P rows; class names where there are no prompts.
+        classidx: the class of each prompt.
+        samples: the S (timestep, noise) pairs in the order of their use.
+        table: errors, float32 [P, S], NaN where not evaluated.
+        prompt_decision: about the rows of the table.
+        temperature: τ of the scores.
+        seconds: wall time, without loading and without the text encoder; the first
+            image's holds the compilation.
+        settings: model, strategy, loss and whatever else decides the errors.
+    """
+
+    labels: tuple[str, ...]
+    prompts: tuple[str, ...]
+    classidx: Int[np.ndarray, "P"]
+    samples: Samples
+    table: ErrorTable
+    prompt_decision: Decision
+    temperature: float
+    seconds: float
+    settings: dict[str, Any] = field(default_factory=dict)
+
+    @property
+    def decision(self) -> Decision:
+        """About the classes: the best prompt of each represents it."""
+        return class_decision(self.prompt_decision, self.classidx)
+
+    @property
+    def label(self) -> str:
+        """The winner."""
+        return self.labels[self.decision.winner]
+
+    @property
+    def evaluations(self) -> int:
+        """Forward passes of the denoiser that were asked for."""
+        return self.decision.n_evaluations
+
+    @property
+    def errors(self) -> Float[np.ndarray, "C S"]:
+        """Errors of each class (of its best prompt), NaN where not evaluated."""
+        best = best_prompts(self.prompt_decision, self.classidx)
+        return self.table.errors[best]
+
+    def differences(self) -> tuple[Float[np.ndarray, "C"], Float[np.ndarray, "C"]]:
+        """Δ of each class and its standard error; zero for the winner."""
+        paired = ErrorTable(self.errors).difference(self.decision.winner)
+        return paired.mean, paired.standard_error
+
+    def by_timestep(
+        self,
+    ) -> tuple[Int[np.ndarray, "T"], Float[np.ndarray, "C T"]]:
+        """Evaluated timesteps, ascending, and the mean error of each class at each."""
+        timesteps, column = np.unique(self.samples.timesteps, return_inverse=True)
+        errors = self.errors.astype(np.float64)
+        seen = ~np.isnan(errors)
+        totals = np.zeros((len(self.labels), len(timesteps)))
+        counts = np.zeros_like(totals)
+        np.add.at(totals.T, column, np.where(seen, errors, 0).T)
+        np.add.at(counts.T, column, seen.T)
+        means = np.where(counts == 0, np.nan, totals / np.maximum(counts, 1))
+        return timesteps, means
+
+    def scores(self) -> list[dict[str, Any]]:
+        """{"score", "label"} of each class, best first.
+
+        A class that was pruned has "pruned": True and "n_samples" besides, and its
+        score, which rests on those few samples, has one significant digit and does
+        not exceed that of a class that outlived it.
+        """
+        decision = self.decision
+        logits = -self.differences()[0] / self.temperature
+        # a pruned class may look better on its few samples than one that outlived it
+        logits[decision.ranking] = np.minimum.accumulate(logits[decision.ranking])
+        odds = np.exp(logits - logits.max())
+        odds /= odds.sum()
+        entries = []
+        for c in decision.ranking:
+            entry: dict[str, Any] = {"score": float(odds[c]), "label": self.labels[c]}
+            if decision.pruned[c]:
+                entry["score"] = float(f"{odds[c]:.0e}")
+                entry |= {"pruned": True, "n_samples": int(decision.n_samples[c])}
+            entries.append(entry)
+        return entries
+
+    def as_dict(self) -> dict[str, Any]:
+        """Plain JSON values: scores, cost, settings, and all errors by timestep."""
+        timesteps, errors = self.by_timestep()
+        return {
+            "label": self.label,
+            "scores": self.scores(),
+            "temperature": self.temperature,
+            "evaluations": self.evaluations,
+            "seconds": self.seconds,
+            "settings": self.settings,
+            "timesteps": timesteps.tolist(),
+            "errors": {
+                label: [None if np.isnan(e) else float(e) for e in row]
+                for label, row in zip(self.labels, errors, strict=True)
+            },
+        }
