@@ -156,6 +156,7 @@ class DiffusionClassifier:
         transformer: str | Path | None = None,
         vae: str | Path | None = None,
         text_encoder: str | Path | None = None,
+        tokenizer: str | Path | None = None,
         revision: str | None = None,
         cache_dir: str | Path | None = None,
         token: str | bool | None = None,
@@ -173,6 +174,7 @@ class DiffusionClassifier:
             transformer: as in ``load_model``.
             vae: as in ``load_model``.
             text_encoder: as in ``load_model``.
+            tokenizer: as in ``load_model``.
             revision: as in ``load_model``.
             cache_dir: as in ``load_model``.
             token: as in ``load_model``.
@@ -199,6 +201,7 @@ class DiffusionClassifier:
             transformer=transformer,
             vae=vae,
             text_encoder=text_encoder,
+            tokenizer=tokenizer,
             revision=revision,
             cache_dir=cache_dir,
             token=token,

@@ -126,6 +126,17 @@ def test_only_what_is_needed_is_fetched(hub):
     np.testing.assert_array_equal(read_tensors(folder / "unet")["w"], [1, 2])
 
 
+def test_parts_from_elsewhere_are_neither_fetched_nor_missed(hub, tmp_path):
+    hub.add("some/model", NEEDED | UNNEEDED)
+    resolve("some/model", without=("unet",))
+    kept = {name for name in NEEDED if not name.startswith("unet/")}
+    assert set(hub.fetched) == kept
+    local = write(tmp_path / "model", {name: NEEDED[name] for name in kept})
+    assert resolve(local, without=("unet",)) == local
+    with pytest.raises(DiffjaxError, match="lacks the folder unet/"):
+        resolve(local)
+
+
 def test_dit_pipeline(hub):
     hub.add("facebook/DiT-XL-2-256", DIT | {"README.md": b""})
     assert files_under(resolve("dit-256")) == sorted(DIT)

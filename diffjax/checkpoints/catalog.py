@@ -8,6 +8,7 @@ its weights, chosen by `formats.weight_files`.
 import difflib
 import json
 import re
+from collections.abc import Collection
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
@@ -141,6 +142,7 @@ def resolve(
     cache_dir: str | Path | None = None,
     token: str | bool | None = None,
     local_files_only: bool = False,
+    without: Collection[str] = (),
 ) -> Path:
     """Return the local folder, in the diffusers layout, of a named model.
 
@@ -152,6 +154,8 @@ def resolve(
         token: Access token for the Hub; by default the one saved at login.
         local_files_only: Take what is in the cache, without the network; so does
             the environment variable ``HF_HUB_OFFLINE=1``.
+        without: Components that come from elsewhere: they are neither fetched nor
+            missed.
 
     Raises:
         DiffjaxError: If the name is unknown, the folder is not a whole pipeline, or
@@ -159,11 +163,11 @@ def resolve(
     """
     place = _local_or_hub_id(name_or_path)
     if isinstance(place, Path):
-        return _whole_pipeline(place)
+        return _whole_pipeline(place, without)
     return fetch(
         place,
-        select=_pipeline_files,
-        locate=_whole_pipeline,
+        select=lambda names, where: _pipeline_files(names, where, without),
+        locate=lambda folder: _whole_pipeline(folder, without),
         hint=_suggestions(place),
         revision=revision,
         cache_dir=cache_dir,
@@ -230,14 +234,16 @@ def _suggestions(name: str) -> str:
     return f" Did you mean {' or '.join(close)}?" if close else ""
 
 
-def _pipeline_files(names: list[str], where: str) -> list[str]:
+def _pipeline_files(
+    names: list[str], where: str, without: Collection[str]
+) -> list[str]:
     """The needed ones among a repository's file names."""
     if "model_index.json" not in names:
         raise _not_a_pipeline(where)
     files = ["model_index.json"]
     for component in _COMPONENTS:
         inside = _inside(names, component)
-        if inside:
+        if inside and component not in without:
             chosen = _component_files(inside, component, f"{where}, {component}/")
             files += [f"{component}/{name}" for name in chosen]
     return files
@@ -275,7 +281,7 @@ def _component_files(names: list[str], component: str, where: str) -> list[str]:
     return files
 
 
-def _whole_pipeline(folder: Path) -> Path:
+def _whole_pipeline(folder: Path, without: Collection[str]) -> Path:
     """The folder itself, if it has all that its model_index.json names."""
     index = folder / "model_index.json"
     if not index.is_file():
@@ -288,6 +294,8 @@ def _whole_pipeline(folder: Path) -> Path:
             f"{index} is damaged ({error}). Download it again."
         ) from error
     for component in parts:
+        if component in without:
+            continue
         if not (folder / component).is_dir():
             raise DiffjaxError(
                 f"{folder} lacks the folder {component}/ that its model_index.json "

@@ -82,6 +82,7 @@ def load_model(
     transformer: str | Path | None = None,
     vae: str | Path | None = None,
     text_encoder: str | Path | None = None,
+    tokenizer: str | Path | None = None,
     dtype: DTypeLike = jnp.float32,
     revision: str | None = None,
     cache_dir: str | Path | None = None,
@@ -96,7 +97,8 @@ def load_model(
         unet: a folder or id to take the U-Net from instead.
         transformer: likewise for a DiT's transformer.
         vae: likewise.
-        text_encoder: likewise; a pipeline named here brings its tokenizer.
+        text_encoder: likewise.
+        tokenizer: likewise; name it too where a text encoder needs its own.
         dtype: in which the denoiser computes and keeps its weights. Autoencoder
             and text encoder, which run once an image or prompt, stay in float32.
         revision: of the Hub repository in ``name_or_path``.
@@ -112,23 +114,27 @@ def load_model(
         "token": token,
         "local_files_only": local_files_only,
     }
-    folder = resolve(name_or_path, revision=revision, **hub)
     named = {
         "unet": unet,
         "transformer": transformer,
         "vae": vae,
         "text_encoder": text_encoder,
+        "tokenizer": tokenizer,
     }
     elsewhere = {
         part: resolve_component(place, part, **hub)
         for part, place in named.items()
         if place is not None
     }
+    folder = resolve(name_or_path, revision=revision, without=tuple(elsewhere), **hub)
     index = read_json(folder / "model_index.json")
     denoiser = _denoiser_part(index, folder)
-    for part in ("unet", "transformer"):
-        if part in elsewhere and part != denoiser:
-            raise DiffjaxError(f"{folder} has a {denoiser}, which no {part} replaces")
+    for part in elsewhere:
+        if part not in index:
+            raise DiffjaxError(
+                f"{folder} is a {index.get('_class_name', 'pipeline')}, which has no "
+                f"{part} to replace"
+            )
 
     def part_folder(part: str) -> Path:
         return elsewhere.get(part, folder / part)
@@ -165,12 +171,11 @@ def load_model(
             f"{denoiser_config.cross_attention_dim}, but the text encoder's have "
             f"{text_config.hidden_size}; they do not belong together."
         )
-    beside = part_folder("text_encoder").parent / "tokenizer"
     return DiffusionModel(
         kind="text",
         text_encoder=text_network,
         tokenize=Tokenizer(
-            beside if beside.is_dir() else folder / "tokenizer",
+            part_folder("tokenizer"),
             text_config.max_position_embeddings,
             text_config.vocab_size,
         ),
@@ -231,11 +236,11 @@ def read_json(path: Path) -> dict[str, Any]:
 
 
 def _denoiser_part(index: dict[str, Any], folder: Path) -> str:
-    present = [part for part in ("unet", "transformer") if (folder / part).is_dir()]
+    present = [part for part in ("unet", "transformer") if part in index]
     if len(present) != 1:
         raise DiffjaxError(
-            f"{folder} is a {index.get('_class_name', 'pipeline')} without a unet or "
-            "transformer folder; diffjax runs Stable Diffusion 1.x/2.x and DiT."
+            f"{folder} is a {index.get('_class_name', 'pipeline')} that names no unet "
+            "and no transformer; diffjax runs Stable Diffusion 1.x/2.x and DiT."
         )
     return present[0]
 
