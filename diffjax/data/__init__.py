@@ -1,0 +1,1 @@
+"""Pictures, prompts and data sets, as numpy arrays; no JAX."""

@@ -1,0 +1,351 @@
+"""From anything that holds a picture to the pixels a model reads.
+
+    load_image   path, URL, bytes, PIL image or array  ->  8-bit RGB image
+    preprocess   RGB image  ->  float32 [H, W, 3] in [-1, 1]
+
+Every picture that cannot be read faithfully raises a DiffjaxError; nothing is guessed.
+Pillow's global switches are never touched.
+"""
+
+import http.client
+import io
+import os
+import re
+import urllib.error
+import urllib.request
+import warnings
+from pathlib import Path
+from typing import Literal
+
+import numpy as np
+from jaxtyping import Float32, Shaped
+from PIL import Image, ImageOps, UnidentifiedImageError
+
+from diffjax.errors import DiffjaxError
+
+ImageSource = str | os.PathLike[str] | bytes | Image.Image | np.ndarray
+Transform = Literal["resize_crop", "adm"]
+
+MAX_PIXELS = 2**26  # 8192 x 8192: 200 MB once decoded; above any common camera
+MIN_SIDE = 2  # a single row or column carries no picture
+MAX_ASPECT = 50  # the centre crop of a longer strip shows under 2 % of it
+MAX_DOWNLOAD_BYTES = 64 * 2**20
+DOWNLOAD_TIMEOUT_SECONDS = 20.0
+
+# Only formats that Pillow decodes itself: EPS, for one, would start Ghostscript.
+FORMATS = (
+    "JPEG",
+    "PNG",
+    "WEBP",
+    "GIF",
+    "BMP",
+    "TIFF",
+    "PPM",
+    "JPEG2000",
+    "AVIF",
+    "MPO",
+)
+
+INTERPOLATIONS = {
+    "nearest": Image.Resampling.NEAREST,
+    "box": Image.Resampling.BOX,
+    "bilinear": Image.Resampling.BILINEAR,
+    "hamming": Image.Resampling.HAMMING,
+    "bicubic": Image.Resampling.BICUBIC,
+    "lanczos": Image.Resampling.LANCZOS,
+}
+
+_SCHEME = re.compile(r"([A-Za-z][A-Za-z0-9+.-]+)://")
+
+
+def load_image(source: ImageSource, *, max_pixels: int = MAX_PIXELS) -> Image.Image:
+    """Reads one picture as an upright 8-bit RGB image.
+
+    The EXIF orientation is applied, transparency is laid on white, 16-bit grey is
+    scaled to 8 bits, and CMYK is converted. Of an animation the current frame (the
+    first, for a file) is taken, with a warning.
+
+    Args:
+        source: A path, an http(s) URL, encoded bytes, a PIL image, or an array:
+            [H, W], [H, W, 1], [H, W, 3] or [H, W, 4], uint8 or float in [0, 1].
+        max_pixels: Larger pictures are refused from their header, undecoded.
+
+    Raises:
+        DiffjaxError: The source is missing, unreadable, damaged, too small, too large,
+            too elongated, or an array of another shape, dtype or range.
+    """
+    name = _describe(source)
+    if isinstance(source, np.ndarray):
+        return _to_rgb(_from_array(source, name), name, max_pixels)
+    if isinstance(source, Image.Image):
+        return _to_rgb(source, name, max_pixels)
+    if isinstance(source, bytes):
+        return _decode(io.BytesIO(source), name, max_pixels)
+    if isinstance(source, str) and (scheme := _SCHEME.match(source)):
+        if scheme[1].lower() not in ("http", "https"):
+            raise DiffjaxError(
+                f"{name}: {scheme[1]}:// addresses are not read. Give a local path or "
+                "an http(s) address."
+            )
+        return _decode(io.BytesIO(_download(source)), name, max_pixels)
+    if isinstance(source, str | os.PathLike):
+        with _open_file(Path(source), name) as file:
+            return _decode(file, name, max_pixels)
+    raise DiffjaxError(
+        f"Cannot read an image from {name}. Give a path, a URL, bytes, a PIL image or "
+        "a numpy array (numpy.asarray converts JAX arrays)."
+    )
+
+
+def preprocess(
+    image: Image.Image,
+    resolution: int,
+    *,
+    transform: Transform = "resize_crop",
+    interpolation: str = "bicubic",
+) -> Float32[np.ndarray, "resolution resolution 3"]:
+    """Resizes and centre-crops an RGB image to the square that a model reads.
+
+    Args:
+        image: An RGB image, as load_image returns it.
+        resolution: Side of the result in pixels.
+        transform: "resize_crop" brings the shorter edge to the resolution in one
+            antialiased step (Stable Diffusion). "adm" first halves with a box filter
+            while the shorter edge is at least twice the resolution (DiT).
+        interpolation: A key of INTERPOLATIONS, for the last resize.
+
+    Returns:
+        Pixels in [-1, 1].
+
+    Raises:
+        DiffjaxError: The image is not RGB, or an option is unknown.
+    """
+    if image.mode != "RGB":
+        raise DiffjaxError(
+            f"preprocess needs an RGB image, this one is {image.mode}. "
+            "Pass it through load_image first."
+        )
+    if resolution < 1:
+        raise DiffjaxError(f"resolution must be at least 1 pixel, not {resolution}.")
+    if interpolation not in INTERPOLATIONS:
+        known = ", ".join(INTERPOLATIONS)
+        raise DiffjaxError(
+            f"Unknown interpolation {interpolation!r}; use one of {known}."
+        )
+    resample = INTERPOLATIONS[interpolation]
+    if transform == "resize_crop":
+        square = _resize_crop(image, resolution, resample)
+    elif transform == "adm":
+        square = _adm_crop(image, resolution, resample)
+    else:
+        raise DiffjaxError(f"Unknown transform {transform!r}; use resize_crop or adm.")
+    return np.asarray(square, np.float32) / np.float32(127.5) - np.float32(1)
+
+
+def _resize_crop(
+    image: Image.Image, resolution: int, resample: Image.Resampling
+) -> Image.Image:
+    """torchvision's Resize, then CenterCrop, with their roundings."""
+    short, long = sorted(image.size)
+    longer = int(resolution * long / short)
+    wide = image.width > image.height
+    image = image.resize(
+        (longer, resolution) if wide else (resolution, longer), resample
+    )
+    # round() goes to the even neighbour at one half, as in torchvision.
+    left = round((image.width - resolution) / 2)
+    top = round((image.height - resolution) / 2)
+    return image.crop((left, top, left + resolution, top + resolution))
+
+
+def _adm_crop(
+    image: Image.Image, resolution: int, resample: Image.Resampling
+) -> Image.Image:
+    """The centre crop of ADM (Dhariwal and Nichol, 2021); DiT was trained with it."""
+    while min(image.size) >= 2 * resolution:
+        image = image.resize(
+            (image.width // 2, image.height // 2), Image.Resampling.BOX
+        )
+    scale = resolution / min(image.size)
+    image = image.resize(
+        (round(image.width * scale), round(image.height * scale)), resample
+    )
+    left = (image.width - resolution) // 2
+    top = (image.height - resolution) // 2
+    return image.crop((left, top, left + resolution, top + resolution))
+
+
+def _decode(
+    stream: io.BytesIO | io.BufferedReader, name: str, max_pixels: int
+) -> Image.Image:
+    """An encoded picture as an RGB image; max_pixels is checked on the header."""
+    Image.init()  # registers the plug-ins; some are absent from some Pillow builds
+    try:
+        image = Image.open(stream, formats=[f for f in FORMATS if f in Image.OPEN])
+    except UnidentifiedImageError:
+        raise DiffjaxError(
+            f"{name} is not an image in a format that is read here "
+            f"({', '.join(FORMATS)}). Convert it to PNG or JPEG."
+        ) from None
+    except (Image.DecompressionBombError, Image.DecompressionBombWarning) as error:
+        raise DiffjaxError(
+            f"{name} is refused before decoding: {error} Scale it down; if you trust "
+            "it, raise both max_pixels and PIL.Image.MAX_IMAGE_PIXELS."
+        ) from None
+    except Exception as error:  # header parsers raise nearly anything on damage
+        raise DiffjaxError(_damaged(name, error)) from error
+    return _to_rgb(image, name, max_pixels)
+
+
+def _to_rgb(image: Image.Image, name: str, max_pixels: int) -> Image.Image:
+    _check_size(image.size, name, max_pixels)
+    try:
+        # An MPO file is a still photograph with a preview or a second view behind it.
+        animated = getattr(image, "is_animated", False) and image.format != "MPO"
+        image.load()
+        frame = image.tell() + 1
+        upright = ImageOps.exif_transpose(image)
+        if upright.mode == "F" or upright.mode.startswith("I"):
+            upright = _to_grey8(upright, name)
+        # White, because the page behind a web image is: img2dataset, which fetched
+        # LAION, lays transparency on white too. convert("RGB") alone would uncover
+        # whatever colour lies under it.
+        if upright.has_transparency_data:
+            white = Image.new("RGBA", upright.size, "white")
+            upright = Image.alpha_composite(white, upright.convert("RGBA"))
+        rgb = upright.convert("RGB")
+    except DiffjaxError:
+        raise
+    except Exception as error:  # decoders raise nearly anything on damage
+        raise DiffjaxError(_damaged(name, error)) from error
+    if animated:
+        warnings.warn(
+            f"{name} has several frames; only frame {frame} is read.", stacklevel=3
+        )
+    return rgb
+
+
+def _to_grey8(image: Image.Image, name: str) -> Image.Image:
+    """Wide grey as 8-bit grey: I and I;16 hold 0 to 65535, F holds 0 to 1."""
+    values = np.asarray(image)
+    if image.mode == "F":
+        return _from_array(values, name)
+    low, high = int(values.min()), int(values.max())
+    if low < 0 or high > 65535:
+        raise DiffjaxError(
+            f"{name} holds grey values from {low} to {high}, beyond 16 bits. "
+            "Scale it to 8 or 16 bits first."
+        )
+    return Image.fromarray(np.rint(values / 257).astype(np.uint8))  # 65535 = 255 * 257
+
+
+def _from_array(array: Shaped[np.ndarray, "..."], name: str) -> Image.Image:
+    if array.ndim == 3 and array.shape[2] == 1:
+        array = array[:, :, 0]
+    if not (array.ndim == 2 or (array.ndim == 3 and array.shape[2] in (3, 4))):
+        raise DiffjaxError(
+            f"{name}: give one image as [H, W], [H, W, 1], [H, W, 3] or [H, W, 4], "
+            "channels last."
+        )
+    if 0 in array.shape:
+        raise DiffjaxError(f"{name} holds no pixels.")
+    if np.issubdtype(array.dtype, np.floating):
+        low, high = float(array.min()), float(array.max())
+        if not (low >= 0 and high <= 1):  # false for NaN too
+            raise DiffjaxError(
+                f"{name} has values from {low:g} to {high:g}; floats must lie in "
+                "[0, 1]. Use x / 255 for [0, 255] and (x + 1) / 2 for [-1, 1]."
+            )
+        array = np.rint(array.astype(np.float64) * 255).astype(np.uint8)
+    if array.dtype != np.uint8:
+        raise DiffjaxError(
+            f"{name}: the dtype must be uint8, or float with values in [0, 1]."
+        )
+    return Image.fromarray(array)
+
+
+def _check_size(size: tuple[int, int], name: str, max_pixels: int) -> None:
+    width, height = size
+    short, long = sorted(size)
+    if short < MIN_SIDE:
+        raise DiffjaxError(
+            f"{name} is {width}x{height} pixels; a picture needs at least {MIN_SIDE} "
+            "in each direction."
+        )
+    if width * height > max_pixels:
+        raise DiffjaxError(
+            f"{name} is {width}x{height} pixels, over the limit of {max_pixels:,} "
+            "pixels, and was not decoded. Scale it down; if you trust it, raise "
+            "max_pixels."
+        )
+    if long > MAX_ASPECT * short:
+        raise DiffjaxError(
+            f"{name} is {width}x{height} pixels, more than {MAX_ASPECT} times as long "
+            "as wide; a centre crop would miss nearly all of it. Crop it first."
+        )
+
+
+def _open_file(path: Path, name: str) -> io.BufferedReader:
+    try:
+        if path.is_dir():
+            raise DiffjaxError(f"{name} is a folder. Name the image files in it.")
+        # A pipe or a device could block, or never end.
+        if path.exists() and not path.is_file():
+            raise DiffjaxError(f"{name} is not a regular file.")
+        if path.is_file() and path.stat().st_size == 0:
+            raise DiffjaxError(f"{name} is empty. Fetch or save it again.")
+        return path.open("rb")
+    except FileNotFoundError:
+        raise DiffjaxError(f"There is no file {name}. Check the path.") from None
+    except DiffjaxError:
+        raise
+    except (OSError, ValueError) as error:  # ValueError: a null character in the path
+        raise DiffjaxError(f"Cannot open {name}: {error}") from error
+
+
+def _download(url: str) -> bytes:
+    # Some hosts, Wikimedia for one, refuse clients that do not say who they are.
+    request_headers = {"User-Agent": "diffjax"}
+    try:
+        request = urllib.request.Request(url, headers=request_headers)
+        with urllib.request.urlopen(
+            request, timeout=DOWNLOAD_TIMEOUT_SECONDS
+        ) as response:
+            data: bytes = response.read(MAX_DOWNLOAD_BYTES + 1)
+    except urllib.error.HTTPError as error:
+        raise DiffjaxError(
+            f"{url} answered {error.code} {error.reason}. Check the address."
+        ) from None
+    except (OSError, http.client.HTTPException, ValueError) as error:
+        raise DiffjaxError(
+            f"Cannot fetch {url}: {error}. Check the address and the network, or "
+            "download the image and give its path."
+        ) from error
+    if len(data) > MAX_DOWNLOAD_BYTES:
+        raise DiffjaxError(
+            f"{url} is larger than {MAX_DOWNLOAD_BYTES >> 20} MiB. Download the image "
+            "and give its path."
+        )
+    return data
+
+
+def _damaged(name: str, error: Exception) -> str:
+    return (
+        f"{name} cannot be decoded ({error}): it is truncated, damaged or of an "
+        "unsupported kind. Fetch it again, or re-save it as PNG or JPEG."
+    )
+
+
+def _describe(source: object) -> str:
+    """How error messages name the source, in one short line."""
+    if isinstance(source, np.ndarray):
+        return f"Array of shape {source.shape} and dtype {source.dtype}"
+    if isinstance(source, Image.Image):
+        file = getattr(source, "filename", "")
+        return f"PIL image {file}" if file else "PIL image"
+    if isinstance(source, bytes):
+        return f"Image of {len(source)} bytes"
+    if isinstance(source, str | os.PathLike):
+        text = os.fspath(source)
+        return repr(text if len(text) <= 200 else text[:200] + "...")
+    return f"a {type(source).__name__}"

@@ -1,0 +1,521 @@
+"""Reading pictures, and the two transforms against numbers worked out by hand."""
+
+import http.server
+import io
+import os
+import struct
+import threading
+import warnings
+import zlib
+
+import numpy as np
+import pytest
+from PIL import Image, ImageFile
+
+from diffjax.data import images
+from diffjax.data.images import load_image, preprocess
+from diffjax.errors import DiffjaxError
+
+NOISE = np.random.default_rng(0).integers(0, 256, (12, 20, 3), np.uint8)
+
+
+def encode(image: Image.Image, kind: str, **options) -> bytes:
+    buffer = io.BytesIO()
+    image.save(buffer, kind, **options)
+    return buffer.getvalue()
+
+
+def png_header(width: int, height: int) -> bytes:
+    """A PNG that claims a size and holds next to nothing."""
+
+    def chunk(kind: bytes, data: bytes) -> bytes:
+        crc = struct.pack(">I", zlib.crc32(kind + data))
+        return struct.pack(">I", len(data)) + kind + data + crc
+
+    head = struct.pack(">IIBBBBB", width, height, 8, 2, 0, 0, 0)
+    return (
+        b"\x89PNG\r\n\x1a\n"
+        + chunk(b"IHDR", head)
+        + chunk(b"IDAT", zlib.compress(b"\0" * 100))
+        + chunk(b"IEND", b"")
+    )
+
+
+def stripes(width: int, height: int, axis: int) -> Image.Image:
+    """Each column (axis 1) or row (axis 0) has its own index as grey value."""
+    index = np.indices((height, width))[axis]
+    return Image.fromarray(np.repeat(index[..., None], 3, axis=2).astype(np.uint8))
+
+
+# Sources
+
+
+@pytest.mark.parametrize("kind", ["path", "str", "bytes", "pil", "array"])
+def test_every_kind_of_source_gives_the_same_pixels(tmp_path, kind):
+    data = encode(Image.fromarray(NOISE), "PNG")
+    path = tmp_path / "noise.png"
+    path.write_bytes(data)
+    source = {
+        "path": path,
+        "str": str(path),
+        "bytes": data,
+        "pil": Image.open(path),
+        "array": NOISE,
+    }[kind]
+    image = load_image(source)
+    assert image.mode == "RGB"
+    np.testing.assert_array_equal(np.asarray(image), NOISE)
+
+
+def test_loading_twice_changes_nothing_and_shares_nothing():
+    first = load_image(NOISE)
+    second = load_image(first)
+    second.putpixel((0, 0), (1, 2, 3))
+    np.testing.assert_array_equal(np.asarray(first), NOISE)
+
+
+@pytest.mark.parametrize(
+    ("array", "expected"),
+    [
+        (NOISE[..., 0], np.repeat(NOISE[..., :1], 3, axis=2)),
+        (NOISE[..., :1], np.repeat(NOISE[..., :1], 3, axis=2)),
+        (NOISE / 255, NOISE),
+        ((NOISE / 255).astype(np.float32), NOISE),
+        (NOISE[:, ::-1], NOISE[:, ::-1]),
+    ],
+    ids=["HW", "HW1", "float64", "float32", "not contiguous"],
+)
+def test_arrays(array, expected):
+    np.testing.assert_array_equal(np.asarray(load_image(array)), expected)
+
+
+@pytest.mark.parametrize(
+    ("array", "message"),
+    [
+        (NOISE.astype(np.float32), r"values from 0 to 255.*x / 255"),
+        (NOISE / 127.5 - 1, r"values from -1 to 1.*\(x \+ 1\) / 2"),
+        (np.full((4, 4), np.nan), "nan"),
+        (NOISE.astype(np.int64), "dtype must be uint8"),
+        (np.zeros((4, 4), bool), "dtype must be uint8"),
+        (np.zeros((3, 8, 9), np.uint8), "channels last"),
+        (np.zeros((2, 8, 9, 3), np.uint8), "one image"),
+        (np.zeros((8, 9, 2), np.uint8), "channels last"),
+        (np.zeros((8,), np.uint8), "one image"),
+        (np.zeros((0, 4, 3), np.uint8), "no pixels"),
+    ],
+)
+def test_arrays_that_are_refused(array, message):
+    with pytest.raises(DiffjaxError, match=message):
+        load_image(array)
+
+
+# Colour
+
+
+@pytest.mark.parametrize("mode", ["RGBA", "LA", "PA", "RGBa"])
+def test_transparency_is_laid_on_white(mode):
+    rgba = np.zeros((4, 4, 4), np.uint8)  # black under every transparent pixel
+    rgba[:2, :, 3] = 255
+    image = Image.fromarray(rgba)
+    if mode == "PA":  # Pillow's own conversion to PA forgets the alpha
+        converted = Image.new("P", (4, 4)).convert("PA")
+        converted.putalpha(image.getchannel("A"))
+    else:
+        converted = image.convert(mode)
+    assert converted.mode == mode
+    pixels = np.asarray(load_image(converted))
+    assert (pixels[:2] == 0).all()
+    assert (pixels[2:] == 255).all()
+
+
+def test_half_transparent_colour_is_mixed_with_white():
+    rgba = np.full((2, 2, 4), (200, 100, 0, 128), np.uint8)
+    pixel = np.asarray(load_image(rgba), float)[0, 0]
+    expected = np.array([200, 100, 0]) * (128 / 255) + 255 * (127 / 255)
+    np.testing.assert_allclose(pixel, expected, atol=1)
+
+
+def test_palette_with_a_transparent_index():
+    image = Image.new("P", (4, 4), 0)
+    image.putpalette([0, 0, 0, 255, 0, 0])
+    image.putpixel((0, 0), 1)
+    pixels = np.asarray(load_image(encode(image, "PNG", transparency=0)))
+    assert tuple(pixels[0, 0]) == (255, 0, 0)
+    assert tuple(pixels[1, 1]) == (255, 255, 255)
+
+
+def test_cmyk():
+    image = Image.new("CMYK", (16, 16), (0, 255, 255, 0))
+    red = np.asarray(load_image(encode(image, "JPEG", quality=95))).astype(int)
+    assert abs(red - (255, 0, 0)).max() < 10
+
+
+def test_bilevel():
+    image = Image.fromarray(np.eye(8, dtype=np.uint8) * 255).convert("1")
+    np.testing.assert_array_equal(
+        np.asarray(load_image(image))[..., 0], np.eye(8) * 255
+    )
+
+
+@pytest.mark.parametrize("kind", ["PNG", "TIFF", "PPM"])
+def test_sixteen_bit_grey_is_scaled_not_clipped(kind):
+    wide = np.linspace(0, 65535, 64).astype(np.uint16).reshape(8, 8)
+    pixels = np.asarray(load_image(encode(Image.fromarray(wide), kind)))
+    expected = np.rint(np.arange(64) * 255 / 63)
+    np.testing.assert_allclose(pixels[..., 1].ravel(), expected, atol=1)
+    assert pixels.min() == 0 and pixels.max() == 255
+
+
+def test_wide_integers_and_floats_inside_pil_images():
+    wide = np.array([[0, 257], [514, 65535]], np.int32)
+    pixels = np.asarray(load_image(Image.fromarray(wide)))[..., 0]
+    np.testing.assert_array_equal(pixels, [[0, 1], [2, 255]])
+    with pytest.raises(DiffjaxError, match="beyond 16 bits"):
+        load_image(Image.fromarray(wide * 2))
+    with pytest.raises(DiffjaxError, match="beyond 16 bits"):
+        load_image(Image.fromarray(wide - 1))
+    floats = Image.fromarray(np.array([[0, 1], [0.2, 0.4]], np.float32))
+    assert np.asarray(load_image(floats))[1, 0, 0] == 51
+    with pytest.raises(DiffjaxError, match="must lie in"):
+        load_image(Image.fromarray(wide.astype(np.float32)))
+
+
+# Orientation and frames
+
+
+@pytest.mark.parametrize(
+    ("orientation", "upright"),
+    [
+        (1, lambda a: a),
+        (2, lambda a: a[:, ::-1]),
+        (3, lambda a: a[::-1, ::-1]),
+        (4, lambda a: a[::-1]),
+        (5, lambda a: a.swapaxes(0, 1)),
+        (6, lambda a: np.rot90(a, -1)),
+        (7, lambda a: a[::-1, ::-1].swapaxes(0, 1)),
+        (8, lambda a: np.rot90(a)),
+    ],
+)
+def test_exif_orientation(orientation, upright):
+    exif = Image.Exif()
+    exif[0x0112] = orientation
+    image = load_image(encode(Image.fromarray(NOISE), "PNG", exif=exif))
+    np.testing.assert_array_equal(np.asarray(image), upright(NOISE))
+    np.testing.assert_array_equal(np.asarray(load_image(image)), upright(NOISE))
+
+
+@pytest.mark.parametrize("kind", ["GIF", "WEBP", "PNG", "TIFF"])
+def test_animation_gives_its_first_frame_and_a_warning(kind):
+    frames = [Image.new("RGB", (8, 8), colour) for colour in ("red", "blue", "lime")]
+    options = {"lossless": True} if kind == "WEBP" else {}
+    data = encode(frames[0], kind, save_all=True, append_images=frames[1:], **options)
+    with pytest.warns(UserWarning, match="several frames; only frame 1"):
+        image = load_image(data)
+    assert image.getpixel((4, 4)) == (255, 0, 0)
+
+
+def test_still_images_do_not_warn():
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        for kind in ("GIF", "WEBP", "PNG", "TIFF", "JPEG", "BMP"):
+            load_image(encode(Image.fromarray(NOISE), kind))
+
+
+# Damage and danger
+
+
+@pytest.mark.parametrize("kind", ["JPEG", "PNG", "GIF", "WEBP", "TIFF"])
+@pytest.mark.parametrize("part", [0.5, 0.9])
+def test_truncated_file_names_itself_and_the_remedy(tmp_path, kind, part):
+    data = encode(Image.fromarray(np.tile(NOISE, (8, 8, 1))), kind)
+    path = tmp_path / f"cut.{kind.lower()}"
+    path.write_bytes(data[: int(len(data) * part)])
+    with pytest.raises(DiffjaxError, match=rf"cut\.{kind.lower()}.*(PNG|JPEG)"):
+        load_image(path)
+
+
+@pytest.mark.parametrize("kind", ["JPEG", "PNG", "GIF", "WEBP", "TIFF", "BMP"])
+def test_damaged_bytes_give_an_image_or_a_diffjax_error(kind):
+    data = encode(Image.fromarray(NOISE), kind)
+    rng = np.random.default_rng(1)
+    refused = 0
+    for _ in range(150):
+        damaged = bytearray(data)
+        for position in rng.integers(0, len(data), 6):
+            damaged[position] = rng.integers(256)
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")
+            try:
+                assert load_image(bytes(damaged)).mode == "RGB"
+            except DiffjaxError:
+                refused += 1
+    assert refused > 0
+
+
+def test_files_that_are_no_images(tmp_path):
+    text = tmp_path / "notes.png"
+    text.write_text("not an image")
+    empty = tmp_path / "empty.png"
+    empty.touch()
+    pipe = tmp_path / "pipe.png"
+    os.mkfifo(pipe)
+    for path, message in [
+        (text, "notes.png' is not an image.*PNG or JPEG"),
+        (empty, "empty.png' is empty"),
+        (tmp_path / "none.png", "no file .*none.png"),
+        (tmp_path, "is a folder"),
+        (pipe, "not a regular file"),
+        ("bad\0name.png", "name.png"),
+        ("x" * 5000, "Cannot open 'x{200}\\.\\.\\.'"),
+    ]:
+        with pytest.raises(DiffjaxError, match=message):
+            load_image(path)
+    with pytest.raises(DiffjaxError, match="0 bytes"):
+        load_image(b"")
+
+
+def test_postscript_is_not_executed():
+    with pytest.raises(DiffjaxError, match="not an image"):
+        load_image(encode(Image.fromarray(NOISE), "EPS"))
+
+
+def test_decompression_bomb_is_refused_from_its_header(monkeypatch):
+    def decode(*_):
+        raise AssertionError("the bomb was decoded")
+
+    monkeypatch.setattr(ImageFile.ImageFile, "load", decode)
+    with pytest.raises(DiffjaxError, match=r"before decoding.*1600000000 pixels"):
+        load_image(png_header(40_000, 40_000))
+    with pytest.raises(
+        DiffjaxError, match=r"9000x9000.*limit of 67,108,864.*max_pixels"
+    ):
+        load_image(png_header(9_000, 9_000))
+    # Pillow's own warning, where it is turned into an error.
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        with pytest.raises(DiffjaxError, match="before decoding"):
+            load_image(png_header(10_000, 10_000))
+
+
+def test_max_pixels_is_a_limit_that_can_be_moved():
+    with pytest.raises(DiffjaxError, match="over the limit of 239 "):
+        load_image(NOISE, max_pixels=239)
+    assert load_image(NOISE, max_pixels=240).size == (20, 12)
+
+
+@pytest.mark.parametrize("size", [(1, 1), (1, 5000), (5000, 1)])
+def test_too_small(size):
+    with pytest.raises(DiffjaxError, match="at least 2"):
+        load_image(Image.new("RGB", size))
+
+
+def test_too_elongated():
+    assert load_image(Image.new("RGB", (4, 200))).size == (4, 200)
+    with pytest.raises(DiffjaxError, match="50 times as long"):
+        load_image(Image.new("RGB", (4, 201)))
+
+
+def test_pillows_switches_stay_as_they_were():
+    before = (Image.MAX_IMAGE_PIXELS, ImageFile.LOAD_TRUNCATED_IMAGES)
+    load_image(encode(Image.fromarray(NOISE), "JPEG"))
+    with pytest.raises(DiffjaxError):
+        load_image(png_header(40_000, 40_000))
+    assert (Image.MAX_IMAGE_PIXELS, ImageFile.LOAD_TRUNCATED_IMAGES) == before
+
+
+# URLs
+
+
+@pytest.fixture
+def server(tmp_path, monkeypatch):
+    """A web server on this machine, with noise.png on it."""
+    monkeypatch.setenv("no_proxy", "*")
+    (tmp_path / "noise.png").write_bytes(encode(Image.fromarray(NOISE), "PNG"))
+
+    class Handler(http.server.SimpleHTTPRequestHandler):
+        def __init__(self, *arguments):
+            super().__init__(*arguments, directory=str(tmp_path))
+
+        def log_message(self, *_):
+            pass
+
+    with http.server.ThreadingHTTPServer(("127.0.0.1", 0), Handler) as running:
+        threading.Thread(target=running.serve_forever, daemon=True).start()
+        yield f"http://127.0.0.1:{running.server_port}"
+        running.shutdown()
+
+
+def test_url(server):
+    image = load_image(f"{server}/noise.png")
+    np.testing.assert_array_equal(np.asarray(image), NOISE)
+
+
+def test_url_errors(server, monkeypatch):
+    with pytest.raises(DiffjaxError, match="answered 404"):
+        load_image(f"{server}/none.png")
+    monkeypatch.setattr(images, "MAX_DOWNLOAD_BYTES", 100)
+    with pytest.raises(DiffjaxError, match="larger than"):
+        load_image(f"{server}/noise.png")
+
+
+@pytest.mark.parametrize(
+    ("url", "message"),
+    [
+        ("http://127.0.0.1:1/a.png", "Cannot fetch.*network"),
+        ("http://", "Cannot fetch"),
+        ("http://[/a.png", "Cannot fetch"),
+        ("s3://bucket/a.png", "s3:// addresses are not read"),
+        ("file:///etc/hostname", "file:// addresses are not read"),
+    ],
+)
+def test_addresses_that_cannot_be_read(url, message, monkeypatch):
+    monkeypatch.setenv("no_proxy", "*")
+    with pytest.raises(DiffjaxError, match=message):
+        load_image(url)
+
+
+# Transforms
+
+
+def to_bytes(pixels: np.ndarray) -> np.ndarray:
+    return (pixels + 1) * 127.5
+
+
+@pytest.mark.parametrize("transform", ["resize_crop", "adm"])
+@pytest.mark.parametrize("size", [(64, 64), (31, 77), (300, 40), (5, 9), (2, 2)])
+@pytest.mark.parametrize("resolution", [1, 16, 33])
+def test_shape_dtype_and_range(transform, size, resolution):
+    rng = np.random.default_rng(2)
+    image = load_image(rng.integers(0, 256, (size[1], size[0], 3), np.uint8))
+    pixels = preprocess(image, resolution, transform=transform)
+    assert pixels.shape == (resolution, resolution, 3)
+    assert pixels.dtype == np.float32
+    assert pixels.min() >= -1 and pixels.max() <= 1
+
+
+@pytest.mark.parametrize("transform", ["resize_crop", "adm"])
+def test_black_grey_white(transform):
+    for value, expected in [(0, -1), (51, -0.6), (255, 1)]:
+        image = Image.new("RGB", (50, 40), (value,) * 3)
+        pixels = preprocess(image, 8, transform=transform)
+        np.testing.assert_allclose(pixels, expected, atol=1e-6)
+
+
+@pytest.mark.parametrize("transform", ["resize_crop", "adm"])
+def test_an_image_of_the_right_size_stays_as_it_is(transform):
+    square = NOISE[:, :12]
+    pixels = preprocess(load_image(square), 12, transform=transform)
+    np.testing.assert_allclose(to_bytes(pixels), square, atol=1e-4)
+
+
+# (length - resolution) / 2 is 1.5 -> 2, 2.5 -> 2 (to even), 0.5 -> 0; ADM rounds down.
+@pytest.mark.parametrize(
+    ("transform", "extra", "offset"),
+    [
+        ("resize_crop", 4, 2),
+        ("resize_crop", 1, 0),
+        ("resize_crop", 3, 2),
+        ("resize_crop", 5, 2),
+        ("resize_crop", 7, 4),
+        ("adm", 4, 2),
+        ("adm", 1, 0),
+        ("adm", 3, 1),
+        ("adm", 5, 2),
+        ("adm", 7, 3),
+    ],
+)
+def test_crop_offsets(transform, extra, offset):
+    wide = preprocess(stripes(16 + extra, 16, axis=1), 16, transform=transform)
+    np.testing.assert_allclose(
+        to_bytes(wide)[3, :, 0], np.arange(16) + offset, atol=1e-4
+    )
+    tall = preprocess(stripes(16, 16 + extra, axis=0), 16, transform=transform)
+    np.testing.assert_allclose(
+        to_bytes(tall)[:, 3, 0], np.arange(16) + offset, atol=1e-4
+    )
+
+
+# From x 10 to 7: 15 gives 10.5, cut by torchvision, rounded to even by ADM: both 10.
+# 17 gives 11.9, cut to 11 or rounded to 12; 23 gives 16.1.
+@pytest.mark.parametrize(
+    ("width", "transform", "longer"),
+    [
+        (15, "resize_crop", 10),
+        (17, "resize_crop", 11),
+        (23, "resize_crop", 16),
+        (15, "adm", 10),
+        (17, "adm", 12),
+        (23, "adm", 16),
+    ],
+)
+def test_longer_edge(width, transform, longer, monkeypatch):
+    sizes = []
+    resize = Image.Image.resize
+
+    def spy(image, size, *arguments, **options):
+        sizes.append(size)
+        return resize(image, size, *arguments, **options)
+
+    monkeypatch.setattr(Image.Image, "resize", spy)
+    preprocess(Image.new("RGB", (width, 10)), 7, transform=transform)
+    preprocess(Image.new("RGB", (10, width)), 7, transform=transform)
+    assert sizes == [(longer, 7), (7, longer)]
+
+
+def test_adm_halves_with_a_box_first():
+    pattern = np.zeros((16, 16, 3), np.uint8)
+    pattern[::2, ::2] = 200  # every 2x2 block averages to 50
+    pixels = preprocess(load_image(pattern), 4, transform="adm")
+    np.testing.assert_allclose(to_bytes(pixels), 50, atol=1e-4)
+    # At exactly twice the resolution too: a bicubic step would spread the dot.
+    dot = np.zeros((8, 8, 3), np.uint8)
+    dot[2, 2] = 200
+    expected = np.zeros((4, 4, 3))
+    expected[1, 1] = 50
+    pixels = preprocess(load_image(dot), 4, transform="adm")
+    np.testing.assert_allclose(to_bytes(pixels), expected, atol=1e-4)
+
+
+def test_downscaling_is_antialiased():
+    checker = np.indices((64, 64)).sum(0) % 2 * 255
+    image = load_image(checker.astype(np.uint8))
+    assert np.ptp(to_bytes(preprocess(image, 16))[2:-2, 2:-2]) <= 2
+    assert np.ptp(to_bytes(preprocess(image, 15, interpolation="nearest"))) == 255
+
+
+def test_gradient_keeps_its_values():
+    ramp = np.repeat(np.arange(256, dtype=np.uint8)[None], 256, axis=0)
+    pixels = to_bytes(preprocess(load_image(ramp), 64))[32, :, 0]
+    centres = np.arange(64) * 4 + 1.5  # the middle of each run of four columns
+    np.testing.assert_allclose(pixels[2:-2], centres[2:-2], atol=0.51)
+
+
+def test_upscaling_nearest_repeats_pixels():
+    pixels = preprocess(load_image(NOISE[:4, :4]), 8, interpolation="nearest")
+    expected = NOISE[:4, :4].repeat(2, 0).repeat(2, 1)
+    np.testing.assert_allclose(to_bytes(pixels), expected, atol=1e-4)
+
+
+def test_each_interpolation_is_its_own():
+    image = load_image(np.random.default_rng(3).integers(0, 256, (40, 40), np.uint8))
+    results = [preprocess(image, 13, interpolation=i) for i in images.INTERPOLATIONS]
+    assert len(results) == 6
+    assert len({result.tobytes() for result in results}) == 6
+
+
+@pytest.mark.parametrize("options", [{}, {"transform": "adm"}])
+def test_interpolation_reaches_both_transforms(options):
+    image = load_image(NOISE)
+    a = preprocess(image, 9, interpolation="lanczos", **options)
+    b = preprocess(image, 9, interpolation="nearest", **options)
+    assert not np.array_equal(a, b)
+
+
+def test_preprocess_refuses():
+    image = load_image(NOISE)
+    with pytest.raises(DiffjaxError, match=r"RGBA.*load_image"):
+        preprocess(image.convert("RGBA"), 8)
+    with pytest.raises(DiffjaxError, match="at least 1"):
+        preprocess(image, 0)
+    with pytest.raises(DiffjaxError, match=r"'cubic'.*bicubic"):
+        preprocess(image, 8, interpolation="cubic")
