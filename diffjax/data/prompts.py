@@ -1,0 +1,241 @@
+"""Prompts: what the text encoder reads for each class.
+
+Several prompts may stand for one class; `classidx` says which prompt is whose.
+"""
+
+import csv
+import io
+import os
+import warnings
+from collections import Counter
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from diffjax.errors import DiffjaxError
+
+DEFAULT_TEMPLATE = "a photo of a {}."
+CIFAR10_TEMPLATE = "a blurry photo of a {}."  # the paper's, for CIFAR-10
+CSV_COLUMNS = ("prompt", "classname", "classidx")
+
+
+def format_prompts(
+    labels: Sequence[str], template: str = DEFAULT_TEMPLATE
+) -> tuple[str, ...]:
+    """Puts each label into the template's one {}.
+
+    The article stays as it is written ("a photo of a airplane."): so do the prompts
+    of the paper.
+
+    Raises:
+        DiffjaxError: The template has not exactly one {} or another brace, or
+            check_labels refuses the labels.
+    """
+    check_labels(labels)
+    if template.count("{}") != 1:
+        raise DiffjaxError(
+            f"The template {template!r} must contain {{}} exactly once, where the "
+            f"label goes, as in {DEFAULT_TEMPLATE!r}."
+        )
+    before, after = template.split("{}")
+    if set("{}") & set(before + after):
+        raise DiffjaxError(
+            f"The template {template!r} has a brace besides its {{}}. Remove it."
+        )
+    return tuple(before + label + after for label in labels)
+
+
+def check_labels(labels: Sequence[str]) -> None:
+    """Checks that labels can be told apart: two or more, none empty, none twice.
+
+    Raises:
+        DiffjaxError: They cannot.
+    """
+    if isinstance(labels, str):
+        raise DiffjaxError(
+            f"Labels must be a list, not the one string {labels!r}. Split it first."
+        )
+    if not labels:
+        raise DiffjaxError("No labels were given. Name at least two classes.")
+    if any(not label.strip() for label in labels):
+        raise DiffjaxError(
+            f"A label is empty in {list(labels)}. Remove it, or a stray comma."
+        )
+    if len(labels) == 1:
+        raise DiffjaxError(
+            f"Only one label was given ({labels[0]!r}). A classification compares "
+            "classes: name at least two."
+        )
+    if repeated := _repeated(label.strip() for label in labels):
+        raise DiffjaxError(f"Labels are given more than once: {repeated}.")
+
+
+@dataclass(frozen=True, kw_only=True)
+class Prompts:
+    """The prompts of a classification and the classes that they stand for.
+
+    Attributes:
+        prompts: What the text encoder reads, P strings.
+        classidx: The class of each prompt, P integers in [0, C); every class has one.
+        class_names: How results name the classes, C strings.
+    """
+
+    prompts: tuple[str, ...]
+    classidx: tuple[int, ...]
+    class_names: tuple[str, ...]
+
+    def __post_init__(self) -> None:
+        """Raises DiffjaxError where the three fields do not fit together."""
+        if len(self.prompts) != len(self.classidx):
+            raise DiffjaxError(
+                f"{len(self.prompts)} prompts but {len(self.classidx)} class indices."
+            )
+        classes = len(self.class_names)
+        if classes < 2:
+            raise DiffjaxError(
+                f"{classes} class(es) are given. A classification compares classes: "
+                "give prompts for at least two."
+            )
+        if wrong := sorted(set(self.classidx) ^ set(range(classes))):
+            raise DiffjaxError(
+                f"{classes} classes need prompts with the class indices 0 to "
+                f"{classes - 1}, each at least once; missing or out of range: "
+                f"{_listed(wrong)}."
+            )
+
+    @classmethod
+    def from_labels(
+        cls, labels: Sequence[str], templates: str | Sequence[str] = DEFAULT_TEMPLATE
+    ) -> "Prompts":
+        """Makes one prompt for each label and template, label by label.
+
+        Raises:
+            DiffjaxError: As format_prompts, or a template is given twice.
+        """
+        templates = (templates,) if isinstance(templates, str) else tuple(templates)
+        if not templates:
+            raise DiffjaxError(
+                f"No template was given. Use for example {DEFAULT_TEMPLATE!r}."
+            )
+        if repeated := _repeated(templates):
+            raise DiffjaxError(f"Templates are given more than once: {repeated}.")
+        rows = zip(*(format_prompts(labels, t) for t in templates), strict=True)
+        return cls(
+            prompts=tuple(prompt for row in rows for prompt in row),
+            classidx=tuple(c for c in range(len(labels)) for _ in templates),
+            class_names=tuple(labels),
+        )
+
+    @classmethod
+    def read_csv(cls, path: str | os.PathLike[str]) -> "Prompts":
+        """Reads a UTF-8 CSV file with the columns prompt, classname and classidx.
+
+        Class indices count from 0 without gaps; rows may come in any order, several
+        for one class. Classes that share a prompt or a name are kept, with a warning,
+        since published prompt files have them: they cannot be told apart.
+
+        Raises:
+            DiffjaxError: The file is missing or malformed; the message names the line.
+        """
+        rows = _read_rows(Path(path))
+        names: dict[int, str] = {}
+        seen: set[tuple[str, int]] = set()
+        for line, prompt, name, index in rows:
+            if names.setdefault(index, name) != name:
+                raise DiffjaxError(
+                    f"{path}, line {line}: class {index} is called {name!r} here and "
+                    f"{names[index]!r} above. Give it one classname."
+                )
+            if (prompt, index) in seen:
+                raise DiffjaxError(
+                    f"{path}, line {line}: class {index} has the prompt {prompt!r} "
+                    "already. Remove the line."
+                )
+            seen.add((prompt, index))
+        if shared := _repeated(prompt for _, prompt, _, _ in rows):
+            warnings.warn(f"{path}: classes share a prompt: {shared}.", stacklevel=2)
+        if shared := _repeated(names.values()):
+            warnings.warn(f"{path}: classes share a name: {shared}.", stacklevel=2)
+        try:
+            return cls(
+                prompts=tuple(row[1] for row in rows),
+                classidx=tuple(row[3] for row in rows),
+                class_names=tuple(names[index] for index in sorted(names)),
+            )
+        except DiffjaxError as error:
+            raise DiffjaxError(f"{path}: {error}") from None
+
+
+def _read_rows(path: Path) -> list[tuple[int, str, str, int]]:
+    """(line, prompt, classname, classidx) of each row."""
+    try:
+        # utf-8-sig: spreadsheets put a byte-order mark in front of the header.
+        text = path.read_text(encoding="utf-8-sig")
+    except FileNotFoundError:
+        raise DiffjaxError(
+            f"There is no prompts file {path}. Check the path."
+        ) from None
+    except UnicodeDecodeError:
+        raise DiffjaxError(f"{path} is not UTF-8 text. Save it as UTF-8.") from None
+    except OSError as error:
+        raise DiffjaxError(f"Cannot read {path}: {error.strerror}.") from error
+
+    # newline="": the csv module finds the ends of lines itself, quoted ones too.
+    reader = csv.reader(io.StringIO(text, newline=""), strict=True)
+    header: list[str] | None = None
+    rows: list[tuple[int, str, str, int]] = []
+    try:
+        for fields in reader:
+            where = f"{path}, line {reader.line_num}"
+            if not fields:  # a blank line
+                continue
+            if header is None:
+                header = _header(fields, where)
+            else:
+                rows.append((reader.line_num, *_row(fields, header, where)))
+    except csv.Error as error:
+        raise DiffjaxError(f"{path}, line {reader.line_num}: {error}.") from None
+    if not rows:
+        raise DiffjaxError(
+            f"{path} holds no prompts. It needs the columns {', '.join(CSV_COLUMNS)} "
+            "and a row for each prompt."
+        )
+    return rows
+
+
+def _header(fields: list[str], where: str) -> list[str]:
+    header = [field.strip() for field in fields]
+    if sorted(header) != sorted(CSV_COLUMNS):
+        raise DiffjaxError(
+            f"{where}: the columns must be {', '.join(CSV_COLUMNS)}, not "
+            f"{', '.join(header)}."
+        )
+    return header
+
+
+def _row(fields: list[str], header: list[str], where: str) -> tuple[str, str, int]:
+    if len(fields) != len(header):
+        raise DiffjaxError(
+            f"{where}: {len(fields)} fields instead of {len(header)}. Put double "
+            "quotes around a prompt that contains a comma."
+        )
+    cells = dict(zip(header, fields, strict=True))
+    prompt, name, index = (cells[column] for column in CSV_COLUMNS)
+    for column in CSV_COLUMNS:
+        if not cells[column].strip():
+            raise DiffjaxError(f"{where}: the {column} is empty.")
+    if not index.strip().isdecimal():
+        raise DiffjaxError(
+            f"{where}: the classidx {index!r} is not an integer from 0 upwards."
+        )
+    return prompt, name, int(index)
+
+
+def _repeated(values: Iterable[str]) -> str:
+    return _listed([v for v, count in Counter(values).items() if count > 1])
+
+
+def _listed(values: Sequence[object]) -> str:
+    """The first few values, for a message of bounded length."""
+    more = ", ..." if len(values) > 5 else ""
+    return ", ".join(repr(value) for value in values[:5]) + more
