@@ -9,7 +9,7 @@ k is the sample's noise index. The class enters nowhere: all classes share ε.
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
-from typing import Protocol
+from typing import Any, Protocol, runtime_checkable
 
 import jax
 import jax.numpy as jnp
@@ -19,10 +19,13 @@ from jaxtyping import Array, Float, Int
 from diffjax.errors import DiffjaxError
 
 
+@runtime_checkable
 class Noise(Protocol):
     """A pytree that draws the noise of a sample; used inside jit."""
 
-    def draw(self, k: Int[Array, ""], shape: tuple[int, ...]) -> Float[Array, "..."]:
+    def draw(
+        self, k: int | Int[Array, ""], shape: tuple[int, ...]
+    ) -> Float[Array, "..."]:
         """ε of noise index k, float32."""
         ...
 
@@ -36,7 +39,7 @@ class Noise(Protocol):
 class SeededNoise:
     """Standard normal noise, a pure function of (seed, image, k)."""
 
-    key: Array
+    key: Any  # Array; JAX rebuilds pytrees with placeholders in its place
 
     @classmethod
     def of(cls, seed: int, image: int = 0) -> "SeededNoise":
@@ -49,7 +52,9 @@ class SeededNoise:
         """
         return cls(jax.random.fold_in(jax.random.key(seed), image))
 
-    def draw(self, k: Int[Array, ""], shape: tuple[int, ...]) -> Float[Array, "..."]:
+    def draw(
+        self, k: int | Int[Array, ""], shape: tuple[int, ...]
+    ) -> Float[Array, "..."]:
         """ε of noise index k, float32."""
         return jax.random.normal(jax.random.fold_in(self.key, k), shape)
 
@@ -64,10 +69,12 @@ class SeededNoise:
 class NoiseTable:
     """Noise read from a file, [n, h, w, c]; shared by all images."""
 
-    table: Array
+    table: Any  # Array
     source: str
 
-    def draw(self, k: Int[Array, ""], shape: tuple[int, ...]) -> Float[Array, "..."]:
+    def draw(
+        self, k: int | Int[Array, ""], shape: tuple[int, ...]
+    ) -> Float[Array, "..."]:
         """ε of noise index k, float32."""
         row: Array = self.table[k]
         return row.reshape(shape)

@@ -1,0 +1,123 @@
+"""Networks small enough to compile in a second, with weights that matter."""
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from flax import nnx
+
+from diffjax.models.autoencoder import AutoencoderKL, AutoencoderKLConfig
+from diffjax.models.diffusion import DiffusionModel, Network, Tokens
+from diffjax.models.dit import DiTTransformer2DConfig, DiTTransformer2DModel
+from diffjax.models.unet import UNet2DConditionConfig, UNet2DConditionModel
+from diffjax.schedules import Schedule
+
+TOKENS = 6
+WIDTH = 8  # of text states
+
+UNET = UNet2DConditionConfig(
+    sample_size=8,
+    block_out_channels=(8, 16),
+    layers_per_block=1,
+    down_block_types=("DownBlock2D", "CrossAttnDownBlock2D"),
+    up_block_types=("CrossAttnUpBlock2D", "UpBlock2D"),
+    norm_num_groups=4,
+    cross_attention_dim=WIDTH,
+    attention_head_dim=2,
+    use_linear_projection=True,
+)
+DIT = DiTTransformer2DConfig(
+    num_attention_heads=2,
+    attention_head_dim=8,
+    out_channels=8,
+    num_layers=2,
+    sample_size=8,
+    num_embeds_ada_norm=10,
+)
+VAE = AutoencoderKLConfig(
+    block_out_channels=(8, 8),
+    down_block_types=("DownEncoderBlock2D",) * 2,
+    up_block_types=("UpDecoderBlock2D",) * 2,
+    norm_num_groups=4,
+)
+SCHEDULE = Schedule.from_config(
+    {
+        "_class_name": "DDIMScheduler",
+        "beta_schedule": "scaled_linear",
+        "beta_start": 0.00085,
+        "beta_end": 0.012,
+    },
+    "test",
+)
+
+
+def stirred(module: nnx.Module, seed: int = 0) -> Network:
+    """The module with every parameter moved off its zeros and ones."""
+    network = Network.of(module)
+    leaves, tree = jax.tree.flatten(network.state)
+    rng = np.random.default_rng(seed)
+    moved = [x + 0.2 * rng.standard_normal(x.shape).astype(np.float32) for x in leaves]
+    return Network(network.graphdef, jax.tree.unflatten(tree, moved))
+
+
+def text_denoiser(**kwargs: object) -> Network:
+    return stirred(UNet2DConditionModel(UNET, rngs=nnx.Rngs(0), **kwargs))
+
+
+def class_denoiser() -> Network:
+    return stirred(DiTTransformer2DModel(DIT, rngs=nnx.Rngs(0)))
+
+
+class Words(nnx.Module):
+    """A text encoder that is a table: states of a prompt are its letters' rows."""
+
+    def __init__(self) -> None:
+        self.table = nnx.Embed(128, WIDTH, rngs=nnx.Rngs(0))
+
+    def __call__(self, ids: jax.Array) -> jax.Array:
+        return 3 * self.table(ids)
+
+
+def tokenize(prompts: object) -> Tokens:
+    ids = np.zeros((len(prompts), TOKENS), np.int32)
+    for row, prompt in zip(ids, prompts, strict=True):
+        letters = [ord(letter) % 128 for letter in prompt[-TOKENS:]]
+        row[: len(letters)] = letters
+    return Tokens(ids, tuple(len(prompt) > 60 for prompt in prompts))
+
+
+def text_model(**kwargs: object) -> DiffusionModel:
+    defaults: dict[str, object] = {
+        "name": "small",
+        "kind": "text",
+        "denoiser": text_denoiser(),
+        "autoencoder": stirred(AutoencoderKL(VAE, rngs=nnx.Rngs(0))),
+        "scaling_factor": 0.5,
+        "schedule": SCHEDULE,
+        "resolution": 16,
+        "downscale": 2,
+        "latent_channels": 4,
+        "text_encoder": Network.of(Words()),
+        "tokenize": tokenize,
+    }
+    return DiffusionModel(**(defaults | kwargs))
+
+
+def class_model(**kwargs: object) -> DiffusionModel:
+    return text_model(
+        kind="class",
+        denoiser=class_denoiser(),
+        text_encoder=None,
+        tokenize=None,
+        n_classes=10,
+        class_names=tuple(f"class {i}, c{i}" for i in range(10)),
+        **kwargs,
+    )
+
+
+def images(n: int, size: int = 16) -> list[np.ndarray]:
+    rng = np.random.default_rng(1)
+    return list(rng.integers(0, 256, (n, size, size, 3), dtype=np.uint8))
+
+
+def jax_random(*shape: int, seed: int = 0) -> jax.Array:
+    return jnp.asarray(np.random.default_rng(seed).standard_normal(shape), jnp.float32)

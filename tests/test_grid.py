@@ -1,0 +1,210 @@
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+from small import (
+    SCHEDULE,
+    TOKENS,
+    WIDTH,
+    class_denoiser,
+    jax_random,
+    text_denoiser,
+)
+
+from diffjax.models.diffusion import predict_noise
+from diffjax.schedules import add_noise
+from diffjax.scoring.grid import (
+    LOSSES,
+    Grid,
+    Tile,
+    cell_error,
+    grid_errors,
+)
+from diffjax.scoring.placement import replicate, sample_mesh
+from diffjax.scoring.samples import SeededNoise
+
+CLASSES, SAMPLES = 5, 7
+Z0 = jax_random(8, 8, 4, seed=1)
+STATES = jax_random(CLASSES, TOKENS, WIDTH, seed=2)
+TIMESTEPS = np.array([0, 1, 250, 500, 750, 998, 999])
+NOISES = np.array([3, 0, 1, 2, 6, 5, 4])
+NOISE = SeededNoise.of(0, 17)
+
+
+@pytest.fixture(scope="module")
+def denoiser():
+    return text_denoiser()
+
+
+def grid(denoiser, cells=10, loss="l2", devices=1):
+    mesh = sample_mesh(jax.local_devices()[:devices])
+    return Grid(
+        denoiser=replicate(denoiser, mesh),
+        schedule=replicate(SCHEDULE, mesh),
+        loss=loss,
+        cells=cells,
+        mesh=mesh,
+    )
+
+
+def errors(grid, conditions=STATES, classes=None, timesteps=TIMESTEPS, noises=NOISES):
+    every = np.arange(len(conditions))
+    place = [replicate(x, grid.mesh) for x in (NOISE, Z0, conditions)]
+    return grid.errors(*place, every if classes is None else classes, timesteps, noises)
+
+
+@pytest.fixture(scope="module")
+def expected(denoiser):
+    """Every cell on its own, without vmap."""
+    cell = jax.jit(cell_error, static_argnames="loss")
+    table = np.zeros((CLASSES, SAMPLES))
+    for c in range(CLASSES):
+        for s, (t, k) in enumerate(zip(TIMESTEPS, NOISES, strict=True)):
+            noise = NOISE.draw(jnp.int32(k), Z0.shape)
+            table[c, s] = cell(
+                denoiser, SCHEDULE, Z0, STATES[c], jnp.int32(t), noise, loss="l2"
+            )
+    return table
+
+
+def test_a_grid_equals_a_plain_loop(denoiser, expected):
+    assert np.std(expected, axis=0).min() > 1e-4  # the class matters
+    np.testing.assert_allclose(errors(grid(denoiser)), expected, rtol=1e-5)
+
+
+@pytest.mark.parametrize("cells", [1, 3, 8, 64])
+def test_a_cell_does_not_depend_on_the_tile(denoiser, expected, cells):
+    np.testing.assert_allclose(errors(grid(denoiser, cells)), expected, rtol=1e-5)
+
+
+def test_a_cell_does_not_depend_on_neighbours_or_order(denoiser, expected):
+    g = grid(denoiser)
+    classes, samples = np.array([4, 0, 3]), np.array([6, 2, 5, 0])
+    some = errors(
+        g, classes=classes, timesteps=TIMESTEPS[samples], noises=NOISES[samples]
+    )
+    np.testing.assert_allclose(some, expected[np.ix_(classes, samples)], rtol=1e-5)
+
+
+def test_two_devices_give_the_same_answer(denoiser, expected):
+    assert jax.local_device_count() >= 2
+    two = errors(grid(denoiser, devices=2))
+    np.testing.assert_allclose(two, expected, rtol=1e-5)
+
+
+def test_noise_is_shared_by_classes(denoiser):
+    same = jnp.stack([STATES[0]] * 3)
+    table = errors(grid(denoiser), conditions=same)
+    np.testing.assert_allclose(table[1:], table[:1].repeat(2, 0), rtol=1e-6)
+    assert np.std(table[0]) > 1e-4  # and differs between samples
+
+
+def test_class_ids_are_conditions_too():
+    network = class_denoiser()
+    ids = jnp.arange(CLASSES, dtype=jnp.int32)
+    table = errors(grid(network), conditions=ids)
+    noise = NOISE.draw(jnp.int32(NOISES[2]), Z0.shape)
+    t = jnp.int32(TIMESTEPS[2])
+    prediction = network.module()(add_noise(SCHEDULE, Z0, noise, t), t, ids[3])
+    assert prediction.shape[-1] == 8  # the variance follows, and is not compared
+    by_hand = jnp.mean((noise - prediction[..., :4]) ** 2)
+    np.testing.assert_allclose(table[3, 2], by_hand, rtol=1e-5)
+
+
+def test_losses():
+    d = jnp.array([-3.0, -0.5, 0.0, 1.0, 2.0])
+    by_hand = {
+        "l2": [9, 0.25, 0, 1, 4],
+        "l1": [3, 0.5, 0, 1, 2],
+        "huber": [2.5, 0.125, 0, 0.5, 1.5],
+    }
+    assert LOSSES.keys() == by_hand.keys()
+    for name, values in by_hand.items():
+        np.testing.assert_allclose(LOSSES[name](d), values)
+
+
+@pytest.mark.parametrize("loss", LOSSES)
+def test_every_loss_of_a_cell(denoiser, loss):
+    t = jnp.int32(400)
+    noise = NOISE.draw(jnp.int32(0), Z0.shape)
+    z_t = add_noise(SCHEDULE, Z0, noise, t)
+    predicted = predict_noise(denoiser, SCHEDULE, z_t, t, STATES[0])
+    cell = cell_error(denoiser, SCHEDULE, Z0, STATES[0], t, noise, loss=loss)
+    np.testing.assert_allclose(cell, LOSSES[loss](noise - predicted).mean(), rtol=1e-6)
+
+
+def flops(function, *args):
+    return jax.jit(function).lower(*args).compile().cost_analysis()["flops"]
+
+
+def test_class_independent_work_is_done_once_per_sample(denoiser):
+    """FLOPs(C, S) = S·shared + C·keys + C·S·own, with a shared part worth having."""
+
+    def cost(n, s):
+        return flops(
+            lambda *args: grid_errors(*args, loss="l2"),
+            denoiser,
+            SCHEDULE,
+            NOISE,
+            Z0,
+            jnp.resize(STATES, (n, TOKENS, WIDTH)),
+            jnp.resize(jnp.asarray(TIMESTEPS), s),
+            jnp.arange(s),
+        )
+
+    one = cost(1, 8)
+    own = (cost(9, 8) - cost(1, 8)) / 8  # what one more class costs
+    # the first resnet of this network comes before the first cross-attention
+    first = 8 * 2 * 9 * 8 * 8 * 64 * 2
+    assert one - own > first
+    assert cost(17, 8) == pytest.approx(one + 16 * own, rel=1e-3)
+
+    def flattened(denoiser, states, timesteps, noises):
+        def cell(condition, t, k):
+            noise = NOISE.draw(k, Z0.shape)
+            return cell_error(denoiser, SCHEDULE, Z0, condition, t, noise, loss="l2")
+
+        return jax.vmap(cell)(states, timesteps, noises)
+
+    flat = flops(
+        flattened,
+        denoiser,
+        jnp.repeat(jnp.resize(STATES, (9, TOKENS, WIDTH)), 8, axis=0),
+        jnp.tile(jnp.resize(jnp.asarray(TIMESTEPS), 8), 9),
+        jnp.tile(jnp.arange(8), 9),
+    )
+    # eight of nine classes get the shared part for nothing
+    assert cost(9, 8) == pytest.approx(flat - 8 * (one - own), rel=0.05)
+
+
+def test_one_compilation_for_a_tile(denoiser):
+    from diffjax.scoring.grid import tile_errors
+
+    g = grid(denoiser, cells=12)
+    errors(g)
+    before = tile_errors._cache_size()
+    errors(g)
+    errors(g, timesteps=np.arange(40), noises=np.arange(40))  # more tiles, same shape
+    errors(g, classes=np.array([3, 1, 0, 2, 4]))
+    assert tile_errors._cache_size() == before
+
+
+def test_every_cell_is_reported_once(denoiser):
+    seen = []
+    g = grid(denoiser, cells=4)
+    classes = np.arange(CLASSES)
+    place = [replicate(x, g.mesh) for x in (NOISE, Z0, STATES)]
+    g.errors(*place, classes, TIMESTEPS, NOISES, seen.append)
+    assert sum(seen) == CLASSES * SAMPLES
+    assert len(seen) > 1
+
+
+@pytest.mark.parametrize("devices", [1, 2, 8])
+@pytest.mark.parametrize("classes", [1, 2, 5, 8, 9, 37, 1000])
+@pytest.mark.parametrize("cells", [1, 32, 100])
+def test_tiles_fit(classes, cells, devices):
+    tile = Tile.fitting(classes, cells, devices)
+    assert tile.samples % devices == 0
+    assert tile.classes * tile.samples <= max(cells, tile.classes * devices)
+    rows = -(-classes // tile.classes)
+    assert rows * tile.classes - classes < rows  # less than one class a row is padding
