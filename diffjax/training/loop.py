@@ -150,7 +150,7 @@ def train(
     from diffjax.schedules import Schedule
     from diffjax.training.batches import batch_items, denoiser_batch, item_pixels
     from diffjax.training.export import export_pipeline
-    from diffjax.training.networks import build_networks, encode_items
+    from diffjax.training.networks import build_networks, encode_items, read_latents
     from diffjax.training.objective import autoencoder_loss, denoiser_loss
     from diffjax.training.record import plot_losses
     from diffjax.training.tokenizer import save_tokenizer, tokenize, train_tokenizer
@@ -180,8 +180,10 @@ def train(
         console=console,
     )
 
-    console.print("Encoding the training images.")
-    latents, scaling_factor = encode_items(vae_graph, vae, images)
+    if not (out / "latents.npy").exists():
+        console.print("Encoding the training images.")
+        encode_items(vae_graph, vae, images, out / "latents.npy")
+    latents, scaling_factor = read_latents(out / "latents.npy")
     schedule = Schedule.from_config(recipe.scheduler, f"recipe {recipe.name}")
     parameters = fit(
         recipe.denoiser,
@@ -268,7 +270,10 @@ def fit(
     state = initial_state(phase, parameters)
     if latest_step(folder) is not None:
         state = load_checkpoint(folder, state)
-    start, end = int(state.step), min(phase.steps, stop or phase.steps)
+    start, end = (
+        int(state.step),
+        phase.steps if stop is None else min(stop, phase.steps),
+    )
     update = make_step(phase, loss, seed)
     losses: list[Any] = []
     with Record(folder, folder.name, start, phase.steps, console) as record:

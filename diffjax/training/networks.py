@@ -1,7 +1,9 @@
 """The networks of a recipe, and the latents of its images."""
 
+import os
 from collections.abc import Sequence
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 import jax
@@ -65,12 +67,12 @@ def encode_items(
     graph: nnx.GraphDef[AutoencoderKL],
     parameters: Any,
     images: UInt8[np.ndarray, "n H W 3"],
+    path: Path,
     batch: int = 200,
-) -> tuple[Float32[np.ndarray, "m h w c"], float]:
-    """The scaled latents of all items (m = 2n), and the scaling factor.
+) -> None:
+    """Write the unscaled latents [2n, h, w, c] of all items to a .npy file.
 
-    Latents are the posterior's means, as the classifier uses them. The factor is
-    1 / (their standard deviation), as in Rombach et al. 2022, section 4.3.
+    Latents are the posterior's means, as the classifier uses them.
     """
 
     @jax.jit
@@ -85,6 +87,18 @@ def encode_items(
             for i in range(0, len(items), batch)
         ]
     )
+    partial = path.with_suffix(".partial")
+    with partial.open("wb") as file:
+        np.save(file, latents, allow_pickle=False)
+    os.replace(partial, path)
+
+
+def read_latents(path: Path) -> tuple[Float32[np.ndarray, "m h w c"], float]:
+    """The scaled latents, and the scaling factor: 1 / (their standard deviation).
+
+    Source: Rombach et al. 2022, section 4.3.
+    """
+    latents = np.load(path, allow_pickle=False)
     # rounded, since it is written to config.json
     scaling_factor = float(f"{1 / latents.std():.6g}")
     latents *= np.float32(scaling_factor)

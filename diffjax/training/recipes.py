@@ -191,7 +191,7 @@ RECIPES: dict[str, Recipe] = {
             summary="Stable Diffusion in miniature on CIFAR-10; an hour on two cores.",
             dataset="cifar10",
             templates=TEMPLATES,
-            vae=vae_config(widths=(24, 48), latent=4, groups=8, size=32),
+            vae=vae_config(widths=(16, 32), latent=4, groups=8, size=32),
             unet=unet_config(
                 widths=(32, 64, 128),
                 attends=(False, False, True),
@@ -204,12 +204,12 @@ RECIPES: dict[str, Recipe] = {
             text_encoder=text_config(width=64, layers=2, heads=4, length=32),
             scheduler=SCHEDULER,
             autoencoder=Phase(
-                steps=1500, batch=32, learning_rate=2e-3, warmup=100, ema_decay=0.99
+                steps=3000, batch=8, learning_rate=2e-3, warmup=100, ema_decay=0.995
             ),
             denoiser=Phase(
-                steps=8000,
+                steps=5000,
                 batch=64,
-                learning_rate=2e-3,
+                learning_rate=1.5e-3,
                 warmup=200,
                 weight_decay=0.01,
                 ema_decay=0.999,
