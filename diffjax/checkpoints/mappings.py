@@ -117,8 +117,25 @@ def fill(
 ) -> nnx.State[Any, Any]:
     """The abstract ``state`` with every parameter taken from ``tensors``.
 
+    Arguments and errors are those of ``match``; parameters keep the state's dtypes.
+    """
+    arrays = match(state, tensors, names, source)
+    return nnx.from_flat_state(
+        (path, leaf.replace(jnp.asarray(np.asarray(arrays[path], dtype=leaf.dtype))))
+        for path, leaf in nnx.to_flat_state(state)
+    )
+
+
+def match(
+    state: nnx.State[Any, Any],
+    tensors: Mapping[str, np.ndarray],
+    names: Names,
+    source: str,
+) -> dict[Path, np.ndarray]:
+    """Each parameter's array, in our layout: views of ``tensors``, never copies.
+
     Args:
-        state: of a module under ``nnx.eval_shape``; gives paths, shapes and dtypes.
+        state: of a module under ``nnx.eval_shape``; gives paths and shapes.
         tensors: torch names and layouts.
         names: the table of this kind of network.
         source: the file, for messages.
@@ -137,7 +154,7 @@ def fill(
     missing: list[str] = []
     misshapen: list[str] = []
     unequal: list[str] = []
-    filled: dict[Path, Any] = {}
+    matched: dict[Path, np.ndarray] = {}
     for path, parameter in flat.items():
         keys = torch_names(path, names, blocks)
         missing += [key for key in keys if key not in found]
@@ -157,9 +174,7 @@ def fill(
         elif not jnp.issubdtype(array.dtype, jnp.floating):
             misshapen.append(f"{keys[0]}: {array.dtype}, expected a float type")
         else:
-            filled[path] = parameter.replace(
-                jnp.asarray(np.asarray(array, dtype=parameter.dtype))
-            )
+            matched[path] = array
     unexpected = twice + [
         key
         for present, key in found.items()
@@ -178,11 +193,11 @@ def fill(
             + "\nCheck that weights and config.json belong together, or download "
             "both again."
         )
-    return nnx.from_flat_state(filled.items())
+    return matched
 
 
 def to_torch(state: nnx.State[Any, Any], names: Names) -> dict[str, np.ndarray]:
-    """The inverse of ``fill``: torch names and layouts, float arrays.
+    """The inverse of ``match``: torch names and layouts, float arrays.
 
     Linear maps come out as [out, in] also where diffusers stores a 1×1 convolution
     (``use_linear_projection: false``); write configs that say true.

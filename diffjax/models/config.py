@@ -2,7 +2,7 @@
 
 Every key is one of three things:
 
-- a field of the dataclass: taken over;
+- a field of the dataclass: taken over, if it has the field's type;
 - fixed: the models implement one behaviour, and the key must ask for exactly that;
 - ignored: it changes nothing in a forward pass, for the reason that the table gives.
 
@@ -11,7 +11,8 @@ Any other key that asks for something (is neither null nor false) is an error.
 
 import dataclasses
 from collections.abc import Mapping
-from typing import Any, TypeVar
+from types import UnionType
+from typing import Any, Literal, TypeVar, get_args, get_origin, get_type_hints
 
 from diffjax.errors import DiffjaxError
 
@@ -42,13 +43,21 @@ def read_config(
         DiffjaxError: for one or more values that are not implemented, all listed.
     """
     fields = {field.name: field for field in dataclasses.fields(cls)}  # type: ignore[arg-type]
+    hints = get_type_hints(cls)
     values: dict[str, Any] = {}
     problems: list[str] = []
     for key, value in config.items():
         if key.startswith("_") or key in ignored:
             continue
         if key in fields:
+            hint = hints[key]
             values[key] = tuple(value) if isinstance(value, list) else value
+            if not _fits(values[key], hint):
+                kind = hint.__name__ if isinstance(hint, type) else str(hint)
+                count = ", from 1 on" if "int" in kind else ""
+                problems.append(f"{key}={value!r} must be {kind}{count}")
+            elif hint is float:
+                values[key] = float(value)
         elif key in fixed:
             allowed = fixed[key] if isinstance(fixed[key], tuple) else (fixed[key],)
             if value not in allowed:
@@ -70,6 +79,22 @@ def read_config(
             + "\n  ".join(problems)
         )
     return cls(**values)
+
+
+def _fits(value: Any, hint: Any) -> bool:
+    """Whether a value has an annotated type; integers are counts, from 1 on."""
+    if isinstance(hint, UnionType):
+        return any(_fits(value, each) for each in get_args(hint))
+    if get_origin(hint) is Literal:
+        return value in get_args(hint)
+    if get_origin(hint) is tuple:
+        entry = get_args(hint)[0]
+        return isinstance(value, tuple) and all(_fits(each, entry) for each in value)
+    if isinstance(value, bool) or hint is bool:
+        return isinstance(value, bool) and hint is bool
+    if hint is float:
+        return isinstance(value, int | float)
+    return isinstance(value, hint) and (hint is not int or value > 0)
 
 
 def per_block(value: Any, n: int, name: str) -> tuple[Any, ...]:

@@ -174,7 +174,7 @@ class DiTTransformer2DModel(nnx.Module):
         p, d = self.config.patch_size, self.config.features
         height, width = latent.shape[0] // p, latent.shape[1] // p
         # diffusers counts frequencies from a shift of one in this model
-        features = timestep_features(timestep, TIMESTEP_FEATURES, freq_shift=1)
+        features = timestep_features(timestep, TIMESTEP_FEATURES, freq_shift=1.0)
         embedding = self.timestep_embedder(features.astype(self.dtype))
         c = embedding + self.class_embedder(condition)
 

@@ -13,6 +13,7 @@ from functools import partial
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 from flax import nnx
 from jax.typing import DTypeLike
 from jaxtyping import Array, Float, Int
@@ -87,7 +88,7 @@ class Make:
             outputs,
             (kernel, kernel),
             strides=stride,
-            padding=[(before, after), (before, after)],
+            padding=((before, after), (before, after)),  # hashable, as it is static
             use_bias=bias,
             dtype=self.dtype,
             param_dtype=self.param_dtype,
@@ -263,10 +264,11 @@ class Upsample2D(nnx.Module):
     def __call__(
         self, x: Float[Array, "h w c"], size: tuple[int, int] | None = None
     ) -> Float[Array, "h2 w2 c"]:
-        """Upsample to ``size``, default (2h, 2w).
-
-        Cropping the doubled image is nearest-neighbour resizing to an odd size.
-        """
-        height, width = size or (2 * x.shape[0], 2 * x.shape[1])
-        x = jnp.repeat(jnp.repeat(x, 2, axis=0), 2, axis=1)[:height, :width]
+        """Upsample to ``size``, default (2h, 2w)."""
+        for axis, n in enumerate(size or (2 * x.shape[0], 2 * x.shape[1])):
+            m = x.shape[axis]
+            if n == 2 * m:
+                x = x.repeat(2, axis)  # cheaper than a gather
+            else:
+                x = x.take(np.arange(n) * m // n, axis, mode="clip")
         return self.conv(x)

@@ -11,7 +11,7 @@ Rombach et al. 2022; layers, names and config keys as diffusers'
 
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, Literal
 
 import jax
 import jax.numpy as jnp
@@ -81,7 +81,7 @@ class UNet2DConditionConfig:
     in_channels: int = 4
     out_channels: int = 4
     flip_sin_to_cos: bool = True
-    freq_shift: float = 0
+    freq_shift: float = 0.0
     down_block_types: tuple[str, ...] = (
         "CrossAttnDownBlock2D",
         "CrossAttnDownBlock2D",
@@ -96,7 +96,7 @@ class UNet2DConditionConfig:
     )
     block_out_channels: tuple[int, ...] = (320, 640, 1280, 1280)
     layers_per_block: int | tuple[int, ...] = 2
-    downsample_padding: int = 1
+    downsample_padding: Literal[0, 1] = 1
     norm_num_groups: int = 32
     norm_eps: float = 1e-5
     cross_attention_dim: int = 1280
@@ -129,8 +129,6 @@ class UNet2DConditionConfig:
                 )
         for name in ("layers_per_block", "attention_head_dim"):
             per_block(getattr(self, name), n, f"{source}: {name}")
-        if self.downsample_padding not in (0, 1):
-            raise DiffjaxError(f"{source}: downsample_padding must be 0 or 1")
         return self
 
 

@@ -1,0 +1,106 @@
+"""The name tables against the key lists of the public checkpoints, without weights.
+
+The lists were made from torch's own classes by scripts/make_key_lists.py. Zero-stride
+arrays stand for the tensors and `nnx.eval_shape` for our networks, so the full-size
+models take no memory.
+"""
+
+import gzip
+import json
+from math import prod
+from pathlib import Path
+
+import numpy as np
+import pytest
+from flax import nnx
+
+from diffjax.checkpoints.catalog import MODELS
+from diffjax.checkpoints.loading import KINDS, empty_network
+from diffjax.checkpoints.mappings import match
+from diffjax.errors import DiffjaxError
+
+KEYS = Path(__file__).parent / "data" / "keys"
+PARTS = {
+    "sd15-unet": "unet",
+    "sd2-unet": "unet",
+    "sd-vae": "vae",
+    "sd1-text": "text_encoder",
+    "sd2-text": "text_encoder",
+    "dit-xl-2-256": "transformer",
+}
+
+
+def weightless(name):
+    """Tensors of a public checkpoint, as arrays without memory."""
+    lines = gzip.decompress((KEYS / f"{name}.txt.gz").read_bytes()).decode()
+    pairs = (line.split("\t") for line in lines.splitlines())
+    zero = np.float32(0)
+    return {
+        key: np.broadcast_to(zero, tuple(map(int, shape.split(","))))
+        for key, shape in pairs
+    }
+
+
+@pytest.fixture(scope="module", params=PARTS)
+def checkpoint(request):
+    """A checkpoint's name, tensors, and our empty network for its config."""
+    name = request.param
+    config = json.loads((KEYS / f"{name}.json").read_text())
+    _, state = empty_network(
+        PARTS[name], KINDS[PARTS[name]].config.from_dict(config, name)
+    )
+    return name, weightless(name), state
+
+
+def test_every_list_is_tested():
+    assert {path.name.split(".")[0] for path in KEYS.iterdir()} == set(PARTS)
+
+
+def test_public_checkpoint_fits(checkpoint):
+    name, tensors, state = checkpoint
+    arrays = match(state, tensors, KINDS[PARTS[name]].names, name)
+    expected = {path: leaf.shape for path, leaf in nnx.to_flat_state(state)}
+    assert {path: array.shape for path, array in arrays.items()} == expected
+    total = sum(map(prod, expected.values()))
+    counted = {
+        "sd15-unet": MODELS["sd-1.5"].denoiser_parameters,
+        "sd2-unet": MODELS["sd-2-base"].denoiser_parameters,
+        "sd-vae": 83_653_863,
+        "sd1-text": 123_060_480,
+        "sd2-text": 340_387_840,
+        "dit-xl-2-256": MODELS["dit-256"].denoiser_parameters,
+    }
+    assert total == counted[name]
+
+
+def test_any_difference_is_noticed(checkpoint):
+    """One error names what is missing, what is new, and what has another shape."""
+    name, tensors, state = checkpoint
+    names = KINDS[PARTS[name]].names
+    keys = sorted(key for key in tensors if key.endswith("weight"))
+    lost, changed = keys[0], keys[-1]
+    damaged = tensors | {"more.weight": np.zeros(3, np.float32)}
+    del damaged[lost]
+    shape = tensors[changed].shape
+    damaged[changed] = np.broadcast_to(np.float32(0), (shape[0] + 1, *shape[1:]))
+    with pytest.raises(DiffjaxError) as caught:
+        match(state, damaged, names, "the file")
+    message = str(caught.value)
+    assert "the file" in message and "more.weight" in message
+    assert lost in message
+    assert f"{changed}: {list(damaged[changed].shape)}, expected {list(shape)}" in (
+        message
+    )
+    for title in ("missing (1)", "unexpected (1)", "of another shape or type (1)"):
+        assert title in message
+
+
+def test_each_tensor_is_needed(checkpoint):
+    """A file without a certain tensor never passes, whichever it is."""
+    name, tensors, state = checkpoint
+    names = KINDS[PARTS[name]].names
+    for key in list(tensors)[:: max(1, len(tensors) // 15)]:
+        if not key.endswith("position_ids"):
+            fewer = {k: v for k, v in tensors.items() if k != key}
+            with pytest.raises(DiffjaxError, match=r"missing \(1\)"):
+                match(state, fewer, names, name)
