@@ -1,0 +1,161 @@
+"""Tables for the terminal: one image's ranking, the demo's summary, the models."""
+
+from collections.abc import Iterable, Sequence
+
+import numpy as np
+from rich.bar import Bar
+from rich.console import Group, RenderableType
+from rich.table import Table
+from rich.text import Text
+
+from diffjax.checkpoints.catalog import Model
+from diffjax.record import Record
+
+UNIT = 1e-3  # of the error differences in tables and pictures
+BAR_WIDTH = 12
+
+
+def ranking_table(
+    record: Record, name: str, *, top: int = 10, first: bool = False
+) -> RenderableType:
+    """One image's classes, best first, with what the ranking rests on.
+
+    Args:
+        record: of the image.
+        name: of the image.
+        top: how many classes to show.
+        first: whether the record's time holds the compilation.
+    """
+    decision = record.decision
+    means, errors = record.differences()
+    title = Text.assemble((name, "bold"), " → ", (record.label, "bold green"))
+    table = Table(box=None, header_style="dim", pad_edge=False)
+    table.add_column("#", justify="right", style="dim")
+    table.add_column("label", overflow="fold")
+    table.add_column("score", justify="right")
+    table.add_column("", width=BAR_WIDTH)
+    table.add_column("Δ ×10⁻³", justify="right", no_wrap=True)
+    table.add_column("samples", justify="right")
+    table.add_column("", style="dim", no_wrap=True)
+    scores = record.scores()[:top]
+    for rank, (c, entry) in enumerate(zip(decision.ranking, scores, strict=False)):
+        pruned = bool(decision.pruned[c])
+        table.add_row(
+            str(rank + 1),
+            Text(entry["label"]),
+            score_text(entry["score"], pruned),
+            Bar(1.0, 0, entry["score"], width=BAR_WIDTH, color=_colour(rank, pruned)),
+            difference_text(means[c], errors[c]) if rank else "0",
+            str(decision.n_samples[c]),
+            "pruned" if pruned else "",
+            style="bold" if rank == 0 else "dim" if pruned else "",
+        )
+    lines: list[RenderableType] = [title, table]
+    if rest := len(record.labels) - len(scores):
+        lines.append(Text(f"… and {rest:,} more", style="dim"))
+    lines.append(Text(cost_text(record, first=first), style="dim"))
+    return Group(*lines)
+
+
+def legend(temperature: float) -> Text:
+    """What scores and Δ are, in one line."""
+    return Text(
+        "Δ: paired error difference to the best class ± standard error. "
+        f"score: softmax of −Δ/τ, τ = {temperature:g}; not a calibrated probability.",
+        style="dim",
+    )
+
+
+def cost_text(record: Record, *, first: bool = False) -> str:
+    """Evaluations and time."""
+    compiled = " with compilation" if first else ""
+    return f"{record.evaluations:,} evaluations in {record.seconds:.1f} s{compiled}"
+
+
+def score_text(score: float, pruned: bool) -> str:
+    """A score; one that rests on a pruned class's few samples says "about"."""
+    if not pruned:
+        return f"{score:.3f}"
+    return f"≈{score:.1g}" if score >= UNIT else "≈0"
+
+
+def difference_text(mean: float, standard_error: float) -> str:
+    """Δ ± its standard error, in units of ``UNIT``."""
+    if not np.isfinite(mean):
+        return "unknown"
+    error = f"{standard_error / UNIT:.2f}" if np.isfinite(standard_error) else "?"
+    return f"{mean / UNIT:+.2f} ± {error}"
+
+
+def demo_table(rows: Iterable[tuple[str, str, Record]]) -> RenderableType:
+    """The demo's images: name, truth, prediction, and what it took."""
+    rows = list(rows)
+    table = Table(box=None, header_style="dim", pad_edge=False)
+    table.add_column("image", overflow="fold")
+    for column in ("truth", "prediction"):
+        table.add_column(column, no_wrap=True)
+    table.add_column("score", justify="right")
+    table.add_column("", width=BAR_WIDTH)
+    for column in ("evals", "time"):
+        table.add_column(column, justify="right", style="dim")
+    for name, truth, record in rows:
+        right = record.label == truth
+        colour = "green" if right else "red"
+        score = record.scores()[0]["score"]
+        table.add_row(
+            Text(name),
+            truth,
+            Text(f"{'✓' if right else '✗'} {record.label}", style=colour),
+            f"{score:.3f}",
+            Bar(1.0, 0, score, width=BAR_WIDTH, color=colour),
+            f"{record.evaluations:,}",
+            f"{record.seconds:.1f} s",
+        )
+    n_right = sum(record.label == truth for _, truth, record in rows)
+    return Group(table, Text(f"{n_right} of {len(rows)} right", style="bold"))
+
+
+def models_table(models: Sequence[Model]) -> RenderableType:
+    """What ``--model`` knows by name."""
+    table = Table(box=None, header_style="dim", pad_edge=False)
+    table.add_column("name", style="bold", no_wrap=True)
+    table.add_column("kind", no_wrap=True)
+    table.add_column("px", justify="right", no_wrap=True)
+    table.add_column("denoiser/all", justify="right", no_wrap=True)
+    table.add_column("where, licence, note", overflow="fold")
+    for model in models:
+        counts = (model.denoiser_parameters, model.total_parameters)
+        table.add_row(
+            model.name,
+            model.kind,
+            str(model.resolution),
+            "/".join(map(count_text, counts)),
+            Text.assemble(
+                *([] if model.hub_id is None else [f"{model.hub_id}\n"]),
+                (f"{model.licence}; {model.note}", "dim"),
+            ),
+        )
+    return Group(
+        table,
+        Text(
+            "px: pixels along an edge. denoiser/all: parameters. kind text: any "
+            "labels, through prompts; class: the model's own classes.\n"
+            "--model also takes a folder in the diffusers layout and any Hugging Face "
+            "id of such a model.",
+            style="dim",
+        ),
+    )
+
+
+def count_text(n: int | None) -> str:
+    """A number of parameters with three digits: 866 M."""
+    if n is None:
+        return "?"
+    for unit, size in (("B", 10**9), ("M", 10**6), ("k", 10**3)):
+        if n >= size:
+            return f"{n / size:.3g} {unit}"
+    return str(n)
+
+
+def _colour(rank: int, pruned: bool) -> str:
+    return "green" if rank == 0 else "bright_black" if pruned else "blue"

@@ -1,0 +1,75 @@
+"""How the command line talks: one console, and notes instead of Python's warnings."""
+
+import logging
+import os
+import warnings
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+from rich.console import Console
+
+
+@contextmanager
+def notes(console: Console) -> Iterator[None]:
+    """Show warnings, and what this package logs, as lines that begin with "note:"."""
+
+    def note(text: object) -> None:
+        console.print(
+            f"note: {text}",
+            style="yellow",
+            markup=False,
+            highlight=False,
+            soft_wrap=True,
+        )
+
+    class Handler(logging.Handler):
+        def emit(self, record: logging.LogRecord) -> None:
+            note(record.getMessage())
+
+    handler = Handler(logging.WARNING)
+    logger = logging.getLogger("diffjax")
+    with warnings.catch_warnings():
+        # meant for programmers, who see them when they run Python
+        warnings.simplefilter("ignore", FutureWarning)
+        warnings.simplefilter("ignore", DeprecationWarning)
+        # a user who asks twice is told twice
+        warnings.simplefilter("always", UserWarning)
+        warnings.showwarning = lambda message, *_, **__: note(message)
+        logger.addHandler(handler)
+        logger.propagate = False
+        try:
+            yield
+        finally:
+            logger.propagate = True
+            logger.removeHandler(handler)
+
+
+def keep_compilations(console: Console) -> None:
+    """Have JAX, not yet imported, keep compiled programs in the user's cache folder.
+
+    JAX_COMPILATION_CACHE_DIR names another folder, JAX_ENABLE_COMPILATION_CACHE=false
+    switches it off. A folder that cannot be written is reported on the console.
+    """
+    if "JAX_COMPILATION_CACHE_DIR" in os.environ:
+        return
+    cache = os.environ.get("XDG_CACHE_HOME") or "~/.cache"
+    try:
+        folder = Path(cache).expanduser() / "diffjax" / "jax"
+        folder.mkdir(parents=True, exist_ok=True)
+        probe = folder / f".probe-{os.getpid()}"
+        probe.touch()
+        probe.unlink()
+    except (OSError, RuntimeError) as error:  # RuntimeError: there is no home
+        console.print(
+            f"note: compiled programs will not be kept ({error}); set "
+            "JAX_COMPILATION_CACHE_DIR to a folder that you may write to.",
+            style="yellow",
+            markup=False,
+            highlight=False,
+            soft_wrap=True,
+        )
+        return
+    os.environ["JAX_COMPILATION_CACHE_DIR"] = str(folder)
+    # JAX's default of one second leaves out many small programs
+    os.environ.setdefault("JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS", "0.1")
