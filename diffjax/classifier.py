@@ -70,7 +70,7 @@ class Settings:
     resolution: int | None = None
     transform: Literal["resize_crop", "adm"] | None = None
     interpolation: str = "bicubic"
-    merge: Literal["compete", "mean"] = "compete"
+    merge: str = "compete"
     cells: int | None = None
 
     def __post_init__(self) -> None:

@@ -50,21 +50,29 @@ SCHEDULE = Schedule.from_config(
 )
 
 
-def stirred(module: nnx.Module, seed: int = 0) -> Network:
-    """The module with every parameter moved off its zeros and ones."""
-    network = Network.of(module)
-    leaves, tree = jax.tree.flatten(network.state)
-    rng = np.random.default_rng(seed)
-    moved = [x + 0.2 * rng.standard_normal(x.shape).astype(np.float32) for x in leaves]
-    return Network(network.graphdef, jax.tree.unflatten(tree, moved))
+def random(kind: type[nnx.Module], config: object) -> Network:
+    """A network whose every parameter matters, without compiling initialisers."""
+    shapes = nnx.eval_shape(lambda: kind(config, rngs=nnx.Rngs(0)))
+    graphdef, state = nnx.split(shapes)
+    rng = np.random.default_rng(0)
+
+    def draw(path: tuple[object, ...], leaf: object) -> object:
+        fan_in = max(1, int(np.prod(leaf.shape[:-1])))
+        scale = 1 / np.sqrt(fan_in) if path[-1] == "kernel" else 0.3
+        value = scale * rng.standard_normal(leaf.shape) + (path[-1] == "scale")
+        return leaf.replace(jnp.asarray(value, jnp.float32))
+
+    flat = nnx.to_flat_state(state)
+    filled = nnx.from_flat_state((path, draw(path, leaf)) for path, leaf in flat)
+    return Network(graphdef, filled)
 
 
-def text_denoiser(**kwargs: object) -> Network:
-    return stirred(UNet2DConditionModel(UNET, rngs=nnx.Rngs(0), **kwargs))
+def text_denoiser() -> Network:
+    return random(UNet2DConditionModel, UNET)
 
 
 def class_denoiser() -> Network:
-    return stirred(DiTTransformer2DModel(DIT, rngs=nnx.Rngs(0)))
+    return random(DiTTransformer2DModel, DIT)
 
 
 class Words(nnx.Module):
@@ -90,7 +98,7 @@ def text_model(**kwargs: object) -> DiffusionModel:
         "name": "small",
         "kind": "text",
         "denoiser": text_denoiser(),
-        "autoencoder": stirred(AutoencoderKL(VAE, rngs=nnx.Rngs(0))),
+        "autoencoder": random(AutoencoderKL, VAE),
         "scaling_factor": 0.5,
         "schedule": SCHEDULE,
         "resolution": 16,

@@ -1,3 +1,5 @@
+from functools import cache
+
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -140,6 +142,7 @@ def flops(function, *args):
 def test_class_independent_work_is_done_once_per_sample(denoiser):
     """FLOPs(C, S) = S·shared + C·keys + C·S·own, with a shared part worth having."""
 
+    @cache
     def cost(n, s):
         return flops(
             lambda *args: grid_errors(*args, loss="l2"),

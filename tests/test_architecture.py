@@ -1,0 +1,94 @@
+"""The house plan: imports point one way, and light modules stay light."""
+
+import ast
+import re
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+import diffjax
+
+ROOT = Path(diffjax.__file__).parent
+
+# room: the rooms of diffjax that its modules may import
+MAY_IMPORT = {
+    "errors": set(),
+    "schedules": {"errors"},
+    "models": {"errors", "schedules"},
+    "strategies": {"errors"},
+    "data": {"errors"},
+    "checkpoints": {"errors", "schedules", "models"},
+    "scoring": {"errors", "schedules", "models"},
+    "record": {"strategies"},
+    "classifier": {
+        "errors",
+        "checkpoints",
+        "data",
+        "models",
+        "record",
+        "scoring",
+        "strategies",
+    },
+    "training": {"errors", "schedules", "models", "checkpoints", "data"},
+}
+NO_JAX = ("strategies", "data", "errors.py", "record.py")
+
+
+def modules(place):
+    path = ROOT / place
+    return [path] if path.is_file() else sorted(path.rglob("*.py"))
+
+
+def imported(path):
+    """Every module that is imported anywhere in a file."""
+    for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
+        if isinstance(node, ast.Import):
+            yield from (alias.name for alias in node.names)
+        elif isinstance(node, ast.ImportFrom):
+            yield str(node.module)
+
+
+@pytest.mark.parametrize("room", MAY_IMPORT)
+def test_imports_point_one_way(room):
+    place = room if (ROOT / room).is_dir() else f"{room}.py"
+    for path in modules(place):
+        rooms = {
+            name.split(".")[1] for name in imported(path) if name.startswith("diffjax.")
+        }
+        assert rooms <= MAY_IMPORT[room] | {room}, path
+
+
+@pytest.mark.parametrize("place", NO_JAX)
+def test_the_host_side_knows_no_jax(place):
+    for path in modules(place):
+        roots = {name.split(".")[0] for name in imported(path)}
+        assert not roots & {"jax", "flax", "optax", "torch", "tensorflow"}, path
+
+
+def test_nothing_unpickles():
+    for path in ROOT.rglob("*.py"):
+        assert not {"dill", "joblib", "cloudpickle"} & set(imported(path))
+        text = path.read_text(encoding="utf-8")
+        assert not re.search(r"pickle\.(load|loads|Unpickler)\b", text), path
+        assert "allow_pickle=True" not in text, path
+        assert "weights_only=False" not in text, path
+
+
+def test_files_are_small():
+    long = {
+        str(path.relative_to(ROOT)): n
+        for path in ROOT.rglob("*.py")
+        if (n := len(path.read_text(encoding="utf-8").splitlines())) > 420
+    }
+    assert not long
+
+
+def test_importing_the_package_is_light():
+    heavy = ["jax", "flax", "optax", "transformers", "torch", "matplotlib", "numpy"]
+    code = f"import sys, diffjax; print([m for m in {heavy} if m in sys.modules])"
+    done = subprocess.run(
+        [sys.executable, "-c", code], capture_output=True, text=True, check=True
+    )
+    assert done.stdout.strip() == "[]"

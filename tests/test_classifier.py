@@ -1,0 +1,223 @@
+import dataclasses
+import json
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+from PIL import Image
+from small import class_model, images, text_model
+
+from diffjax.classifier import DiffusionClassifier, Settings
+from diffjax.data.labels import class_ids
+from diffjax.data.prompts import Prompts
+from diffjax.errors import DiffjaxError
+from diffjax.models.diffusion import Network
+from diffjax.strategies.exhaustive import Exhaustive
+from diffjax.strategies.staged import Staged
+
+LABELS = ["cat", "dog", "ship", "frog", "horse"]
+EXHAUSTIVE = Exhaustive(n_samples=6)
+
+
+@pytest.fixture(scope="module")
+def model():
+    return text_model()
+
+
+@pytest.fixture(scope="module")
+def classifier(model):
+    return DiffusionClassifier(model, Settings(strategy=EXHAUSTIVE, cells=12))
+
+
+def variant(classifier, **settings):
+    return DiffusionClassifier(
+        classifier.model, dataclasses.replace(classifier.settings, **settings)
+    )
+
+
+def test_the_call_returns_what_the_pipelines_return(classifier):
+    [one, two] = images(2)
+    scores = classifier(one, candidate_labels=LABELS)
+    assert [set(entry) for entry in scores] == [{"score", "label"}] * 5
+    assert {entry["label"] for entry in scores} == set(LABELS)
+    values = [entry["score"] for entry in scores]
+    assert values == sorted(values, reverse=True)
+    assert sum(values) == pytest.approx(1)
+    assert classifier([one, two], candidate_labels=LABELS)[0] == scores
+    assert classifier([two], candidate_labels=", ".join(LABELS))[0] == classifier(
+        Image.fromarray(two), candidate_labels=LABELS
+    )
+
+
+def test_the_record_is_the_grid(classifier):
+    [image] = images(1)
+    record = classifier.classify(image, LABELS)
+    assert record.errors.shape == (5, 6)
+    assert record.evaluations == 30
+    assert record.label == LABELS[int(record.errors.mean(axis=1).argmin())]
+    timesteps, means = record.by_timestep()
+    np.testing.assert_array_equal(timesteps, np.sort(record.samples.timesteps))
+    np.testing.assert_allclose(means, record.errors, rtol=1e-6)
+    text = json.loads(json.dumps(record.as_dict()))
+    assert text["errors"][record.label][0] == pytest.approx(
+        float(record.errors[LABELS.index(record.label)][0])
+    )
+    assert text["settings"]["strategy"]["name"] == "exhaustive"
+
+
+def test_an_answer_does_not_depend_on_other_images_or_labels(classifier):
+    some = images(3)
+    alone = classifier.classify(some[2], LABELS)
+    again = [classifier.classify(image, LABELS[::-1]) for image in some][2]
+    np.testing.assert_allclose(alone.errors, again.errors[::-1], rtol=1e-5)
+
+
+def test_noise_per_image_or_shared(classifier):
+    one, two = images(2)
+    image = classifier.pixels(one)
+    assert not np.allclose(classifier.pixels(two), image)
+    own = [classifier._noise(classifier.pixels(i)).key for i in (one, two)]
+    assert not (own[0] == own[1]).all()
+    shared = variant(classifier, noise="shared")
+    keys = [shared._noise(shared.pixels(i)).key for i in (one, two)]
+    assert (keys[0] == keys[1]).all()
+    other = variant(classifier, seed=1)
+    a, b = (c.classify(one, LABELS).errors for c in (classifier, other))
+    assert np.abs(a - b).max() > 1e-4
+
+
+def test_noise_from_a_file(classifier, tmp_path):
+    path = tmp_path / "noise.npy"
+    table = np.random.default_rng(0).standard_normal((6, 4, 8, 8)).astype(np.float32)
+    np.save(path, table)
+    [image] = images(1)
+    from_file = variant(classifier, noise=str(path))
+    record = from_file.classify(image, LABELS)
+    assert np.isfinite(record.errors).all()
+    np.save(path, table[:5])
+    with pytest.raises(DiffjaxError, match=r"holds 5 noises"):
+        variant(classifier, noise=str(path)).classify(image, LABELS)
+
+
+def test_pruned_classes_say_so(model):
+    strategy = Staged(to_keep=(2, 1), n_samples=(3, 9), order="nested")
+    classifier = DiffusionClassifier(model, Settings(strategy=strategy, cells=12))
+    record = classifier.classify(images(1)[0], LABELS)
+    scores = record.scores()
+    assert record.evaluations == 5 * 3 + 2 * 6
+    assert [entry.get("pruned", False) for entry in scores] == [False] * 2 + [True] * 3
+    assert [entry.get("n_samples") for entry in scores] == [None] * 2 + [3] * 3
+    values = [entry["score"] for entry in scores]
+    for value in values[2:]:
+        assert value == float(f"{value:.0e}")
+        assert value <= float(f"{values[1]:.0e}") or value <= values[1]
+
+
+def test_progress_counts_down(model):
+    strategy = Staged(to_keep=(2, 1), n_samples=(3, 9), order="nested")
+    classifier = DiffusionClassifier(model, Settings(strategy=strategy, cells=12))
+    seen = []
+    record = classifier.classify(images(1)[0], LABELS, progress=seen.append)
+    assert seen[-1].done == record.evaluations
+    assert seen[-1].remaining == 0
+    assert [p.done for p in seen] == sorted(p.done for p in seen)
+    assert {p.alive for p in seen} == {5, 2}
+    assert {p.done + p.remaining for p in seen} == {record.evaluations}
+
+
+def test_prompts_compete(classifier):
+    [image] = images(1)
+    prompts = Prompts.from_labels(LABELS, ["a photo of a {}.", "one {}"])
+    record = classifier.classify(image, prompts)
+    assert record.table.errors.shape == (10, 6)
+    means = record.table.errors.mean(axis=1)
+    assert record.label == LABELS[int(means.argmin()) // 2]
+    best = means.reshape(5, 2).argmin(axis=1) + 2 * np.arange(5)
+    np.testing.assert_array_equal(record.errors, record.table.errors[best])
+
+
+def test_mean_of_text_states(classifier):
+    mean = variant(classifier, merge="mean")
+    templates = ["a photo of a {}.", "one {}"]
+    candidates = mean.candidates(LABELS, templates)
+    assert candidates.conditions.shape[0] == 5
+    each = [classifier.candidates(LABELS, t).conditions for t in templates]
+    np.testing.assert_allclose(
+        candidates.conditions, (each[0] + each[1]) / 2, rtol=1e-6
+    )
+    assert mean.classify(images(1)[0], candidates).table.errors.shape == (5, 6)
+
+
+def test_class_conditional_models():
+    classifier = DiffusionClassifier(
+        class_model(), Settings(strategy=EXHAUSTIVE, cells=12)
+    )
+    [image] = images(1)
+    every = classifier.classify(image)
+    assert every.errors.shape == (10, 6)
+    some = classifier.classify(image, ["c7", "class 2", "5"])
+    np.testing.assert_allclose(some.errors, every.errors[[7, 2, 5]], rtol=1e-5)
+    with pytest.raises(DiffjaxError, match="does not know the class 'zebra'"):
+        classifier.classify(image, ["zebra", "c7"])
+
+
+def test_class_ids():
+    names = ("tench, Tinca tinca", "crane", "cat", "crane")
+    assert class_ids(["Tinca tinca", "2"], names, 4) == (0, 2)
+    assert class_ids(["tench, tinca tinca", "3"], names, 4) == (0, 3)
+    for labels, message in [
+        (["crane", "cat"], "name of classes 1, 3"),
+        (["tench", "0"], "several labels mean class 0"),
+        (["cat", "4"], "does not know the class '4'"),
+    ]:
+        with pytest.raises(DiffjaxError, match=message):
+            class_ids(labels, names, 4)
+    with pytest.raises(DiffjaxError, match="names no classes"):
+        class_ids(["cat", "dog"], None, 4)
+
+
+def test_overflow_is_an_error_with_a_remedy(model):
+    huge = jax.tree.map(lambda x: x * jnp.inf, model.denoiser.state)
+    broken = dataclasses.replace(model, denoiser=Network(model.denoiser.graphdef, huge))
+    classifier = DiffusionClassifier(broken, Settings(strategy=EXHAUSTIVE, cells=12))
+    with pytest.raises(DiffjaxError, match=r"timestep .* float32 or bfloat16"):
+        classifier.classify(images(1)[0], LABELS)
+
+
+@pytest.mark.parametrize(
+    ("settings", "message"),
+    [
+        ({"loss": "l3"}, "no loss 'l3'"),
+        ({"temperature": 0.0}, "must be > 0"),
+        ({"temperature": float("nan")}, "must be > 0"),
+        ({"merge": "vote"}, "'compete' or 'mean'"),
+        ({"cells": 0}, "at least 1"),
+        ({"noise": "absent.npy"}, "no such noise file"),
+        ({"resolution": 15}, "multiples of 2"),
+    ],
+)
+def test_bad_settings(model, settings, message):
+    with pytest.raises(DiffjaxError, match=message):
+        DiffusionClassifier(model, Settings(**settings)).classify(images(1)[0], LABELS)
+
+
+@pytest.mark.parametrize(
+    ("labels", "template", "message"),
+    [
+        ([], "a {}", "No labels"),
+        (["cat"], "a {}", "Only one label"),
+        (["cat", "cat"], "a {}", "more than once"),
+        (["cat", "dog"], "a photo", "exactly once"),
+        (None, "a {}", "needs labels"),
+    ],
+)
+def test_bad_labels(classifier, labels, template, message):
+    with pytest.raises(DiffjaxError, match=message):
+        classifier.classify(images(1)[0], labels, template)
+
+
+def test_truncated_prompts_are_reported(classifier):
+    long = "x" * 500
+    assert classifier.candidates(["cat", long]).truncated == (f"a photo of a {long}.",)
+    assert classifier.candidates(["cat", "dog"]).truncated == ()

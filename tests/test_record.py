@@ -1,0 +1,102 @@
+import numpy as np
+import pytest
+
+from diffjax.record import Record
+from diffjax.strategies.base import ErrorTable, run
+from diffjax.strategies.staged import Staged
+
+RNG = np.random.default_rng(0)
+
+
+def record(errors, to_keep=(2, 1), n_samples=(4, 16), temperature=0.1, classidx=None):
+    strategy = Staged(to_keep=to_keep, n_samples=n_samples, order="nested")
+    state = run(
+        strategy, len(errors), 16, lambda s, r: errors[np.ix_(r.classes, r.samples)]
+    )
+    rows = np.arange(len(errors)) if classidx is None else classidx
+    return Record(
+        labels=tuple(f"class {c}" for c in range(rows.max() + 1)),
+        prompts=tuple(f"prompt {p}" for p in range(len(errors))),
+        classidx=rows,
+        samples=state.samples,
+        table=state.table,
+        prompt_decision=strategy.decide(state),
+        temperature=temperature,
+        seconds=1.0,
+    )
+
+
+def table(means, spread=0.01):
+    shared = RNG.standard_normal((1, 16))
+    own = spread * RNG.standard_normal((len(means), 16))
+    return (np.array(means)[:, None] + shared + own).astype(np.float32)
+
+
+def test_scores_are_a_softmax_of_paired_differences():
+    errors = table([0.0, 0.1, 0.3])
+    r = record(errors, to_keep=(3, 1))
+    delta, se = r.differences()
+    np.testing.assert_allclose(delta, (errors - errors[0]).mean(axis=1), atol=1e-6)
+    assert se[0] == 0
+    assert (se[1:] < 0.02).all()  # the shared part, a hundred times larger, is gone
+    odds = np.exp(-delta / 0.1)
+    by_label = {entry["label"]: entry["score"] for entry in r.scores()}
+    np.testing.assert_allclose(
+        list(by_label.values()), np.sort(odds / odds.sum())[::-1]
+    )
+
+
+def test_a_low_temperature_decides_and_a_high_one_does_not():
+    errors = table([0.0, 0.1, 0.3])
+    sharp = record(errors, to_keep=(3, 1), temperature=1e-4).scores()
+    flat = record(errors, to_keep=(3, 1), temperature=1e4).scores()
+    assert sharp[0]["score"] == pytest.approx(1)
+    assert flat[0]["score"] == pytest.approx(1 / 3, rel=1e-3)
+
+
+def test_a_pruned_class_never_scores_above_one_that_outlived_it():
+    errors = table([0.0, 0.5, 0.52, 1.0])
+    # the class that is pruned third would look better than the second on its samples
+    strategy = Staged(to_keep=(2, 1), n_samples=(4, 16), order="nested")
+    first = strategy.start(4, 16).samples.timesteps[:4]
+    assert len(first) == 4
+    errors[1, 4:] += 5  # in the order of the run's samples: after the first stage
+    scores = record(errors, temperature=1.0).scores()
+    assert [entry["label"] for entry in scores] == [f"class {c}" for c in range(4)]
+    assert [entry.get("pruned") for entry in scores] == [None, None, True, True]
+    assert scores[1]["score"] < 0.02
+    assert scores[2]["score"] <= float(f"{scores[1]['score']:.0e}")
+    assert [entry.get("n_samples") for entry in scores] == [None, None, 4, 4]
+
+
+def test_the_best_prompt_represents_its_class():
+    errors = table([0.4, 0.2, 0.0, 0.3])
+    r = record(errors, to_keep=(4, 1), classidx=np.array([0, 1, 1, 0]))
+    assert r.label == "class 1"
+    np.testing.assert_array_equal(r.errors, errors[[3, 2]])
+
+
+def test_errors_by_timestep_average_the_trials():
+    strategy = Staged(to_keep=(1,), n_samples=(3,), n_trials=2)
+    errors = RNG.standard_normal((2, 6)).astype(np.float32)
+    state = run(strategy, 2, 9, lambda s, r: errors)
+    r = Record(
+        labels=("a", "b"),
+        prompts=("a", "b"),
+        classidx=np.arange(2),
+        samples=state.samples,
+        table=ErrorTable(errors),
+        prompt_decision=strategy.decide(state),
+        temperature=1.0,
+        seconds=0.0,
+    )
+    timesteps, means = r.by_timestep()
+    assert len(timesteps) == 3
+    np.testing.assert_allclose(means, errors.reshape(2, 3, 2).mean(-1), rtol=1e-6)
+
+
+def test_unseen_cells_stay_unknown():
+    r = record(table([0.0, 0.1, 0.9]))
+    _, means = r.by_timestep()
+    assert np.isnan(means[2]).sum() == 12
+    assert r.as_dict()["errors"]["class 2"].count(None) == 12
