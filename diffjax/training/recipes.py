@@ -207,7 +207,7 @@ RECIPES: dict[str, Recipe] = {
                 steps=3000, batch=8, learning_rate=2e-3, warmup=100, ema_decay=0.995
             ),
             denoiser=Phase(
-                steps=5000,
+                steps=3500,
                 batch=64,
                 learning_rate=1.5e-3,
                 warmup=200,
