@@ -3,6 +3,7 @@
 import warnings
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
+from itertools import islice
 from typing import Any
 
 import numpy as np
@@ -43,7 +44,10 @@ class Task:
         classifier = DiffusionClassifier.from_pretrained(self.model, **self.options)
         candidates = classifier.candidates(self.prompts)
         if candidates.truncated:
-            examples = ", ".join(repr(p[:40] + "…") for p in candidates.truncated[:3])
+            shortened = (
+                p if len(p) < 40 else p[:39] + "…" for p in candidates.truncated
+            )
+            examples = ", ".join(map(repr, islice(shortened, 3)))
             warnings.warn(
                 f"{len(candidates.truncated)} of {len(candidates.prompts.prompts)} "
                 f"prompts are too long for {self.model} and were cut at its last "
