@@ -207,7 +207,10 @@ def load_network(
             f"diffjax runs {' or '.join(kind.classes)}"
         )
     config = kind.config.from_dict(raw, str(path))
-    graphdef, abstract = empty_network(part, config, dtype)
+    try:
+        graphdef, abstract = empty_network(part, config, dtype)
+    except DiffjaxError as error:
+        raise DiffjaxError(f"{path}: {error}") from error
     tensors = read_tensors(folder, stem=kind.stem)
     state = mappings.fill(abstract, tensors, kind.names, str(folder))
     return config, Network(graphdef, state)

@@ -17,8 +17,9 @@ from flax import nnx
 from jax.typing import DTypeLike
 from jaxtyping import Array, Float, Int
 
+from diffjax.errors import DiffjaxError
 from diffjax.models.config import read_config
-from diffjax.models.layers import Make, activation, attend
+from diffjax.models.layers import ACTIVATIONS, Make, activation, attend
 
 _FIXED: dict[str, Any] = {
     "model_type": "clip_text_model",
@@ -94,7 +95,11 @@ class CLIPTextConfig:
             DiffjaxError: for a value that is not implemented, naming ``source``.
         """
         self = read_config(cls, config, fixed=_FIXED, ignored=_IGNORED, source=source)
-        activation(self.hidden_act)
+        if self.hidden_act not in ACTIVATIONS:
+            raise DiffjaxError(
+                f"{source}: hidden_act={self.hidden_act!r} is not implemented "
+                f"(only {', '.join(ACTIVATIONS)})"
+            )
         return self
 
 
@@ -102,6 +107,8 @@ class SelfAttention(nnx.Module):
     """Causal multi-head self-attention."""
 
     def __init__(self, features: int, heads: int, make: Make) -> None:
+        if features % heads:
+            raise DiffjaxError(f"{features} features do not divide into {heads} heads")
         self.heads = heads
         self.q_proj = make.linear(features, features)
         self.k_proj = make.linear(features, features)

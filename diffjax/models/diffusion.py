@@ -157,4 +157,5 @@ def _encode(autoencoder: Network, pixels: Array) -> Array:
 
 @jax.jit
 def _encode_text(text_encoder: Network, ids: Array) -> Array:
-    return jax.vmap(text_encoder.module())(ids)
+    states: Array = jax.vmap(text_encoder.module())(ids)
+    return states

@@ -82,6 +82,11 @@ class DiTTransformer2DConfig:
                 f"{source}: activation_fn={self.activation_fn!r} is not implemented "
                 "(only gelu, gelu-approximate)"
             )
+        if self.features % 4:
+            raise DiffjaxError(
+                f"{source}: num_attention_heads × attention_head_dim = {self.features} "
+                "must be a multiple of 4, for the position embedding"
+            )
         return self
 
     @property
