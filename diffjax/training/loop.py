@@ -58,8 +58,8 @@ def run_training(
 
     recipe = get_recipe(recipe_name)
     console = Console(stderr=True)
-    start_run(recipe, seed, Path(out), resume=resume)
     source = open_tfds(recipe.dataset, recipe.split, data_dir)
+    start_run(recipe, seed, Path(out), resume=resume)
     console.print(f"Reading {len(source):,} images of {source.name} {source.split}.")
     images, labels = load_arrays(source)
     return train(
@@ -147,19 +147,21 @@ def train(
     """
     from flax import nnx
 
+    from diffjax.checkpoints.tokenizer import Tokenizer
     from diffjax.schedules import Schedule
     from diffjax.training.batches import batch_items, denoiser_batch, item_pixels
     from diffjax.training.export import export_pipeline
     from diffjax.training.networks import build_networks, encode_items, read_latents
     from diffjax.training.objective import autoencoder_loss, denoiser_loss
     from diffjax.training.record import plot_losses
-    from diffjax.training.tokenizer import save_tokenizer, tokenize, train_tokenizer
+    from diffjax.training.tokenizer import save_tokenizer, train_tokenizer
 
     n, length = len(images), int(recipe.text_encoder["max_position_embeddings"])
     texts = [t.format(name) for t in recipe.templates for name in class_names]
     vocabulary, merges = train_tokenizer(texts, recipe.vocabulary)
     save_tokenizer(vocabulary, merges, length, out / "tokenizer")
-    ids = tokenize(out / "tokenizer", [*texts, ""], length)
+    tokenizer = Tokenizer(out / "tokenizer", length, len(vocabulary))
+    ids = tokenizer([*texts, ""]).ids
     captions = ids[:-1].reshape(len(recipe.templates), len(class_names), length)
 
     networks = build_networks(recipe, vocabulary, seed)

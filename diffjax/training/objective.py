@@ -27,7 +27,7 @@ def autoencoder_loss(
     vae: AutoencoderKL,
     pixels: Float[Array, "b H W 3"],
     key: Array,
-    kl_weight: float,
+    kl_weight: float | Float[Array, ""],
 ) -> Float[Array, ""]:
     """Equation (1).
 

@@ -221,17 +221,18 @@ RECIPES: dict[str, Recipe] = {
             dataset="cifar10",
             templates=TEMPLATES[:3],
             vocabulary=700,
+            # few different shapes, since drawing a weight compiles once a shape
             vae=vae_config(widths=(8, 8), latent=4, groups=4, size=32),
             unet=unet_config(
-                widths=(8, 16),
+                widths=(8, 8),
                 attends=(False, True),
                 latent=4,
                 size=16,
                 groups=4,
                 heads=2,
-                condition=16,
+                condition=8,
             ),
-            text_encoder=text_config(width=16, layers=1, heads=2, length=32),
+            text_encoder=text_config(width=8, layers=1, heads=2, length=32),
             scheduler=SCHEDULER,
             autoencoder=Phase(
                 steps=4,

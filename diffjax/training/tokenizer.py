@@ -12,9 +12,6 @@ from collections.abc import Iterable, Sequence
 from itertools import pairwise
 from pathlib import Path
 
-import numpy as np
-from jaxtyping import Int32
-
 _PRINTABLE = [*range(33, 127), *range(161, 173), *range(174, 256)]
 _WORD = re.compile(r"[^\W\d_]+|\d|[^\s\w]+|_")  # CLIP's: letters, a digit, signs
 
@@ -132,19 +129,6 @@ def save_tokenizer(
             **special,
         },
     )
-
-
-def tokenize(
-    folder: Path, texts: Sequence[str], length: int
-) -> Int32[np.ndarray, "n length"]:
-    """Ids of texts, padded and truncated to ``length``, as Stable Diffusion does."""
-    from transformers import CLIPTokenizer
-
-    tokenizer = CLIPTokenizer.from_pretrained(folder)
-    ids = tokenizer(
-        list(texts), padding="max_length", truncation=True, max_length=length
-    )["input_ids"]
-    return np.asarray(ids, np.int32)
 
 
 def _write_json(path: Path, value: object) -> None:
