@@ -65,7 +65,15 @@ def main() -> None:
     os.environ.setdefault("TRANSFORMERS_VERBOSITY", "error")  # "PyTorch not found"
     if not sys.stderr.isatty():
         os.environ.setdefault("HF_HUB_DISABLE_PROGRESS_BARS", "1")
-    commands(prog_name="diffjax")
+    try:
+        commands(prog_name="diffjax")
+    except SystemExit as stop:
+        if stop.code != EXIT_INTERRUPTED:
+            raise
+        # not through the interpreter's end: it crashes when JAX is still computing
+        sys.stdout.flush()
+        sys.stderr.flush()
+        os._exit(EXIT_INTERRUPTED)
 
 
 @click.group(cls=Commands, context_settings={"help_option_names": ["-h", "--help"]})
@@ -223,20 +231,13 @@ def demo_command(
     )
     truths = {str(example.path): example.truth for example in examples}
     results, failures = run_batch(list(truths), task, console, quiet=quiet)
+    rows = [(Path(r.source), truths[r.source], r.record) for r in results]
     if as_json:
-        print_json(
-            [
-                {"image": r.source, "truth": truths[r.source]} | r.record.as_dict()
-                for r in results
-            ]
-        )
+        entries = [{"image": str(i), "truth": t} | r.as_dict() for i, t, r in rows]
+        print_json(entries)
     else:
-        stdout.print(
-            demo_table(
-                [(Path(r.source).stem, truths[r.source], r.record) for r in results]
-            )
-        )
-    draw(out, results, truths=[truths[r.source] for r in results])
+        stdout.print(demo_table([(i.stem, t, r) for i, t, r in rows]))
+    draw(out, results, truths=[truth for _, truth, _ in rows])
     fail(failures)
 
 
