@@ -60,10 +60,11 @@ checkpoint_options = together(
     click.option("--unet", metavar="PATH", help="Folder or id of another U-Net."),
     click.option("--transformer", metavar="PATH", help="Likewise a DiT's transformer."),
     click.option("--vae", metavar="PATH", help="Likewise the autoencoder."),
+    click.option("--text-encoder", metavar="PATH", help="Likewise the text encoder."),
     click.option(
-        "--text-encoder",
+        "--tokenizer",
         metavar="PATH",
-        help="Likewise the text encoder, with the tokenizer beside it.",
+        help="Likewise the tokenizer; needed where a text encoder has its own.",
     ),
     click.option("--revision", help="Branch, tag or commit on the Hub."),
     click.option("--cache-dir", metavar="DIR", help="Where downloads are kept."),

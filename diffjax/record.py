@@ -71,7 +71,8 @@ class Record:
     def errors(self) -> Float[np.ndarray, "C S"]:
         """Errors of each class (of its best prompt), NaN where not evaluated."""
         best = best_prompts(self.prompt_decision, self.classidx)
-        return self.table.errors[best]
+        errors: np.ndarray = self.table.errors[best]
+        return errors
 
     def differences(self) -> tuple[Float[np.ndarray, "C"], Float[np.ndarray, "C"]]:
         """Δ of each class and its standard error; zero for the winner."""

@@ -496,7 +496,14 @@ HELP = {
         *("--labels", "--template", "--prompts", "--merge", "--strategy", "--loss"),
         *("--dtype", "--seed", "--noise", "--temperature", "--cells", "--resolution"),
         *("--transform", "--interpolation", "--model", "--unet", "--transformer"),
-        *("--vae", "--text-encoder", "--revision", "--cache-dir", "--token"),
+        *(
+            "--vae",
+            "--text-encoder",
+            "--tokenizer",
+            "--revision",
+            "--cache-dir",
+            "--token",
+        ),
         *("--offline", "--top", "--plot", "--json", "--quiet", "--help"),
     ),
     "demo": (
