@@ -364,6 +364,7 @@ class DiffusionClassifier:
             )
             state = strategy.update(state, request, errors)
         return Record(
+            pixels=pixels,
             labels=prompts.class_names,
             prompts=prompts.prompts,
             classidx=np.asarray(prompts.classidx),

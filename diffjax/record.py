@@ -8,7 +8,9 @@ it, and nor is a score a calibrated probability until τ has been fitted on labe
 images.
 """
 
+import math
 from dataclasses import dataclass, field
+from functools import cached_property
 from typing import Any
 
 import numpy as np
@@ -22,7 +24,7 @@ from diffjax.strategies.base import (
     class_decision,
 )
 
-TEMPERATURE = 1e-3
+TEMPERATURE = 1e-3  # about the spread of Δ between plausible classes under l2
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
@@ -30,6 +32,7 @@ class Record:
     """The classification of one image.
 
     Attributes:
+        pixels: what the model saw, in [−1, 1].
         labels: the C classes.
         prompts: what stood for them, P rows; class names where there are no prompts.
         classidx: the class of each prompt.
@@ -42,6 +45,7 @@ class Record:
         settings: model, strategy, loss and whatever else decides the errors.
     """
 
+    pixels: Float[np.ndarray, "h w 3"]
     labels: tuple[str, ...]
     prompts: tuple[str, ...]
     classidx: Int[np.ndarray, "P"]
@@ -52,7 +56,7 @@ class Record:
     seconds: float
     settings: dict[str, Any] = field(default_factory=dict)
 
-    @property
+    @cached_property
     def decision(self) -> Decision:
         """About the classes: the best prompt of each represents it."""
         return class_decision(self.prompt_decision, self.classidx)
@@ -67,7 +71,7 @@ class Record:
         """Forward passes of the denoiser that were asked for."""
         return self.decision.n_evaluations
 
-    @property
+    @cached_property
     def errors(self) -> Float[np.ndarray, "C S"]:
         """Errors of each class (of its best prompt), NaN where not evaluated."""
         best = best_prompts(self.prompt_decision, self.classidx)
@@ -97,8 +101,8 @@ class Record:
         """{"score", "label"} of each class, best first.
 
         A class that was pruned has "pruned": True and "n_samples" besides, and its
-        score, which rests on those few samples, has one significant digit and does
-        not exceed that of a class that outlived it.
+        score, which rests on those few samples, is rounded down to one significant
+        digit and does not exceed that of a class that outlived it.
         """
         decision = self.decision
         logits = -self.differences()[0] / self.temperature
@@ -110,7 +114,7 @@ class Record:
         for c in decision.ranking:
             entry: dict[str, Any] = {"score": float(odds[c]), "label": self.labels[c]}
             if decision.pruned[c]:
-                entry["score"] = float(f"{odds[c]:.0e}")
+                entry["score"] = _one_digit(float(odds[c]))
                 entry |= {"pruned": True, "n_samples": int(decision.n_samples[c])}
             entries.append(entry)
         return entries
@@ -125,9 +129,22 @@ class Record:
             "evaluations": self.evaluations,
             "seconds": self.seconds,
             "settings": self.settings,
+            "prompts": [
+                {"prompt": prompt, "label": self.labels[c]}
+                for prompt, c in zip(self.prompts, self.classidx, strict=True)
+            ],
             "timesteps": timesteps.tolist(),
             "errors": {
                 label: [None if np.isnan(e) else float(e) for e in row]
                 for label, row in zip(self.labels, errors, strict=True)
             },
         }
+
+
+def _one_digit(score: float) -> float:
+    """Rounded down: rounded up it could pass a class that ranks above."""
+    if score == 0:
+        return 0.0
+    digit = 10.0 ** math.floor(math.log10(score))
+    # through text, since 3 × 0.1 is 0.30000000000000004
+    return float(f"{math.floor(score / digit) * digit:.0e}")
