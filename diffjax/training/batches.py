@@ -35,7 +35,8 @@ def item_pixels(
     n = len(images)
     pixels = images[items % n].astype(np.float32) / 127.5 - 1
     flipped = (items >= n)[:, None, None, None]
-    return np.where(flipped, pixels[:, :, ::-1], pixels)
+    either: np.ndarray = np.where(flipped, pixels[:, :, ::-1], pixels)
+    return either
 
 
 def denoiser_batch(

@@ -67,7 +67,8 @@ def load_checkpoint(folder: Path, like: State) -> State:
         )
     # copies, which JAX owns: a step gives its input's buffers away
     arrays = [jax.numpy.array(tensors[key]) for key in wanted]
-    return jax.tree_util.tree_unflatten(structure, arrays)
+    state: State = jax.tree_util.tree_unflatten(structure, arrays)
+    return state
 
 
 def _paths(folder: Path) -> list[Path]:

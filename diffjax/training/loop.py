@@ -149,7 +149,12 @@ def train(
 
     from diffjax.checkpoints.tokenizer import Tokenizer
     from diffjax.schedules import Schedule
-    from diffjax.training.batches import batch_items, denoiser_batch, item_pixels
+    from diffjax.training.batches import (
+        DenoiserBatch,
+        batch_items,
+        denoiser_batch,
+        item_pixels,
+    )
     from diffjax.training.export import export_pipeline
     from diffjax.training.networks import build_networks, encode_items, read_latents
     from diffjax.training.objective import autoencoder_loss, denoiser_loss
@@ -187,11 +192,23 @@ def train(
         encode_items(vae_graph, vae, images, out / "latents.npy")
     latents, scaling_factor = read_latents(out / "latents.npy")
     schedule = Schedule.from_config(recipe.scheduler, f"recipe {recipe.name}")
+
+    def loss_of_noise(parameters: Any, batch: DenoiserBatch, key: Any) -> Any:
+        unet, text_encoder = nnx.merge(graph, parameters)
+        return denoiser_loss(
+            unet,
+            text_encoder,
+            schedule,
+            batch.latents,
+            batch.captions,
+            batch.caption,
+            batch.timesteps,
+            key,
+        )
+
     parameters = fit(
         recipe.denoiser,
-        lambda parameters, batch, key: denoiser_loss(
-            *nnx.merge(graph, parameters), schedule, *batch, key
-        ),
+        loss_of_noise,
         parameters,
         lambda step: denoiser_batch(
             latents,
