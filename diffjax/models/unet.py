@@ -22,7 +22,6 @@ from jaxtyping import Array, Float, Int
 from diffjax.errors import DiffjaxError
 from diffjax.models.config import per_block, read_config
 from diffjax.models.layers import (
-    Attention,
     Downsample2D,
     Make,
     ResnetBlock2D,
@@ -30,6 +29,7 @@ from diffjax.models.layers import (
     Upsample2D,
     timestep_features,
 )
+from diffjax.models.transformer import Transformer2DModel
 
 _FIXED: dict[str, Any] = {
     "act_fn": ("silu", "swish"),
@@ -132,63 +132,6 @@ class UNet2DConditionConfig:
         return self
 
 
-class FeedForward(nnx.Module):
-    """GEGLU: (a · gelu(b)) W, with [a, b] = x V."""
-
-    def __init__(self, features: int, make: Make) -> None:
-        self.proj_in = make.linear(features, 8 * features)
-        self.proj_out = make.linear(4 * features, features)
-
-    def __call__(self, x: Float[Array, "l d"]) -> Float[Array, "l d"]:
-        """[l, d] → [l, d]."""
-        a, b = jnp.split(self.proj_in(x), 2, axis=-1)
-        return self.proj_out(a * jax.nn.gelu(b, approximate=False))
-
-
-class BasicTransformerBlock(nnx.Module):
-    """Self-attention, cross-attention to the condition, feed-forward; pre-norm."""
-
-    def __init__(self, features: int, heads: int, condition: int, make: Make) -> None:
-        self.norm1 = make.layer_norm(features, 1e-5)
-        self.attn1 = Attention(features, heads, make)
-        self.norm2 = make.layer_norm(features, 1e-5)
-        self.attn2 = Attention(features, heads, make, condition_features=condition)
-        self.norm3 = make.layer_norm(features, 1e-5)
-        self.ff = FeedForward(features, make)
-
-    def __call__(
-        self, x: Float[Array, "l d"], condition: Float[Array, "m e"]
-    ) -> Float[Array, "l d"]:
-        """[l, d], [m, e] → [l, d]."""
-        x = x + self.attn1(self.norm1(x))
-        x = x + self.attn2(self.norm2(x), condition)
-        return x + self.ff(self.norm3(x))
-
-
-class Transformer2DModel(nnx.Module):
-    """A transformer block over the pixels of a feature map."""
-
-    def __init__(
-        self, channels: int, heads: int, config: UNet2DConditionConfig, make: Make
-    ) -> None:
-        self.norm = make.group_norm(channels, config.norm_num_groups, 1e-6)
-        # a 1×1 convolution is the same map: both checkpoint shapes load into this
-        self.proj_in = make.linear(channels, channels)
-        self.transformer_blocks = nnx.List(
-            [BasicTransformerBlock(channels, heads, config.cross_attention_dim, make)]
-        )
-        self.proj_out = make.linear(channels, channels)
-
-    def __call__(
-        self, x: Float[Array, "h w c"], condition: Float[Array, "m e"]
-    ) -> Float[Array, "h w c"]:
-        """[h, w, c], [m, e] → [h, w, c]."""
-        tokens = self.proj_in(self.norm(x).reshape(-1, x.shape[-1]))
-        for block in self.transformer_blocks:
-            tokens = block(tokens, condition)
-        return self.proj_out(tokens).reshape(x.shape) + x
-
-
 class Block2D(nnx.Module):
     """The resnets of one resolution, each followed by a transformer if ``heads``."""
 
@@ -216,10 +159,7 @@ class Block2D(nnx.Module):
         self.attends = heads is not None
         if heads is not None:
             self.attentions = nnx.List(
-                [
-                    Transformer2DModel(outputs, heads, config, make)
-                    for _, outputs in channels
-                ]
+                [_transformer(outputs, heads, config, make) for _, outputs in channels]
             )
 
     def layer(
@@ -237,9 +177,17 @@ class Block2D(nnx.Module):
 class DownBlock2D(Block2D):
     """A ``Block2D``, then a halving unless it is the last one."""
 
-    def __init__(self, *args: Any, last: bool) -> None:
-        super().__init__(*args)
-        channels, _, _, config, make = args
+    def __init__(
+        self,
+        channels: list[tuple[int, int]],
+        embedding: int,
+        heads: int | None,
+        config: UNet2DConditionConfig,
+        make: Make,
+        *,
+        last: bool,
+    ) -> None:
+        super().__init__(channels, embedding, heads, config, make)
         self.downsamplers: nnx.List[Downsample2D] = nnx.List([])
         if not last:
             # padding 0 in a config means: pad the bottom and right only
@@ -267,9 +215,17 @@ class DownBlock2D(Block2D):
 class UpBlock2D(Block2D):
     """A ``Block2D`` whose resnets take a skip each, then a doubling unless last."""
 
-    def __init__(self, *args: Any, last: bool) -> None:
-        super().__init__(*args)
-        channels, _, _, _, make = args
+    def __init__(
+        self,
+        channels: list[tuple[int, int]],
+        embedding: int,
+        heads: int | None,
+        config: UNet2DConditionConfig,
+        make: Make,
+        *,
+        last: bool,
+    ) -> None:
+        super().__init__(channels, embedding, heads, config, make)
         self.upsamplers: nnx.List[Upsample2D] = nnx.List([])
         if not last:
             self.upsamplers.append(Upsample2D(channels[-1][1], make))
@@ -304,7 +260,7 @@ class MidBlock2D(Block2D):
         make: Make,
     ) -> None:
         super().__init__([(channels, channels)] * 2, embedding, None, config, make)
-        self.attentions = nnx.List([Transformer2DModel(channels, heads, config, make)])
+        self.attentions = nnx.List([_transformer(channels, heads, config, make)])
 
     def __call__(
         self,
@@ -418,3 +374,11 @@ class UNet2DConditionModel(nnx.Module):
             x = up_block(x, skips, embedding, condition)
         x = self.conv_out(jax.nn.silu(self.conv_norm_out(x)))
         return x.astype(jnp.float32)
+
+
+def _transformer(
+    channels: int, heads: int, config: UNet2DConditionConfig, make: Make
+) -> Transformer2DModel:
+    return Transformer2DModel(
+        channels, heads, config.cross_attention_dim, config.norm_num_groups, make
+    )

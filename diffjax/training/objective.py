@@ -19,7 +19,8 @@ from jaxtyping import Array, Float, Int
 from diffjax.models.autoencoder import AutoencoderKL
 from diffjax.models.clip import CLIPTextModel
 from diffjax.models.layers import ResnetBlock2D
-from diffjax.models.unet import Transformer2DModel, UNet2DConditionModel
+from diffjax.models.transformer import Transformer2DModel
+from diffjax.models.unet import UNet2DConditionModel
 from diffjax.schedules import Schedule, add_noise, prediction_target
 
 
