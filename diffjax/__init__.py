@@ -11,28 +11,35 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from diffjax.checkpoints.loading import load_model
-    from diffjax.classifier import DiffusionClassifier, Settings
+    from diffjax.classifier import DiffusionClassifier
     from diffjax.data.prompts import Prompts
     from diffjax.errors import DiffjaxError
     from diffjax.record import Record
+    from diffjax.settings import Settings
+    from diffjax.strategies.exhaustive import Exhaustive
+    from diffjax.strategies.staged import Staged
 
 __version__ = "0.1.0"
 
 __all__ = [
     "DiffjaxError",
     "DiffusionClassifier",
+    "Exhaustive",
     "Prompts",
     "Record",
     "Settings",
+    "Staged",
     "load_model",
 ]
 
 _HOMES = {
     "DiffjaxError": "diffjax.errors",
     "DiffusionClassifier": "diffjax.classifier",
+    "Exhaustive": "diffjax.strategies.exhaustive",
     "Prompts": "diffjax.data.prompts",
     "Record": "diffjax.record",
-    "Settings": "diffjax.classifier",
+    "Settings": "diffjax.settings",
+    "Staged": "diffjax.strategies.staged",
     "load_model": "diffjax.checkpoints.loading",
 }
 
@@ -42,3 +49,8 @@ def __getattr__(name: str) -> Any:
     if name not in _HOMES:
         raise AttributeError(f"module 'diffjax' has no attribute {name!r}")
     return getattr(import_module(_HOMES[name]), name)
+
+
+def __dir__() -> list[str]:
+    """The public names, for tab completion."""
+    return [*globals(), *__all__]

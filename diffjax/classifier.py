@@ -7,87 +7,38 @@ record = clf.classify("cat.jpg", ["cat", "dog"])        # everything that is kno
 
 import os
 import time
+import warnings
 import zlib
 from collections.abc import Callable, Iterable, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any, cast
 
 import jax
 import jax.numpy as jnp
 import numpy as np
+from jax.typing import DTypeLike
 from jaxtyping import Array, Float
 from PIL import Image
 
 from diffjax.checkpoints.loading import load_model
-from diffjax.data.images import ImageSource, load_image, preprocess
+from diffjax.data.images import ImageSource, Transform, load_image, preprocess
 from diffjax.data.labels import class_ids
 from diffjax.data.prompts import DEFAULT_TEMPLATE, Prompts
 from diffjax.errors import DiffjaxError
 from diffjax.models.diffusion import DiffusionModel
-from diffjax.record import TEMPERATURE, Record
-from diffjax.scoring.grid import LOSSES, Grid
+from diffjax.record import Record
+from diffjax.scoring.grid import Grid
+from diffjax.scoring.noise import Noise, SeededNoise, read_noise
 from diffjax.scoring.placement import replicate, sample_mesh
-from diffjax.scoring.samples import Noise, SeededNoise, read_noise
-from diffjax.strategies import parse_strategy, strategy_to_dict
-from diffjax.strategies.base import Strategy
-from diffjax.strategies.staged import Staged
+from diffjax.settings import Settings
+from diffjax.strategies import parse_strategy
+from diffjax.strategies.base import Request, State, Strategy, run
 
-DTYPES = {
-    "float32": jnp.float32,
-    "bfloat16": jnp.bfloat16,
-    "float16": jnp.float16,
-}
-DEFAULT_STRATEGY = Staged(to_keep=(5, 1), n_samples=(25, 250), order="nested")
+# as the models were trained
+TRANSFORMS: dict[str, Transform] = {"text": "resize_crop", "class": "adm"}
 CELLS = {"cpu": 32}  # in a tile, by platform
 CELLS_ELSEWHERE = 128
-
-
-@dataclass(frozen=True, kw_only=True)
-class Settings:
-    """How to classify.
-
-    Attributes:
-        strategy: which cells of the grid to evaluate.
-        loss: "l2", "l1" or "huber".
-        seed: of the noise.
-        noise: "image" gives each image its own noise, a function of seed and pixels;
-            "shared" gives all images the same; a path reads it from a file.
-        temperature: of the scores, in units of the error.
-        resolution: pixels along an edge, or None for the model's own.
-        transform: "resize_crop", "adm", or None for the one the model's kind wants.
-        interpolation: of the resize, as ``data.images`` names them.
-        merge: of several prompts of a class: "compete" (the best one counts) or
-            "mean" (of their text states).
-        cells: evaluations in one call of the device, about; None for a default.
-    """
-
-    strategy: Strategy = DEFAULT_STRATEGY
-    loss: str = "l2"
-    seed: int = 0
-    noise: str = "image"
-    temperature: float = TEMPERATURE
-    resolution: int | None = None
-    transform: Literal["resize_crop", "adm"] | None = None
-    interpolation: str = "bicubic"
-    merge: str = "compete"
-    cells: int | None = None
-
-    def __post_init__(self) -> None:
-        if self.loss not in LOSSES:
-            raise DiffjaxError(
-                f"there is no loss {self.loss!r}; choose one of {', '.join(LOSSES)}"
-            )
-        if not self.temperature > 0:
-            raise DiffjaxError(f"the temperature is {self.temperature}; it must be > 0")
-        if self.merge not in ("compete", "mean"):
-            raise DiffjaxError(f"merge is 'compete' or 'mean', not {self.merge!r}")
-        if self.cells is not None and self.cells < 1:
-            raise DiffjaxError(f"cells must be at least 1, not {self.cells}")
-
-    def as_dict(self) -> dict[str, Any]:
-        """Plain JSON values."""
-        return asdict(self) | {"strategy": strategy_to_dict(self.strategy)}
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -136,7 +87,16 @@ class DiffusionClassifier:
             cells=cells,
             mesh=self._mesh,
         )
-        self.resolution = self.settings.resolution or model.resolution
+        asked = self.settings.resolution
+        self.resolution = model.resolution if asked is None else asked
+        if self.resolution % model.multiple:
+            raise DiffjaxError(
+                f"A resolution of {self.resolution} does not fit {model.name}: it must "
+                f"be a multiple of {model.multiple}."
+            )
+        self.transform = cast(
+            Transform, self.settings.transform or TRANSFORMS[model.kind]
+        )
         edge = self.resolution // model.downscale
         self._latent_shape = (edge, edge, model.latent_channels)
         self._table: Noise | None = None
@@ -150,7 +110,7 @@ class DiffusionClassifier:
         cls,
         name_or_path: str | Path = "tiny",
         *,
-        dtype: str = "float32",
+        dtype: DTypeLike = jnp.float32,
         strategy: Strategy | str | None = None,
         unet: str | Path | None = None,
         transformer: str | Path | None = None,
@@ -167,28 +127,25 @@ class DiffusionClassifier:
 
         Args:
             name_or_path: a name of ``diffjax models``, a folder in the diffusers
-                layout, or a Hugging Face id.
-            dtype: "float32", "bfloat16" or "float16", of the denoiser.
+                layout, or a Hugging Face id. This and all arguments but the last two
+                are those of ``load_model``, which tells more.
+            dtype: float32, bfloat16 or float16, of the denoiser.
+            unet: the U-Net from elsewhere.
+            transformer: likewise of a DiT.
+            vae: likewise.
+            text_encoder: likewise.
+            tokenizer: likewise.
+            revision: on the Hub.
+            cache_dir: of downloads.
+            token: for the Hub.
+            local_files_only: no network.
             strategy: a ``Strategy``, or as text: "staged:to_keep=5,1:n_samples=25,250".
-            unet: as in ``load_model``.
-            transformer: as in ``load_model``.
-            vae: as in ``load_model``.
-            text_encoder: as in ``load_model``.
-            tokenizer: as in ``load_model``.
-            revision: as in ``load_model``.
-            cache_dir: as in ``load_model``.
-            token: as in ``load_model``.
-            local_files_only: as in ``load_model``.
             **settings: the other fields of ``Settings``.
 
         Raises:
             DiffjaxError: if the model cannot be found, read or run, or a setting is
                 not understood.
         """
-        if dtype not in DTYPES:
-            raise DiffjaxError(
-                f"there is no dtype {dtype!r}; choose one of {', '.join(DTYPES)}"
-            )
         if isinstance(strategy, str):
             strategy = parse_strategy(strategy)
         if strategy is not None:
@@ -196,7 +153,7 @@ class DiffusionClassifier:
         chosen = Settings(**settings)
         model = load_model(
             name_or_path,
-            dtype=DTYPES[dtype],
+            dtype=dtype,
             unet=unet,
             transformer=transformer,
             vae=vae,
@@ -253,18 +210,31 @@ class DiffusionClassifier:
             DiffjaxError: if the labels make no sense or the model lacks them.
         """
         if self.model.kind == "class":
+            if isinstance(labels, Prompts) or template != DEFAULT_TEMPLATE:
+                warnings.warn(
+                    f"{self.model.name} knows classes by id: prompts are not used.",
+                    stacklevel=2,
+                )
             if isinstance(labels, Prompts):
                 labels = labels.class_names
             return self._class_candidates(labels)
         if labels is None:
-            raise DiffjaxError(f"{self.model.name} needs labels to choose from")
+            raise DiffjaxError(f"{self.model.name} needs labels to choose from.")
         if not isinstance(labels, Prompts):
             labels = Prompts.from_labels(labels, template)
-        states, truncated = self.model.text_states(labels.prompts)
-        if self.settings.merge == "mean":
-            states, labels = _mean_states(states, labels)
+        mean = self.settings.merge == "mean"
+        states, truncated = self.model.text_states(
+            labels.prompts, np.asarray(labels.classidx) if mean else None
+        )
+        if truncated:
+            warnings.warn(
+                f"{len(truncated)} of {len(labels.prompts)} prompts are too long for "
+                f"{self.model.name} and were cut at its last token: "
+                f"{', '.join(map(_shortened, truncated[:3]))}.",
+                stacklevel=2,
+            )
         return Candidates(
-            prompts=labels,
+            prompts=_merged(labels) if mean else labels,
             conditions=replicate(states, self._mesh),
             truncated=truncated,
         )
@@ -296,12 +266,10 @@ class DiffusionClassifier:
 
     def pixels(self, image: ImageSource) -> Float[np.ndarray, "h w 3"]:
         """An image as the model sees it, in [−1, 1]."""
-        is_text = self.model.kind == "text"
-        transform = self.settings.transform or ("resize_crop" if is_text else "adm")
         return preprocess(
             load_image(image),
             self.resolution,
-            transform=transform,
+            transform=self.transform,
             interpolation=self.settings.interpolation,
         )
 
@@ -333,47 +301,41 @@ class DiffusionClassifier:
         noise = self._noise(pixels)
         strategy = self.settings.strategy
         prompts = candidates.prompts
-        state = strategy.start(len(prompts.prompts), self.model.schedule.n_timesteps)
-        while (request := strategy.request(state)) is not None:
-            now = Progress(
-                done=state.n_evaluations,
-                remaining=strategy.remaining(state),
-                alive=len(request.classes),
-            )
-            finished = 0
 
-            def report(cells: int, now: Progress = now) -> None:
-                nonlocal finished
-                finished += cells
-                progress(
-                    Progress(
-                        done=now.done + finished,
-                        remaining=now.remaining - finished,
-                        alive=now.alive,
-                    )
-                )
-
-            errors = self._grid.errors(
+        def evaluate(state: State, request: Request) -> Float[np.ndarray, "k s"]:
+            before, to_come = state.n_evaluations, strategy.remaining(state)
+            return self._grid.errors(
                 noise,
                 z0,
                 candidates.conditions,
                 request.classes,
                 state.samples.timesteps[request.samples],
                 state.samples.noises[request.samples],
-                report,
+                lambda cells: progress(
+                    Progress(
+                        done=before + cells,
+                        remaining=to_come - cells,
+                        alive=len(request.classes),
+                    )
+                ),
             )
-            state = strategy.update(state, request, errors)
+
+        n_timesteps = self.model.schedule.n_timesteps
+        state = run(strategy, len(prompts.prompts), n_timesteps, evaluate)
         return Record(
             pixels=pixels,
             labels=prompts.class_names,
             prompts=prompts.prompts,
             classidx=np.asarray(prompts.classidx),
+            truncated=candidates.truncated,
             samples=state.samples,
             table=state.table,
             prompt_decision=strategy.decide(state),
             temperature=self.settings.temperature,
             seconds=time.perf_counter() - start,
-            settings={"model": self.model.name} | self.settings.as_dict(),
+            settings=self.model.origin
+            | self.settings.as_dict()
+            | {"resolution": self.resolution, "transform": self.transform},
         )
 
     def _noise(self, pixels: Float[np.ndarray, "h w 3"]) -> Noise:
@@ -386,19 +348,17 @@ class DiffusionClassifier:
         return replicate(noise, self._mesh)
 
 
-def _mean_states(
-    states: Float[Array, "p l d"], prompts: Prompts
-) -> tuple[Float[Array, "c l d"], Prompts]:
-    """One row a class: the mean of its prompts' text states."""
-    classidx = np.asarray(prompts.classidx)
-    classes = range(len(prompts.class_names))
-    means = jnp.stack([states[classidx == c].mean(axis=0) for c in classes])
-    merged = [
-        " | ".join(p for p, i in zip(prompts.prompts, classidx, strict=True) if i == c)
-        for c in classes
-    ]
-    return means, Prompts(
-        prompts=tuple(merged),
-        classidx=tuple(classes),
+def _shortened(text: str, most: int = 40) -> str:
+    return repr(text if len(text) <= most else text[: most - 1] + "…")
+
+
+def _merged(prompts: Prompts) -> Prompts:
+    """One row a class, named by all its prompts."""
+    texts: list[list[str]] = [[] for _ in prompts.class_names]
+    for text, c in zip(prompts.prompts, prompts.classidx, strict=True):
+        texts[c].append(text)
+    return Prompts(
+        prompts=tuple(map(" | ".join, texts)),
+        classidx=tuple(range(len(texts))),
         class_names=prompts.class_names,
     )

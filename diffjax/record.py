@@ -8,7 +8,6 @@ it, and nor is a score a calibrated probability until τ has been fitted on labe
 images.
 """
 
-import math
 from dataclasses import dataclass, field
 from functools import cached_property
 from typing import Any
@@ -24,7 +23,7 @@ from diffjax.strategies.base import (
     class_decision,
 )
 
-TEMPERATURE = 1e-3  # about the spread of Δ between plausible classes under l2
+TEMPERATURE = 1e-3
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
@@ -35,6 +34,7 @@ class Record:
         pixels: what the model saw, in [−1, 1].
         labels: the C classes.
         prompts: what stood for them, P rows; class names where there are no prompts.
+        truncated: the prompts that were too long and have been cut.
         classidx: the class of each prompt.
         samples: the S (timestep, noise) pairs in the order of their use.
         table: errors, float32 [P, S], NaN where not evaluated.
@@ -49,6 +49,7 @@ class Record:
     labels: tuple[str, ...]
     prompts: tuple[str, ...]
     classidx: Int[np.ndarray, "P"]
+    truncated: tuple[str, ...] = ()
     samples: Samples
     table: ErrorTable
     prompt_decision: Decision
@@ -105,7 +106,9 @@ class Record:
         digit and does not exceed that of a class that outlived it.
         """
         decision = self.decision
-        logits = -self.differences()[0] / self.temperature
+        # a class that shares no sample with the winner has no difference
+        differences = np.nan_to_num(self.differences()[0], nan=np.inf)
+        logits = -differences / self.temperature
         # a pruned class may look better on its few samples than one that outlived it
         logits[decision.ranking] = np.minimum.accumulate(logits[decision.ranking])
         odds = np.exp(logits - logits.max())
@@ -131,20 +134,26 @@ class Record:
             "settings": self.settings,
             "prompts": [
                 {"prompt": prompt, "label": self.labels[c]}
+                | ({"truncated": True} if prompt in self.truncated else {})
                 for prompt, c in zip(self.prompts, self.classidx, strict=True)
             ],
             "timesteps": timesteps.tolist(),
-            "errors": {
-                label: [None if np.isnan(e) else float(e) for e in row]
+            "errors": [  # a list, since two classes may share a name
+                {
+                    "label": label,
+                    "by_timestep": [None if np.isnan(e) else float(e) for e in row],
+                }
                 for label, row in zip(self.labels, errors, strict=True)
-            },
+            ],
         }
 
 
 def _one_digit(score: float) -> float:
     """Rounded down: rounded up it could pass a class that ranks above."""
-    if score == 0:
-        return 0.0
-    digit = 10.0 ** math.floor(math.log10(score))
-    # through text, since 3 × 0.1 is 0.30000000000000004
-    return float(f"{math.floor(score / digit) * digit:.0e}")
+    nearest = float(f"{score:.0e}")
+    if nearest <= score:
+        return nearest
+    digit, exponent = f"{nearest:.0e}".split("e")
+    # one below 1e-05 is 9e-06
+    below = f"{int(digit) - 1}e{exponent}" if digit != "1" else f"9e{int(exponent) - 1}"
+    return float(below)

@@ -96,6 +96,7 @@ def tokenize(prompts: object) -> Tokens:
 def text_model(**kwargs: object) -> DiffusionModel:
     defaults: dict[str, object] = {
         "name": "small",
+        "origin": {"model": "small"},
         "kind": "text",
         "denoiser": text_denoiser(),
         "autoencoder": random(AutoencoderKL, VAE),
@@ -103,6 +104,7 @@ def text_model(**kwargs: object) -> DiffusionModel:
         "schedule": SCHEDULE,
         "resolution": 16,
         "downscale": 2,
+        "multiple": 2,
         "latent_channels": 4,
         "text_encoder": Network.of(Words()),
         "tokenize": tokenize,
@@ -113,6 +115,7 @@ def text_model(**kwargs: object) -> DiffusionModel:
 def class_model(**kwargs: object) -> DiffusionModel:
     return text_model(
         kind="class",
+        multiple=4,
         denoiser=class_denoiser(),
         text_encoder=None,
         tokenize=None,

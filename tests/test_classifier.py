@@ -1,5 +1,6 @@
 import dataclasses
 import json
+import warnings
 
 import jax
 import jax.numpy as jnp
@@ -8,11 +9,12 @@ import pytest
 from PIL import Image
 from small import class_model, images, text_model
 
-from diffjax.classifier import DiffusionClassifier, Settings
+from diffjax.classifier import DiffusionClassifier
 from diffjax.data.labels import class_ids
 from diffjax.data.prompts import Prompts
 from diffjax.errors import DiffjaxError
 from diffjax.models.diffusion import Network
+from diffjax.settings import Settings
 from diffjax.strategies.exhaustive import Exhaustive
 from diffjax.strategies.staged import Staged
 
@@ -60,8 +62,10 @@ def test_the_record_is_the_grid(classifier):
     np.testing.assert_array_equal(timesteps, np.sort(record.samples.timesteps))
     np.testing.assert_allclose(means, record.errors, rtol=1e-6)
     text = json.loads(json.dumps(record.as_dict()))
-    assert text["errors"][record.label][0] == pytest.approx(
-        float(record.errors[LABELS.index(record.label)][0])
+    winner = LABELS.index(record.label)
+    assert text["errors"][winner]["label"] == record.label
+    assert text["errors"][winner]["by_timestep"] == pytest.approx(
+        [float(e) for e in record.errors[winner]]
     )
     assert text["settings"]["strategy"]["name"] == "exhaustive"
 
@@ -144,7 +148,7 @@ def test_mean_of_text_states(classifier):
     assert candidates.conditions.shape[0] == 5
     each = [classifier.candidates(LABELS, t).conditions for t in templates]
     np.testing.assert_allclose(
-        candidates.conditions, (each[0] + each[1]) / 2, rtol=1e-6
+        candidates.conditions, (each[0] + each[1]) / 2, rtol=1e-5, atol=1e-6
     )
     assert mean.classify(images(1)[0], candidates).table.errors.shape == (5, 6)
 
@@ -160,12 +164,17 @@ def test_class_conditional_models():
     np.testing.assert_allclose(some.errors, every.errors[[7, 2, 5]], rtol=1e-5)
     with pytest.raises(DiffjaxError, match="does not know the class 'zebra'"):
         classifier.classify(image, ["zebra", "c7"])
+    with pytest.warns(UserWarning, match="prompts are not used"):
+        classifier.candidates(["c1", "c2"], "one {}")
+    with pytest.raises(DiffjaxError, match="multiple of 4"):
+        DiffusionClassifier(classifier.model, Settings(resolution=6))
 
 
 def test_class_ids():
     names = ("tench, Tinca tinca", "crane", "cat", "crane")
     assert class_ids(["Tinca tinca", "2"], names, 4) == (0, 2)
     assert class_ids(["tench, tinca tinca", "3"], names, 4) == (0, 3)
+    assert class_ids(["0", "1"], ("1", "0"), 2) == (1, 0)  # names win
     for labels, message in [
         (["crane", "cat"], "name of classes 1, 3"),
         (["tench", "0"], "several labels mean class 0"),
@@ -189,12 +198,18 @@ def test_overflow_is_an_error_with_a_remedy(model):
     ("settings", "message"),
     [
         ({"loss": "l3"}, "no loss 'l3'"),
-        ({"temperature": 0.0}, "must be > 0"),
-        ({"temperature": float("nan")}, "must be > 0"),
-        ({"merge": "vote"}, "'compete' or 'mean'"),
+        ({"temperature": 0.0}, "above 0"),
+        ({"temperature": float("nan")}, "above 0"),
+        ({"temperature": float("inf")}, "finite"),
+        ({"merge": "vote"}, "choose one of compete, mean"),
+        ({"transform": "warp"}, "choose one of resize_crop, adm"),
+        ({"interpolation": "cubic"}, "choose one of nearest"),
+        ({"seed": -1}, "must be in"),
+        ({"seed": 2**32}, "must be in"),
         ({"cells": 0}, "at least 1"),
+        ({"resolution": 0}, "at least 1"),
         ({"noise": "absent.npy"}, "no such noise file"),
-        ({"resolution": 15}, "multiples of 2"),
+        ({"resolution": 15}, "multiple of 2"),
     ],
 )
 def test_bad_settings(model, settings, message):
@@ -219,5 +234,12 @@ def test_bad_labels(classifier, labels, template, message):
 
 def test_truncated_prompts_are_reported(classifier):
     long = "x" * 500
-    assert classifier.candidates(["cat", long]).truncated == (f"a photo of a {long}.",)
-    assert classifier.candidates(["cat", "dog"]).truncated == ()
+    with pytest.warns(UserWarning, match=r"1 of 2 prompts are too long .* 'a photo"):
+        candidates = classifier.candidates(["cat", long])
+    assert candidates.truncated == (f"a photo of a {long}.",)
+    record = classifier.classify(images(1)[0], candidates)
+    cut = [entry.get("truncated") for entry in record.as_dict()["prompts"]]
+    assert cut == [None, True]
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        assert classifier.candidates(["cat", "dog"]).truncated == ()

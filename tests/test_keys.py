@@ -15,7 +15,7 @@ import pytest
 from flax import nnx
 
 from diffjax.checkpoints.catalog import MODELS
-from diffjax.checkpoints.loading import KINDS, empty_network
+from diffjax.checkpoints.loading import COMPONENTS, empty_network
 from diffjax.checkpoints.mappings import match
 from diffjax.errors import DiffjaxError
 
@@ -47,7 +47,7 @@ def checkpoint(request):
     name = request.param
     config = json.loads((KEYS / f"{name}.json").read_text())
     _, state = empty_network(
-        PARTS[name], KINDS[PARTS[name]].config.from_dict(config, name)
+        PARTS[name], COMPONENTS[PARTS[name]].config.from_dict(config, name)
     )
     return name, weightless(name), state
 
@@ -58,7 +58,7 @@ def test_every_list_is_tested():
 
 def test_public_checkpoint_fits(checkpoint):
     name, tensors, state = checkpoint
-    arrays = match(state, tensors, KINDS[PARTS[name]].names, name)
+    arrays = match(state, tensors, COMPONENTS[PARTS[name]].names, name)
     expected = {path: leaf.shape for path, leaf in nnx.to_flat_state(state)}
     assert {path: array.shape for path, array in arrays.items()} == expected
     total = sum(map(prod, expected.values()))
@@ -76,7 +76,7 @@ def test_public_checkpoint_fits(checkpoint):
 def test_any_difference_is_noticed(checkpoint):
     """One error names what is missing, what is new, and what has another shape."""
     name, tensors, state = checkpoint
-    names = KINDS[PARTS[name]].names
+    names = COMPONENTS[PARTS[name]].names
     keys = sorted(key for key in tensors if key.endswith("weight"))
     lost, changed = keys[0], keys[-1]
     damaged = tensors | {"more.weight": np.zeros(3, np.float32)}
@@ -98,7 +98,7 @@ def test_any_difference_is_noticed(checkpoint):
 def test_each_tensor_is_needed(checkpoint):
     """A file without a certain tensor never passes, whichever it is."""
     name, tensors, state = checkpoint
-    names = KINDS[PARTS[name]].names
+    names = COMPONENTS[PARTS[name]].names
     for key in list(tensors)[:: max(1, len(tensors) // 15)]:
         if not key.endswith("position_ids"):
             fewer = {k: v for k, v in tensors.items() if k != key}

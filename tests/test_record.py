@@ -1,7 +1,7 @@
 import numpy as np
 import pytest
 
-from diffjax.record import Record
+from diffjax.record import Record, _one_digit
 from diffjax.strategies.base import ErrorTable, run
 from diffjax.strategies.staged import Staged
 
@@ -11,7 +11,7 @@ RNG = np.random.default_rng(0)
 def record(errors, to_keep=(2, 1), n_samples=(4, 16), temperature=0.1, classidx=None):
     strategy = Staged(to_keep=to_keep, n_samples=n_samples, order="nested")
     state = run(
-        strategy, len(errors), 16, lambda s, r: errors[np.ix_(r.classes, r.samples)]
+        strategy, len(errors), 16, lambda _, r: errors[np.ix_(r.classes, r.samples)]
     )
     rows = np.arange(len(errors)) if classidx is None else classidx
     return Record(
@@ -90,7 +90,7 @@ def test_the_best_prompt_represents_its_class():
 def test_errors_by_timestep_average_the_trials():
     strategy = Staged(to_keep=(1,), n_samples=(3,), n_trials=2)
     errors = RNG.standard_normal((2, 6)).astype(np.float32)
-    state = run(strategy, 2, 9, lambda s, r: errors)
+    state = run(strategy, 2, 9, lambda _, r: errors)
     r = Record(
         pixels=np.zeros((4, 4, 3), np.float32),
         labels=("a", "b"),
@@ -111,4 +111,22 @@ def test_unseen_cells_stay_unknown():
     r = record(table([0.0, 0.1, 0.9]))
     _, means = r.by_timestep()
     assert np.isnan(means[2]).sum() == 12
-    assert r.as_dict()["errors"]["class 2"].count(None) == 12
+    assert r.as_dict()["errors"][2]["by_timestep"].count(None) == 12
+
+
+@pytest.mark.parametrize("temperature", [1e-5, 1e-3, 1e3])
+def test_scores_at_extreme_temperatures(temperature):
+    errors = RNG.standard_normal((300, 16)).astype(np.float32)
+    r = record(errors, to_keep=(5, 1), temperature=temperature)
+    values = [entry["score"] for entry in r.scores()]
+    assert values == sorted(values, reverse=True)
+    assert all(0 <= value <= 1 for value in values)
+
+
+def test_one_digit_is_the_largest_below():
+    for score in [0.0, 5e-324, 1e-300, 0.3, 0.7, 0.0999, 0.1, 0.96, 9.7e-6, 1.0]:
+        value = _one_digit(score)
+        assert value == float(f"{value:.0e}")
+        assert value <= score
+        assert score == 0 or score < 1e-300 or score - value < 0.1 * 10 * value
+    assert [_one_digit(x) for x in (0.3, 0.7, 0.96, 0.0999)] == [0.3, 0.7, 0.9, 0.09]

@@ -63,8 +63,8 @@ def synthetic(seed, n_classes, difficulty=1.0):
     rng = np.random.default_rng(seed)
     of_class = rng.standard_normal(n_classes) * 0.1
 
-    def evaluate(samples, request):
-        columns = []
+    def evaluate(state, request):
+        samples, columns = state.samples, []
         for s in request.samples:
             cell = np.random.default_rng(
                 [seed, int(samples.timesteps[s]), int(samples.noises[s])]
@@ -80,9 +80,9 @@ def synthetic(seed, n_classes, difficulty=1.0):
 def recorded(evaluate):
     requests = []
 
-    def record(samples, request):
+    def record(state, request):
         requests.append(request)
-        return evaluate(samples, request)
+        return evaluate(state, request)
 
     return record, requests
 
@@ -120,7 +120,7 @@ def test_evaluation_counts_of_the_authors_settings(name, order):
     expected = in_official if order == "official" else in_nested
     strategy = staged(keep, n, order)
     assert strategy.remaining(strategy.start(n_classes, T)) == expected
-    record, requests = recorded(lambda s, r: np.ones((len(r.classes), len(r.samples))))
+    record, requests = recorded(lambda _, r: np.ones((len(r.classes), len(r.samples))))
     state = run(strategy, n_classes, T, record)
     assert sum(len(r.classes) * len(r.samples) for r in requests) == expected
     assert strategy.decide(state).n_evaluations == expected
@@ -160,8 +160,9 @@ def test_staged_follows_algorithm_2_by_hand():
     errors = {6: [5, 1, 3, 6], 14: [5, 1, 3, 6], 2: [1, 3, 9, 0], 10: [1, 3, 9, 0]}
     errors[18] = [1, 3, 9, 0]
 
-    def evaluate(samples, request):
-        table = np.array([errors[int(samples.timesteps[s])] for s in request.samples])
+    def evaluate(state, request):
+        t = state.samples.timesteps
+        table = np.array([errors[int(t[s])] for s in request.samples])
         return table.T[request.classes].astype(float)
 
     strategy = staged((3, 1), (2, 5))
@@ -256,7 +257,7 @@ def test_invariants_of_a_run(strategy, n_classes):
             assert not cells & new  # no cell twice
             cells |= new
             assert set(request.classes.tolist()) <= alive  # the dropped stay out
-            errors = evaluate(state.samples, request)
+            errors = evaluate(state, request)
             state = strategy.update(state, request, errors)
             alive = set(np.flatnonzero(state.living).tolist())
             assert len(cells) + strategy.remaining(state) == promised
@@ -288,7 +289,7 @@ def test_constant_errors_give_the_exhaustive_ranking(strategy):
             strategy,
             17,
             T,
-            lambda s, r, e=errors: np.repeat(e[r.classes, None], len(r.samples), 1),
+            lambda _, r, e=errors: np.repeat(e[r.classes, None], len(r.samples), 1),
         )
         decision = strategy.decide(state)
         np.testing.assert_array_equal(decision.ranking, np.argsort(errors))
@@ -302,9 +303,9 @@ def test_the_order_of_the_classes_does_not_matter(strategy):
         evaluate = synthetic(seed, n_classes)
         permutation = np.random.default_rng(seed + 100).permutation(n_classes)
 
-        def permuted(samples, request, evaluate=evaluate, permutation=permutation):
+        def permuted(state, request, evaluate=evaluate, permutation=permutation):
             everyone = replace(request, classes=np.arange(n_classes))
-            return evaluate(samples, everyone)[permutation[request.classes]]
+            return evaluate(state, everyone)[permutation[request.classes]]
 
         one = strategy.decide(run(strategy, n_classes, T, evaluate))
         two = strategy.decide(run(strategy, n_classes, T, permuted))
@@ -316,7 +317,7 @@ def test_the_order_of_the_classes_does_not_matter(strategy):
 @pytest.mark.parametrize("strategy", ALL, ids=IDS)
 def test_ties_go_to_the_smaller_index(strategy):
     state = run(
-        strategy, 11, T, lambda s, r: np.full((len(r.classes), len(r.samples)), 0.1)
+        strategy, 11, T, lambda _, r: np.full((len(r.classes), len(r.samples)), 0.1)
     )
     assert strategy.decide(state).ranking.tolist() == list(range(11))
 
@@ -329,7 +330,7 @@ def test_staged_is_exhaustive_when_nobody_can_be_dropped(strategy):
     everything = Request(
         classes=np.arange(23), samples=np.arange(len(state.samples), dtype=int)
     )
-    mean = evaluate(state.samples, everything).astype(np.float32).mean(1, np.float64)
+    mean = evaluate(state, everything).astype(np.float32).mean(1, np.float64)
     np.testing.assert_allclose(lenient.decide(state).mean_error, mean)
     np.testing.assert_array_equal(lenient.decide(state).ranking, np.argsort(mean))
     assert not lenient.decide(state).pruned.any()
@@ -341,7 +342,7 @@ def test_exhaustive_ranks_by_the_mean_over_its_grid():
     state = run(strategy, 10, T, evaluate)
     assert state.samples.timesteps.tolist() == list(range(2, 1000, 4))
     request = Request(classes=np.arange(10), samples=np.arange(250))
-    mean = evaluate(state.samples, request).mean(axis=1)
+    mean = evaluate(state, request).mean(axis=1)
     np.testing.assert_array_equal(strategy.decide(state).ranking, np.argsort(mean))
 
 

@@ -33,8 +33,8 @@ from diffjax.schedules import Schedule
 
 
 @dataclass(frozen=True, kw_only=True)
-class Kind:
-    """What it takes to load one kind of network."""
+class Component:
+    """What it takes to load one network of a pipeline."""
 
     module: Callable[..., nnx.Module]
     config: Any  # a config dataclass with ``from_dict``
@@ -43,15 +43,17 @@ class Kind:
     classes: tuple[str, ...]  # that config.json may name
 
 
-KINDS: dict[str, Kind] = {
-    "unet": Kind(
+DTYPES = ("float32", "bfloat16", "float16")
+
+COMPONENTS: dict[str, Component] = {
+    "unet": Component(
         module=UNet2DConditionModel,
         config=UNet2DConditionConfig,
         names=mappings.UNET,
         stem=DIFFUSERS_STEM,
         classes=("UNet2DConditionModel",),
     ),
-    "transformer": Kind(
+    "transformer": Component(
         module=DiTTransformer2DModel,
         config=DiTTransformer2DConfig,
         names=mappings.DIT,
@@ -59,14 +61,14 @@ KINDS: dict[str, Kind] = {
         # the public DiT files still carry the class that diffusers split later
         classes=("DiTTransformer2DModel", "Transformer2DModel"),
     ),
-    "vae": Kind(
+    "vae": Component(
         module=AutoencoderKL,
         config=AutoencoderKLConfig,
         names=mappings.AUTOENCODER,
         stem=DIFFUSERS_STEM,
         classes=("AutoencoderKL",),
     ),
-    "text_encoder": Kind(
+    "text_encoder": Component(
         module=CLIPTextModel,
         config=CLIPTextConfig,
         names=mappings.CLIP_TEXT,
@@ -123,40 +125,52 @@ def load_model(
         "tokenizer": tokenizer,
     }
     elsewhere = {
-        part: resolve_component(place, part, **hub)
-        for part, place in named.items()
+        name: resolve_component(place, name, **hub)
+        for name, place in named.items()
         if place is not None
     }
+    if str(jnp.dtype(dtype)) not in DTYPES:
+        raise DiffjaxError(
+            f"There is no dtype {dtype!r}; choose one of {', '.join(DTYPES)}."
+        )
     folder = resolve(name_or_path, revision=revision, without=tuple(elsewhere), **hub)
     index = read_json(folder / "model_index.json")
-    denoiser = _denoiser_part(index, folder)
-    for part in elsewhere:
-        if part not in index:
+    denoiser = _denoiser_name(index, folder)
+    for name in elsewhere:
+        if name not in index:
             raise DiffjaxError(
                 f"{folder} is a {index.get('_class_name', 'pipeline')}, which has no "
-                f"{part} to replace"
+                f"{name} to replace."
             )
 
-    def part_folder(part: str) -> Path:
-        return elsewhere.get(part, folder / part)
+    def component_folder(name: str) -> Path:
+        return elsewhere.get(name, folder / name)
 
     denoiser_config, denoiser_network = load_network(
-        part_folder(denoiser), denoiser, dtype
+        component_folder(denoiser), denoiser, dtype
     )
-    vae_config, autoencoder = load_network(part_folder("vae"), "vae")
+    vae_config, autoencoder = load_network(component_folder("vae"), "vae")
     _check_latents(denoiser_config, vae_config, folder)
     scheduler = folder / "scheduler" / "scheduler_config.json"
     common: dict[str, Any] = {
         "name": str(name_or_path),
+        "origin": {
+            "model": str(name_or_path),
+            "revision": revision,
+            "dtype": str(jnp.dtype(dtype)),
+            "elsewhere": {c: str(place) for c, place in named.items() if place},
+        },
         "denoiser": denoiser_network,
         "autoencoder": autoencoder,
         "scaling_factor": vae_config.scaling_factor,
         "schedule": Schedule.from_config(read_json(scheduler), str(scheduler)),
         "resolution": _resolution(denoiser_config, vae_config, folder),
         "downscale": vae_config.downscale,
+        "multiple": vae_config.downscale,
         "latent_channels": vae_config.latent_channels,
     }
     if denoiser == "transformer":
+        common["multiple"] *= denoiser_config.patch_size
         return DiffusionModel(
             kind="class",
             n_classes=denoiser_config.num_embeds_ada_norm,
@@ -164,7 +178,7 @@ def load_model(
             **common,
         )
     text_config, text_network = load_network(
-        part_folder("text_encoder"), "text_encoder"
+        component_folder("text_encoder"), "text_encoder"
     )
     if text_config.hidden_size != denoiser_config.cross_attention_dim:
         raise DiffjaxError(
@@ -176,7 +190,7 @@ def load_model(
         kind="text",
         text_encoder=text_network,
         tokenize=Tokenizer(
-            part_folder("tokenizer"),
+            component_folder("tokenizer"),
             text_config.max_position_embeddings,
             text_config.vocab_size,
         ),
@@ -185,51 +199,51 @@ def load_model(
 
 
 def load_network(
-    folder: Path, part: str, dtype: DTypeLike = jnp.float32
+    folder: Path, name: str, dtype: DTypeLike = jnp.float32
 ) -> tuple[Any, Network]:
     """One network and its config from its own folder.
 
     Args:
         folder: with config.json and weights.
-        part: a key of ``KINDS``.
+        name: a key of ``COMPONENTS``.
         dtype: of computation and weights; norms stay in float32.
 
     Raises:
         DiffjaxError: if config or weights are missing, damaged or do not fit.
     """
-    kind = KINDS[part]
+    component = COMPONENTS[name]
     path = folder / "config.json"
     raw = read_json(path)
     named = {raw.get("_class_name"), *(raw.get("architectures") or ())} - {None}
-    if named and not named & set(kind.classes):
+    if named and not named & set(component.classes):
         raise DiffjaxError(
-            f"{path} describes a {', '.join(sorted(map(str, named)))}; as {part} "
-            f"diffjax runs {' or '.join(kind.classes)}"
+            f"{path} describes a {', '.join(sorted(map(str, named)))}; as {name} "
+            f"diffjax runs {' or '.join(component.classes)}"
         )
-    config = kind.config.from_dict(raw, str(path))
+    config = component.config.from_dict(raw, str(path))
     try:
-        graphdef, abstract = empty_network(part, config, dtype)
+        graphdef, abstract = empty_network(name, config, dtype)
     except DiffjaxError as error:
         raise DiffjaxError(f"{path}: {error}") from error
-    tensors = read_tensors(folder, stem=kind.stem)
-    state = mappings.fill(abstract, tensors, kind.names, str(folder))
+    tensors = read_tensors(folder, stem=component.stem)
+    state = mappings.fill(abstract, tensors, component.names, str(folder))
     return config, Network(graphdef, state)
 
 
 def empty_network(
-    part: str, config: Any, dtype: DTypeLike = jnp.float32
+    name: str, config: Any, dtype: DTypeLike = jnp.float32
 ) -> tuple[Any, nnx.State[Any, Any]]:
     """A network's structure, and its parameters as shapes without memory.
 
     Args:
-        part: a key of ``KINDS``.
+        name: a key of ``COMPONENTS``.
         config: of that kind.
         dtype: of computation and weights; norms stay in float32.
 
     Raises:
         DiffjaxError: if the config's numbers do not fit one another.
     """
-    module = KINDS[part].module
+    module = COMPONENTS[name].module
 
     def build() -> nnx.Module:
         return module(config, rngs=_AnyKey(), dtype=dtype, param_dtype=dtype)
@@ -270,8 +284,8 @@ def read_json(path: Path) -> dict[str, Any]:
     return content
 
 
-def _denoiser_part(index: dict[str, Any], folder: Path) -> str:
-    present = [part for part in ("unet", "transformer") if part in index]
+def _denoiser_name(index: dict[str, Any], folder: Path) -> str:
+    present = [name for name in ("unet", "transformer") if name in index]
     if len(present) != 1:
         raise DiffjaxError(
             f"{folder} is a {index.get('_class_name', 'pipeline')} that names no unet "

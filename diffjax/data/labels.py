@@ -30,10 +30,10 @@ def class_ids(
     ids = []
     for label in labels:
         key = label.strip().lower()
-        if key.isdecimal() and int(key) < n_classes:
-            ids.append(int(key))
-            continue
         found = sorted(meanings.get(key, ()))
+        # a name wins over a number; no number of classes has ten digits
+        if not found and key.isdecimal() and len(key) < 10 and int(key) < n_classes:
+            found = [int(key)]
         if len(found) > 1:
             raise DiffjaxError(
                 f"the label {label!r} is a name of classes "

@@ -63,12 +63,16 @@ class DiffusionModel:
 
     Attributes:
         name: what was asked for.
+        origin: all that was asked for, for the record: name, dtype, revision, and
+            parts from elsewhere; plain JSON values.
         kind: "text" (prompts) or "class" (class ids).
         denoiser: (z_t, t, condition) → prediction.
         autoencoder: pixels ⇄ latents.
         scaling_factor: from the autoencoder's mean to z0.
         schedule: the forward process and the prediction type.
         resolution: pixels along each edge that the model was trained for.
+        downscale: pixels along an edge of a latent cell.
+        multiple: an image's edges must be multiples of this.
         latent_channels: channels of z0; a learned variance follows them in the
             denoiser's output.
         text_encoder: ids → states, of text models.
@@ -78,6 +82,7 @@ class DiffusionModel:
     """
 
     name: str
+    origin: dict[str, Any]
     kind: Literal["text", "class"]
     denoiser: Network
     autoencoder: Network
@@ -85,17 +90,12 @@ class DiffusionModel:
     schedule: Schedule
     resolution: int
     downscale: int
+    multiple: int
     latent_channels: int
     text_encoder: Network | None = None
     tokenize: Callable[[Sequence[str]], Tokens] | None = None
     class_names: tuple[str, ...] | None = None
     n_classes: int | None = None
-
-    @property
-    def parameters(self) -> int:
-        """The number of weights of all parts."""
-        parts = (self.denoiser, self.autoencoder, self.text_encoder)
-        return sum(part.parameters for part in parts if part is not None)
 
     def latent(self, pixels: Float[np.ndarray, "H W 3"]) -> Float[Array, "h w c"]:
         """z0 of an image in [−1, 1]: the posterior's mean, scaled.
@@ -103,18 +103,24 @@ class DiffusionModel:
         Raises:
             DiffjaxError: if height or width do not divide into latent cells.
         """
-        if pixels.shape[0] % self.downscale or pixels.shape[1] % self.downscale:
+        if pixels.shape[0] % self.multiple or pixels.shape[1] % self.multiple:
             raise DiffjaxError(
                 f"an image of {pixels.shape[1]}×{pixels.shape[0]} pixels does not fit "
-                f"{self.name}: both must be multiples of {self.downscale}"
+                f"{self.name}: both must be multiples of {self.multiple}."
             )
         mean: Array = _encode(self.autoencoder, pixels)
         return self.scaling_factor * mean
 
     def text_states(
-        self, prompts: Sequence[str]
-    ) -> tuple[Float[Array, "n l d"], tuple[str, ...]]:
+        self, prompts: Sequence[str], rows: Int[np.ndarray, " n"] | None = None
+    ) -> tuple[Float[Array, "c l d"], tuple[str, ...]]:
         """Text states of prompts, and the prompts that were cut to fit.
+
+        Args:
+            prompts: n of them.
+            rows: in which row of the result each belongs; prompts of one row are
+                averaged as they come, so that memory grows with the rows alone.
+                By default each has its own.
 
         Raises:
             DiffjaxError: if the model takes class ids instead of prompts.
@@ -122,18 +128,25 @@ class DiffusionModel:
         if self.text_encoder is None or self.tokenize is None:
             raise DiffjaxError(
                 f"{self.name} knows classes by id, not by prompt; "
-                "name its own classes as labels"
+                "name its own classes as labels."
             )
         tokens = self.tokenize(prompts)
-        n = len(prompts)
-        # a fixed number at once, padded: one compilation whatever the count
-        rows = np.resize(np.arange(n), -(-n // PROMPTS_AT_ONCE) * PROMPTS_AT_ONCE)
-        states = [
-            _encode_text(self.text_encoder, tokens.ids[chunk])
-            for chunk in rows.reshape(-1, PROMPTS_AT_ONCE)
-        ]
+        rows = np.arange(len(prompts)) if rows is None else rows
+        share = 1 / np.bincount(rows)[rows]
+        shape = (int(rows.max()) + 1, *_text_shape(self.text_encoder, tokens.ids))
+        states = jnp.zeros(shape, jnp.float32)
+        for start in range(0, len(prompts), PROMPTS_AT_ONCE):
+            chunk = slice(start, start + PROMPTS_AT_ONCE)
+            states = _add_states(
+                states,
+                self.text_encoder,
+                # padded to one length, with no share: one compilation for any count
+                _padded(tokens.ids[chunk]),
+                _padded(rows[chunk]),
+                _padded(share[chunk].astype(np.float32)),
+            )
         cut = zip(prompts, tokens.truncated, strict=True)
-        return jnp.concatenate(states)[:n], tuple(p for p, was in cut if was)
+        return states, tuple(p for p, was in cut if was)
 
 
 def predict_noise(
@@ -144,18 +157,36 @@ def predict_noise(
     condition: Array,
 ) -> Float[Array, "h w c"]:
     """ε̂ for one noised latent under one condition, float32."""
-    prediction = denoiser.module()(z_t, t, condition)
+    with jax.default_matmul_precision("float32"):  # no effect on bfloat16
+        prediction = denoiser.module()(z_t, t, condition)
     # learned-sigma models append the variance
     return noise_from_prediction(schedule, prediction[..., : z_t.shape[-1]], z_t, t)
 
 
 @jax.jit
 def _encode(autoencoder: Network, pixels: Array) -> Array:
-    mean: Array = autoencoder.module().encode(pixels)[0]
+    # TPUs and recent GPUs would multiply float32 in fewer digits
+    with jax.default_matmul_precision("float32"):
+        mean: Array = autoencoder.module().encode(pixels)[0]
     return mean
 
 
-@jax.jit
-def _encode_text(text_encoder: Network, ids: Array) -> Array:
-    states: Array = jax.vmap(text_encoder.module())(ids)
-    return states
+@partial(jax.jit, donate_argnums=0)
+def _add_states(
+    states: Array, text_encoder: Network, ids: Array, rows: Array, share: Array
+) -> Array:
+    with jax.default_matmul_precision("float32"):
+        new: Array = jax.vmap(text_encoder.module())(ids)
+    return states.at[rows].add(share[:, None, None] * new)
+
+
+def _text_shape(text_encoder: Network, ids: np.ndarray) -> tuple[int, ...]:
+    one: jax.ShapeDtypeStruct = jax.eval_shape(
+        lambda network, ids: network.module()(ids), text_encoder, ids[0]
+    )
+    return one.shape
+
+
+def _padded(array: np.ndarray) -> np.ndarray:
+    missing = PROMPTS_AT_ONCE - len(array)
+    return np.pad(array, [(0, missing)] + [(0, 0)] * (array.ndim - 1))

@@ -20,6 +20,7 @@ from collections import deque
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from functools import partial
+from typing import TypeVar
 
 import jax
 import jax.numpy as jnp
@@ -29,8 +30,10 @@ from jaxtyping import Array, Float, Int
 
 from diffjax.models.diffusion import Network, predict_noise
 from diffjax.schedules import Schedule, add_noise
+from diffjax.scoring.noise import Noise
 from diffjax.scoring.placement import SAMPLES
-from diffjax.scoring.samples import Noise
+
+Item = TypeVar("Item")
 
 LOSSES: dict[str, Callable[[Array], Array]] = {
     "l2": jnp.square,
@@ -177,39 +180,46 @@ class Grid:
             classes: rows of ``conditions`` to evaluate.
             timesteps: of the samples.
             noises: noise indices of the samples.
-            done: called with the number of cells that have just been finished.
+            done: called after each tile with the number of cells finished so far.
         """
         noise.check(noises)
         tile = Tile.fitting(len(classes), self.cells, self.mesh.size)
-        errors = np.full((len(classes), len(timesteps)), np.nan, np.float32)
-        waiting: deque[tuple[slice, slice, Array]] = deque()
 
-        def read() -> None:
-            rows, columns, values = waiting.popleft()
+        def dispatch() -> Iterator[tuple[slice, slice, Array]]:
+            for columns, s in _chunks(len(timesteps), tile.samples):
+                for rows, c in _chunks(len(classes), tile.classes):
+                    values = tile_errors(
+                        self.denoiser,
+                        self.schedule,
+                        noise,
+                        z0,
+                        conditions,
+                        classes[c],
+                        timesteps[s],
+                        noises[s],
+                        loss=self.loss,
+                        mesh=self.mesh,
+                    )
+                    yield rows, columns, values
+
+        errors = np.full((len(classes), len(timesteps)), np.nan, np.float32)
+        finished = 0
+        for rows, columns, values in _ahead(dispatch(), TILES_AHEAD):
             target = errors[rows, columns]
             target[:] = np.asarray(values)[: target.shape[0], : target.shape[1]]
-            done(target.size)
-
-        for columns, s in _chunks(len(timesteps), tile.samples):
-            for rows, c in _chunks(len(classes), tile.classes):
-                values = tile_errors(
-                    self.denoiser,
-                    self.schedule,
-                    noise,
-                    z0,
-                    conditions,
-                    classes[c],
-                    timesteps[s],
-                    noises[s],
-                    loss=self.loss,
-                    mesh=self.mesh,
-                )
-                waiting.append((rows, columns, values))
-                if len(waiting) > TILES_AHEAD:
-                    read()
-        while waiting:
-            read()
+            finished += target.size
+            done(finished)
         return errors
+
+
+def _ahead(items: Iterator[Item], n: int) -> Iterator[Item]:
+    """The same items, each only once ``n`` more have been made."""
+    waiting: deque[Item] = deque()
+    for item in items:
+        waiting.append(item)
+        if len(waiting) > n:
+            yield waiting.popleft()
+    yield from waiting
 
 
 def _chunks(n: int, size: int) -> Iterator[tuple[slice, np.ndarray]]:

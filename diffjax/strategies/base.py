@@ -212,12 +212,12 @@ def run(
     strategy: Strategy,
     n_classes: int,
     n_timesteps: int,
-    evaluate: Callable[[Samples, Request], Float[np.ndarray, "k s"]],
+    evaluate: Callable[[State, Request], Float[np.ndarray, "k s"]],
 ) -> State:
     """Run a strategy to its end; `evaluate` computes the errors of a request."""
     state = strategy.start(n_classes, n_timesteps)
     while (request := strategy.request(state)) is not None:
-        errors = evaluate(state.samples, request)
+        errors = evaluate(state, request)
         state = strategy.update(state, request, errors)
     return state
 
@@ -257,9 +257,10 @@ def finish_round(
         row, column = wrong[0]
         t = state.samples.timesteps[request.samples[column]]
         raise DiffjaxError(
-            f"The error of class {request.classes[row]} at timestep {t} is "
-            f"{errors[row, column]}: the network's numbers overflowed. Compute in "
-            "float32 or bfloat16 instead of float16."
+            f"The error of class {request.classes[row]} (counted from 0) at timestep "
+            f"{t} is {errors[row, column]}: the network's numbers overflowed. Compute "
+            "in float32 or bfloat16, not float16; if float32 overflows too, the "
+            "checkpoint is damaged."
         )
     state.table.write(request, errors)
     return replace(state, n_rounds=state.n_rounds + 1)

@@ -5,7 +5,7 @@ import pytest
 from safetensors.numpy import save_file
 
 from diffjax.errors import DiffjaxError
-from diffjax.scoring.samples import SeededNoise, read_noise
+from diffjax.scoring.noise import SeededNoise, read_noise
 
 SHAPE = (4, 6, 3)
 
@@ -72,6 +72,7 @@ def test_noise_files(tmp_path, table, suffix, torch_layout):
         ),
         ("shape.npy", lambda p: np.save(p, np.ones((5, 4, 4, 3))), "need"),
         ("nan.npy", lambda p: np.save(p, np.full((5, *SHAPE), np.nan)), "not finite"),
+        ("text.npy", lambda p: np.save(p, np.full((5, *SHAPE), "a")), "of type"),
         ("two.npz", lambda p: np.savez(p, a=np.ones(3), b=np.ones(3)), "2 arrays"),
     ],
 )

@@ -110,6 +110,8 @@ def read_noise(path: Path, latent_shape: tuple[int, int, int]) -> NoiseTable:
         raise
     except Exception as error:  # numpy and safetensors raise many kinds
         raise DiffjaxError(f"{path}: not a readable noise file ({error})") from error
+    if array.dtype.kind != "f":
+        raise DiffjaxError(f"{path}: noise of type {array.dtype}; expected floats.")
     h, w, c = latent_shape
     if array.shape[1:] == (h, w, c):
         table = array

@@ -1,0 +1,79 @@
+"""How to classify: everything that decides an answer besides model and labels."""
+
+from dataclasses import asdict, dataclass
+from math import inf
+from typing import Any, get_args
+
+from diffjax.data.images import INTERPOLATIONS, Transform
+from diffjax.errors import DiffjaxError
+from diffjax.record import TEMPERATURE
+from diffjax.scoring.grid import LOSSES
+from diffjax.strategies import strategy_to_dict
+from diffjax.strategies.base import Strategy
+from diffjax.strategies.staged import Staged
+
+DEFAULT_STRATEGY = Staged(to_keep=(5, 1), n_samples=(25, 250), order="nested")
+MERGES = ("compete", "mean")
+MAX_SEED = 2**32 - 1
+
+
+@dataclass(frozen=True, kw_only=True)
+class Settings:
+    """How to classify.
+
+    Attributes:
+        strategy: which cells of the grid to evaluate.
+        loss: "l2", "l1" or "huber".
+        seed: of the noise, in [0, 2³²).
+        noise: "image" gives each image its own noise, a function of seed and pixels;
+            "shared" gives all images the same; a path reads it from a file.
+        temperature: of the scores, in units of the error.
+        resolution: pixels along an edge, or None for the model's own.
+        transform: "resize_crop", "adm", or None for the one the model's kind wants.
+        interpolation: of the resize, as ``data.images`` names them.
+        merge: of several prompts of a class: "compete" (the best one counts) or
+            "mean" (of their text states).
+        cells: evaluations in one call of the device, about; None for a default.
+
+    Raises:
+        DiffjaxError: on construction, for a value that makes no sense.
+    """
+
+    strategy: Strategy = DEFAULT_STRATEGY
+    loss: str = "l2"
+    seed: int = 0
+    noise: str = "image"
+    temperature: float = TEMPERATURE
+    resolution: int | None = None
+    transform: str | None = None
+    interpolation: str = "bicubic"
+    merge: str = "compete"
+    cells: int | None = None
+
+    def __post_init__(self) -> None:
+        choices = {
+            "loss": tuple(LOSSES),
+            "transform": (None, *get_args(Transform)),
+            "interpolation": tuple(INTERPOLATIONS),
+            "merge": MERGES,
+        }
+        for name, known in choices.items():
+            if getattr(self, name) not in known:
+                raise DiffjaxError(
+                    f"There is no {name} {getattr(self, name)!r}; choose one of "
+                    f"{', '.join(str(each) for each in known if each is not None)}."
+                )
+        if not 0 < self.temperature < inf:
+            raise DiffjaxError(
+                f"The temperature is {self.temperature}; it must be above 0 and finite."
+            )
+        if not 0 <= self.seed <= MAX_SEED:
+            raise DiffjaxError(f"The seed is {self.seed}; it must be in [0, 2³²).")
+        for name in ("cells", "resolution"):
+            value = getattr(self, name)
+            if value is not None and value < 1:
+                raise DiffjaxError(f"{name} is {value}; it must be at least 1.")
+
+    def as_dict(self) -> dict[str, Any]:
+        """Plain JSON values."""
+        return asdict(self) | {"strategy": strategy_to_dict(self.strategy)}
