@@ -149,12 +149,7 @@ def train(
 
     from diffjax.checkpoints.tokenizer import Tokenizer
     from diffjax.schedules import Schedule
-    from diffjax.training.batches import (
-        DenoiserBatch,
-        batch_items,
-        denoiser_batch,
-        item_pixels,
-    )
+    from diffjax.training.batches import batch_items, denoiser_batch, item_pixels
     from diffjax.training.export import export_pipeline
     from diffjax.training.networks import build_networks, encode_items, read_latents
     from diffjax.training.objective import autoencoder_loss, denoiser_loss
@@ -193,7 +188,7 @@ def train(
     latents, scaling_factor = read_latents(out / "latents.npy")
     schedule = Schedule.from_config(recipe.scheduler, f"recipe {recipe.name}")
 
-    def loss_of_noise(parameters: Any, batch: DenoiserBatch, key: Any) -> Any:
+    def loss_of_noise(parameters: Any, batch: Any, key: Any) -> Any:
         unet, text_encoder = nnx.merge(graph, parameters)
         return denoiser_loss(
             unet,
