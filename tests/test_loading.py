@@ -390,12 +390,17 @@ def test_unknown_scheduler(sd, key, value):
         ("unet", "norm_num_groups", 7, "16 channels do not divide"),
         ("unet", "attention_head_dim", 3, "do not divide into 3 heads"),
         ("unet", "attention_head_dim", [2, 2, 2], "3 entries for 2 blocks"),
-        ("unet", "cross_attention_dim", [24, 24], "must be int, from 1 on"),
-        ("unet", "norm_num_groups", 0, "must be int, from 1 on"),
-        ("unet", "block_out_channels", "16", "must be tuple"),
-        ("vae", "down_block_types", ["DownEncoderBlock2D"], "must be 2 times"),
+        ("unet", "cross_attention_dim", [24, 24], "must be a whole number from 1 on"),
+        ("unet", "norm_num_groups", 0, "must be a whole number from 1 on"),
+        (
+            "unet",
+            "block_out_channels",
+            "16",
+            "must be a list, each entry a whole number",
+        ),
+        ("vae", "down_block_types", ["DownEncoderBlock2D"], "1 entries for 2 blocks"),
         ("text_encoder", "num_attention_heads", 5, "do not divide into 5 heads"),
-        ("text_encoder", "layer_norm_eps", "small", "must be float"),
+        ("text_encoder", "layer_norm_eps", "small", "must be a number"),
     ],
 )
 def test_numbers_that_do_not_fit_one_another(sd, part, key, value, match):

@@ -14,7 +14,7 @@ from diffusers.models.embeddings import PatchEmbed, get_timestep_embedding
 from flax import nnx
 from pipelines import DIT, TEXT, UNET, VAE, normal, quick_jit
 
-from diffjax.checkpoints.loading import KINDS, empty_network
+from diffjax.checkpoints.loading import COMPONENTS, empty_network
 from diffjax.errors import DiffjaxError
 from diffjax.models.autoencoder import AutoencoderKLConfig
 from diffjax.models.clip import CLIPTextConfig
@@ -28,7 +28,7 @@ DRAW = np.random.default_rng(0)
 
 def network(part, dtype=jnp.float32, **changes):
     """A network with random weights."""
-    config = KINDS[part].config.from_dict(CONFIGS[part] | changes)
+    config = COMPONENTS[part].config.from_dict(CONFIGS[part] | changes)
     graphdef, state = empty_network(part, config, dtype)
 
     def weight(leaf):
@@ -240,7 +240,7 @@ def test_absent_settings_mean_what_they_mean_to_torch(ours, theirs):
 
 @pytest.mark.parametrize("part", CONFIGS)
 def test_config_of_unknown_settings(part):
-    read = KINDS[part].config.from_dict
+    read = COMPONENTS[part].config.from_dict
     fine = read(CONFIGS[part] | {"novelty": None, "other": False, "_note": "seen"})
     assert fine == read(CONFIGS[part])
     with pytest.raises(DiffjaxError, match=r"(?s)here\.json.*novelty=3 .*other='on'"):
@@ -260,6 +260,7 @@ def test_config_of_unknown_settings(part):
         ("unet", "in_channels", True),
         ("unet", "freq_shift", None),
         ("vae", "up_block_types", ["UpDecoderBlock2D", "AttnUpDecoderBlock2D"]),
+        ("vae", "down_block_types", ["DownEncoderBlock2D"]),
         ("vae", "latent_channels", -4),
         ("text_encoder", "hidden_act", "relu"),
         ("text_encoder", "hidden_size", "24"),
@@ -272,4 +273,28 @@ def test_config_of_unknown_settings(part):
 )
 def test_config_value_that_is_not_implemented(part, key, value):
     with pytest.raises(DiffjaxError, match=f"here.json.*(?s:.)*{key}"):
-        KINDS[part].config.from_dict(CONFIGS[part] | {key: value}, "here.json")
+        COMPONENTS[part].config.from_dict(CONFIGS[part] | {key: value}, "here.json")
+
+
+@pytest.mark.parametrize(
+    ("part", "key", "value", "wanted"),
+    [
+        (
+            "unet",
+            "down_block_types",
+            ["AttnDownBlock2D", "DownBlock2D"],
+            "a list, each entry one of DownBlock2D, CrossAttnDownBlock2D",
+        ),
+        ("unet", "sample_size", "big", "a whole number from 1 on or a list, each"),
+        ("unet", "downsample_padding", 2, "one of 0, 1"),
+        ("unet", "norm_eps", "small", "a number"),
+        ("unet", "use_linear_projection", "yes", "true or false"),
+        ("unet", "time_embedding_dim", 0, "a whole number from 1 on or null"),
+        ("vae", "up_block_types", ["Up", "Up"], "a list, each entry UpDecoderBlock2D"),
+        ("text_encoder", "hidden_act", "relu", "one of gelu, gelu-approximate, "),
+        ("transformer", "activation_fn", "geglu", "one of gelu, gelu-approximate"),
+    ],
+)
+def test_message_says_what_a_setting_must_be(part, key, value, wanted):
+    with pytest.raises(DiffjaxError, match=f"{key}=.* must be {wanted}"):
+        COMPONENTS[part].config.from_dict(CONFIGS[part] | {key: value})

@@ -10,7 +10,7 @@ layers, names and config keys as diffusers' ``AutoencoderKL``.
 from collections.abc import Mapping
 from dataclasses import dataclass
 from itertools import pairwise
-from typing import Any
+from typing import Any, Literal
 
 import jax
 import jax.numpy as jnp
@@ -18,8 +18,7 @@ from flax import nnx
 from jax.typing import DTypeLike
 from jaxtyping import Array, Float
 
-from diffjax.errors import DiffjaxError
-from diffjax.models.config import read_config
+from diffjax.models.config import per_block, read_config
 from diffjax.models.layers import (
     Attention,
     Downsample2D,
@@ -49,8 +48,10 @@ class AutoencoderKLConfig:
 
     in_channels: int = 3
     out_channels: int = 3
-    down_block_types: tuple[str, ...] = ("DownEncoderBlock2D",)
-    up_block_types: tuple[str, ...] = ("UpDecoderBlock2D",)
+    down_block_types: tuple[Literal["DownEncoderBlock2D"], ...] = (
+        "DownEncoderBlock2D",
+    )
+    up_block_types: tuple[Literal["UpDecoderBlock2D"], ...] = ("UpDecoderBlock2D",)
     block_out_channels: tuple[int, ...] = (64,)
     layers_per_block: int = 1
     latent_channels: int = 4
@@ -71,15 +72,8 @@ class AutoencoderKLConfig:
         """
         self = read_config(cls, config, fixed=_FIXED, ignored=_IGNORED, source=source)
         n = len(self.block_out_channels)
-        for name, kind in (
-            ("down_block_types", "DownEncoderBlock2D"),
-            ("up_block_types", "UpDecoderBlock2D"),
-        ):
-            if getattr(self, name) != (kind,) * n:
-                raise DiffjaxError(
-                    f"{source}: {name} must be {n} times {kind} (one for each of "
-                    f"block_out_channels), not {getattr(self, name)}"
-                )
+        for name in ("down_block_types", "up_block_types"):
+            per_block(getattr(self, name), n, f"{source}: {name}")
         return self
 
     @property

@@ -11,7 +11,7 @@ Any other key that asks for something (is neither null nor false) is an error.
 
 import dataclasses
 from collections.abc import Mapping
-from types import UnionType
+from types import NoneType, UnionType
 from typing import Any, Literal, TypeVar, get_args, get_origin, get_type_hints
 
 from diffjax.errors import DiffjaxError
@@ -53,25 +53,23 @@ def read_config(
             hint = hints[key]
             values[key] = tuple(value) if isinstance(value, list) else value
             if not _fits(values[key], hint):
-                kind = hint.__name__ if isinstance(hint, type) else str(hint)
-                count = ", from 1 on" if "int" in kind else ""
-                problems.append(f"{key}={value!r} must be {kind}{count}")
+                problems.append(f"{key}={value!r} must be {_in_words(hint)}.")
             elif hint is float:
                 values[key] = float(value)
         elif key in fixed:
             allowed = fixed[key] if isinstance(fixed[key], tuple) else (fixed[key],)
             if value not in allowed:
                 names = " or ".join(repr(each) for each in allowed)
-                problems.append(f"{key}={value!r} is not implemented (only {names})")
+                problems.append(f"{key}={value!r} is not implemented (only {names}).")
         elif value is not None and value is not False:
-            problems.append(f"{key}={value!r} is not a known setting of this model")
+            problems.append(f"{key}={value!r} is not a known setting of this model.")
     for name, field in fields.items():
         required = (
             field.default is dataclasses.MISSING
             and field.default_factory is dataclasses.MISSING
         )
         if required and name not in values:
-            problems.append(f"{name} is missing")
+            problems.append(f"{name} is missing.")
     if problems:
         kind = cls.__name__.removesuffix("Config")
         raise DiffjaxError(
@@ -97,10 +95,35 @@ def _fits(value: Any, hint: Any) -> bool:
     return isinstance(value, hint) and (hint is not int or value > 0)
 
 
+_WORDS = {
+    int: "a whole number from 1 on",
+    float: "a number",
+    bool: "true or false",
+    NoneType: "null",
+}
+
+
+def _in_words(hint: Any) -> str:
+    """What a JSON value of an annotated type is, for messages."""
+    if isinstance(hint, UnionType):
+        return " or ".join(map(_in_words, get_args(hint)))
+    if get_origin(hint) is Literal:
+        choices = [str(each) for each in get_args(hint)]
+        return f"one of {', '.join(choices)}" if len(choices) > 1 else choices[0]
+    if get_origin(hint) is tuple:
+        return f"a list, each entry {_in_words(get_args(hint)[0])}"
+    return _WORDS[hint]
+
+
 def per_block(value: Any, n: int, name: str) -> tuple[Any, ...]:
-    """A setting given once, or once a block, as one value a block."""
+    """A setting given once, or once a block, as one value a block.
+
+    Raises:
+        DiffjaxError: for another number of values, naming ``name``.
+    """
     if not isinstance(value, tuple):
         return (value,) * n
     if len(value) != n:
-        raise DiffjaxError(f"{name} has {len(value)} entries for {n} blocks: {value}")
+        listed = ", ".join(map(str, value))
+        raise DiffjaxError(f"{name} has {len(value)} entries for {n} blocks: {listed}.")
     return value

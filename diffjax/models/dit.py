@@ -13,7 +13,7 @@ diffusers stores c's MLP and table once a block, all equal; here they stand once
 
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, Literal
 
 import jax
 import jax.numpy as jnp
@@ -25,10 +25,10 @@ from jaxtyping import Array, Float, Int
 from diffjax.errors import DiffjaxError
 from diffjax.models.config import read_config
 from diffjax.models.layers import (
+    ACTIVATIONS,
     Attention,
     Make,
     TimestepEmbedding,
-    activation,
     timestep_features,
 )
 
@@ -63,7 +63,7 @@ class DiTTransformer2DConfig:
     attention_bias: bool = True
     sample_size: int = 32
     patch_size: int = 2
-    activation_fn: str = "gelu-approximate"
+    activation_fn: Literal["gelu", "gelu-approximate"] = "gelu-approximate"
     num_embeds_ada_norm: int = 1000
     norm_eps: float = 1e-5
 
@@ -77,15 +77,10 @@ class DiTTransformer2DConfig:
             DiffjaxError: for a value that is not implemented, naming ``source``.
         """
         self = read_config(cls, config, fixed=_FIXED, ignored=_IGNORED, source=source)
-        if self.activation_fn not in ("gelu", "gelu-approximate"):
-            raise DiffjaxError(
-                f"{source}: activation_fn={self.activation_fn!r} is not implemented "
-                "(only gelu, gelu-approximate)"
-            )
         if self.features % 4:
             raise DiffjaxError(
                 f"{source}: num_attention_heads × attention_head_dim = {self.features} "
-                "must be a multiple of 4, for the position embedding"
+                "must be a multiple of 4, for the position embedding."
             )
         return self
 
@@ -101,7 +96,7 @@ class FeedForward(nnx.Module):
     def __init__(self, config: DiTTransformer2DConfig, make: Make) -> None:
         self.proj_in = make.linear(config.features, 4 * config.features)
         self.proj_out = make.linear(4 * config.features, config.features)
-        self.activation = activation(config.activation_fn)
+        self.activation = ACTIVATIONS[config.activation_fn]
 
     def __call__(self, x: Float[Array, "l d"]) -> Float[Array, "l d"]:
         """[l, d] → [l, d]."""
@@ -158,6 +153,15 @@ class DiTTransformer2DModel(nnx.Module):
         self.norm_out = make.layer_norm(d, 1e-6, affine=False)
         self.proj_out_1 = make.linear(d, 2 * d)
         self.proj_out_2 = make.linear(d, p * p * self.out_channels)
+
+    def memory(self, height: int, width: int) -> int:
+        """Bytes that one forward pass needs at its largest layer, about.
+
+        Attention matrices are materialised: logits, weights and a copy, in float32.
+        """
+        tokens = height * width // self.config.patch_size**2
+        matrix = self.config.num_attention_heads * tokens**2
+        return 4 * (3 * matrix + 12 * tokens * self.config.features)
 
     def __call__(
         self,

@@ -10,6 +10,7 @@ Attribute names are those of the torch modules in diffusers and transformers.
 from collections.abc import Callable
 from dataclasses import dataclass
 from functools import partial
+from typing import Literal
 
 import jax
 import jax.numpy as jnp
@@ -20,27 +21,13 @@ from jaxtyping import Array, Float, Int
 
 from diffjax.errors import DiffjaxError
 
-ACTIVATIONS: dict[str, Callable[[Array], Array]] = {
-    "silu": jax.nn.silu,
-    "swish": jax.nn.silu,
+Activation = Literal["gelu", "gelu-approximate", "gelu_new", "quick_gelu"]
+ACTIVATIONS: dict[Activation, Callable[[Array], Array]] = {
     "gelu": partial(jax.nn.gelu, approximate=False),
     "gelu-approximate": partial(jax.nn.gelu, approximate=True),
     "gelu_new": partial(jax.nn.gelu, approximate=True),
     "quick_gelu": lambda x: x * jax.nn.sigmoid(1.702 * x),
 }
-
-
-def activation(name: str) -> Callable[[Array], Array]:
-    """The activation function that a config names.
-
-    Raises:
-        DiffjaxError: for a name outside ``ACTIVATIONS``.
-    """
-    if name not in ACTIVATIONS:
-        raise DiffjaxError(
-            f"activation {name!r} is not implemented (only {', '.join(ACTIVATIONS)})"
-        )
-    return ACTIVATIONS[name]
 
 
 class GroupNorm(nnx.GroupNorm):
@@ -99,7 +86,7 @@ class Make:
         """[..., channels]; statistics and parameters in float32."""
         if channels % groups:
             raise DiffjaxError(
-                f"{channels} channels do not divide into norm_num_groups={groups}"
+                f"{channels} channels do not divide into norm_num_groups={groups}."
             )
         return GroupNorm(
             channels,
@@ -179,7 +166,7 @@ class Attention(nnx.Module):
         bias: bool = False,
     ) -> None:
         if features % heads:
-            raise DiffjaxError(f"{features} features do not divide into {heads} heads")
+            raise DiffjaxError(f"{features} features do not divide into {heads} heads.")
         self.heads = heads
         source = features if condition_features is None else condition_features
         self.to_q = make.linear(features, features, bias)

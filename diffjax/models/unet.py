@@ -19,7 +19,6 @@ from flax import nnx
 from jax.typing import DTypeLike
 from jaxtyping import Array, Float, Int
 
-from diffjax.errors import DiffjaxError
 from diffjax.models.config import per_block, read_config
 from diffjax.models.layers import (
     Downsample2D,
@@ -82,13 +81,13 @@ class UNet2DConditionConfig:
     out_channels: int = 4
     flip_sin_to_cos: bool = True
     freq_shift: float = 0.0
-    down_block_types: tuple[str, ...] = (
+    down_block_types: tuple[Literal["DownBlock2D", "CrossAttnDownBlock2D"], ...] = (
         "CrossAttnDownBlock2D",
         "CrossAttnDownBlock2D",
         "CrossAttnDownBlock2D",
         "DownBlock2D",
     )
-    up_block_types: tuple[str, ...] = (
+    up_block_types: tuple[Literal["UpBlock2D", "CrossAttnUpBlock2D"], ...] = (
         "UpBlock2D",
         "CrossAttnUpBlock2D",
         "CrossAttnUpBlock2D",
@@ -115,19 +114,12 @@ class UNet2DConditionConfig:
         """
         self = read_config(cls, config, fixed=_FIXED, ignored=_IGNORED, source=source)
         n = len(self.block_out_channels)
-        allowed = {
-            "down_block_types": ("DownBlock2D", "CrossAttnDownBlock2D"),
-            "up_block_types": ("UpBlock2D", "CrossAttnUpBlock2D"),
-        }
-        for name, kinds in allowed.items():
-            blocks = per_block(getattr(self, name), n, f"{source}: {name}")
-            unknown = sorted(set(blocks) - set(kinds))
-            if unknown:
-                raise DiffjaxError(
-                    f"{source}: {name} {', '.join(unknown)} not implemented "
-                    f"(only {', '.join(kinds)})"
-                )
-        for name in ("layers_per_block", "attention_head_dim"):
+        for name in (
+            "down_block_types",
+            "up_block_types",
+            "layers_per_block",
+            "attention_head_dim",
+        ):
             per_block(getattr(self, name), n, f"{source}: {name}")
         return self
 
@@ -300,14 +292,14 @@ class UNet2DConditionModel(nnx.Module):
         # the channels of every skip, in the order in which the way down makes them
         skips = [widths[0]]
         down_blocks = []
-        for i, kind in enumerate(config.down_block_types):
+        for i, down_type in enumerate(config.down_block_types):
             inputs = [skips[-1]] + [widths[i]] * (layers[i] - 1)
             last = i == n - 1
             down_blocks.append(
                 DownBlock2D(
                     [(c, widths[i]) for c in inputs],
                     embedding,
-                    heads[i] if kind == "CrossAttnDownBlock2D" else None,
+                    heads[i] if down_type == "CrossAttnDownBlock2D" else None,
                     config,
                     make,
                     last=last,
@@ -320,14 +312,14 @@ class UNet2DConditionModel(nnx.Module):
 
         up_blocks = []
         below = widths[-1]
-        for i, kind in enumerate(config.up_block_types):
+        for i, up_type in enumerate(config.up_block_types):
             level = n - 1 - i
             inputs = [below] + [widths[level]] * layers[level]
             up_blocks.append(
                 UpBlock2D(
                     [(c + skips.pop(), widths[level]) for c in inputs],
                     embedding,
-                    heads[level] if kind == "CrossAttnUpBlock2D" else None,
+                    heads[level] if up_type == "CrossAttnUpBlock2D" else None,
                     config,
                     make,
                     last=i == n - 1,
@@ -340,6 +332,26 @@ class UNet2DConditionModel(nnx.Module):
             widths[0], config.norm_num_groups, config.norm_eps
         )
         self.conv_out = make.conv(widths[0], config.out_channels, 3)
+
+    def memory(self, height: int, width: int) -> int:
+        """Bytes that one forward pass needs at its largest layer, about.
+
+        Attention matrices are materialised: logits, weights and a copy, in float32.
+        """
+        config = self.config
+        n = len(config.block_out_channels)
+        heads = per_block(config.attention_head_dim, n, "attention_head_dim")
+        kinds = zip(config.down_block_types, config.up_block_types[::-1], strict=True)
+        attends = [any("CrossAttn" in kind for kind in pair) for pair in kinds]
+        attends[-1] = True  # the middle block
+        matrix = max(
+            heads[i] * (-(-height // 2**i) * -(-width // 2**i)) ** 2
+            for i in range(n)
+            if attends[i]
+        )
+        # the skips and a resnet's intermediate values, in units of the first feature map
+        maps = 20 * height * width * config.block_out_channels[0]
+        return 4 * (3 * matrix + maps)
 
     def __call__(
         self,
