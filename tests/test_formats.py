@@ -10,7 +10,7 @@ from flax.serialization import msgpack_serialize
 from ml_dtypes import bfloat16
 from safetensors.numpy import save_file
 
-from diffjax.checkpoints.formats import read_tensors, weight_files, weight_heads
+from diffjax.checkpoints.formats import read_tensors, weight_file_names, weight_files
 from diffjax.errors import DiffjaxError
 
 KEYS = Path(__file__).parent / "data" / "keys"
@@ -184,10 +184,11 @@ def test_flax_names_of_public_checkpoints(tmp_path, name):
     assert_same(read_tensors(tmp_path, stem=stem), tensors)
 
 
-@pytest.mark.parametrize("name", ["diffusion_pytorch_model.bin", "lone.pt", "lone.pth"])
+@pytest.mark.parametrize("name", [f"{STEM}.bin", f"{STEM}.pt", "lone.bin", "lone.pt"])
 def test_bin(tmp_path, name):
     write_bin(tmp_path / name, TENSORS)
-    assert_same(read_tensors(tmp_path / name), TENSORS)
+    at = tmp_path if name.startswith(STEM) else tmp_path / name
+    assert_same(read_tensors(at), TENSORS)
 
 
 def test_bin_in_the_format_before_torch_1_6(tmp_path):
@@ -249,6 +250,7 @@ def test_order_of_preference(stem):
         [f"{stem}.fp16.safetensors"],
         [f"{flax}.msgpack"],
         [f"{torch}.bin"],
+        [f"{torch}.pt"],
         [f"{torch}.fp16.bin"],
     ]
     others = ["config.json", f"{stem}.non_ema.safetensors", "model.ckpt", "README.md"]
@@ -273,7 +275,7 @@ def test_no_weights_lists_what_was_looked_for(tmp_path):
     (tmp_path / "config.json").write_text("{}")
     with pytest.raises(DiffjaxError) as caught:
         read_tensors(tmp_path, stem="model")
-    assert all(name in str(caught.value) for name in weight_heads("model"))
+    assert all(name in str(caught.value) for name in weight_file_names("model"))
     assert str(tmp_path) in str(caught.value)
 
 

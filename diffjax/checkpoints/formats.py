@@ -1,6 +1,6 @@
 """The weight files of one component, read under torch's names in torch's layout.
 
-Whatever the file format, `read_tensors` returns what the component's torch
+Whatever the file format, ``read_tensors`` returns what the component's torch
 ``state_dict`` holds. Flax files differ in two ways, undone here (H, W are a kernel's
 extents, I and O its channels):
 
@@ -29,7 +29,15 @@ Tensors = dict[str, np.ndarray]
 DIFFUSERS_STEM = "diffusion_pytorch_model"
 TRANSFORMERS_STEM = "model"
 
-# torch's stem: (the stem of Flax files, the stem of .bin files)
+# component: the stem of its weights' file names
+STEMS = {
+    "unet": DIFFUSERS_STEM,
+    "transformer": DIFFUSERS_STEM,
+    "vae": DIFFUSERS_STEM,
+    "text_encoder": TRANSFORMERS_STEM,
+}
+
+# torch's stem: (the stem of Flax files, the stem of .bin and .pt files)
 _OTHER_STEMS = {
     DIFFUSERS_STEM: ("diffusion_flax_model", "diffusion_pytorch_model"),
     TRANSFORMERS_STEM: ("flax_model", "pytorch_model"),
@@ -56,11 +64,11 @@ _SAFETENSORS_DTYPES = {
 }
 
 
-def weight_heads(stem: str) -> tuple[str, ...]:
+def weight_file_names(stem: str) -> tuple[str, ...]:
     """File names that may hold (or index) a component's weights, best first.
 
     Safetensors come first since they are mapped, not read; half precision only
-    where it is all there is; ``.bin`` last, because it needs torch.
+    where it is all there is; ``.bin`` and ``.pt`` last, because they need torch.
     """
     flax, torch = _OTHER_STEMS[stem]
     return (
@@ -72,6 +80,7 @@ def weight_heads(stem: str) -> tuple[str, ...]:
         f"{flax}.msgpack.index.json",
         f"{torch}.bin",
         f"{torch}.bin.index.json",
+        f"{torch}.pt",
         f"{torch}.fp16.bin",
     )
 
@@ -83,15 +92,15 @@ def weight_files(names: Iterable[str], stem: str) -> list[str]:
     follow it. The list is empty when there are no weights.
     """
     present = set(names)
-    for head in weight_heads(stem):
-        if head not in present:
+    for first in weight_file_names(stem):
+        if first not in present:
             continue
-        if ".index." not in head:
-            return [head]
-        base, suffix = head.split(".")[:2]
-        variant = r"\.fp16" if ".fp16." in head else ""
+        if ".index." not in first:
+            return [first]
+        base, suffix = first.split(".")[:2]
+        variant = r"\.fp16" if ".fp16." in first else ""
         shard = re.compile(rf"{base}{variant}-\d+-of-\d+\.{suffix}")
-        return [head, *sorted(filter(shard.fullmatch, present))]
+        return [first, *sorted(filter(shard.fullmatch, present))]
     return []
 
 
@@ -99,18 +108,18 @@ def read_tensors(path: str | Path, *, stem: str = DIFFUSERS_STEM) -> Tensors:
     """Read one component's tensors under torch's names, in torch's layout.
 
     Args:
-        path: A weight file, an index of shards, or a folder that has either under
-            one of the names of `weight_heads`.
-        stem: For a folder, ``"diffusion_pytorch_model"`` for what diffusers saves
-            and ``"model"`` for what transformers saves.
+        path: a weight file, an index of shards, or a folder that has either under
+            one of the names of ``weight_file_names``.
+        stem: for a folder, ``"diffusion_pytorch_model"`` for what diffusers saves
+            and ``"model"`` for what transformers saves: ``STEMS`` knows.
 
     Returns:
         Arrays by name, in the dtype of the file (bfloat16 as ml_dtypes has it).
         They are read-only views of the file where the format allows.
 
     Raises:
-        DiffjaxError: If there are no weights, or they are damaged or incomplete, or
-            a ``.bin`` file is all there is and torch is not installed.
+        DiffjaxError: if there are no weights, or they are damaged or incomplete, or
+            a ``.bin`` or ``.pt`` file is all there is and torch is not installed.
     """
     path = Path(path)
     if path.is_dir():
@@ -126,7 +135,7 @@ def read_tensors(path: str | Path, *, stem: str = DIFFUSERS_STEM) -> Tensors:
 def no_weights(where: str, stem: str) -> DiffjaxError:
     """Return the error for a place with none of the known weight files."""
     return DiffjaxError(
-        f"{where} has no weights. Looked for: {', '.join(weight_heads(stem))}."
+        f"{where} has no weights. Looked for: {', '.join(weight_file_names(stem))}."
     )
 
 
@@ -347,5 +356,4 @@ _READERS: dict[str, Callable[[Path], Tensors]] = {
     ".msgpack": _read_msgpack,
     ".bin": _read_torch,
     ".pt": _read_torch,
-    ".pth": _read_torch,
 }

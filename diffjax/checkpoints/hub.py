@@ -1,12 +1,10 @@
 """Files of a repository on Hugging Face, or of its copy in the local cache."""
 
-import logging
+import warnings
 from collections.abc import Callable
 from pathlib import Path
 
 from diffjax.errors import DiffjaxError
-
-logger = logging.getLogger(__name__)
 
 
 def fetch(
@@ -23,22 +21,22 @@ def fetch(
     """Download the selected files of a repository and return their local folder.
 
     Where the network is switched off, or fails, a complete copy in the cache is
-    taken; in the second case a warning is logged.
+    taken; in the second case with a warning.
 
     Args:
         hub_id: ``owner/name``.
-        select: Picks the files to fetch, given all file names of the repository
+        select: picks the files to fetch, given all file names of the repository
             and a phrase that says where they are.
-        locate: Given the local copy, checks that it is complete and returns the
+        locate: given the local copy, checks that it is complete and returns the
             folder in it that was asked for; raises DiffjaxError otherwise.
-        hint: A sentence added when there is no such repository.
-        revision: Branch, tag or commit.
-        cache_dir: Where downloads are kept, if not in huggingface_hub's own cache.
-        token: Access token; by default the one saved at login.
-        local_files_only: Do not use the network; so does ``HF_HUB_OFFLINE=1``.
+        hint: a sentence added when there is no such repository.
+        revision: branch, tag or commit.
+        cache_dir: where downloads are kept, if not in huggingface_hub's own cache.
+        token: access token; by default the one saved at login.
+        local_files_only: do not use the network; so does ``HF_HUB_OFFLINE=1``.
 
     Raises:
-        DiffjaxError: If the repository, its revision or a needed file does not
+        DiffjaxError: if the repository, its revision or a needed file does not
             exist or is not accessible, or the network fails and the cache has no
             complete copy.
     """
@@ -53,7 +51,10 @@ def fetch(
             return locate(_download(hub_id, select, hint, revision, cache_dir, token))
         except OSError as error:
             reason = str(error).strip().partition("\n")[0] or type(error).__name__
-            logger.warning("%s: looking in the cache, because %s", hub_id, reason)
+            warnings.warn(
+                f"{hub_id} is looked for in the local cache, because {reason}",
+                stacklevel=2,
+            )
 
     try:
         return locate(_cached(hub_id, revision, cache_dir))
@@ -115,7 +116,8 @@ def _download(
         ) from error
     except HFValidationError as error:
         raise DiffjaxError(
-            f"{hub_id!r} is no folder here and not a valid Hugging Face id: {error}"
+            f"{hub_id!r} is no folder here and not a valid Hugging Face id "
+            f"({str(error).rstrip('.')})."
         ) from error
     except HfHubHTTPError as error:
         if error.response.status_code in (401, 403):

@@ -16,12 +16,12 @@ from flax import nnx
 from jax.typing import DTypeLike
 
 from diffjax.checkpoints import mappings
-from diffjax.checkpoints.catalog import resolve, resolve_component
 from diffjax.checkpoints.formats import (
     DIFFUSERS_STEM,
     TRANSFORMERS_STEM,
     read_tensors,
 )
+from diffjax.checkpoints.resolving import resolve, resolve_component
 from diffjax.checkpoints.tokenizer import Tokenizer
 from diffjax.errors import DiffjaxError
 from diffjax.models.autoencoder import AutoencoderKL, AutoencoderKLConfig

@@ -25,7 +25,7 @@ from flax import nnx
 
 from diffjax.errors import DiffjaxError
 
-Path = tuple[Any, ...]  # of attribute names and list indices
+ParameterPath = tuple[Any, ...]  # of attribute names and list indices
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -98,7 +98,7 @@ DIT = Names(
 _LEAVES = {"kernel": "weight", "scale": "weight", "embedding": "weight", "bias": "bias"}
 
 
-def torch_names(path: Path, names: Names, blocks: int) -> list[str]:
+def torch_names(path: ParameterPath, names: Names, blocks: int) -> list[str]:
     """Every torch name under which the parameter at ``path`` is stored."""
     name = ".".join(map(str, (*path[:-1], _LEAVES[str(path[-1])])))
     for ours, torch in names.renames:
@@ -131,7 +131,7 @@ def match(
     tensors: Mapping[str, np.ndarray],
     names: Names,
     source: str,
-) -> dict[Path, np.ndarray]:
+) -> dict[ParameterPath, np.ndarray]:
     """Each parameter's array, in our layout: views of ``tensors``, never copies.
 
     Args:
@@ -149,12 +149,12 @@ def match(
     found: dict[str, str] = {}
     twice: list[str] = []  # an old and a present name of one tensor in one file
     for key in tensors:
-        if found.setdefault(_present_name(key, names), key) != key:
+        if found.setdefault(_canonical_name(key, names), key) != key:
             twice.append(key)
     missing: list[str] = []
     misshapen: list[str] = []
     unequal: list[str] = []
-    matched: dict[Path, np.ndarray] = {}
+    matched: dict[ParameterPath, np.ndarray] = {}
     for path, parameter in flat.items():
         keys = torch_names(path, names, blocks)
         missing += [key for key in keys if key not in found]
@@ -211,11 +211,11 @@ def to_torch(state: nnx.State[Any, Any], names: Names) -> dict[str, np.ndarray]:
     }
 
 
-def _count_blocks(flat: Iterable[Path]) -> int:
+def _count_blocks(flat: Iterable[ParameterPath]) -> int:
     return len({path[1] for path in flat if path[0] == "transformer_blocks"})
 
 
-def _present_name(key: str, names: Names) -> str:
+def _canonical_name(key: str, names: Names) -> str:
     for pattern, replacement in names.aliases:
         key = re.sub(pattern, replacement, key)
     return key
