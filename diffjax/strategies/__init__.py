@@ -31,10 +31,10 @@ _KINDS: dict[object, str] = {
 
 
 def parse_strategy(text: str) -> Strategy:
-    """Read `name:setting=value:…`, the command line's form; lists take commas.
+    """Read ``name:setting=value:…``, the command line's form; lists take commas.
 
     Raises:
-        DiffjaxError: the text, the name or a setting is not understood.
+        DiffjaxError: if the text, the name or a setting is not understood.
     """
     name, *parts = text.strip().split(":")
     record: dict[str, Any] = {"name": name}
@@ -60,10 +60,10 @@ def strategy_to_dict(strategy: Strategy) -> dict[str, Any]:
 
 
 def strategy_from_dict(record: Mapping[str, Any]) -> Strategy:
-    """The inverse of `strategy_to_dict`; settings with defaults may be absent.
+    """The inverse of ``strategy_to_dict``; settings with defaults may be absent.
 
     Raises:
-        DiffjaxError: a name or setting is unknown, missing, or of the wrong kind.
+        DiffjaxError: if a name or setting is unknown, missing, or of the wrong kind.
     """
     name = record.get("name")
     if not isinstance(name, str) or name not in STRATEGIES:

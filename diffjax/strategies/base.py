@@ -12,11 +12,11 @@ computing. It runs on the host, knows nothing of models, and answers four calls:
 Every class sees the same samples in the same order: the error varies far more over
 (timestep, noise) than over classes, and only paired differences are stable. So a run
 is a sequence of rounds; round r evaluates the living classes on the samples from
-`ends[r − 1]` to `ends[r]`, after which some may be dropped. Strategies differ in the
-order of the samples, the length of the rounds, and in whom they drop.
+``ends[r − 1]`` to ``ends[r]``, after which some may be dropped. Strategies differ in
+the order of the samples, the length of the rounds, and in whom they drop.
 
 Rows are called classes here. They are prompts when several prompts stand for one
-class; `class_decision` then lets the best prompt represent its class.
+class; ``class_decision`` then lets the best prompt represent its class.
 """
 
 from collections.abc import Callable
@@ -50,11 +50,11 @@ class Samples:
 
 @dataclass(frozen=True, kw_only=True, eq=False)
 class Request:
-    """Cells to evaluate: every one of `classes` with every one of `samples`.
+    """Cells to evaluate: every one of ``classes`` with every one of ``samples``.
 
     Attributes:
         classes: int [k], ascending.
-        samples: int [s], indices into the run's `Samples`.
+        samples: int [s], indices into the run's ``Samples``.
     """
 
     classes: Int[np.ndarray, "k"]
@@ -132,7 +132,7 @@ class State:
         ends: the number of samples used by the end of each round; the last is S.
         table: the errors so far.
         dropped: int [C], how many rounds were done when each class was dropped,
-            `NEVER` for the living.
+            ``NEVER`` for the living.
         n_rounds: how many rounds are done.
     """
 
@@ -191,7 +191,7 @@ class Strategy(Protocol):
     """The four calls of a run, and an outlook. Strategies hold settings, no state."""
 
     def start(self, n_classes: int, n_timesteps: int) -> State:
-        """Plan a run over a schedule of `n_timesteps`; raise DiffjaxError if absurd."""
+        """Plan a run over ``n_timesteps`` timesteps; raise DiffjaxError if absurd."""
 
     def request(self, state: State) -> Request | None:
         """The cells to evaluate next; None when the run is over."""
@@ -214,7 +214,7 @@ def run(
     n_timesteps: int,
     evaluate: Callable[[State, Request], Float[np.ndarray, "k s"]],
 ) -> State:
-    """Run a strategy to its end; `evaluate` computes the errors of a request."""
+    """Run a strategy to its end; ``evaluate`` computes the errors of a request."""
     state = strategy.start(n_classes, n_timesteps)
     while (request := strategy.request(state)) is not None:
         errors = evaluate(state, request)
@@ -250,7 +250,7 @@ def finish_round(
     """Enter the round's errors.
 
     Raises:
-        DiffjaxError: an error is NaN or infinite; a mean with it would be worthless.
+        DiffjaxError: if an error is NaN or infinite; a mean with it would be worthless.
     """
     wrong = np.argwhere(~np.isfinite(errors))
     if len(wrong):
@@ -274,7 +274,7 @@ def drop(state: State, classes: Int[np.ndarray, "k"]) -> State:
 
 
 def rank(state: State) -> Decision:
-    """The decision of a run, as `Decision` describes it."""
+    """The decision of a run, as ``Decision`` describes it."""
     if state.n_rounds == 0:
         raise ValueError("nothing was evaluated, so there is nothing to decide")
     # A dropped class sees nothing more, so its mean is that of the moment it went.
@@ -299,7 +299,7 @@ def class_decision(decision: Decision, classidx: Int[np.ndarray, "P"]) -> Decisi
         classidx: the class, 0 to C − 1, of each prompt.
 
     Raises:
-        DiffjaxError: the lengths differ, or a class has no prompt.
+        DiffjaxError: if the lengths differ, or a class has no prompt.
     """
     best = best_prompts(decision, classidx)
     place = np.empty_like(decision.ranking)
@@ -316,7 +316,7 @@ def class_decision(decision: Decision, classidx: Int[np.ndarray, "P"]) -> Decisi
 def best_prompts(
     decision: Decision, classidx: Int[np.ndarray, "P"]
 ) -> Int[np.ndarray, "C"]:
-    """The best-ranked prompt of each class; raises as `class_decision` does."""
+    """The best-ranked prompt of each class; raises as ``class_decision`` does."""
     if len(classidx) != len(decision.ranking):
         raise DiffjaxError(
             f"classidx maps {len(classidx)} prompts to classes, but "
@@ -335,17 +335,17 @@ def best_prompts(
 
 
 def even_timesteps(n: int, n_timesteps: int) -> Int[np.ndarray, "n"]:
-    """The middles of `n` equal parts of the schedule, ascending: ⌊(i + ½) T / n⌋.
+    """The middles of ``n`` equal parts of the schedule, ascending: ⌊(i + ½) T / n⌋.
 
     Raises:
-        DiffjaxError: the schedule has fewer than `n` timesteps.
+        DiffjaxError: if the schedule has fewer than ``n`` timesteps.
     """
     require_timesteps(n, n_timesteps)
     return (2 * np.arange(n) + 1) * n_timesteps // (2 * n)
 
 
 def require_timesteps(n: int, n_timesteps: int) -> None:
-    """Raise DiffjaxError if the schedule has fewer than `n` timesteps."""
+    """Raise DiffjaxError if the schedule has fewer than ``n`` timesteps."""
     if n > n_timesteps:
         raise DiffjaxError(
             f"n_samples asks for {n} timesteps, but the model's schedule has only "
@@ -355,7 +355,7 @@ def require_timesteps(n: int, n_timesteps: int) -> None:
 
 
 def with_trials(timesteps: Int[np.ndarray, "n"], n_trials: int) -> Samples:
-    """Each timestep with `n_trials` noises: the k-th has n_trials·k to ….(k+1) − 1."""
+    """Each timestep ``n_trials`` times; every sample has a noise of its own."""
     repeated = np.repeat(timesteps, n_trials)
     return Samples(timesteps=repeated, noises=np.arange(len(repeated)))
 

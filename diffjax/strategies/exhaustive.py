@@ -21,7 +21,7 @@ from diffjax.strategies.base import (
 
 @dataclass(frozen=True, kw_only=True)
 class Exhaustive:
-    """Evaluate all classes on `n_samples` timesteps spread evenly over the schedule.
+    """Evaluate all classes on ``n_samples`` timesteps spread evenly over the schedule.
 
     Attributes:
         n_samples: the number of timesteps.

@@ -3,7 +3,7 @@
 Stage k evaluates the living classes on as many further timesteps as make n_samples[k]
 in all, and keeps the to_keep[k] classes with the smallest mean over ALL samples seen.
 
-`official` repeats the authors' program: with M = max(n_samples) and T timesteps
+``official`` repeats the authors' program: with M = max(n_samples) and T timesteps
 
     grid    = the first M of  T // M // 2, + T // M, + T // M, …
     stage n = the first n of  grid[M // n // 2 :: M // n]
@@ -12,7 +12,7 @@ less the timesteps already evaluated. These stage grids need not contain one ano
 later stages may evaluate more than n_samples[k] timesteps in all; and where M does not
 divide T, or n not M, they leave out the end of the schedule.
 
-`nested` thins the even grid of M timesteps instead, from the last stage to the first:
+``nested`` thins the even grid of M timesteps instead, from the last stage to the first:
 stage k takes every (n_samples[k+1] / n_samples[k])-th timestep of stage k + 1. Stages
 then contain one another and cost exactly what n_samples says. For two stages with
 n_samples[0] dividing n_samples[1] dividing T, as for Pets, both orders are the same.
