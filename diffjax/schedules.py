@@ -10,11 +10,11 @@ With ᾱ_t = Π_{s ≤ t} (1 − β_s), noise ε ~ N(0, 1) and a = sqrt(ᾱ_t), 
 (3) follows from a² + s² = 1. It divides by nothing, so it holds at ᾱ = 0 too, which
 rescale_betas_zero_snr makes of the last timestep; there z_t is the noise itself, every
 v gives the same ε̂, and the sample tells no class from another. (4) needs s > 0: a
-`Schedule` from a config has β_0 > 0 and falling ᾱ, hence ᾱ ≤ ᾱ_0 < 1 everywhere.
+``Schedule`` from a config has β_0 > 0 and falling ᾱ, hence ᾱ ≤ ᾱ_0 < 1 everywhere.
 
-Sources: Ho et al. 2020 (arXiv 2006.11239) for (1) and `linear`; Rombach et al. 2022
-(2112.10752) for `scaled_linear`; Nichol and Dhariwal 2021 (2102.09672) for
-`squaredcos_cap_v2`; Salimans and Ho 2022 (2202.00512) for v; Lin et al. 2024
+Sources: Ho et al. 2020 (arXiv 2006.11239) for (1) and ``linear``; Rombach et al. 2022
+(2112.10752) for ``scaled_linear``; Nichol and Dhariwal 2021 (2102.09672) for
+``squaredcos_cap_v2``; Salimans and Ho 2022 (2202.00512) for v; Lin et al. 2024
 (2305.08891), Algorithm 1, for the rescaling.
 """
 
@@ -60,7 +60,7 @@ PREDICTIONS: dict[str, Conversion] = {
 # beta_schedule where its config is silent. The classes differ in how they SAMPLE;
 # all of these share the forward process (1), which is all that is used here.
 _DDPM = (1e-4, 0.02, "linear")
-_KARRAS = (0.00085, 0.012, "linear")
+_KDPM = (0.00085, 0.012, "linear")
 SCHEDULERS: dict[str, tuple[float, float, str]] = {
     "DDPMScheduler": _DDPM,
     "DDPMParallelScheduler": _DDPM,
@@ -75,9 +75,9 @@ SCHEDULERS: dict[str, tuple[float, float, str]] = {
     "DPMSolverSinglestepScheduler": _DDPM,
     "DEISMultistepScheduler": _DDPM,
     "UniPCMultistepScheduler": _DDPM,
-    "HeunDiscreteScheduler": _KARRAS,
-    "KDPM2DiscreteScheduler": _KARRAS,
-    "KDPM2AncestralDiscreteScheduler": _KARRAS,
+    "HeunDiscreteScheduler": _KDPM,
+    "KDPM2DiscreteScheduler": _KDPM,
+    "KDPM2AncestralDiscreteScheduler": _KDPM,
 }
 
 
@@ -85,11 +85,11 @@ SCHEDULERS: dict[str, tuple[float, float, str]] = {
 class Schedule:
     """The forward process of a diffusion model and what the model predicts.
 
-    A jax pytree: `alpha_bar` is data, `prediction_type` is static.
+    A jax pytree: ``alpha_bar`` is data, ``prediction_type`` is static.
 
     Attributes:
         alpha_bar: ᾱ_t of the T training timesteps, float32 [T], falling, in [0, 1).
-        prediction_type: a key of `PREDICTIONS`.
+        prediction_type: a key of ``PREDICTIONS``.
     """
 
     # Left unchecked at run time: JAX rebuilds pytrees with placeholders as leaves.
@@ -110,7 +110,7 @@ class Schedule:
             source: the file's name, for error messages.
 
         Raises:
-            DiffjaxError: the scheduler class, beta schedule, prediction type or a
+            DiffjaxError: if the scheduler class, beta schedule, prediction type or a
                 number in it is not supported.
         """
         name = config.get("_class_name")

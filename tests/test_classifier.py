@@ -177,7 +177,7 @@ def test_class_ids():
     assert class_ids(["0", "1"], ("1", "0"), 2) == (1, 0)  # names win
     for labels, message in [
         (["crane", "cat"], "name of classes 1, 3"),
-        (["tench", "0"], "several labels mean class 0"),
+        (["tench", "0"], "Several labels mean class 0"),
         (["cat", "4"], "does not know the class '4'"),
     ]:
         with pytest.raises(DiffjaxError, match=message):

@@ -266,7 +266,7 @@ def test_files_that_are_no_images(tmp_path):
         (tmp_path, "is a folder"),
         (pipe, "not a regular file"),
         ("bad\0name.png", "name.png"),
-        ("x" * 5000, "Cannot open 'x{200}\\.\\.\\.'"),
+        ("x" * 5000, "'x{200}…' cannot be opened"),
     ]:
         with pytest.raises(DiffjaxError, match=message):
             load_image(path)
@@ -287,7 +287,7 @@ def test_decompression_bomb_is_refused_from_its_header(monkeypatch):
     with pytest.raises(DiffjaxError, match=r"before decoding.*1600000000 pixels"):
         load_image(png_header(40_000, 40_000))
     with pytest.raises(
-        DiffjaxError, match=r"9000x9000.*limit of 67,108,864.*max_pixels"
+        DiffjaxError, match=r"9000×9000.*limit of 67,108,864.*max_pixels"
     ):
         load_image(png_header(9_000, 9_000))
     # Pillow's own warning, where it is turned into an error.

@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from diffjax.data.sources import Record, Source, load_arrays, open_tfds
+from diffjax.data.sources import Example, Source, load_arrays, open_tfds
 from diffjax.errors import DiffjaxError
 
 tfds = pytest.importorskip("tensorflow_datasets")
@@ -156,7 +156,7 @@ def test_images_without_a_name_get_one_and_no_exif_rotation(tmp_path):
     buffer.seek(0)
     write_set(tmp_path, "plain", [{"image": buffer, "label": 1}], LABELLED)
     [record] = open_tfds("plain", "test", tmp_path)
-    assert record == Record(image=record.image, label=1, id="test_00000")
+    assert record == Example(image=record.image, label=1, id="test_00000")
     assert record.image.shape == (4, 8, 3)
 
 
@@ -244,7 +244,7 @@ def test_damaged_image(tmp_path):
     half = io.BytesIO(png(np.full((32, 32, 3), 7, np.uint8)).getvalue()[:60])
     write_set(tmp_path, "torn", [{"image": half, "label": 0}], LABELLED)
     source = open_tfds("torn", "test", tmp_path)
-    with pytest.raises(DiffjaxError, match="torn test: record 0 cannot be read"):
+    with pytest.raises(DiffjaxError, match="torn test: example 0 cannot be read"):
         source[0]
 
 

@@ -1,7 +1,7 @@
-"""From anything that holds a picture to the pixels a model reads.
+"""Anything that holds a picture → the pixels a model reads.
 
-    load_image   path, URL, bytes, PIL image or array  ->  8-bit RGB image
-    preprocess   RGB image  ->  float32 [H, W, 3] in [-1, 1]
+    load_image   path, URL, bytes, PIL image or array → 8-bit RGB image
+    preprocess   RGB image → float32 [H, W, 3] in [−1, 1]
 
 Every picture that cannot be read faithfully raises a DiffjaxError; nothing is guessed.
 Pillow's global switches are never touched.
@@ -14,6 +14,7 @@ import re
 import urllib.error
 import urllib.request
 import warnings
+from collections.abc import Callable
 from pathlib import Path
 from typing import Literal
 
@@ -21,12 +22,12 @@ import numpy as np
 from jaxtyping import Float32, Shaped
 from PIL import Image, ImageOps, UnidentifiedImageError
 
-from diffjax.errors import DiffjaxError
+from diffjax.errors import DiffjaxError, unknown
 
 ImageSource = str | os.PathLike[str] | bytes | Image.Image | np.ndarray
 Transform = Literal["resize_crop", "adm"]
 
-MAX_PIXELS = 2**26  # 8192 x 8192: 200 MB once decoded; above any common camera
+MAX_PIXELS = 2**26  # 8192 × 8192: 200 MB once decoded; above any common camera
 MIN_SIDE = 2  # a single row or column carries no picture
 MAX_ASPECT = 50  # the centre crop of a longer strip shows under 2 % of it
 MAX_DOWNLOAD_BYTES = 64 * 2**20
@@ -59,20 +60,20 @@ _SCHEME = re.compile(r"([A-Za-z][A-Za-z0-9+.-]+)://")
 
 
 def load_image(source: ImageSource, *, max_pixels: int = MAX_PIXELS) -> Image.Image:
-    """Reads one picture as an upright 8-bit RGB image.
+    """Read one picture as an upright 8-bit RGB image.
 
     The EXIF orientation is applied, transparency is laid on white, 16-bit grey is
     scaled to 8 bits, and CMYK is converted. Of an animation the current frame (the
     first, for a file) is taken, with a warning.
 
     Args:
-        source: A path, an http(s) URL, encoded bytes, a PIL image, or an array:
+        source: a path, an http(s) URL, encoded bytes, a PIL image, or an array:
             [H, W], [H, W, 1], [H, W, 3] or [H, W, 4], uint8 or float in [0, 1].
-        max_pixels: Larger pictures are refused from their header, undecoded.
+        max_pixels: larger pictures are refused from their header, undecoded.
 
     Raises:
-        DiffjaxError: The source is missing, unreadable, damaged, too small, too large,
-            too elongated, or an array of another shape, dtype or range.
+        DiffjaxError: if the source is missing, unreadable, damaged, too small, too
+            large, too elongated, or an array of another shape, dtype or range.
     """
     name = _describe(source)
     if isinstance(source, np.ndarray):
@@ -104,41 +105,36 @@ def preprocess(
     transform: Transform = "resize_crop",
     interpolation: str = "bicubic",
 ) -> Float32[np.ndarray, "resolution resolution 3"]:
-    """Resizes and centre-crops an RGB image to the square that a model reads.
+    """Resize and centre-crop an RGB image to the square that a model reads.
 
     Args:
-        image: An RGB image, as load_image returns it.
-        resolution: Side of the result in pixels.
+        image: an RGB image, as ``load_image`` returns it.
+        resolution: side of the result in pixels.
         transform: "resize_crop" brings the shorter edge to the resolution in one
             antialiased step (Stable Diffusion). "adm" first halves with a box filter
             while the shorter edge is at least twice the resolution (DiT).
-        interpolation: A key of INTERPOLATIONS, for the last resize.
+        interpolation: a key of ``INTERPOLATIONS``, for the last resize.
 
     Returns:
-        Pixels in [-1, 1].
+        Pixels in [−1, 1].
 
     Raises:
-        DiffjaxError: The image is not RGB, or an option is unknown.
+        DiffjaxError: if the image is not RGB, or an option is unknown.
     """
     if image.mode != "RGB":
         raise DiffjaxError(
-            f"preprocess needs an RGB image, this one is {image.mode}. "
-            "Pass it through load_image first."
+            f"An RGB image is needed, this one is {image.mode}. Pass it through "
+            "load_image first."
         )
     if resolution < 1:
-        raise DiffjaxError(f"resolution must be at least 1 pixel, not {resolution}.")
-    if interpolation not in INTERPOLATIONS:
-        known = ", ".join(INTERPOLATIONS)
         raise DiffjaxError(
-            f"Unknown interpolation {interpolation!r}; use one of {known}."
+            f"The resolution must be at least 1 pixel, not {resolution}."
         )
-    resample = INTERPOLATIONS[interpolation]
-    if transform == "resize_crop":
-        square = _resize_crop(image, resolution, resample)
-    elif transform == "adm":
-        square = _adm_crop(image, resolution, resample)
-    else:
-        raise DiffjaxError(f"Unknown transform {transform!r}; use resize_crop or adm.")
+    if interpolation not in INTERPOLATIONS:
+        raise unknown("interpolation", interpolation, INTERPOLATIONS)
+    if transform not in TRANSFORMS:
+        raise unknown("transform", transform, TRANSFORMS)
+    square = TRANSFORMS[transform](image, resolution, INTERPOLATIONS[interpolation])
     return np.asarray(square, np.float32) / np.float32(127.5) - np.float32(1)
 
 
@@ -173,6 +169,12 @@ def _adm_crop(
     left = (image.width - resolution) // 2
     top = (image.height - resolution) // 2
     return image.crop((left, top, left + resolution, top + resolution))
+
+
+TRANSFORMS: dict[str, Callable[[Image.Image, int, Image.Resampling], Image.Image]] = {
+    "resize_crop": _resize_crop,
+    "adm": _adm_crop,
+}
 
 
 def _decode(
@@ -236,7 +238,7 @@ def _to_grey8(image: Image.Image, name: str) -> Image.Image:
             f"{name} holds grey values from {low} to {high}, beyond 16 bits. "
             "Scale it to 8 or 16 bits first."
         )
-    return Image.fromarray(np.rint(values / 257).astype(np.uint8))  # 65535 = 255 * 257
+    return Image.fromarray(np.rint(values / 257).astype(np.uint8))  # 65535 = 255 × 257
 
 
 def _from_array(array: Shaped[np.ndarray, "..."], name: str) -> Image.Image:
@@ -254,7 +256,7 @@ def _from_array(array: Shaped[np.ndarray, "..."], name: str) -> Image.Image:
         if not (low >= 0 and high <= 1):  # false for NaN too
             raise DiffjaxError(
                 f"{name} has values from {low:g} to {high:g}; floats must lie in "
-                "[0, 1]. Use x / 255 for [0, 255] and (x + 1) / 2 for [-1, 1]."
+                "[0, 1]. Use x / 255 for [0, 255] and (x + 1) / 2 for [−1, 1]."
             )
         array = np.rint(array.astype(np.float64) * 255).astype(np.uint8)
     if array.dtype != np.uint8:
@@ -269,18 +271,18 @@ def _check_size(size: tuple[int, int], name: str, max_pixels: int) -> None:
     short, long = sorted(size)
     if short < MIN_SIDE:
         raise DiffjaxError(
-            f"{name} is {width}x{height} pixels; a picture needs at least {MIN_SIDE} "
+            f"{name} is {width}×{height} pixels; a picture needs at least {MIN_SIDE} "
             "in each direction."
         )
     if width * height > max_pixels:
         raise DiffjaxError(
-            f"{name} is {width}x{height} pixels, over the limit of {max_pixels:,} "
+            f"{name} is {width}×{height} pixels, over the limit of {max_pixels:,} "
             "pixels, and was not decoded. Scale it down; if you trust it, raise "
             "max_pixels."
         )
     if long > MAX_ASPECT * short:
         raise DiffjaxError(
-            f"{name} is {width}x{height} pixels, more than {MAX_ASPECT} times as long "
+            f"{name} is {width}×{height} pixels, more than {MAX_ASPECT} times as long "
             "as wide; a centre crop would miss nearly all of it. Crop it first."
         )
 
@@ -300,7 +302,7 @@ def _open_file(path: Path, name: str) -> io.BufferedReader:
     except DiffjaxError:
         raise
     except (OSError, ValueError) as error:  # ValueError: a null character in the path
-        raise DiffjaxError(f"Cannot open {name}: {error}") from error
+        raise DiffjaxError(f"{name} cannot be opened ({error}).") from error
 
 
 def _download(url: str) -> bytes:
@@ -347,5 +349,5 @@ def _describe(source: object) -> str:
         return f"Image of {len(source)} bytes"
     if isinstance(source, str | os.PathLike):
         text = os.fspath(source)
-        return repr(text if len(text) <= 200 else text[:200] + "...")
+        return repr(text if len(text) <= 200 else text[:200] + "…")
     return f"a {type(source).__name__}"

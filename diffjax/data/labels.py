@@ -36,21 +36,21 @@ def class_ids(
             found = [int(key)]
         if len(found) > 1:
             raise DiffjaxError(
-                f"the label {label!r} is a name of classes "
-                f"{', '.join(map(str, found))}; give the number"
+                f"The label {label!r} is a name of classes "
+                f"{', '.join(map(str, found))}; give the number."
             )
         if not found:
             how = f"a class name or a number below {n_classes}"
             raise DiffjaxError(
-                f"the model does not know the class {label!r}; give {how}"
+                f"The model does not know the class {label!r}; give {how}."
                 if class_names
-                else f"the checkpoint names no classes; instead of {label!r} give a "
-                f"number below {n_classes}"
+                else f"The checkpoint names no classes; instead of {label!r} give a "
+                f"number below {n_classes}."
             )
         ids.append(found[0])
     if len(set(ids)) < len(ids):
         twice = sorted({i for i in ids if ids.count(i) > 1})
         raise DiffjaxError(
-            f"several labels mean class {', '.join(map(str, twice))}; keep one of them"
+            f"Several labels mean class {', '.join(map(str, twice))}; keep one of them."
         )
     return tuple(ids)

@@ -1,6 +1,6 @@
 """Prompts: what the text encoder reads for each class.
 
-Several prompts may stand for one class; `classidx` says which prompt is whose.
+Several prompts may stand for one class; ``classidx`` says which prompt is whose.
 """
 
 import csv
@@ -22,14 +22,14 @@ CSV_COLUMNS = ("prompt", "classname", "classidx")
 def format_prompts(
     labels: Sequence[str], template: str = DEFAULT_TEMPLATE
 ) -> tuple[str, ...]:
-    """Puts each label into the template's one {}.
+    """Put each label into the template's one ``{}``.
 
     The article stays as it is written ("a photo of a airplane."): so do the prompts
     of the paper.
 
     Raises:
-        DiffjaxError: The template has not exactly one {} or another brace, or
-            check_labels refuses the labels.
+        DiffjaxError: if the template has not exactly one ``{}``, or another brace,
+            or ``check_labels`` refuses the labels.
     """
     check_labels(labels)
     if template.count("{}") != 1:
@@ -46,10 +46,10 @@ def format_prompts(
 
 
 def check_labels(labels: Sequence[str]) -> None:
-    """Checks that labels can be told apart: two or more, none empty, none twice.
+    """Check that labels can be told apart: two or more, none empty, none twice.
 
     Raises:
-        DiffjaxError: They cannot.
+        DiffjaxError: if they cannot.
     """
     if isinstance(labels, str):
         raise DiffjaxError(
@@ -75,9 +75,9 @@ class Prompts:
     """The prompts of a classification and the classes that they stand for.
 
     Attributes:
-        prompts: What the text encoder reads, P strings.
-        classidx: The class of each prompt, P integers in [0, C); every class has one.
-        class_names: How results name the classes, C strings.
+        prompts: what the text encoder reads, P strings.
+        classidx: the class of each prompt, P integers in [0, C); every class has one.
+        class_names: how results name the classes, C strings.
     """
 
     prompts: tuple[str, ...]
@@ -85,7 +85,7 @@ class Prompts:
     class_names: tuple[str, ...]
 
     def __post_init__(self) -> None:
-        """Raises DiffjaxError where the three fields do not fit together."""
+        """Raise DiffjaxError where the three fields do not fit together."""
         if len(self.prompts) != len(self.classidx):
             raise DiffjaxError(
                 f"{len(self.prompts)} prompts but {len(self.classidx)} class indices."
@@ -107,10 +107,10 @@ class Prompts:
     def from_labels(
         cls, labels: Sequence[str], templates: str | Sequence[str] = DEFAULT_TEMPLATE
     ) -> "Prompts":
-        """Makes one prompt for each label and template, label by label.
+        """Make one prompt for each label and template, label by label.
 
         Raises:
-            DiffjaxError: As format_prompts, or a template is given twice.
+            DiffjaxError: as ``format_prompts``, and if a template is given twice.
         """
         templates = (templates,) if isinstance(templates, str) else tuple(templates)
         if not templates:
@@ -128,14 +128,14 @@ class Prompts:
 
     @classmethod
     def read_csv(cls, path: str | os.PathLike[str]) -> "Prompts":
-        """Reads a UTF-8 CSV file with the columns prompt, classname and classidx.
+        """Read a UTF-8 CSV file with the columns prompt, classname and classidx.
 
         Class indices count from 0 without gaps; rows may come in any order, several
         for one class. Classes that share a prompt or a name are kept, with a warning,
         since published prompt files have them: they cannot be told apart.
 
         Raises:
-            DiffjaxError: The file is missing or malformed; the message names the line.
+            DiffjaxError: if the file is missing or malformed, naming the line.
         """
         rows = _read_rows(Path(path))
         names: dict[int, str] = {}
@@ -178,7 +178,7 @@ def _read_rows(path: Path) -> list[tuple[int, str, str, int]]:
     except UnicodeDecodeError:
         raise DiffjaxError(f"{path} is not UTF-8 text. Save it as UTF-8.") from None
     except OSError as error:
-        raise DiffjaxError(f"Cannot read {path}: {error.strerror}.") from error
+        raise DiffjaxError(f"{path} cannot be read ({error.strerror}).") from error
 
     # newline="": the csv module finds the ends of lines itself, quoted ones too.
     reader = csv.reader(io.StringIO(text, newline=""), strict=True)
@@ -237,5 +237,5 @@ def _repeated(values: Iterable[str]) -> str:
 
 def _listed(values: Sequence[object]) -> str:
     """The first few values, for a message of bounded length."""
-    more = ", ..." if len(values) > 5 else ""
+    more = ", …" if len(values) > 5 else ""
     return ", ".join(repr(value) for value in values[:5]) + more

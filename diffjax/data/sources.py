@@ -1,6 +1,6 @@
 """Labelled images on disk: tensorflow-datasets directories, read without tensorflow.
 
-A source is a sequence of records that decodes an image only when it is asked for it.
+A source is a sequence of examples that decodes an image only when it is asked for it.
 """
 
 import io
@@ -18,18 +18,18 @@ from PIL import Image
 
 from diffjax.errors import DiffjaxError
 
-_RUN = 64  # records read at once: amortises a call, bounds the memory
+_READ_AT_ONCE = 64  # examples: amortises a call, bounds the memory
 _VERSION = re.compile(r"\d+\.\d+\.\d+")
 
 
 @dataclass(frozen=True, kw_only=True)
-class Record:
+class Example:
     """One labelled image.
 
     Attributes:
         image: RGB pixels, 0 to 255.
-        label: The class, an index into the source's class_names.
-        id: What the data set calls the image; independent of the order of reading.
+        label: the class, an index into the source's ``class_names``.
+        id: what the data set calls the image; independent of the order of reading.
     """
 
     image: UInt8[np.ndarray, "h w 3"]
@@ -46,19 +46,19 @@ class Source(Protocol):
     class_names: tuple[str, ...]
 
     def __len__(self) -> int:
-        """The number of records."""
+        """The number of examples."""
 
-    def __getitem__(self, index: int) -> Record:
-        """The record at an index in [0, len), decoded now."""
+    def __getitem__(self, index: int) -> Example:
+        """The example at an index in [0, len), decoded now."""
 
-    def __iter__(self) -> Iterator[Record]:
-        """All records in order."""
+    def __iter__(self) -> Iterator[Example]:
+        """All examples in order."""
 
 
 class TfdsSource:
     """One split of a prepared tensorflow-datasets directory, in its stored order.
 
-    tensorflow-datasets shuffles when it prepares; Record.id tells the original place.
+    tensorflow-datasets shuffles when it prepares; ``Example.id`` tells the first place.
     """
 
     def __init__(
@@ -66,47 +66,47 @@ class TfdsSource:
         name: str,
         split: str,
         class_names: tuple[str, ...],
-        examples: Any,
+        stored: Any,
     ) -> None:
         self.name = name
         self.split = split
         self.class_names = class_names
-        self._examples = examples
+        self._stored = stored
 
     def __len__(self) -> int:
-        """The number of records."""
-        return len(self._examples)
+        """The number of examples."""
+        return len(self._stored)
 
-    def __getitem__(self, index: int) -> Record:
-        """The record at an index in [0, len), decoded now."""
+    def __getitem__(self, index: int) -> Example:
+        """The example at an index in [0, len), decoded now."""
         if not 0 <= index < len(self):
-            raise IndexError(f"{self.name} {self.split} has no record {index}.")
+            raise IndexError(f"{self.name} {self.split} has no example {index}.")
         return self._read([index])[0]
 
-    def __iter__(self) -> Iterator[Record]:
-        """All records in order; faster than one at a time, since read in runs."""
-        for start in range(0, len(self), _RUN):
-            yield from self._read(range(start, min(start + _RUN, len(self))))
+    def __iter__(self) -> Iterator[Example]:
+        """All examples in order; faster than one at a time, since read in runs."""
+        for start in range(0, len(self), _READ_AT_ONCE):
+            yield from self._read(range(start, min(start + _READ_AT_ONCE, len(self))))
 
-    def _read(self, indices: Sequence[int]) -> list[Record]:
+    def _read(self, indices: Sequence[int]) -> list[Example]:
         try:
-            examples = self._examples.__getitems__(list(indices))
-            return [self._record(*pair) for pair in zip(indices, examples, strict=True)]
+            stored = self._stored.__getitems__(list(indices))
+            return [self._decode(*pair) for pair in zip(indices, stored, strict=True)]
         except Exception as error:  # the readers raise nearly anything on damage
             which = f"{indices[0]} to {indices[-1]}" if indices[1:] else f"{indices[0]}"
             raise DiffjaxError(
-                f"{self.name} {self.split}: record {which} cannot be read ({error}). "
+                f"{self.name} {self.split}: example {which} cannot be read ({error}). "
                 "Prepare the data set again."
             ) from error
 
-    def _record(self, index: int, example: dict[str, Any]) -> Record:
+    def _decode(self, index: int, stored: dict[str, Any]) -> Example:
         # Plain RGB, no EXIF rotation: published accuracies were measured so.
-        with Image.open(io.BytesIO(example["image"])) as image:
+        with Image.open(io.BytesIO(stored["image"])) as image:
             pixels = np.asarray(image.convert("RGB"))
-        name = example.get("id", example.get("file_name", f"{self.split}_{index:05d}"))
-        return Record(
+        name = stored.get("id", stored.get("file_name", f"{self.split}_{index:05d}"))
+        return Example(
             image=pixels,
-            label=int(example["label"]),
+            label=int(stored["label"]),
             id=name.decode() if isinstance(name, bytes) else str(name),
         )
 
@@ -114,20 +114,20 @@ class TfdsSource:
 def open_tfds(
     name: str, split: str, data_dir: str | os.PathLike[str] | None = None
 ) -> TfdsSource:
-    """Opens one split of a data set that was prepared as array_record.
+    """Open one split of a data set that was prepared as array_record.
 
     Nothing is downloaded or prepared, and no network is tried.
 
     Args:
-        name: As in the catalogue: "cifar10", "name/config", or "name:1.0.0". Without a
+        name: as in its catalogue: "cifar10", "name/config", or "name:1.0.0". Without a
             version the newest one on disk is taken.
-        split: A split or a slice of one: "test", "train[:100]", "train[50%:]".
-        data_dir: The folder that holds the data sets; TFDS_DATA_DIR or
-            ~/tensorflow_datasets by default.
+        split: a split or a slice of one: "test", "train[:100]", "train[50%:]".
+        data_dir: the folder that holds the data sets; ``TFDS_DATA_DIR`` or
+            ``~/tensorflow_datasets`` by default.
 
     Raises:
-        DiffjaxError: The data set is not there, is stored in another file format, has
-            no such split, or is not one of labelled images.
+        DiffjaxError: if the data set is not there, is stored in another file format,
+            has no such split, or is not one of labelled images.
     """
     if data_dir is None:
         data_dir = os.environ.get("TFDS_DATA_DIR", "~/tensorflow_datasets")
@@ -164,33 +164,33 @@ def open_tfds(
             f"{splits}; a slice is written as in 'test[:100]'."
         ) from error
     if count == 0:
-        raise DiffjaxError(f"The split {split!r} of {folder} holds no records.")
+        raise DiffjaxError(f"The split {split!r} of {folder} holds no examples.")
     return TfdsSource(name, split, tuple(features["label"].names), examples)
 
 
 def load_arrays(
     source: Source,
 ) -> tuple[UInt8[np.ndarray, "n h w 3"], Int32[np.ndarray, " n"]]:
-    """Reads a whole source of equally sized images into memory, in its order.
+    """Read a whole source of equally sized images into memory, in its order.
 
     Returns:
         The images, 0 to 255, and their labels. CIFAR-10's 50,000 training images are
         154 MB and take about ten seconds.
 
     Raises:
-        DiffjaxError: The images differ in size, or one cannot be read.
+        DiffjaxError: if the images differ in size, or one cannot be read.
     """
     shape = source[0].image.shape
     images = np.empty((len(source), *shape), np.uint8)
     labels = np.empty(len(source), np.int32)
-    for index, record in enumerate(source):
-        if record.image.shape != shape:
+    for index, example in enumerate(source):
+        if example.image.shape != shape:
             raise DiffjaxError(
                 f"The images of {source.name} {source.split} differ in size "
-                f"({record.id} is {record.image.shape}, the first {shape}), so they do "
-                "not fit in one array. Read and resize them one by one."
+                f"({example.id} is {example.image.shape}, the first {shape}), so they "
+                "do not fit in one array. Read and resize them one by one."
             )
-        images[index], labels[index] = record.image, record.label
+        images[index], labels[index] = example.image, example.label
     return images, labels
 
 
