@@ -14,7 +14,6 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, cast
 
-import jax
 import jax.numpy as jnp
 import numpy as np
 from jax.typing import DTypeLike
@@ -30,15 +29,13 @@ from diffjax.models.diffusion import DiffusionModel
 from diffjax.record import Record
 from diffjax.scoring.grid import Grid
 from diffjax.scoring.noise import Noise, SeededNoise, read_noise
-from diffjax.scoring.placement import replicate, sample_mesh
+from diffjax.scoring.placement import cells_that_fit, replicate, sample_mesh
 from diffjax.settings import Settings
 from diffjax.strategies import parse_strategy
 from diffjax.strategies.base import Request, State, Strategy, run
 
 # as the models were trained
 TRANSFORMS: dict[str, Transform] = {"text": "resize_crop", "class": "adm"}
-CELLS = {"cpu": 32}  # in a tile, by platform
-CELLS_ELSEWHERE = 128
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -79,13 +76,8 @@ class DiffusionClassifier:
         self.model = model
         self.settings = settings or Settings()
         self._mesh = sample_mesh()
-        cells = self.settings.cells or CELLS.get(jax.default_backend(), CELLS_ELSEWHERE)
-        self._grid = Grid(
-            denoiser=replicate(model.denoiser, self._mesh),
-            schedule=replicate(model.schedule, self._mesh),
-            loss=self.settings.loss,
-            cells=cells,
-            mesh=self._mesh,
+        self.transform = cast(
+            Transform, self.settings.transform or TRANSFORMS[model.kind]
         )
         asked = self.settings.resolution
         self.resolution = model.resolution if asked is None else asked
@@ -94,11 +86,16 @@ class DiffusionClassifier:
                 f"A resolution of {self.resolution} does not fit {model.name}: it must "
                 f"be a multiple of {model.multiple}."
             )
-        self.transform = cast(
-            Transform, self.settings.transform or TRANSFORMS[model.kind]
-        )
         edge = self.resolution // model.downscale
         self._latent_shape = (edge, edge, model.latent_channels)
+        needs = model.denoiser.module().memory(edge, edge)
+        self._grid = Grid(
+            denoiser=replicate(model.denoiser, self._mesh),
+            schedule=replicate(model.schedule, self._mesh),
+            loss=self.settings.loss,
+            cells=self.settings.cells or cells_that_fit(needs, self._mesh),
+            mesh=self._mesh,
+        )
         self._table: Noise | None = None
         if self.settings.noise not in ("image", "shared"):
             self._table = replicate(

@@ -8,14 +8,19 @@ image; a second call goes on where the first one stopped.
 """
 
 import argparse
+import hashlib
 import json
 import math
+import os
 import platform
 import sys
 from pathlib import Path
 
+import jax
+import numpy as np
 from rich.progress import track
 
+import diffjax
 from diffjax.classifier import DiffusionClassifier
 from diffjax.data.prompts import CIFAR10_TEMPLATE
 from diffjax.data.sources import open_tfds
@@ -54,8 +59,14 @@ def main() -> None:
 
 
 def measure(args: argparse.Namespace) -> None:
+    classifier = DiffusionClassifier.from_pretrained(
+        args.model, strategy=args.strategy, loss=args.loss, seed=args.seed
+    )
     settings = {
         "model": args.model,
+        "weights": digest(classifier),
+        "diffjax": diffjax.__version__,
+        "jax": jax.__version__,
         "strategy": args.strategy,
         "loss": args.loss,
         "template": args.template,
@@ -67,15 +78,12 @@ def measure(args: argparse.Namespace) -> None:
     # tensorflow-datasets shuffles on preparation; the id keeps the original index
     first = sorted(source, key=lambda record: record.id)[: args.images]
 
-    classifier = DiffusionClassifier.from_pretrained(
-        args.model, strategy=args.strategy, loss=args.loss, seed=args.seed
-    )
     candidates = classifier.candidates(source.class_names, args.template)
     args.out.parent.mkdir(parents=True, exist_ok=True)
     with args.out.open("a", encoding="utf-8") as file:
         if not rows:
             print(json.dumps(settings), file=file, flush=True)
-        for record in track([r for r in first if r.id not in done], console=None):
+        for record in track([r for r in first if r.id not in done]):
             result = classifier.classify(record.image, candidates)
             row = {
                 "id": record.id,
@@ -91,11 +99,35 @@ def measure(args: argparse.Namespace) -> None:
     report([row for row in rows if row["id"] in wanted], settings)
 
 
+def digest(classifier: DiffusionClassifier) -> str:
+    """Of the denoiser's weights: a name can come to mean others."""
+    leaves = jax.tree.leaves(classifier.model.denoiser.state)
+    content = b"".join(np.asarray(leaf).tobytes() for leaf in leaves)
+    return hashlib.sha256(content).hexdigest()[:16]
+
+
+def machine() -> str:
+    """The processor and how many of its cores there are."""
+    name = platform.processor() or platform.machine()
+    info = Path("/proc/cpuinfo")
+    if info.exists():
+        lines = info.read_text(encoding="utf-8").splitlines()
+        models = [line.partition(":")[2] for line in lines if "model name" in line]
+        name = models[0].strip() if models else name
+    return f"{name}, {os.cpu_count()} cores, {jax.default_backend()}"
+
+
 def read_rows(path: Path, settings: dict) -> list[dict]:
     """The images of an earlier call, if it had the same settings."""
     if not path.exists() or not path.stat().st_size:
         return []
-    lines = [json.loads(line) for line in path.read_text(encoding="utf-8").splitlines()]
+    text = path.read_text(encoding="utf-8")
+    if not text.endswith("\n"):  # a line that was cut off is done again
+        text = text[: text.rfind("\n") + 1]
+        path.write_text(text, encoding="utf-8")
+    lines = [json.loads(line) for line in text.splitlines()]
+    if not lines:
+        return []
     if lines[0] != settings:
         raise DiffjaxError(
             f"{path} holds images of other settings ({lines[0]}); name another file"
@@ -111,7 +143,7 @@ def report(rows: list[dict], settings: dict) -> None:
     evaluations = sum(row["evaluations"] for row in rows) / n
     for name, value in settings.items():
         print(f"{name:12} {value}")
-    print(f"{'machine':12} {platform.machine()}, {platform.python_version()}")
+    print(f"{'machine':12} {machine()}")
     print(f"{'images':12} {n}")
     print(f"{'accuracy':12} {correct / n:.1%}  (95 %: {low:.1%} to {high:.1%})")
     print(f"{'evaluations':12} {evaluations:.0f} an image")

@@ -1,4 +1,6 @@
+import json
 from functools import cache
+from pathlib import Path
 
 import jax
 import jax.numpy as jnp
@@ -13,7 +15,10 @@ from small import (
     text_denoiser,
 )
 
-from diffjax.models.diffusion import predict_noise
+from diffjax.checkpoints.loading import empty_network
+from diffjax.errors import DiffjaxError
+from diffjax.models.diffusion import Network, predict_noise
+from diffjax.models.unet import UNet2DConditionConfig
 from diffjax.schedules import add_noise
 from diffjax.scoring.grid import (
     LOSSES,
@@ -23,8 +28,9 @@ from diffjax.scoring.grid import (
     grid_errors,
 )
 from diffjax.scoring.noise import SeededNoise
-from diffjax.scoring.placement import replicate, sample_mesh
+from diffjax.scoring.placement import cells_that_fit, replicate, sample_mesh
 
+KEYS = Path(__file__).parent / "data" / "keys"
 CLASSES, SAMPLES = 5, 7
 Z0 = jax_random(8, 8, 4, seed=1)
 STATES = jax_random(CLASSES, TOKENS, WIDTH, seed=2)
@@ -205,10 +211,39 @@ def test_every_cell_is_reported_once(denoiser):
 
 @pytest.mark.parametrize("devices", [1, 2, 8])
 @pytest.mark.parametrize("classes", [1, 2, 5, 8, 9, 37, 1000])
-@pytest.mark.parametrize("cells", [1, 32, 100])
-def test_tiles_fit(classes, cells, devices):
-    tile = Tile.fitting(classes, cells, devices)
+@pytest.mark.parametrize("samples", [1, 4, 1000])
+@pytest.mark.parametrize("cells", [1, 32, 100, 10**13])
+def test_tiles_fit(classes, samples, cells, devices):
+    tile = Tile.fitting(classes, samples, cells, devices)
     assert tile.samples % devices == 0
+    assert tile.samples < samples + devices
     assert tile.classes * tile.samples <= max(cells, tile.classes * devices)
     rows = -(-classes // tile.classes)
     assert rows * tile.classes - classes < rows  # less than one class a row is padding
+
+
+def test_cells_follow_the_memory():
+    mesh = sample_mesh()
+    sizes = [2**k for k in range(20, 50)]
+    cells = [cells_that_fit(size, mesh) for size in sizes]
+    assert cells == sorted(cells, reverse=True)
+    assert cells[0] == 32 * mesh.size  # plenty of memory
+    assert cells[-1] == mesh.size  # never none, even where it does not fit
+
+
+def test_the_memory_of_the_public_models():
+    """Of SD 2: 3 float32 matrices of 5 heads × 4096², and feature maps."""
+    gib = 2**30
+    sd2 = json.loads((KEYS / "sd2-unet.json").read_text())
+    network = Network(*empty_network("unet", UNet2DConditionConfig.from_dict(sd2)))
+    assert 1 < network.module().memory(64, 64) / gib < 1.2
+    assert 4.5 < network.module().memory(96, 96) / gib < 6
+
+
+def test_running_out_of_memory_is_an_error_with_a_remedy(denoiser, monkeypatch):
+    def fail(*args, **kwargs):
+        raise jax.errors.JaxRuntimeError("RESOURCE_EXHAUSTED: Out of memory")
+
+    monkeypatch.setattr("diffjax.scoring.grid.tile_errors", fail)
+    with pytest.raises(DiffjaxError, match="allow fewer cells"):
+        errors(grid(denoiser))

@@ -184,7 +184,8 @@ def _text_shape(text_encoder: Network, ids: np.ndarray) -> tuple[int, ...]:
     one: jax.ShapeDtypeStruct = jax.eval_shape(
         lambda network, ids: network.module()(ids), text_encoder, ids[0]
     )
-    return one.shape
+    shape: tuple[int, ...] = one.shape
+    return shape
 
 
 def _padded(array: np.ndarray) -> np.ndarray:

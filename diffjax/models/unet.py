@@ -344,12 +344,12 @@ class UNet2DConditionModel(nnx.Module):
         kinds = zip(config.down_block_types, config.up_block_types[::-1], strict=True)
         attends = [any("CrossAttn" in kind for kind in pair) for pair in kinds]
         attends[-1] = True  # the middle block
-        matrix = max(
+        matrix: int = max(
             heads[i] * (-(-height // 2**i) * -(-width // 2**i)) ** 2
             for i in range(n)
             if attends[i]
         )
-        # the skips and a resnet's intermediate values, in units of the first feature map
+        # skips and a resnet's intermediate values, in units of the first feature map
         maps = 20 * height * width * config.block_out_channels[0]
         return 4 * (3 * matrix + maps)
 

@@ -28,6 +28,7 @@ import numpy as np
 from jax.sharding import Mesh, PartitionSpec
 from jaxtyping import Array, Float, Int
 
+from diffjax.errors import DiffjaxError
 from diffjax.models.diffusion import Network, predict_noise
 from diffjax.schedules import Schedule, add_noise
 from diffjax.scoring.noise import Noise
@@ -53,17 +54,25 @@ class Tile:
 
     @classmethod
     def fitting(
-        cls, classes: int, cells: int, devices: int = 1, most_classes: int = 8
+        cls,
+        classes: int,
+        samples: int,
+        cells: int,
+        devices: int = 1,
+        most_classes: int = 8,
     ) -> "Tile":
-        """A tile of about ``cells`` cells that ``classes`` classes fill evenly.
+        """A tile of at most ``cells`` cells that ``classes`` classes fill evenly.
 
+        It is no longer than ``samples`` need, and has a sample for each device.
         Wide tiles share more of the class-independent work; past ``most_classes``
         the gain is small and the samples, which split among devices, run short.
         """
         rows = -(-classes // min(classes, most_classes, cells))
         width = -(-classes // rows)
-        samples = max(1, cells // width // devices) * devices
-        return cls(classes=width, samples=samples)
+        per_device = max(1, cells // width // devices)
+        return cls(
+            classes=width, samples=min(per_device, -(-samples // devices)) * devices
+        )
 
 
 def cell_error(
@@ -183,11 +192,12 @@ class Grid:
             done: called after each tile with the number of cells finished so far.
         """
         noise.check(noises)
-        tile = Tile.fitting(len(classes), self.cells, self.mesh.size)
+        n, s = len(classes), len(timesteps)
+        tile = Tile.fitting(n, s, self.cells, self.mesh.size)
 
         def dispatch() -> Iterator[tuple[slice, slice, Array]]:
-            for columns, s in _chunks(len(timesteps), tile.samples):
-                for rows, c in _chunks(len(classes), tile.classes):
+            for columns, k in _chunks(s, tile.samples):
+                for rows, c in _chunks(n, tile.classes):
                     values = tile_errors(
                         self.denoiser,
                         self.schedule,
@@ -195,20 +205,28 @@ class Grid:
                         z0,
                         conditions,
                         classes[c],
-                        timesteps[s],
-                        noises[s],
+                        timesteps[k],
+                        noises[k],
                         loss=self.loss,
                         mesh=self.mesh,
                     )
                     yield rows, columns, values
 
-        errors = np.full((len(classes), len(timesteps)), np.nan, np.float32)
+        errors = np.full((n, s), np.nan, np.float32)
         finished = 0
-        for rows, columns, values in _ahead(dispatch(), TILES_AHEAD):
-            target = errors[rows, columns]
-            target[:] = np.asarray(values)[: target.shape[0], : target.shape[1]]
-            finished += target.size
-            done(finished)
+        try:
+            for rows, columns, values in _ahead(dispatch(), TILES_AHEAD):
+                target = errors[rows, columns]
+                target[:] = np.asarray(values)[: target.shape[0], : target.shape[1]]
+                finished += target.size
+                done(finished)
+        except jax.errors.JaxRuntimeError as error:
+            if "RESOURCE_EXHAUSTED" not in str(error):
+                raise
+            raise DiffjaxError(
+                f"The device's memory does not hold a tile of {self.cells} "
+                "evaluations; allow fewer cells."
+            ) from error
         return errors
 
 
