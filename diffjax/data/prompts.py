@@ -237,5 +237,5 @@ def _repeated(values: Iterable[str]) -> str:
 
 def _listed(values: Sequence[object]) -> str:
     """The first few values, for a message of bounded length."""
-    more = ", …" if len(values) > 5 else ""
+    more = f" and {len(values) - 5} more" if len(values) > 5 else ""
     return ", ".join(repr(value) for value in values[:5]) + more

@@ -242,4 +242,4 @@ def _how_to_prepare(name: str, root: Path) -> str:
         command = f"python scripts/prepare_cifar10.py ARCHIVE --data-dir {root}"
         return f"Prepare it with: {command}"
     command = f"tfds build {name} --file_format array_record --data_dir {root}"
-    return f"Prepare it with: {command} (many sets need tensorflow for this step)"
+    return f"Many sets need tensorflow for this step. Prepare it with: {command}"

@@ -38,6 +38,7 @@ _FIXED: dict[str, Any] = {
     "norm_type": "ada_norm_zero",
     "norm_elementwise_affine": False,
     # keys that older files of these checkpoints carry from a shared base class
+    "attention_type": "default",
     "cross_attention_dim": None,
     "double_self_attention": False,
     "num_vector_embeds": None,
