@@ -105,7 +105,7 @@ class DiffusionModel:
         """
         if pixels.shape[0] % self.multiple or pixels.shape[1] % self.multiple:
             raise DiffjaxError(
-                f"an image of {pixels.shape[1]}×{pixels.shape[0]} pixels does not fit "
+                f"An image of {pixels.shape[1]}×{pixels.shape[0]} pixels does not fit "
                 f"{self.name}: both must be multiples of {self.multiple}."
             )
         mean: Array = _encode(self.autoencoder, pixels)
