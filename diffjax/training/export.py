@@ -6,7 +6,8 @@
     tokenizer/        vocab.json, merges.txt, …
     scheduler/        scheduler_config.json
 
-Weights are stored as float16.
+Weights are stored as float16, which diffusers widens on loading; but those of the text
+encoder as float32, since transformers would compute in float16 beside a float32 U-Net.
 """
 
 import json
@@ -54,14 +55,15 @@ def export_pipeline(
     """
     folder.mkdir(parents=True, exist_ok=True)
     weights = "diffusion_pytorch_model.safetensors"
-    parts: list[tuple[str, nnx.Module, Names, Mapping[str, Any], str]] = [
-        ("unet", networks.unet, UNET, recipe.unet, weights),
+    parts: list[tuple[str, nnx.Module, Names, Mapping[str, Any], str, type]] = [
+        ("unet", networks.unet, UNET, recipe.unet, weights, np.float16),
         (
             "vae",
             networks.vae,
             AUTOENCODER,
             dict(recipe.vae) | {"scaling_factor": scaling_factor},
             weights,
+            np.float16,
         ),
         (
             "text_encoder",
@@ -69,11 +71,12 @@ def export_pipeline(
             CLIP_TEXT,
             networks.text_config,
             "model.safetensors",
+            np.float32,
         ),
     ]
-    for name, network, names, config, file in parts:
+    for name, network, names, config, file, dtype in parts:
         (folder / name).mkdir(exist_ok=True)
-        _write_weights(network, names, folder / name / file)
+        _write_weights(network, names, folder / name / file, dtype)
         _write_json(folder / name / "config.json", config)
     (folder / "scheduler").mkdir(exist_ok=True)
     _write_json(folder / "scheduler" / "scheduler_config.json", recipe.scheduler)
@@ -83,15 +86,13 @@ def export_pipeline(
     (folder / "README.md").write_text(_card(networks, recipe), encoding="utf-8")
 
 
-def _write_weights(network: nnx.Module, names: Names, path: Path) -> None:
+def _write_weights(network: nnx.Module, names: Names, path: Path, dtype: type) -> None:
     from safetensors.numpy import save_file
 
     tensors = to_torch(nnx.state(network, nnx.Param), names)
-    halves = {
-        key: np.ascontiguousarray(array, np.float16) for key, array in tensors.items()
-    }
+    stored = {key: np.ascontiguousarray(t, dtype) for key, t in tensors.items()}
     # transformers reads the framework from here
-    save_file(halves, path, metadata={"format": "pt"})
+    save_file(stored, path, metadata={"format": "pt"})
 
 
 def _write_json(path: Path, value: Mapping[str, Any]) -> None:
@@ -130,7 +131,8 @@ with captions made from class names; {recipe.empty_caption:.0%} of them empty:
 - Autoencoder: {recipe.autoencoder.steps:,} steps of {recipe.autoencoder.batch} images.
 - U-Net and text encoder: {recipe.denoiser.steps:,} steps of {recipe.denoiser.batch}
   images ({seen:,} in all), AdamW, learning rate {recipe.denoiser.learning_rate:g}.
-- The weights are exponential moving averages, stored as float16.
+- The weights are exponential moving averages, stored as float16 (text encoder:
+  float32).
 """
 
 
