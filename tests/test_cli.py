@@ -9,6 +9,7 @@ import sys
 import time
 import zlib
 from dataclasses import fields
+from typing import get_args
 
 import click
 import jax
@@ -21,12 +22,16 @@ from rich.console import Console
 from safetensors.numpy import load_file, save_file
 
 import diffjax
-from diffjax import cli, demo, terminal
 from diffjax.checkpoints.catalog import MODELS, Model
-from diffjax.classifier import DTYPES, Settings
-from diffjax.data.images import INTERPOLATIONS
-from diffjax.progress import BatchProgress
+from diffjax.checkpoints.loading import DTYPES
+from diffjax.cli import demo, options
+from diffjax.cli.commands import classify as classify_command
+from diffjax.cli.commands import group
+from diffjax.cli.progress import BatchProgress
+from diffjax.data.images import INTERPOLATIONS, Transform
 from diffjax.scoring.grid import LOSSES
+from diffjax.settings import MAX_SEED, MERGES, Settings
+from diffjax.strategies import parse_strategy
 from diffjax.training.recipes import RECIPES
 
 # Three classes in nearly every test: other shapes would be compiled anew.
@@ -60,7 +65,7 @@ def no_compile_cache(monkeypatch, tmp_path):
 
 
 def invoke(*args):
-    return CliRunner().invoke(cli.commands, [str(arg) for arg in args])
+    return CliRunner().invoke(group, [str(arg) for arg in args])
 
 
 def classify(folder, *args, images=None, labels=LABELS, model="sd"):
@@ -93,7 +98,7 @@ def test_json_has_what_a_record_has(folder):
     assert [e.get("pruned", False) for e in entry["scores"]] == [False, False, True]
     assert entry["evaluations"] == 3 * 2 + 2 * 2
     assert entry["settings"]["strategy"]["name"] == "staged"
-    assert set(entry["errors"]) == {"cat", "dog", "a"}
+    assert {row["label"] for row in entry["errors"]} == {"cat", "dog", "a"}
     assert len(entry["timesteps"]) == 4
     assert set(entry) >= {"temperature", "seconds", "settings"}
 
@@ -150,7 +155,9 @@ def test_a_class_conditional_model_tells_that_it_uses_no_template(folder):
         folder, "--template", "a {}!", labels="class 1,class 3", model="dit"
     )
     assert result.exit_code == 0, result.output
-    assert "note: " in result.stderr and "template is not used" in result.stderr
+    assert "note: " in result.stderr and "not used" in result.stderr
+    result = classify(folder, labels="class 1,class 3", model="dit")
+    assert "note: " not in result.stderr
 
 
 def test_prompts_from_a_file(folder, tmp_path):
@@ -160,7 +167,8 @@ def test_prompts_from_a_file(folder, tmp_path):
     )
     result = classify(folder, "--prompts", path, "--json", labels=None)
     assert result.exit_code == 0, result.output
-    assert set(json.loads(result.stdout)[0]["errors"]) == {"cat", "dog"}
+    scores = json.loads(result.stdout)[0]["scores"]
+    assert {entry["label"] for entry in scores} == {"cat", "dog"}
     assert_refused(classify(folder, "--prompts", path), "--labels")
     assert_refused(classify(folder, "--prompts", "no.csv", labels=None), "no.csv")
 
@@ -213,7 +221,7 @@ def truncated(path):
 BAD_IMAGES = {
     "missing.png": (lambda path: None, "Check the path"),
     "truncated.jpg": (truncated, "truncated"),
-    "pixel.png": (lambda p: Image.new("RGB", (1, 1)).save(p), "1x1"),
+    "pixel.png": (lambda p: Image.new("RGB", (1, 1)).save(p), "1×1"),
     "bomb.png": (bomb, "Scale it down"),
     "text.png": (lambda p: p.write_text("no image"), "Convert it"),
     "empty.png": (lambda p: p.touch(), "empty"),
@@ -243,8 +251,12 @@ def test_bad_images_do_not_lose_the_others(folder, tmp_path):
     assert entries[0]["errors"] == entries[1]["errors"]
 
 
-def test_an_image_that_the_model_cannot_take_is_named(folder):
-    assert_refused(classify(folder, "--resolution", "9"), "noise.png", "9")
+def test_a_resolution_that_the_model_cannot_take_is_refused_once(folder):
+    images = [folder / "noise.png"] * 3
+    result = classify(folder, "--resolution", "9", images=images)
+    assert_refused(result, "9", "multiple")
+    assert result.stderr.count("error: ") == 1
+    assert "noise.png" not in result.stderr
 
 
 def sixteen_bit(path):
@@ -400,7 +412,7 @@ def test_overflow_is_reported(folder, tmp_path):
 
 @pytest.fixture
 def few_examples(monkeypatch):
-    examples = demo.examples()[-2:]
+    examples = dict(list(demo.examples().items())[-2:])
     monkeypatch.setattr(demo, "examples", lambda: examples)
     return examples
 
@@ -418,7 +430,7 @@ def test_the_demo_classifies_its_images_and_draws_them(folder, tmp_path, few_exa
     result = run_demo(folder, path)
     assert result.exit_code == 0, result.output
     for example in few_examples:
-        assert example.path.stem in result.stdout
+        assert example.stem in result.stdout
     assert "of 2 right" in result.stdout
     assert str(path) in result.stderr
     with Image.open(path) as picture:
@@ -429,15 +441,15 @@ def test_the_demo_in_json(folder, tmp_path, few_examples):
     result = run_demo(folder, tmp_path / "demo.png", "--json", "--quiet")
     assert result.exit_code == 0, result.output
     entries = json.loads(result.stdout)
-    assert [e["truth"] for e in entries] == [e.truth for e in few_examples]
-    assert set(entries[0]["errors"]) == set(demo.LABELS)
+    assert [e["truth"] for e in entries] == list(few_examples.values())
+    assert {score["label"] for score in entries[0]["scores"]} == set(demo.LABELS)
 
 
 def test_the_demo_has_real_images_of_its_labels():
     examples = demo.examples()
     assert len(examples) >= 5
-    assert {example.truth for example in examples} <= set(demo.LABELS)
-    assert all(example.path.is_file() for example in examples)
+    assert set(examples.values()) <= set(demo.LABELS)
+    assert all(path.is_file() for path in examples)
 
 
 def test_the_demo_refuses_a_picture_that_cannot_be_written(tmp_path):
@@ -455,10 +467,9 @@ def test_models_lists_the_catalogue():
 
 
 def test_train_names_its_recipes():
-    listed = invoke("train", "--list")
-    assert listed.exit_code == 0
+    text = invoke("train", "--help").stdout
     for name, recipe in RECIPES.items():
-        assert f"{name}: {recipe.summary}" in listed.stdout
+        assert f"{name}: {recipe.summary}" in text
     result = invoke("train", "nonsense", "--out", "run")
     assert result.exit_code == 2
     assert "nonsense" in result.stderr and "tiny" in result.stderr
@@ -474,11 +485,10 @@ def test_train_hands_its_options_on(monkeypatch, tmp_path):
     monkeypatch.setattr("diffjax.training.loop.run_training", run_training)
     result = invoke(
         *("train", "test", "--data-dir", "data", "--out", tmp_path),
-        *("--steps", "3", "--seed", "5", "--no-resume"),
+        *("--steps", "3", "--seed", "5"),
     )
     assert result.exit_code == 0, result.output
-    expected = {"steps": 3, "seed": 5, "resume": False}
-    assert calls == [(("test", "data", str(tmp_path)), expected)]
+    assert calls == [(("test", "data", str(tmp_path)), {"steps": 3, "seed": 5})]
     assert result.stdout.strip() == str(tmp_path / "model")
 
 
@@ -496,14 +506,7 @@ HELP = {
         *("--labels", "--template", "--prompts", "--merge", "--strategy", "--loss"),
         *("--dtype", "--seed", "--noise", "--temperature", "--cells", "--resolution"),
         *("--transform", "--interpolation", "--model", "--unet", "--transformer"),
-        *(
-            "--vae",
-            "--text-encoder",
-            "--tokenizer",
-            "--revision",
-            "--cache-dir",
-            "--token",
-        ),
+        *("--vae", "--text-encoder", "--tokenizer", "--revision", "--cache-dir"),
         *("--offline", "--top", "--plot", "--json", "--quiet", "--help"),
     ),
     "demo": (
@@ -511,16 +514,13 @@ HELP = {
         *("--quiet", "--help"),
     ),
     "models": ("--json", "--help"),
-    "train": (
-        *("--data-dir", "--out", "--steps", "--seed", "--resume", "--no-resume"),
-        *("--list", "--help"),
-    ),
+    "train": ("--data-dir", "--out", "--steps", "--seed", "--help"),
 }
 
 
 def test_every_command_is_in_the_help():
     text = invoke("--help").stdout
-    assert set(cli.commands.commands) == set(HELP)
+    assert set(group.commands) == set(HELP)
     for name in HELP:
         assert f"\n  {name} " in text
 
@@ -531,35 +531,48 @@ def test_the_help_names_every_option(command):
     assert result.exit_code == 0
     names = {
         name
-        for parameter in cli.commands.commands[command].params
+        for parameter in group.commands[command].params
         for name in (*parameter.opts, *parameter.secondary_opts)
         if name.startswith("--")
     }
     assert names | {"--help"} == set(HELP[command])
     for name in HELP[command]:
         assert name in result.stdout
-    for parameter in cli.commands.commands[command].params:
+    for parameter in group.commands[command].params:
         assert not isinstance(parameter, click.Option) or parameter.help
     assert max(map(len, result.stdout.splitlines())) <= 80
 
 
-def test_the_help_names_the_recipes():
-    text = invoke("train", "--help").stdout
-    for name in RECIPES:
-        assert name in text
+@pytest.mark.parametrize(
+    ("command", "strategy"),
+    [("classify", options.DEFAULT_STRATEGY), ("demo", demo.STRATEGY)],
+)
+def test_the_help_has_strategies_to_copy(command, strategy):
+    lines = [line.strip() for line in invoke(command, "--help").stdout.splitlines()]
+    assert "exhaustive:n_samples=100" in lines
+    assert f"{strategy}  [default]" in lines
 
 
 def test_choices_are_those_of_the_package():
-    chosen = {p.name: p.type for p in cli.classify.params if hasattr(p.type, "choices")}
+    chosen = {p.name: p.type for p in classify_command.params}
     assert list(chosen["loss"].choices) == list(LOSSES)
     assert list(chosen["dtype"].choices) == list(DTYPES)
     assert list(chosen["interpolation"].choices) == list(INTERPOLATIONS)
+    assert list(chosen["transform"].choices) == list(get_args(Transform))
+    assert list(chosen["merge"].choices) == list(MERGES)
+    assert (chosen["seed"].min, chosen["seed"].max) == (0, MAX_SEED)
 
 
-@pytest.mark.parametrize("name", ["loss", "seed", "noise", "interpolation", "merge"])
+@pytest.mark.parametrize(
+    "name", ["loss", "seed", "noise", "interpolation", "merge", "temperature"]
+)
 def test_defaults_are_those_of_the_package(name):
-    (option,) = (p for p in cli.classify.params if p.name == name)
+    (option,) = (p for p in classify_command.params if p.name == name)
     assert option.default == getattr(Settings(), name)
+
+
+def test_the_default_strategy_is_that_of_the_package():
+    assert parse_strategy(options.DEFAULT_STRATEGY) == Settings().strategy
 
 
 def run(*args, **kwargs):
@@ -574,8 +587,8 @@ def run(*args, **kwargs):
 def test_help_imports_nothing_heavy(args):
     code = (
         "import sys\n"
-        "from diffjax.cli import commands\n"
-        f"try: commands({args})\n"
+        "from diffjax.cli.commands import group\n"
+        f"try: group({args})\n"
         "except SystemExit: pass\n"
         f"print([m for m in {(*HEAVY, 'numpy')} if m in sys.modules], file=sys.stderr)"
     )
@@ -608,21 +621,22 @@ def test_standard_error_is_free_of_other_libraries_noise(folder, tmp_path):
     assert list((tmp_path / "cache" / "diffjax" / "jax").iterdir())
 
 
-def test_an_unwritable_compile_cache_is_noted(monkeypatch, tmp_path, capsys):
+def test_an_unwritable_compile_cache_is_noted(monkeypatch, tmp_path, folder):
     (tmp_path / "file").touch()
     monkeypatch.delenv("JAX_COMPILATION_CACHE_DIR")
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "file"))
-    terminal.keep_compilations(Console(stderr=True))
+    result = classify(folder, images=["missing.png"])
+    assert_refused(result, "missing.png")
     assert "JAX_COMPILATION_CACHE_DIR" not in os.environ
-    message = capsys.readouterr().err
-    assert message.startswith("note: ") and "JAX_COMPILATION_CACHE_DIR" in message
+    assert result.stderr.startswith("note: ")
+    assert "JAX_COMPILATION_CACHE_DIR" in result.stderr.splitlines()[0]
 
 
 def test_an_interruption_ends_with_130_and_no_traceback(monkeypatch, folder):
     def interrupt(*args, **kwargs):
         raise KeyboardInterrupt
 
-    monkeypatch.setattr("diffjax.evaluation.batch.load_image", interrupt)
+    monkeypatch.setattr("diffjax.cli.batch.load_image", interrupt)
     result = classify(folder)
     assert result.exit_code == 130
     assert "interrupted" in result.stderr and "Traceback" not in result.output

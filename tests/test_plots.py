@@ -9,8 +9,9 @@ from PIL import Image
 from rich.console import Console
 
 from diffjax.checkpoints.catalog import MODELS
+from diffjax.cli import tables
 from diffjax.errors import DiffjaxError
-from diffjax.evaluation import plots, tables
+from diffjax.evaluation import plots
 from diffjax.record import Record
 from diffjax.strategies import parse_strategy, strategy_to_dict
 from diffjax.strategies.base import run
@@ -19,15 +20,18 @@ LABELS = ("cat", "dog", "bird", "deer", "frog", "$ship$")
 
 
 def record(
-    strategy="staged:to_keep=3,1:n_samples=10,40:order=nested", labels=LABELS, cut=1.0
+    strategy="staged:to_keep=3,1:n_samples=10,40:order=nested",
+    labels=LABELS,
+    cut=1.0,
+    pixels=None,
 ):
     """Synthetic: class 1 wins, the others' errors grow with their number."""
     rng = np.random.default_rng(0)
     chosen = parse_strategy(strategy)
     gaps = 2e-3 * cut * np.abs(np.arange(len(labels)) - 1)
 
-    def evaluate(samples, request):
-        t = samples.timesteps[request.samples]
+    def evaluate(state, request):
+        t = state.samples.timesteps[request.samples]
         shared = 0.1 + rng.normal(0, 0.05, len(t))
         own = rng.normal(0, 1e-3, (len(request.classes), len(t)))
         gap = gaps[request.classes][:, None] * (t < 500)
@@ -35,6 +39,7 @@ def record(
 
     state = run(chosen, len(labels), 1000, evaluate)
     return Record(
+        pixels=image() if pixels is None else pixels,
         labels=tuple(labels),
         prompts=tuple(labels),
         classidx=np.arange(len(labels)),
@@ -70,9 +75,7 @@ def words(figure):
 
 def test_a_figure_has_a_row_an_image_and_says_what_it_shows(tmp_path):
     records = [record(), record("exhaustive:n_samples=20")]
-    figure = plots.classification_figure(
-        records, [image(0), image(1)], ["a.png", "b.png"], ["dog", "bird"]
-    )
+    figure = plots.classification_figure(records, ["a.png", "b.png"], ["dog", "bird"])
     assert len(figure.axes) == 6
     text = words(figure)
     for part in ("a.png", "b.png", "✓ dog", "✗ dog (truth: bird)", "pruned after 10"):
@@ -88,14 +91,16 @@ def test_a_figure_has_a_row_an_image_and_says_what_it_shows(tmp_path):
 
 
 def test_the_image_is_drawn_as_the_model_saw_it():
-    figure = plots.classification_figure([record()], [image()], ["a.png"])
-    (drawn,) = figure.axes[0].images
-    np.testing.assert_allclose(drawn.get_array(), (image() + 1) / 2, atol=1e-6)
+    records = [record(pixels=image(seed)) for seed in (0, 1)]
+    figure = plots.classification_figure(records, ["a.png", "b.png"])
+    for seed, axes in enumerate((figure.axes[0], figure.axes[3])):
+        (drawn,) = axes.images
+        np.testing.assert_allclose(drawn.get_array(), (image(seed) + 1) / 2, atol=1e-6)
 
 
 def test_bars_are_the_scores_and_the_pruned_are_hatched():
     r = record()
-    figure = plots.classification_figure([r], [image()], ["a.png"])
+    figure = plots.classification_figure([r], ["a.png"])
     bars = figure.axes[1].patches
     np.testing.assert_allclose(
         [bar.get_width() for bar in bars], [e["score"] for e in r.scores()]
@@ -108,7 +113,7 @@ def test_of_many_labels_the_first_are_shown_and_none_is_read_as_mathematics():
     r = record("exhaustive:n_samples=4", labels, cut=0.01)
     with warnings.catch_warnings():
         warnings.simplefilter("error")
-        figure = plots.classification_figure([r], [image()], ["x"], [labels[1]])
+        figure = plots.classification_figure([r], ["x"], [labels[1]])
         figure.canvas.draw()
     assert "and 290 more" in words(figure)
 
@@ -118,7 +123,7 @@ def test_a_figure_of_very_few_samples_can_be_drawn(n):
     r = record(f"exhaustive:n_samples={n}", ("cat", "dog"))
     with warnings.catch_warnings():
         warnings.simplefilter("error")
-        plots.classification_figure([r], [image()], ["x"]).canvas.draw()
+        plots.classification_figure([r], ["x"]).canvas.draw()
 
 
 def test_a_curve_is_the_mean_difference_in_bins_of_the_timestep():
@@ -176,7 +181,7 @@ def test_where_a_picture_cannot_go(tmp_path, name):
 
 def test_plots_and_tables_know_no_jax():
     code = (
-        "import sys, diffjax.evaluation.plots, diffjax.evaluation.tables;"
+        "import sys, diffjax.evaluation.plots, diffjax.cli.tables;"
         "print([m for m in ('jax', 'flax', 'transformers', 'torch', 'matplotlib')"
         " if m in sys.modules])"
     )
@@ -256,4 +261,5 @@ def test_the_models_table_names_every_model(width):
     text = shown(tables.models_table(list(MODELS.values())), width)
     for model in MODELS.values():
         assert model.name in text
+        assert model.hub_id is None or model.hub_id in text
     assert max(map(len, text.splitlines())) <= width

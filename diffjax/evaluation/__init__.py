@@ -1,1 +1,1 @@
-"""What a run leaves behind for people: plots and tables."""
+"""What a run leaves behind for people: pictures."""

@@ -18,7 +18,6 @@ import numpy as np
 from jaxtyping import Float
 
 from diffjax.errors import DiffjaxError
-from diffjax.evaluation.tables import UNIT, cost_text
 from diffjax.record import Record
 
 if TYPE_CHECKING:
@@ -36,6 +35,7 @@ OTHERS = "#B8B8B8"
 RIGHT, WRONG = "#007A59", "#B34700"
 MUTED = "#555555"
 
+UNIT = 1e-3  # of the error differences
 N_BARS = 10
 N_BINS = 10
 ROW_HEIGHT = 2.3  # inches
@@ -51,7 +51,6 @@ class Curve(NamedTuple):
 
 def classification_figure(
     records: Sequence[Record],
-    images: Sequence[Float[np.ndarray, "h w 3"]],
     names: Sequence[str],
     truths: Sequence[str] | None = None,
 ) -> "Figure":
@@ -59,7 +58,6 @@ def classification_figure(
 
     Args:
         records: of the images.
-        images: as the model saw them, in [−1, 1].
         names: of the images.
         truths: their labels, where known.
 
@@ -83,9 +81,9 @@ def classification_figure(
         layout = ConstrainedLayoutEngine(h_pad=0.08, w_pad=0.08)  # inches
         figure = Figure(figsize=(11, height), layout=layout)
         grid = figure.add_gridspec(len(records), 3, width_ratios=(1, 1.5, 2.1))
-        for row, (record, image) in enumerate(zip(records, images, strict=True)):
+        for row, record in enumerate(records):
             axes = [figure.add_subplot(grid[row, column]) for column in range(3)]
-            _draw_image(axes[0], image, names[row])
+            _draw_image(axes[0], record.pixels, names[row])
             _draw_bars(axes[1], record, truths[row] if truths else None)
             _draw_curves(axes[2], record)
         axes[1].set_xlabel("score")
@@ -237,18 +235,14 @@ def _footer(records: Sequence[Record]) -> str:
     for key, value in strategy.items():
         numbers = value if isinstance(value, list) else [value]
         what += f":{key}={','.join(map(str, numbers))}"
-    cost = (
-        cost_text(records[0])
-        if len(records) == 1
-        else f"{sum(r.evaluations for r in records):,} evaluations "
-        f"in {sum(r.seconds for r in records):.1f} s"
-    )
+    evaluations = sum(record.evaluations for record in records)
+    seconds = sum(record.seconds for record in records)
     known = [
         f"model {settings['model']}" if "model" in settings else "",
         f"strategy {what}" if what else "",
         f"loss {settings['loss']}" if "loss" in settings else "",
         f"τ = {records[0].temperature:g}",
-        cost,
+        f"{evaluations:,} evaluations in {seconds:.1f} s",
     ]
     return " · ".join(filter(None, known)) + (
         "\nbands: ± one standard error of the mean; hatched, dashed: pruned early"

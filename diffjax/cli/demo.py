@@ -1,7 +1,6 @@
 """What ``diffjax demo`` shows: real images in the package, and their labels."""
 
 from pathlib import Path
-from typing import NamedTuple
 
 from diffjax.data.prompts import CIFAR10_TEMPLATE
 
@@ -14,21 +13,13 @@ TEMPLATE = CIFAR10_TEMPLATE
 STRATEGY = "staged:to_keep=5,1:n_samples=25,100:order=nested"
 PICTURE = "diffjax-demo.png"
 
-_FOLDER = Path(__file__).parent / "assets" / "images"
+_FOLDER = Path(__file__).parents[1] / "assets" / "images"
 _PHOTOGRAPHS = {"chelsea.jpg": "cat"}
 
 
-class Example(NamedTuple):
-    """An image and what it shows."""
-
-    path: Path
-    truth: str
-
-
-def examples() -> list[Example]:
-    """CIFAR-10 test images, named NUMBER_class.png, and photographs."""
-    cifar = [
-        Example(path, path.stem.partition("_")[2])
-        for path in sorted(_FOLDER.glob("*_*.png"))
-    ]
-    return cifar + [Example(_FOLDER / name, t) for name, t in _PHOTOGRAPHS.items()]
+def examples() -> dict[Path, str]:
+    """Images and what they show: CIFAR-10's NUMBER_class.png, and photographs."""
+    cifar = {
+        path: path.stem.partition("_")[2] for path in sorted(_FOLDER.glob("*_*.png"))
+    }
+    return cifar | {_FOLDER / name: truth for name, truth in _PHOTOGRAPHS.items()}

@@ -9,9 +9,9 @@ from rich.table import Table
 from rich.text import Text
 
 from diffjax.checkpoints.catalog import Model
+from diffjax.evaluation.plots import UNIT
 from diffjax.record import Record
 
-UNIT = 1e-3  # of the error differences in tables and pictures
 BAR_WIDTH = 12
 
 
@@ -121,15 +121,16 @@ def models_table(models: Sequence[Model]) -> RenderableType:
     table.add_column("name", style="bold", no_wrap=True)
     table.add_column("kind", no_wrap=True)
     table.add_column("px", justify="right", no_wrap=True)
-    table.add_column("denoiser/all", justify="right", no_wrap=True)
-    table.add_column("where, licence, note", overflow="fold")
+    table.add_column("weights", justify="right", no_wrap=True)
+    # an id is there to be copied: it stays in one piece
+    longest = max(len(model.hub_id or "") for model in models)
+    table.add_column("Hugging Face id, licence, note", min_width=longest)
     for model in models:
-        counts = (model.denoiser_parameters, model.total_parameters)
         table.add_row(
             model.name,
             model.kind,
             str(model.resolution),
-            "/".join(map(count_text, counts)),
+            count_text(model.total_parameters),
             Text.assemble(
                 *([] if model.hub_id is None else [f"{model.hub_id}\n"]),
                 (f"{model.licence}; {model.note}", "dim"),
@@ -138,9 +139,9 @@ def models_table(models: Sequence[Model]) -> RenderableType:
     return Group(
         table,
         Text(
-            "px: pixels along an edge. denoiser/all: parameters. kind text: any "
-            "labels, through prompts; class: the model's own classes.\n"
-            "--model also takes a folder in the diffusers layout and any Hugging Face "
+            "kind text: any labels, through prompts; class: the model's own classes. "
+            "px: pixels along an edge.\n"
+            "--model also takes a folder in the diffusers layout, or the Hugging Face "
             "id of such a model.",
             style="dim",
         ),

@@ -1,12 +1,7 @@
-"""The command line: parse, build one config, call one function.
-
-Whatever is slow to import is imported inside the commands, so that ``--help`` answers
-at once.
-"""
+"""The commands."""
 
 import contextlib
 import json
-import os
 import sys
 from collections.abc import Iterator, Sequence
 from dataclasses import asdict
@@ -15,22 +10,28 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from diffjax import __version__, demo
-from diffjax.data.prompts import DEFAULT_TEMPLATE, Prompts
-from diffjax.errors import DiffjaxError
-from diffjax.options import (
+from diffjax import __version__
+from diffjax.cli import demo
+from diffjax.cli.options import (
+    DEFAULT_STRATEGY,
     checkpoint_options,
+    cost_options,
     image_options,
     model_option,
     output_options,
+    prompt_options,
     scoring_options,
+    seed_option,
+    strategy_epilog,
 )
+from diffjax.data.prompts import DEFAULT_TEMPLATE, Prompts
+from diffjax.errors import DiffjaxError
 from diffjax.training.recipes import RECIPES
 
 if TYPE_CHECKING:
     from rich.console import Console
 
-    from diffjax.evaluation.batch import Classified
+    from diffjax.cli.batch import Done
 
 EXIT_BAD_INPUT = 2
 EXIT_INTERRUPTED = 130  # 128 + SIGINT, as shells have it
@@ -46,7 +47,7 @@ class Failure(click.ClickException):
         click.echo(f"error: {self.message}", file=file or sys.stderr)
 
 
-class Commands(click.Group):
+class Group(click.Group):
     """Commands whose known exceptions become messages and exit codes."""
 
     def invoke(self, ctx: click.Context) -> Any:
@@ -60,25 +61,9 @@ class Commands(click.Group):
             ctx.exit(EXIT_INTERRUPTED)
 
 
-def main() -> None:
-    """Run the command line in a process of its own."""
-    os.environ.setdefault("TRANSFORMERS_VERBOSITY", "error")  # "PyTorch not found"
-    if not sys.stderr.isatty():
-        os.environ.setdefault("HF_HUB_DISABLE_PROGRESS_BARS", "1")
-    try:
-        commands(prog_name="diffjax")
-    except SystemExit as stop:
-        if stop.code != EXIT_INTERRUPTED:
-            raise
-        # not through the interpreter's end: it crashes when JAX is still computing
-        sys.stdout.flush()
-        sys.stderr.flush()
-        os._exit(EXIT_INTERRUPTED)
-
-
-@click.group(cls=Commands, context_settings={"help_option_names": ["-h", "--help"]})
+@click.group(cls=Group, context_settings={"help_option_names": ["-h", "--help"]})
 @click.version_option(__version__, prog_name="diffjax")
-def commands() -> None:
+def group() -> None:
     """Classify images with a pretrained diffusion model, in JAX.
 
     \b
@@ -87,61 +72,26 @@ def commands() -> None:
     """
 
 
-@commands.command()
+@group.command(epilog=strategy_epilog(DEFAULT_STRATEGY))
 @click.argument("images", nargs=-1, required=True, metavar="IMAGE...")
-@click.option(
-    "--labels",
-    metavar="A,B,...",
-    help="Classes to choose from. Class-conditional models take all their own if there "
-    "are none.",
-)
-@click.option(
-    "--template",
-    "templates",
-    multiple=True,
-    metavar="TEXT",
-    help="Prompt with a {} for the label; several are allowed.  "
-    f"[{DEFAULT_TEMPLATE!r}]",
-)
-@click.option(
-    "--prompts",
-    "prompts_file",
-    metavar="FILE.csv",
-    help="Prompts instead of labels: columns prompt, classname, classidx.",
-)
-@click.option(
-    "--merge",
-    type=click.Choice(["compete", "mean"]),
-    default="compete",
-    show_default=True,
-    help="Of several prompts of a class, the best counts; or take the mean of their "
-    "text states.",
-)
+@prompt_options
 @scoring_options
-@click.option(
-    "--noise",
-    default="image",
-    show_default=True,
-    metavar="image|shared|FILE",
-    help="Each image's own, one for all, or an npy, npz or safetensors file.",
-)
-@click.option(
-    "--temperature",
-    type=float,
-    help="Of the scores, in units of the error; it does not change the order.",
-)
-@click.option("--cells", type=int, help="Evaluations in one call of the device.")
+@cost_options
 @image_options
 @checkpoint_options
 @click.option(
     "--top",
     type=click.IntRange(min=1),
+    metavar="N",
     default=10,
     show_default=True,
-    help="Classes to show.",
+    help="Number of classes to show.",
 )
 @click.option(
-    "--plot", type=click.Path(path_type=Path), metavar="OUT.png", help="Draw a picture."
+    "--plot",
+    type=click.Path(path_type=Path),
+    metavar="OUT.png",
+    help="Where to draw a picture of the results.",
 )
 @output_options
 def classify(
@@ -151,7 +101,6 @@ def classify(
     prompts_file: str | None,
     model: str,
     strategy: str | None,
-    temperature: float | None,
     top: int,
     plot: Path | None,
     as_json: bool,
@@ -166,23 +115,33 @@ def classify(
     diffjax classify cat.jpg --labels cat,dog
     diffjax classify *.jpg --labels cat,dog --model sd-2-base --json > out.json
     """
+    from diffjax.strategies import parse_strategy
+
     console, stdout = start()
     check_picture(plot, len(images))
-    prompts = read_prompts(labels, templates, prompts_file)
-    options |= read_strategy(strategy)
-    if temperature is not None:
-        options["temperature"] = temperature
+    template = templates or DEFAULT_TEMPLATE
+    choices = read_choices(labels, template, prompts_file)
+    if strategy is not None:
+        options["strategy"] = parse_strategy(strategy)
     with loading(console, quiet):
-        from diffjax.evaluation.batch import Classified, Task, run_batch
-        from diffjax.evaluation.tables import legend, ranking_table
+        from diffjax.cli.batch import run_batch
+        from diffjax.cli.tables import legend, ranking_table
 
-    def show(item: Classified) -> None:
+    def show(item: "Done") -> None:
         if not as_json:
             table = ranking_table(item.record, item.source, top=top, first=item.first)
             stdout.print(table, "")
 
-    task = Task(model=model, options=options, prompts=prompts, templates=templates)
-    results, failures = run_batch(images, task, console, quiet=quiet, show=show)
+    results, failures = run_batch(
+        images,
+        choices,
+        template,
+        model=model,
+        options=options,
+        console=console,
+        quiet=quiet,
+        show=show,
+    )
     if as_json:
         print_json([{"image": r.source} | r.record.as_dict() for r in results])
     elif results:
@@ -191,7 +150,7 @@ def classify(
     fail(failures)
 
 
-@commands.command(name="demo")
+@group.command(name="demo", epilog=strategy_epilog(demo.STRATEGY))
 @model_option
 @scoring_options
 @click.option(
@@ -199,7 +158,7 @@ def classify(
     type=click.Path(path_type=Path),
     default=demo.PICTURE,
     show_default=True,
-    metavar="PICTURE.png",
+    metavar="OUT.png",
     help="Where the picture goes.",
 )
 @output_options
@@ -216,32 +175,35 @@ def demo_command(
     They are test images of CIFAR-10 and a photograph of a cat; the labels are
     CIFAR-10's ten.
     """
-    examples = demo.examples()
-    check_picture(out, len(examples))
-    options |= read_strategy(strategy or demo.STRATEGY)
-    console, stdout = start()
-    with loading(console, quiet):
-        from diffjax.evaluation.batch import Task, run_batch
-        from diffjax.evaluation.tables import demo_table
+    from diffjax.strategies import parse_strategy
 
-    task = Task(
+    console, stdout = start()
+    truths = {str(path): truth for path, truth in demo.examples().items()}
+    check_picture(out, len(truths))
+    options["strategy"] = parse_strategy(strategy or demo.STRATEGY)
+    with loading(console, quiet):
+        from diffjax.cli.batch import run_batch
+        from diffjax.cli.tables import demo_table
+
+    results, failures = run_batch(
+        list(truths),
+        demo.LABELS,
+        demo.TEMPLATE,
         model=model,
         options=options,
-        prompts=Prompts.from_labels(demo.LABELS, demo.TEMPLATE),
+        console=console,
+        quiet=quiet,
     )
-    truths = {str(example.path): example.truth for example in examples}
-    results, failures = run_batch(list(truths), task, console, quiet=quiet)
-    rows = [(Path(r.source), truths[r.source], r.record) for r in results]
+    rows = [(r.source, truths[r.source], r.record) for r in results]
     if as_json:
-        entries = [{"image": str(i), "truth": t} | r.as_dict() for i, t, r in rows]
-        print_json(entries)
+        print_json([{"image": i, "truth": t} | r.as_dict() for i, t, r in rows])
     else:
-        stdout.print(demo_table([(i.stem, t, r) for i, t, r in rows]))
+        stdout.print(demo_table([(Path(i).stem, t, r) for i, t, r in rows]))
     draw(out, results, truths=[truth for _, truth, _ in rows])
     fail(failures)
 
 
-@commands.command()
+@group.command()
 @click.option("--json", "as_json", is_flag=True, help="JSON on standard output.")
 def models(as_json: bool) -> None:
     """List the models that --model knows by name."""
@@ -250,97 +212,77 @@ def models(as_json: bool) -> None:
     if as_json:
         print_json([asdict(model) for model in MODELS.values()])
         return
-    from diffjax.evaluation.tables import models_table
+    from rich.console import Console
 
-    start()[1].print(models_table(list(MODELS.values())))
+    from diffjax.cli.tables import models_table
 
-
-def list_recipes(ctx: click.Context, _: click.Parameter, wanted: bool) -> None:
-    """Print the recipes instead of running the command."""
-    if wanted:
-        for recipe in RECIPES.values():
-            click.echo(f"{recipe.name}: {recipe.summary}")
-        ctx.exit()
+    Console().print(models_table(list(MODELS.values())))
 
 
-@commands.command(epilog=f"Recipes: {', '.join(RECIPES)}.")
+RECIPE_LINES = "\n".join(f"  {r.name}: {r.summary}" for r in RECIPES.values())
+
+
+@group.command(epilog=f"\b\nRecipes:\n{RECIPE_LINES}")
 @click.argument("recipe", type=click.Choice(list(RECIPES)), metavar="RECIPE")
 @click.option(
     "--data-dir",
     metavar="DIR",
-    help="Where prepared data sets are.  [TFDS_DATA_DIR or ~/tensorflow_datasets]",
-)
-@click.option("--out", required=True, metavar="RUN", help="The run's folder.")
-@click.option("--steps", type=click.IntRange(min=1), help="Stop after so many steps.")
-@click.option(
-    "--seed",
-    type=int,
-    default=0,
-    show_default=True,
-    help="Of initial weights, batches and noise.",
+    show_default="TFDS_DATA_DIR or ~/tensorflow_datasets",
+    help="Where prepared data sets are.",
 )
 @click.option(
-    "--resume/--no-resume",
-    default=True,
-    show_default=True,
-    help="Whether an interrupted run in RUN goes on.",
+    "--out",
+    required=True,
+    metavar="RUN",
+    help="Folder of the run; a run that is there goes on.",
 )
 @click.option(
-    "--list",
-    is_flag=True,
-    is_eager=True,
-    expose_value=False,
-    callback=list_recipes,
-    help="List the recipes.",
+    "--steps",
+    type=click.IntRange(min=1),
+    metavar="N",
+    help="Stop after so many steps.",
 )
+@seed_option("Seed of initial weights, batches and noise.")
 def train(
-    recipe: str,
-    data_dir: str | None,
-    out: str,
-    steps: int | None,
-    seed: int,
-    resume: bool,
+    recipe: str, data_dir: str | None, out: str, steps: int | None, seed: int
 ) -> None:
     """Train a small model; the result is the checkpoint RUN/model."""
     console, _ = start()
     with loading(console, quiet=False):
         from diffjax.training.loop import run_training
 
-    folder = run_training(recipe, data_dir, out, steps=steps, seed=seed, resume=resume)
-    click.echo(str(folder))
+    click.echo(str(run_training(recipe, data_dir, out, steps=steps, seed=seed)))
 
 
 def start() -> "tuple[Console, Console]":
     """Consoles on standard error and output; from here warnings are shown as notes."""
     from rich.console import Console
 
-    from diffjax.terminal import notes
+    from diffjax.cli.terminal import keep_compilations, notes
 
     console = Console(stderr=True)
     click.get_current_context().with_resource(notes(console))
+    keep_compilations()
     return console, Console()
 
 
 @contextlib.contextmanager
 def loading(console: "Console", quiet: bool) -> Iterator[None]:
     """A sign of life while JAX is imported."""
-    from diffjax.terminal import keep_compilations
-
-    keep_compilations(console)
     with contextlib.nullcontext() if quiet else console.status("starting JAX"):
         yield
 
 
-def read_prompts(
-    labels: str | None, templates: Sequence[str], file: str | None
-) -> Prompts | None:
-    """Prompts from the options; None if there are none.
+def read_choices(
+    labels: str | None, template: str | Sequence[str], file: str | None
+) -> list[str] | Prompts | None:
+    """Labels or prompts from the options; None if there are none.
 
     Raises:
         DiffjaxError: if they make no sense, or exclude each other.
     """
     if file is not None:
-        if labels is not None or templates:
+        if labels is not None or template != DEFAULT_TEMPLATE:
             raise DiffjaxError(
                 "A prompts file holds labels and prompts: give --prompts without "
                 "--labels and --template."
@@ -349,14 +291,8 @@ def read_prompts(
     if labels is None:
         return None
     names = [label.strip() for label in labels.split(",")] if labels.strip() else []
-    return Prompts.from_labels(names, templates or DEFAULT_TEMPLATE)
-
-
-def read_strategy(text: str | None) -> dict[str, Any]:
-    """The argument that a strategy's text stands for, if there is any."""
-    from diffjax.strategies import parse_strategy
-
-    return {} if text is None else {"strategy": parse_strategy(text)}
+    Prompts.from_labels(names, template)  # complains now, not after loading
+    return names
 
 
 def check_picture(path: Path | None, n_images: int) -> None:
@@ -368,17 +304,14 @@ def check_picture(path: Path | None, n_images: int) -> None:
         check_output(path)
 
 
-def draw(path: Path | None, results: "Sequence[Classified]", **truths: Any) -> None:
+def draw(path: Path | None, results: "Sequence[Done]", **truths: Any) -> None:
     """Draw the results, if a picture was asked for and there are any."""
     from diffjax.evaluation.plots import classification_figure, save_figure
 
     if path is None or not results:
         return
     figure = classification_figure(
-        [r.record for r in results],
-        [r.pixels for r in results],
-        [Path(r.source).name for r in results],
-        **truths,
+        [r.record for r in results], [Path(r.source).name for r in results], **truths
     )
     save_figure(figure, path)
     click.echo(f"Picture: {path}", err=True)

@@ -1,6 +1,5 @@
-"""How the command line talks: one console, and notes instead of Python's warnings."""
+"""How the command line talks: notes instead of Python's warnings."""
 
-import logging
 import os
 import warnings
 from collections.abc import Iterator
@@ -12,44 +11,32 @@ from rich.console import Console
 
 @contextmanager
 def notes(console: Console) -> Iterator[None]:
-    """Show warnings, and what this package logs, as lines that begin with "note:"."""
+    """Show warnings as lines that begin with "note:"."""
 
-    def note(text: object) -> None:
+    def note(message: object, *_: object, **__: object) -> None:
         console.print(
-            f"note: {text}",
+            f"note: {message}",
             style="yellow",
             markup=False,
             highlight=False,
             soft_wrap=True,
         )
 
-    class Handler(logging.Handler):
-        def emit(self, record: logging.LogRecord) -> None:
-            note(record.getMessage())
-
-    handler = Handler(logging.WARNING)
-    logger = logging.getLogger("diffjax")
     with warnings.catch_warnings():
         # meant for programmers, who see them when they run Python
         warnings.simplefilter("ignore", FutureWarning)
         warnings.simplefilter("ignore", DeprecationWarning)
         # a user who asks twice is told twice
         warnings.simplefilter("always", UserWarning)
-        warnings.showwarning = lambda message, *_, **__: note(message)
-        logger.addHandler(handler)
-        logger.propagate = False
-        try:
-            yield
-        finally:
-            logger.propagate = True
-            logger.removeHandler(handler)
+        warnings.showwarning = note
+        yield
 
 
-def keep_compilations(console: Console) -> None:
+def keep_compilations() -> None:
     """Have JAX, not yet imported, keep compiled programs in the user's cache folder.
 
     JAX_COMPILATION_CACHE_DIR names another folder, JAX_ENABLE_COMPILATION_CACHE=false
-    switches it off. A folder that cannot be written is reported on the console.
+    switches it off. A folder that cannot be written is a warning.
     """
     if "JAX_COMPILATION_CACHE_DIR" in os.environ:
         return
@@ -61,13 +48,10 @@ def keep_compilations(console: Console) -> None:
         probe.touch()
         probe.unlink()
     except (OSError, RuntimeError) as error:  # RuntimeError: there is no home
-        console.print(
-            f"note: compiled programs will not be kept ({error}); set "
+        warnings.warn(
+            f"compiled programs will not be kept ({error}); set "
             "JAX_COMPILATION_CACHE_DIR to a folder that you may write to.",
-            style="yellow",
-            markup=False,
-            highlight=False,
-            soft_wrap=True,
+            stacklevel=2,
         )
         return
     os.environ["JAX_COMPILATION_CACHE_DIR"] = str(folder)

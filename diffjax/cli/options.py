@@ -1,0 +1,188 @@
+"""Options of the commands.
+
+Choices and defaults repeat those of modules that are slow to import; tests compare
+them.
+"""
+
+from collections.abc import Callable
+from typing import Any
+
+import click
+
+from diffjax.data.prompts import DEFAULT_TEMPLATE
+
+Decorator = Callable[[Callable[..., Any]], Callable[..., Any]]
+
+DEFAULT_STRATEGY = "staged:to_keep=5,1:n_samples=25,250:order=nested"
+ELSEWHERE = "from another folder or id."
+
+
+def strategy_epilog(default: str) -> str:
+    """Strategies to copy, on lines that are not wrapped."""
+    return f"""\b
+Strategies:
+  exhaustive:n_samples=100
+    every class sees 100 samples
+  {default}  [default]
+    all see 25 samples; the best 5 go on to more, and the others are pruned"""
+
+
+def together(*options: Decorator) -> Decorator:
+    """Several options as one decorator, in the order of their help."""
+
+    def decorate(command: Callable[..., Any]) -> Callable[..., Any]:
+        for option in reversed(options):
+            command = option(command)
+        return command
+
+    return decorate
+
+
+def seed_option(what: str) -> Decorator:
+    """``--seed``, of ``what``."""
+    return click.option(
+        "--seed",
+        type=click.IntRange(0, 2**32 - 1),
+        metavar="N",
+        default=0,
+        show_default=True,
+        help=what,
+    )
+
+
+prompt_options = together(
+    click.option(
+        "--labels",
+        metavar="A,B,...",
+        help="Classes to choose from. Without them a class-conditional model takes "
+        "all of its own.",
+    ),
+    click.option(
+        "--template",
+        "templates",
+        multiple=True,
+        metavar="TEXT",
+        show_default=DEFAULT_TEMPLATE,
+        help="Prompt with a {} for the label; may be given several times.",
+    ),
+    click.option(
+        "--prompts",
+        "prompts_file",
+        metavar="FILE.csv",
+        help="Prompts instead of labels: columns prompt, classname, classidx.",
+    ),
+    click.option(
+        "--merge",
+        type=click.Choice(["compete", "mean"]),
+        default="compete",
+        show_default=True,
+        help="Where a class has several prompts: the best one counts (compete), or "
+        "the mean of their text states is taken.",
+    ),
+)
+scoring_options = together(
+    click.option(
+        "--strategy",
+        metavar="STRATEGY",
+        help="Which classes to evaluate on how many samples; see below.",
+    ),
+    click.option(
+        "--loss",
+        type=click.Choice(["l2", "l1", "huber"]),
+        default="l2",
+        show_default=True,
+        help="Distance between noise and predicted noise.",
+    ),
+    click.option(
+        "--dtype",
+        type=click.Choice(["float32", "bfloat16", "float16"]),
+        default="float32",
+        show_default=True,
+        help="Number type of the denoiser.",
+    ),
+    seed_option("Seed of the noise."),
+)
+cost_options = together(
+    click.option(
+        "--noise",
+        metavar="image|shared|FILE",
+        default="image",
+        show_default=True,
+        help="Each image's own noise, one for all images, or a file's (npy, npz or "
+        "safetensors).",
+    ),
+    click.option(
+        "--temperature",
+        type=float,
+        metavar="X",
+        default=1e-3,
+        show_default=True,
+        help="Temperature of the scores, in units of the error. It does not change "
+        "the order.",
+    ),
+    click.option(
+        "--cells",
+        type=int,
+        metavar="N",
+        show_default="what memory holds",
+        help="Most evaluations per device call: memory against speed.",
+    ),
+)
+image_options = together(
+    click.option(
+        "--resolution",
+        type=click.IntRange(min=1),
+        metavar="N",
+        show_default="the model's",
+        help="Pixels along an edge.",
+    ),
+    click.option(
+        "--transform",
+        type=click.Choice(["resize_crop", "adm"]),
+        show_default="as the model was trained",
+        help="How an image becomes a square.",
+    ),
+    click.option(
+        "--interpolation",
+        type=click.Choice(
+            ["nearest", "box", "bilinear", "hamming", "bicubic", "lanczos"]
+        ),
+        default="bicubic",
+        show_default=True,
+        help="Filter of the resize.",
+    ),
+)
+model_option = click.option(
+    "--model",
+    metavar="NAME",
+    default="tiny",
+    show_default=True,
+    help="A name of `diffjax models`, a folder in the diffusers layout, or a Hugging "
+    "Face id.",
+)
+checkpoint_options = together(
+    model_option,
+    click.option("--unet", metavar="PATH", help=f"U-Net {ELSEWHERE}"),
+    click.option("--transformer", metavar="PATH", help=f"DiT {ELSEWHERE}"),
+    click.option("--vae", metavar="PATH", help=f"Autoencoder {ELSEWHERE}"),
+    click.option("--text-encoder", metavar="PATH", help=f"Text encoder {ELSEWHERE}"),
+    click.option(
+        "--tokenizer",
+        metavar="PATH",
+        help=f"Tokenizer {ELSEWHERE} Needed where a text encoder has its own.",
+    ),
+    click.option(
+        "--revision", metavar="REV", help="Branch, tag or commit on Hugging Face."
+    ),
+    click.option("--cache-dir", metavar="DIR", help="Where downloads are kept."),
+    click.option(
+        "--offline",
+        "local_files_only",
+        is_flag=True,
+        help="Take downloads from the cache; no network.",
+    ),
+)
+output_options = together(
+    click.option("--json", "as_json", is_flag=True, help="JSON on standard output."),
+    click.option("--quiet", "-q", is_flag=True, help="No progress on standard error."),
+)
