@@ -41,6 +41,10 @@ HEAVY = ("jax", "flax", "transformers", "matplotlib", "torch", "tensorflow_datas
 
 
 @pytest.fixture(scope="module")
+def json_lines(text):
+    return [json.loads(line) for line in text.splitlines()]
+
+
 def folder(tmp_path_factory):
     """A small Stable Diffusion and a DiT with random weights, and an image."""
     root = tmp_path_factory.mktemp("models")
@@ -91,7 +95,7 @@ def assert_refused(result, *parts):
 def test_json_has_what_a_record_has(folder):
     result = classify(folder, "--json")
     assert result.exit_code == 0, result.output
-    (entry,) = json.loads(result.stdout)
+    (entry,) = json_lines(result.stdout)
     assert entry["image"] == str(folder / "noise.png")
     assert {entry["label"]} < {"cat", "dog", "a"}
     assert entry["label"] == entry["scores"][0]["label"]
@@ -117,7 +121,7 @@ def test_the_table_is_for_people(folder):
 def test_quiet_says_nothing_besides_the_result(folder):
     result = classify(folder, "--quiet", "--json")
     assert result.stderr == ""
-    assert len(json.loads(result.stdout)) == 1
+    assert len(json_lines(result.stdout)) == 1
 
 
 def test_settings_reach_the_classifier(folder):
@@ -129,7 +133,7 @@ def test_settings_reach_the_classifier(folder):
         "--json",
     )
     assert result.exit_code == 0, result.output
-    settings = json.loads(result.stdout)[0]["settings"]
+    settings = json_lines(result.stdout)[0]["settings"]
     expected = {
         "loss": "l1",
         "seed": 7,
@@ -147,7 +151,7 @@ def test_settings_reach_the_classifier(folder):
 def test_a_class_conditional_model_needs_no_labels(folder):
     result = classify(folder, "--json", labels=None, model="dit")
     assert result.exit_code == 0, result.output
-    assert len(json.loads(result.stdout)[0]["scores"]) == 10
+    assert len(json_lines(result.stdout)[0]["scores"]) == 10
 
 
 def test_a_class_conditional_model_tells_that_it_uses_no_template(folder):
@@ -167,7 +171,7 @@ def test_prompts_from_a_file(folder, tmp_path):
     )
     result = classify(folder, "--prompts", path, "--json", labels=None)
     assert result.exit_code == 0, result.output
-    scores = json.loads(result.stdout)[0]["scores"]
+    scores = json_lines(result.stdout)[0]["scores"]
     assert {entry["label"] for entry in scores} == {"cat", "dog"}
     assert_refused(classify(folder, "--prompts", path), "--labels")
     assert_refused(classify(folder, "--prompts", "no.csv", labels=None), "no.csv")
@@ -246,7 +250,7 @@ def test_bad_images_do_not_lose_the_others(folder, tmp_path):
         folder, "--json", images=[bad, good, tmp_path / "missing.png", good]
     )
     assert_refused(result, "text.png", "missing.png")
-    entries = json.loads(result.stdout)
+    entries = json_lines(result.stdout)
     assert [entry["image"] for entry in entries] == [str(good)] * 2
     assert entries[0]["errors"] == entries[1]["errors"]
 
@@ -283,7 +287,7 @@ def test_odd_images_work_and_an_animation_is_noted(folder, tmp_path):
         ODD_IMAGES[path.name](path)
     result = classify(folder, "--json", images=paths)
     assert result.exit_code == 0, result.output
-    assert len(json.loads(result.stdout)) == len(paths)
+    assert len(json_lines(result.stdout)) == len(paths)
     notes = [x for x in result.stderr.splitlines() if x.startswith("note: ")]
     assert len(notes) == 1 and "animated.gif" in notes[0] and "frame 1" in notes[0]
 
@@ -440,7 +444,7 @@ def test_the_demo_classifies_its_images_and_draws_them(folder, tmp_path, few_exa
 def test_the_demo_in_json(folder, tmp_path, few_examples):
     result = run_demo(folder, tmp_path / "demo.png", "--json", "--quiet")
     assert result.exit_code == 0, result.output
-    entries = json.loads(result.stdout)
+    entries = json_lines(result.stdout)
     assert [e["truth"] for e in entries] == list(few_examples.values())
     assert {score["label"] for score in entries[0]["scores"]} == set(demo.LABELS)
 
@@ -614,7 +618,7 @@ def test_standard_error_is_free_of_other_libraries_noise(folder, tmp_path):
         env=environment,
     )
     assert done.returncode == 0, done.stderr
-    assert len(json.loads(done.stdout)) == 1
+    assert len(json_lines(done.stdout)) == 1
     (line,) = done.stderr.splitlines()
     assert line.startswith("1/1 ")
     # and what was compiled has been kept

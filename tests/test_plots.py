@@ -238,7 +238,6 @@ def test_scores_of_pruned_classes_say_that_they_are_rough():
 @pytest.mark.parametrize(
     ("n", "text"),
     [
-        (None, "?"),
         (12, "12"),
         (865_910_724, "866 M"),
         (1_289_952_427, "1.29 B"),

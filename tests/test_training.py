@@ -212,17 +212,15 @@ def test_a_loss_that_is_not_finite_stops_the_run(tmp_path):
 
 
 def test_a_resume_under_another_recipe_or_seed_is_refused(tmp_path):
-    start_run(TEST, 0, tmp_path, resume=True)
-    start_run(TEST, 0, tmp_path, resume=True)
+    start_run(TEST, 0, tmp_path)
+    start_run(TEST, 0, tmp_path)
     other = dataclasses.replace(
         TEST, denoiser=dataclasses.replace(TEST.denoiser, batch=8)
     )
     with pytest.raises(DiffjaxError) as caught:
-        start_run(other, 1, tmp_path, resume=True)
+        start_run(other, 1, tmp_path)
     assert "recipe.denoiser.batch: 4 → 8" in str(caught.value)
     assert "seed: 0 → 1" in str(caught.value)
-    with pytest.raises(DiffjaxError, match="already holds a training run"):
-        start_run(TEST, 0, tmp_path, resume=False)
 
 
 def test_bad_arguments_are_refused_before_anything_is_written(tmp_path):

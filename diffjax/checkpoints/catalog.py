@@ -9,16 +9,15 @@ class Model:
     """A model that can be named in short.
 
     ``hub_id`` is None for a model inside the package. ``resolution`` is the side of
-    its images in pixels. Parameter counts take what a file repeats once, and are
-    None where they are not known.
+    its images in pixels. Parameter counts take what a file repeats once.
     """
 
     name: str
     hub_id: str | None
     kind: Literal["text", "class"]
     resolution: int
-    denoiser_parameters: int | None
-    total_parameters: int | None
+    denoiser_parameters: int
+    total_parameters: int
     licence: str
     note: str
 

@@ -36,9 +36,9 @@ def run_batch(
     options: dict[str, Any],
     console: Console,
     quiet: bool = False,
-    show: Callable[[Done], None] = lambda done: None,
-) -> tuple[list[Done], list[str]]:
-    """Classify images one after the other.
+    show: Callable[[Done], None],
+) -> list[str]:
+    """Classify images one after the other; nothing of them is kept here.
 
     The model is loaded when the first readable image has been read: a mistyped path
     shows at once.
@@ -51,15 +51,16 @@ def run_batch(
         options: its further arguments.
         console: for the progress.
         quiet: no progress.
-        show: called with each result, while the progress bar is out of the way.
+        show: called with each result as it comes, while the progress bar is out of
+            the way.
 
     Returns:
-        The results, and the messages of images that failed.
+        The messages of images that failed.
 
     Raises:
         DiffjaxError: if the model or the classes are not to be had.
     """
-    results: list[Done] = []
+    first = True
     failures: list[str] = []
     ready: tuple[DiffusionClassifier, Candidates] | None = None
     with BatchProgress(console, len(sources), quiet=quiet) as bar:
@@ -86,7 +87,7 @@ def run_batch(
                 failures.append(f"{source}: {error}")
                 continue
             bar.finish(f"{record.label}, {record.evaluations:,} evaluations")
-            results.append(Done(source, record, first=not results))
             with bar.hidden():
-                show(results[-1])
-    return results, failures
+                show(Done(source, record, first))
+            first = False
+    return failures

@@ -54,8 +54,14 @@ class Group(click.Group):
         """Run a command."""
         try:
             return super().invoke(ctx)
-        except DiffjaxError as error:
+        except BrokenPipeError:
+            raise  # the reader has seen enough; click ends quietly
+        except (DiffjaxError, OSError) as error:  # a full disk, a closed folder
             raise Failure(str(error)) from error
+        except MemoryError as error:
+            raise Failure(
+                "The memory does not hold this; use fewer samples or cells."
+            ) from error
         except KeyboardInterrupt:
             click.echo("interrupted", err=True)
             ctx.exit(EXIT_INTERRUPTED)
@@ -127,12 +133,18 @@ def classify(
         from diffjax.cli.batch import run_batch
         from diffjax.cli.tables import legend, ranking_table
 
+    drawn: list[Done] = []
+
     def show(item: "Done") -> None:
-        if not as_json:
+        if as_json:
+            print_json_line({"image": item.source} | item.record.as_dict())
+        else:
             table = ranking_table(item.record, item.source, top=top, first=item.first)
             stdout.print(table, "")
+        if plot is not None:
+            drawn.append(item)
 
-    results, failures = run_batch(
+    failures = run_batch(
         images,
         choices,
         template,
@@ -142,11 +154,9 @@ def classify(
         quiet=quiet,
         show=show,
     )
-    if as_json:
-        print_json([{"image": r.source} | r.record.as_dict() for r in results])
-    elif results:
-        stdout.print(legend(results[0].record.temperature))
-    draw(plot, results)
+    if not as_json and len(failures) < len(images):
+        stdout.print(legend(options.get("temperature")))
+    draw(plot, drawn)
     fail(failures)
 
 
@@ -185,7 +195,8 @@ def demo_command(
         from diffjax.cli.batch import run_batch
         from diffjax.cli.tables import demo_table
 
-    results, failures = run_batch(
+    results: list[Done] = []
+    failures = run_batch(
         list(truths),
         demo.LABELS,
         demo.TEMPLATE,
@@ -193,10 +204,12 @@ def demo_command(
         options=options,
         console=console,
         quiet=quiet,
+        show=results.append,
     )
     rows = [(r.source, truths[r.source], r.record) for r in results]
     if as_json:
-        print_json([{"image": i, "truth": t} | r.as_dict() for i, t, r in rows])
+        for i, t, r in rows:
+            print_json_line({"image": i, "truth": t} | r.as_dict())
     else:
         stdout.print(demo_table([(Path(i).stem, t, r) for i, t, r in rows]))
     draw(out, results, truths=[truth for _, truth, _ in rows])
@@ -315,6 +328,11 @@ def draw(path: Path | None, results: "Sequence[Done]", **truths: Any) -> None:
     )
     save_figure(figure, path)
     click.echo(f"Picture: {path}", err=True)
+
+
+def print_json_line(value: Any) -> None:
+    """A line of JSON, at once: what is done is not lost if a later image is."""
+    click.echo(json.dumps(value, ensure_ascii=False))
 
 
 def print_json(value: Any) -> None:

@@ -183,6 +183,11 @@ checkpoint_options = together(
     ),
 )
 output_options = together(
-    click.option("--json", "as_json", is_flag=True, help="JSON on standard output."),
+    click.option(
+        "--json",
+        "as_json",
+        is_flag=True,
+        help="JSON on standard output, a line an image.",
+    ),
     click.option("--quiet", "-q", is_flag=True, help="No progress on standard error."),
 )

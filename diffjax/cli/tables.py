@@ -10,7 +10,7 @@ from rich.text import Text
 
 from diffjax.checkpoints.catalog import Model
 from diffjax.evaluation.plots import UNIT
-from diffjax.record import Record
+from diffjax.record import TEMPERATURE, Record
 
 BAR_WIDTH = 12
 
@@ -57,8 +57,9 @@ def ranking_table(
     return Group(*lines)
 
 
-def legend(temperature: float) -> Text:
-    """What scores and Δ are, in one line."""
+def legend(temperature: float | None) -> Text:
+    """What scores and Δ are, in one line; None for the default temperature."""
+    temperature = TEMPERATURE if temperature is None else temperature
     return Text(
         "Δ: paired error difference to the best class ± standard error. "
         f"score: softmax of −Δ/τ, τ = {temperature:g}; not a calibrated probability.",
@@ -148,10 +149,8 @@ def models_table(models: Sequence[Model]) -> RenderableType:
     )
 
 
-def count_text(n: int | None) -> str:
+def count_text(n: int) -> str:
     """A number of parameters with three digits: 866 M."""
-    if n is None:
-        return "?"
     for unit, size in (("B", 10**9), ("M", 10**6), ("k", 10**3)):
         if n >= size:
             return f"{n / size:.3g} {unit}"

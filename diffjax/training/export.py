@@ -90,7 +90,9 @@ def _write_weights(network: nnx.Module, names: Names, path: Path, dtype: type) -
     from safetensors.numpy import save_file
 
     tensors = to_torch(nnx.state(network, nnx.Param), names)
-    stored = {key: np.ascontiguousarray(t, dtype) for key, t in tensors.items()}
+    stored: dict[str, np.ndarray] = {
+        key: np.ascontiguousarray(t, dtype) for key, t in tensors.items()
+    }
     # transformers reads the framework from here
     save_file(stored, path, metadata={"format": "pt"})
 

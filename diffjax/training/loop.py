@@ -3,6 +3,7 @@
 OUT/run.json                 recipe, seed and classes: a resume must agree
 OUT/autoencoder/, denoiser/  loss.csv and checkpoints of the two phases
 OUT/tokenizer/               made first, from the captions
+OUT/latents.npy              of all training images and their mirror images
 OUT/model/                   the result
 OUT/loss.png                 both loss curves
 """
@@ -12,19 +13,27 @@ import json
 import os
 from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
+import jax
 import numpy as np
+from flax import nnx
 from jaxtyping import Int32, UInt8
+from rich.console import Console
 
+from diffjax.checkpoints.tokenizer import Tokenizer
+from diffjax.data.sources import load_arrays, open_tfds
 from diffjax.errors import DiffjaxError
+from diffjax.schedules import Schedule
+from diffjax.training.batches import batch_items, denoiser_batch, item_pixels
+from diffjax.training.checkpoint import latest_step, load_checkpoint, save_checkpoint
+from diffjax.training.export import export_pipeline
+from diffjax.training.losses import LossLog, plot_losses
+from diffjax.training.networks import build_networks, encode_items, read_latents
+from diffjax.training.objective import autoencoder_loss, denoiser_loss
+from diffjax.training.optimiser import initial_state, make_step
 from diffjax.training.recipes import Phase, Recipe, get_recipe
-
-if TYPE_CHECKING:
-    from rich.console import Console
-
-# JAX and what needs it are imported where they are used: the command line's --help
-# reaches this module.
+from diffjax.training.tokenizer import save_tokenizer, train_tokenizer
 
 
 def run_training(
@@ -34,7 +43,6 @@ def run_training(
     *,
     steps: int | None = None,
     seed: int = 0,
-    resume: bool = True,
 ) -> Path:
     """Train a recipe on a tensorflow-datasets directory; the command line's face.
 
@@ -44,7 +52,6 @@ def run_training(
         out: the run's folder; an interrupted run in it goes on.
         steps: stop after this many of the denoiser's steps; call again to go on.
         seed: of initial weights, batches and noise.
-        resume: whether a run in ``out`` may go on, else that is an error.
 
     Returns:
         The folder of the trained checkpoint.
@@ -52,14 +59,10 @@ def run_training(
     Raises:
         DiffjaxError: no such recipe or data, or ``out`` holds another run.
     """
-    from rich.console import Console
-
-    from diffjax.data.sources import load_arrays, open_tfds
-
     recipe = get_recipe(recipe_name)
     console = Console(stderr=True)
     source = open_tfds(recipe.dataset, recipe.split, data_dir)
-    start_run(recipe, seed, Path(out), resume=resume)
+    start_run(recipe, seed, Path(out))
     console.print(f"Reading {len(source):,} images of {source.name} {source.split}.")
     images, labels = load_arrays(source)
     return train(
@@ -74,11 +77,11 @@ def run_training(
     )
 
 
-def start_run(recipe: Recipe, seed: int, out: Path, *, resume: bool) -> None:
+def start_run(recipe: Recipe, seed: int, out: Path) -> None:
     """Write OUT/run.json, or compare with the one that is there.
 
     Raises:
-        DiffjaxError: a run is there and ``resume`` is false, or it has another recipe
+        DiffjaxError: a run is there that has another recipe
             or seed; the message names what differs.
     """
     path = out / "run.json"
@@ -87,11 +90,6 @@ def start_run(recipe: Recipe, seed: int, out: Path, *, resume: bool) -> None:
         out.mkdir(parents=True, exist_ok=True)
         path.write_text(json.dumps(ours, indent=1) + "\n", encoding="utf-8")
         return
-    if not resume:
-        raise DiffjaxError(
-            f"{out} already holds a training run. Allow it to go on, or name "
-            "another folder."
-        )
     try:
         theirs = json.loads(path.read_text(encoding="utf-8"))
     except ValueError as error:
@@ -128,7 +126,7 @@ def train(
     *,
     seed: int,
     steps: int | None = None,
-    console: "Console",
+    console: Console,
 ) -> Path:
     """Both phases and the export, each from where a former call in ``out`` stopped.
 
@@ -145,17 +143,6 @@ def train(
     Returns:
         ``out / "model"``.
     """
-    from flax import nnx
-
-    from diffjax.checkpoints.tokenizer import Tokenizer
-    from diffjax.schedules import Schedule
-    from diffjax.training.batches import batch_items, denoiser_batch, item_pixels
-    from diffjax.training.export import export_pipeline
-    from diffjax.training.networks import build_networks, encode_items, read_latents
-    from diffjax.training.objective import autoencoder_loss, denoiser_loss
-    from diffjax.training.record import plot_losses
-    from diffjax.training.tokenizer import save_tokenizer, train_tokenizer
-
     n, length = len(images), int(recipe.text_encoder["max_position_embeddings"])
     texts = [t.format(name) for t in recipe.templates for name in class_names]
     vocabulary, merges = train_tokenizer(texts, recipe.vocabulary)
@@ -251,7 +238,7 @@ def fit(
     *,
     seed: int,
     stop: int | None = None,
-    console: "Console",
+    console: Console,
 ) -> Any:
     """Run a phase from its last checkpoint to its end, or to step ``stop``.
 
@@ -271,16 +258,6 @@ def fit(
     Raises:
         DiffjaxError: the loss is not finite, or the checkpoint is of other networks.
     """
-    import jax
-
-    from diffjax.training.checkpoint import (
-        latest_step,
-        load_checkpoint,
-        save_checkpoint,
-    )
-    from diffjax.training.optimiser import initial_state, make_step
-    from diffjax.training.record import Record
-
     state = initial_state(phase, parameters)
     if latest_step(folder) is not None:
         state = load_checkpoint(folder, state)
@@ -290,11 +267,11 @@ def fit(
     )
     update = make_step(phase, loss, seed)
     losses: list[Any] = []
-    with Record(folder, folder.name, start, phase.steps, console) as record:
+    with LossLog(folder, folder.name, start, phase.steps, console) as log:
         for step in range(start + 1, end + 1):
             state, value = update(state, batch_of_step(step - 1))
             losses.append(value)
-            record.advance()
+            log.advance()
             if step % phase.log_every == 0 or step == end:
                 mean = float(np.mean(jax.device_get(losses)))
                 if not np.isfinite(mean):
@@ -302,7 +279,7 @@ def fit(
                         f"The loss of {folder.name} became {mean} by step {step}; a "
                         "lower learning rate in the recipe should help."
                     )
-                record.write(step, mean, phase.batch * len(losses))
+                log.write(step, mean, phase.batch * len(losses))
                 losses = []
             if step % phase.checkpoint_every == 0 or step == end:
                 save_checkpoint(folder, step, state)

@@ -17,7 +17,7 @@ from rich.progress import (
 COLUMNS = ("step", "loss", "images_per_second")
 
 
-class Record:
+class LossLog:
     """Writes loss.csv and moves the bar; rows past a resumed step are dropped."""
 
     def __init__(
@@ -42,7 +42,7 @@ class Record:
             title, total=steps, completed=start, note=note
         )
 
-    def __enter__(self) -> "Record":
+    def __enter__(self) -> "LossLog":
         """Show the bar."""
         self._progress.start()
         return self
