@@ -41,10 +41,6 @@ HEAVY = ("jax", "flax", "transformers", "matplotlib", "torch", "tensorflow_datas
 
 
 @pytest.fixture(scope="module")
-def json_lines(text):
-    return [json.loads(line) for line in text.splitlines()]
-
-
 def folder(tmp_path_factory):
     """A small Stable Diffusion and a DiT with random weights, and an image."""
     root = tmp_path_factory.mktemp("models")
@@ -80,6 +76,10 @@ def classify(folder, *args, images=None, labels=LABELS, model="sd"):
         # two cells a tile: all rounds have tiles of one shape, compiled once
         *("--cells", "2", "--model", folder / model, *args),
     )
+
+
+def json_lines(text):
+    return [json.loads(line) for line in text.splitlines()]
 
 
 def assert_refused(result, *parts):

@@ -1,5 +1,6 @@
 """The embedded model: small, whole, the same in torch, and of some use."""
 
+import jax.numpy as jnp
 import numpy as np
 import pytest
 
@@ -49,9 +50,8 @@ def test_diffusers_in_torch_loads_it_and_agrees(tiny):
     ours, truncated = tiny.text_states([prompt])
     assert not truncated
     np.testing.assert_allclose(ours[0], states[0], atol=1e-4 * states.std().item())
-    predicted = tiny.denoiser.module()(
-        latent[0].transpose(1, 2, 0), np.int32(400), ours[0]
-    )
+    z_t = jnp.asarray(latent[0].transpose(1, 2, 0))
+    predicted = tiny.denoiser.module()(z_t, jnp.int32(400), ours[0])
     error = np.abs(np.asarray(predicted).transpose(2, 0, 1) - noise[0].numpy()).max()
     assert error <= 1e-4 * noise.std().item()
     # and the whole pipeline runs
