@@ -120,7 +120,9 @@ class Schedule:
                 f"{source}: use_flow_sigmas is set, so the model was trained by flow "
                 "matching; only diffusion models with a beta schedule are supported."
             )
-        prediction_type = config.get("prediction_type", "epsilon")
+        # before they could say "sample", schedulers said predict_epsilon: false
+        old = "epsilon" if config.get("predict_epsilon", True) else "sample"
+        prediction_type = config.get("prediction_type", old)
         _require_known("prediction_type", prediction_type, PREDICTIONS, source)
         alpha_bar = np.cumprod(1 - _betas(config, SCHEDULERS[str(name)], source))
         if config.get("rescale_betas_zero_snr"):

@@ -149,6 +149,13 @@ def test_velocity_equals_diffusers(config):
         assert relative(ours, expected) <= 1e-5, t
 
 
+def test_what_old_schedulers_said_of_their_prediction():
+    old = {"_class_name": "DDPMScheduler", "predict_epsilon": False}
+    assert Schedule.from_config(old, "old").prediction_type == "sample"
+    new = old | {"prediction_type": "v_prediction"}
+    assert Schedule.from_config(new, "new").prediction_type == "v_prediction"
+
+
 @pytest.mark.parametrize("prediction_type", PREDICTIONS)
 def test_predictions_mean_to_diffusers_what_they_mean_to_us(prediction_type):
     # A DDIM step yields z0; ε of ours must be the one that goes with it in (1).

@@ -16,11 +16,7 @@ from flax import nnx
 from jax.typing import DTypeLike
 
 from diffjax.checkpoints import mappings
-from diffjax.checkpoints.formats import (
-    DIFFUSERS_STEM,
-    TRANSFORMERS_STEM,
-    read_tensors,
-)
+from diffjax.checkpoints.formats import STEMS, read_tensors
 from diffjax.checkpoints.resolving import resolve, resolve_component
 from diffjax.checkpoints.tokenizer import Tokenizer
 from diffjax.errors import DiffjaxError
@@ -39,7 +35,6 @@ class Component:
     module: Callable[..., nnx.Module]
     config: Any  # a config dataclass with ``from_dict``
     names: mappings.Names
-    stem: str
     classes: tuple[str, ...]  # that config.json may name
 
 
@@ -50,14 +45,12 @@ COMPONENTS: dict[str, Component] = {
         module=UNet2DConditionModel,
         config=UNet2DConditionConfig,
         names=mappings.UNET,
-        stem=DIFFUSERS_STEM,
         classes=("UNet2DConditionModel",),
     ),
     "transformer": Component(
         module=DiTTransformer2DModel,
         config=DiTTransformer2DConfig,
         names=mappings.DIT,
-        stem=DIFFUSERS_STEM,
         # the public DiT files still carry the class that diffusers split later
         classes=("DiTTransformer2DModel", "Transformer2DModel"),
     ),
@@ -65,14 +58,12 @@ COMPONENTS: dict[str, Component] = {
         module=AutoencoderKL,
         config=AutoencoderKLConfig,
         names=mappings.AUTOENCODER,
-        stem=DIFFUSERS_STEM,
         classes=("AutoencoderKL",),
     ),
     "text_encoder": Component(
         module=CLIPTextModel,
         config=CLIPTextConfig,
         names=mappings.CLIP_TEXT,
-        stem=TRANSFORMERS_STEM,
         classes=("CLIPTextModel", "CLIPTextModelWithProjection"),
     ),
 }
@@ -225,7 +216,7 @@ def load_network(
         graphdef, abstract = empty_network(name, config, dtype)
     except DiffjaxError as error:
         raise DiffjaxError(f"{path}: {error}") from error
-    tensors = read_tensors(folder, stem=component.stem)
+    tensors = read_tensors(folder, stem=STEMS[name])
     state = mappings.fill(abstract, tensors, component.names, str(folder))
     return config, Network(graphdef, state)
 

@@ -119,7 +119,7 @@ def classify(
 
     \b
     diffjax classify cat.jpg --labels cat,dog
-    diffjax classify *.jpg --labels cat,dog --model sd-2-base --json > out.json
+    diffjax classify *.jpg --labels cat,dog --model sd-2-base --json > out.jsonl
     """
     from diffjax.strategies import parse_strategy
 
