@@ -1,4 +1,6 @@
 import json
+import subprocess
+import sys
 from functools import cache
 from pathlib import Path
 
@@ -98,6 +100,22 @@ def test_two_devices_give_the_same_answer(denoiser, expected):
     assert jax.local_device_count() >= 2
     two = errors(grid(denoiser, devices=2))
     np.testing.assert_allclose(two, expected, rtol=1e-5)
+
+
+EIGHT = """
+import jax
+jax.config.update("jax_num_cpu_devices", 8)
+import numpy as np, test_grid
+table = test_grid.errors(test_grid.grid(test_grid.text_denoiser(), devices=8))
+np.save({path!r}, table)
+"""
+
+
+def test_eight_devices_give_the_same_answer(expected, tmp_path):
+    path = tmp_path / "table.npy"
+    code = EIGHT.format(path=str(path))
+    subprocess.run([sys.executable, "-c", code], check=True, cwd=Path(__file__).parent)
+    np.testing.assert_allclose(np.load(path), expected, rtol=1e-5)
 
 
 def test_noise_is_shared_by_classes(denoiser):
