@@ -14,6 +14,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, cast
 
+import jax
 import jax.numpy as jnp
 import numpy as np
 from jax.typing import DTypeLike
@@ -165,7 +166,7 @@ class DiffusionClassifier:
 
     def __call__(
         self,
-        images: ImageSource | Sequence[ImageSource],
+        images: ImageSource | Array | Sequence[ImageSource],
         candidate_labels: Sequence[str] | str | None = None,
         hypothesis_template: str = DEFAULT_TEMPLATE,
     ) -> list[Any]:
@@ -187,6 +188,8 @@ class DiffusionClassifier:
         if isinstance(candidate_labels, str):
             candidate_labels = [part.strip() for part in candidate_labels.split(",")]
         candidates = self.candidates(candidate_labels, hypothesis_template)
+        if isinstance(images, jax.Array):
+            images = np.asarray(images)
         if isinstance(images, str | bytes | os.PathLike | np.ndarray | Image.Image):
             return self.classify(images, candidates).scores()
         return [self.classify(image, candidates).scores() for image in images]

@@ -50,9 +50,9 @@ SCHEDULE = Schedule.from_config(
 )
 
 
-def random(kind: type[nnx.Module], config: object) -> Network:
+def random(kind: type[nnx.Module], config: object, **dtypes: object) -> Network:
     """A network whose every parameter matters, without compiling initialisers."""
-    shapes = nnx.eval_shape(lambda: kind(config, rngs=nnx.Rngs(0)))
+    shapes = nnx.eval_shape(lambda: kind(config, rngs=nnx.Rngs(0), **dtypes))
     graphdef, state = nnx.split(shapes)
     rng = np.random.default_rng(0)
 
@@ -60,15 +60,15 @@ def random(kind: type[nnx.Module], config: object) -> Network:
         fan_in = max(1, int(np.prod(leaf.shape[:-1])))
         scale = 1 / np.sqrt(fan_in) if path[-1] == "kernel" else 0.3
         value = scale * rng.standard_normal(leaf.shape) + (path[-1] == "scale")
-        return leaf.replace(jnp.asarray(value, jnp.float32))
+        return leaf.replace(jnp.asarray(value, leaf.dtype))
 
     flat = nnx.to_flat_state(state)
     filled = nnx.from_flat_state((path, draw(path, leaf)) for path, leaf in flat)
     return Network(graphdef, filled)
 
 
-def text_denoiser() -> Network:
-    return random(UNet2DConditionModel, UNET)
+def text_denoiser(**dtypes: object) -> Network:
+    return random(UNet2DConditionModel, UNET, **dtypes)
 
 
 def class_denoiser() -> Network:

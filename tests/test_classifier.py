@@ -7,7 +7,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 from PIL import Image
-from small import class_model, images, text_model
+from small import class_model, images, text_denoiser, text_model
 
 from diffjax.classifier import DiffusionClassifier
 from diffjax.data.labels import class_ids
@@ -47,6 +47,7 @@ def test_the_call_returns_what_the_pipelines_return(classifier):
     assert values == sorted(values, reverse=True)
     assert sum(values) == pytest.approx(1)
     assert classifier([one, two], candidate_labels=LABELS)[0] == scores
+    assert classifier(jnp.asarray(one), candidate_labels=LABELS) == scores
     assert classifier([two], candidate_labels=", ".join(LABELS))[0] == classifier(
         Image.fromarray(two), candidate_labels=LABELS
     )
@@ -192,6 +193,28 @@ def test_overflow_is_an_error_with_a_remedy(model):
     classifier = DiffusionClassifier(broken, Settings(strategy=EXHAUSTIVE, cells=12))
     with pytest.raises(DiffjaxError, match=r"timestep .* float32 or bfloat16"):
         classifier.classify(images(1)[0], LABELS)
+
+
+def test_float16_overflows_where_bfloat16_does_not(model):
+    def classify(dtype):
+        denoiser = text_denoiser(dtype=dtype, param_dtype=dtype)
+        # a last layer whose outputs leave float16's range, 65504, and no other's
+        state = denoiser.state
+        state["conv_out"]["bias"] = jax.tree.map(
+            lambda x: x + jnp.asarray(60000, x.dtype), state["conv_out"]["bias"]
+        )
+        state["conv_out"]["kernel"] = jax.tree.map(
+            lambda x: x * jnp.asarray(10000, x.dtype), state["conv_out"]["kernel"]
+        )
+        changed = dataclasses.replace(model, denoiser=Network(denoiser.graphdef, state))
+        settings = Settings(strategy=EXHAUSTIVE, cells=12)
+        return DiffusionClassifier(changed, settings).classify(images(1)[0], LABELS)
+
+    with pytest.raises(DiffjaxError, match="bfloat16, not float16"):
+        classify(jnp.float16)
+    record = classify(jnp.bfloat16)
+    assert record.errors.dtype == np.float32
+    assert np.isfinite(record.errors).all()
 
 
 @pytest.mark.parametrize(

@@ -167,6 +167,7 @@ def test_from_labels_equals_its_file(tmp_path):
         (HEADER + "a cat,cat,0\na dog,dog\n", "line 3: 2 fields"),
         (HEADER + "a cat,cat,0\na dog,dog,x\n", "line 3: the classidx 'x'"),
         (HEADER + "a cat,cat,0\na dog,dog,1.0\n", "line 3: the classidx '1.0'"),
+        (HEADER + "a cat,cat,0\na dog,dog," + 5000 * "1", "line 3: the classidx '11"),
         (HEADER + "a cat,cat,0\na dog,dog,-1\n", "line 3: the classidx '-1'"),
         (HEADER + "a cat,cat,0\n,dog,1\n", "line 3: the prompt is empty"),
         (HEADER + "a cat,cat,0\na dog, ,1\n", "line 3: the classname is empty"),

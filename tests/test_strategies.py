@@ -12,6 +12,7 @@ from diffjax.strategies import (
     parse_strategy,
     strategy_from_dict,
     strategy_to_dict,
+    strategy_to_text,
 )
 from diffjax.strategies.base import (
     Decision,
@@ -573,6 +574,16 @@ def test_strategies_survive_json(strategy):
 )
 def test_strategies_from_text(text, expected):
     assert parse_strategy(text) == expected
+
+
+@pytest.mark.parametrize("strategy", ALL, ids=IDS)
+def test_text_and_back(strategy):
+    assert parse_strategy(strategy_to_text(strategy)) == strategy
+
+
+def test_text_leaves_defaults_out():
+    text = "staged:to_keep=5,1:n_samples=25,250"
+    assert strategy_to_text(parse_strategy(text)) == text
 
 
 @pytest.mark.parametrize(

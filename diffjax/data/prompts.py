@@ -224,7 +224,8 @@ def _row(fields: list[str], header: list[str], where: str) -> tuple[str, str, in
     for column in CSV_COLUMNS:
         if not cells[column].strip():
             raise DiffjaxError(f"{where}: the {column} is empty.")
-    if not index.strip().isdecimal():
+    # no file has 10⁹ classes, and int() refuses thousands of digits
+    if not index.strip().isdecimal() or len(index.strip()) > 9:
         raise DiffjaxError(
             f"{where}: the classidx {index!r} is not an integer from 0 upwards."
         )

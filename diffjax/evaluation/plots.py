@@ -19,6 +19,7 @@ from jaxtyping import Float
 
 from diffjax.errors import DiffjaxError
 from diffjax.record import Record
+from diffjax.strategies import strategy_from_dict, strategy_to_text
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -230,11 +231,8 @@ def _colour(rank: int) -> str:
 
 def _footer(records: Sequence[Record]) -> str:
     settings = records[0].settings
-    strategy = dict(settings.get("strategy", {}))
-    what = str(strategy.pop("name", ""))
-    for key, value in strategy.items():
-        numbers = value if isinstance(value, list) else [value]
-        what += f":{key}={','.join(map(str, numbers))}"
+    strategy = settings.get("strategy")
+    what = strategy_to_text(strategy_from_dict(strategy)) if strategy else ""
     evaluations = sum(record.evaluations for record in records)
     seconds = sum(record.seconds for record in records)
     known = [

@@ -192,9 +192,13 @@ def attend(
     causal: bool = False,
 ) -> Float[Array, "l d"]:
     """softmax(q kᵀ / √(d/heads)) v a head; the softmax in float32."""
+    dtype = q.dtype
+    if dtype == jnp.float16 and jax.default_backend() == "cpu":
+        # CPUs lack the product of float16 into float32 that the function asks for
+        q, k, v = (x.astype(jnp.float32) for x in (q, k, v))
     q, k, v = (x.reshape(x.shape[0], heads, -1) for x in (q, k, v))
     out: Array = jax.nn.dot_product_attention(q, k, v, is_causal=causal)
-    return out.reshape(out.shape[0], -1)
+    return out.reshape(out.shape[0], -1).astype(dtype)
 
 
 class ResnetBlock2D(nnx.Module):

@@ -59,6 +59,18 @@ def strategy_to_dict(strategy: Strategy) -> dict[str, Any]:
     return {"name": name, **lists}
 
 
+def strategy_to_text(strategy: Strategy) -> str:
+    """The inverse of ``parse_strategy``; settings at their defaults are left out."""
+    record = strategy_to_dict(strategy)
+    text = str(record.pop("name"))
+    for setting in fields(strategy):  # type: ignore[arg-type]
+        value = record[setting.name]
+        if value != setting.default:
+            values = value if isinstance(value, list) else [value]
+            text += f":{setting.name}={','.join(map(str, values))}"
+    return text
+
+
 def strategy_from_dict(record: Mapping[str, Any]) -> Strategy:
     """The inverse of ``strategy_to_dict``; settings with defaults may be absent.
 
