@@ -648,7 +648,9 @@ def test_an_interruption_ends_with_130_and_no_traceback(monkeypatch, folder):
 
 def test_a_signal_interrupts():
     code = (
-        "import sys, time\nimport diffjax.cli, diffjax.checkpoints.catalog\n"
+        "import signal, sys, time\nimport diffjax.cli, diffjax.checkpoints.catalog\n"
+        # a shell's background job is started with the signal ignored
+        "signal.signal(signal.SIGINT, signal.default_int_handler)\n"
         "class Slow(dict):\n"
         "    def values(self): print('ready', flush=True); time.sleep(600)\n"
         "diffjax.checkpoints.catalog.MODELS = Slow()\n"
