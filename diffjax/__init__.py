@@ -53,4 +53,4 @@ def __getattr__(name: str) -> Any:
 
 def __dir__() -> list[str]:
     """The public names, for tab completion."""
-    return [*globals(), *__all__]
+    return [*__all__, "__version__"]

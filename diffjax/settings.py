@@ -5,7 +5,7 @@ from math import inf
 from typing import Any, get_args
 
 from diffjax.data.images import INTERPOLATIONS, Transform
-from diffjax.errors import DiffjaxError
+from diffjax.errors import DiffjaxError, unknown
 from diffjax.record import TEMPERATURE
 from diffjax.scoring.grid import LOSSES
 from diffjax.strategies import strategy_to_dict
@@ -59,10 +59,8 @@ class Settings:
         }
         for name, known in choices.items():
             if getattr(self, name) not in known:
-                raise DiffjaxError(
-                    f"There is no {name} {getattr(self, name)!r}; choose one of "
-                    f"{', '.join(str(each) for each in known if each is not None)}."
-                )
+                names = [each for each in known if each is not None]
+                raise unknown(name, getattr(self, name), names)
         if not 0 < self.temperature < inf:
             raise DiffjaxError(
                 f"The temperature is {self.temperature}; it must be above 0 and finite."

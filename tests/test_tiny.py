@@ -9,6 +9,7 @@ from diffjax.checkpoints.loading import load_model
 from diffjax.checkpoints.resolving import resolve
 from diffjax.classifier import DiffusionClassifier
 from diffjax.cli import demo
+from diffjax.errors import DiffjaxError
 
 MEBI = 2**20
 
@@ -58,6 +59,14 @@ def test_diffusers_in_torch_loads_it_and_agrees(tiny):
     image = pipeline(prompt, num_inference_steps=1, output_type="np").images[0]
     assert image.shape == (32, 32, 3)
     assert np.isfinite(image).all()
+
+
+def test_dtypes_by_name_or_type():
+    for dtype in ("bfloat16", jnp.bfloat16):
+        assert load_model("tiny", dtype=dtype).origin["dtype"] == "bfloat16"
+    for dtype in ("int8", "float33"):
+        with pytest.raises(DiffjaxError, match=r"There is no dtype .* bfloat16"):
+            load_model("tiny", dtype=dtype)
 
 
 def test_it_classifies_the_images_of_the_demo():

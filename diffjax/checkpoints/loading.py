@@ -12,6 +12,7 @@ from typing import Any
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 from flax import nnx
 from jax.typing import DTypeLike
 
@@ -19,7 +20,7 @@ from diffjax.checkpoints import mappings
 from diffjax.checkpoints.formats import STEMS, read_tensors
 from diffjax.checkpoints.resolving import resolve, resolve_component
 from diffjax.checkpoints.tokenizer import Tokenizer
-from diffjax.errors import DiffjaxError
+from diffjax.errors import DiffjaxError, unknown
 from diffjax.models.autoencoder import AutoencoderKL, AutoencoderKLConfig
 from diffjax.models.clip import CLIPTextConfig, CLIPTextModel
 from diffjax.models.diffusion import DiffusionModel, Network
@@ -120,10 +121,7 @@ def load_model(
         for name, place in named.items()
         if place is not None
     }
-    if str(jnp.dtype(dtype)) not in DTYPES:
-        raise DiffjaxError(
-            f"There is no dtype {dtype!r}; choose one of {', '.join(DTYPES)}."
-        )
+    dtype = _known_dtype(dtype)
     folder = resolve(name_or_path, revision=revision, without=tuple(elsewhere), **hub)
     index = read_json(folder / "model_index.json")
     denoiser = _denoiser_name(index, folder)
@@ -148,7 +146,7 @@ def load_model(
         "origin": {
             "model": str(name_or_path),
             "revision": revision,
-            "dtype": str(jnp.dtype(dtype)),
+            "dtype": str(dtype),
             "elsewhere": {c: str(place) for c, place in named.items() if place},
         },
         "denoiser": denoiser_network,
@@ -273,6 +271,16 @@ def read_json(path: Path) -> dict[str, Any]:
     if not isinstance(content, dict):
         raise DiffjaxError(f"{path} is not a JSON object; download it again.")
     return content
+
+
+def _known_dtype(dtype: DTypeLike) -> np.dtype[Any]:
+    try:
+        known = jnp.dtype(dtype)
+    except TypeError:
+        raise unknown("dtype", dtype, DTYPES) from None
+    if str(known) not in DTYPES:
+        raise unknown("dtype", str(known), DTYPES)
+    return known
 
 
 def _denoiser_name(index: dict[str, Any], folder: Path) -> str:
