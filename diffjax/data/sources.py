@@ -175,7 +175,7 @@ def load_arrays(
 
     Returns:
         The images, 0 to 255, and their labels. CIFAR-10's 50,000 training images are
-        154 MB and take about ten seconds.
+        154 MB.
 
     Raises:
         DiffjaxError: if the images differ in size, or one cannot be read.
