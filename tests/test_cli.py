@@ -25,7 +25,7 @@ import diffjax
 from diffjax.checkpoints.catalog import MODELS, Model
 from diffjax.checkpoints.loading import DTYPES
 from diffjax.cli import demo, options
-from diffjax.cli.commands import classify as classify_command
+from diffjax.cli.classify import classify as classify_command
 from diffjax.cli.commands import group
 from diffjax.cli.progress import BatchProgress
 from diffjax.data.images import INTERPOLATIONS, Transform

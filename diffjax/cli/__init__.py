@@ -7,7 +7,8 @@ at once.
 import os
 import sys
 
-from diffjax.cli.commands import EXIT_INTERRUPTED, group
+from diffjax.cli.commands import group
+from diffjax.cli.group import EXIT_INTERRUPTED
 
 
 def main() -> None:

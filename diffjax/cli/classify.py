@@ -1,0 +1,208 @@
+"""``diffjax classify`` and ``diffjax demo``."""
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import click
+
+from diffjax.cli import demo
+from diffjax.cli.group import fail, group, loading, print_json_line, start
+from diffjax.cli.options import (
+    DEFAULT_STRATEGY,
+    checkpoint_options,
+    cost_options,
+    image_options,
+    model_option,
+    output_options,
+    prompt_options,
+    scoring_options,
+    strategy_epilog,
+)
+from diffjax.data.prompts import DEFAULT_TEMPLATE, Prompts
+from diffjax.errors import DiffjaxError
+
+if TYPE_CHECKING:
+    from diffjax.cli.batch import Done
+
+
+@group.command(epilog=strategy_epilog(DEFAULT_STRATEGY))
+@click.argument("images", nargs=-1, required=True, metavar="IMAGE...")
+@prompt_options
+@scoring_options
+@cost_options
+@image_options
+@checkpoint_options
+@click.option(
+    "--top",
+    type=click.IntRange(min=1),
+    metavar="N",
+    default=10,
+    show_default=True,
+    help="Number of classes to show.",
+)
+@click.option(
+    "--plot",
+    type=click.Path(path_type=Path),
+    metavar="OUT.png",
+    help="Where to draw a picture of the results.",
+)
+@output_options
+def classify(
+    images: tuple[str, ...],
+    labels: str | None,
+    templates: tuple[str, ...],
+    prompts_file: str | None,
+    model: str,
+    strategy: str | None,
+    top: int,
+    plot: Path | None,
+    as_json: bool,
+    quiet: bool,
+    **options: Any,
+) -> None:
+    """Classify images among labels.
+
+    IMAGE is a path or a URL.
+
+    \b
+    diffjax classify cat.jpg --labels cat,dog
+    diffjax classify *.jpg --labels cat,dog --model sd-2-base --json > out.jsonl
+    """
+    from diffjax.strategies import parse_strategy
+
+    console, stdout = start()
+    check_picture(plot, len(images))
+    template = templates or DEFAULT_TEMPLATE
+    choices = read_choices(labels, template, prompts_file)
+    if strategy is not None:
+        options["strategy"] = parse_strategy(strategy)
+    with loading(console, quiet):
+        from diffjax.cli.batch import run_batch
+        from diffjax.cli.tables import legend, ranking_table
+
+    drawn: list[Done] = []
+
+    def show(item: "Done") -> None:
+        if as_json:
+            print_json_line({"image": item.source} | item.record.as_dict())
+        else:
+            table = ranking_table(item.record, item.source, top=top, first=item.first)
+            stdout.print(table, "")
+        if plot is not None:
+            drawn.append(item)
+
+    failures = run_batch(
+        images,
+        choices,
+        template,
+        model=model,
+        options=options,
+        console=console,
+        quiet=quiet,
+        show=show,
+    )
+    if not as_json and len(failures) < len(images):
+        stdout.print(legend(options.get("temperature")))
+    draw(plot, drawn)
+    fail(failures)
+
+
+@group.command(name="demo", epilog=strategy_epilog(demo.STRATEGY))
+@model_option
+@scoring_options
+@click.option(
+    "--out",
+    type=click.Path(path_type=Path),
+    default=demo.PICTURE,
+    show_default=True,
+    metavar="OUT.png",
+    help="Where the picture goes.",
+)
+@output_options
+def demo_command(
+    model: str,
+    strategy: str | None,
+    out: Path,
+    as_json: bool,
+    quiet: bool,
+    **options: Any,
+) -> None:
+    """Classify the real images in the package, and draw what happened.
+
+    They are test images of CIFAR-10 and a photograph of a cat; the labels are
+    CIFAR-10's ten.
+    """
+    from diffjax.strategies import parse_strategy
+
+    console, stdout = start()
+    truths = {str(path): truth for path, truth in demo.examples().items()}
+    check_picture(out, len(truths))
+    options["strategy"] = parse_strategy(strategy or demo.STRATEGY)
+    with loading(console, quiet):
+        from diffjax.cli.batch import run_batch
+        from diffjax.cli.tables import demo_table
+
+    results: list[Done] = []
+    failures = run_batch(
+        list(truths),
+        demo.LABELS,
+        demo.TEMPLATE,
+        model=model,
+        options=options,
+        console=console,
+        quiet=quiet,
+        show=results.append,
+    )
+    rows = [(r.source, truths[r.source], r.record) for r in results]
+    if as_json:
+        for i, t, r in rows:
+            print_json_line({"image": i, "truth": t} | r.as_dict())
+    else:
+        stdout.print(demo_table([(Path(i).stem, t, r) for i, t, r in rows]))
+    draw(out, results, truths=[truth for _, truth, _ in rows])
+    fail(failures)
+
+
+def read_choices(
+    labels: str | None, template: str | Sequence[str], file: str | None
+) -> list[str] | Prompts | None:
+    """Labels or prompts from the options; None if there are none.
+
+    Raises:
+        DiffjaxError: if they make no sense, or exclude each other.
+    """
+    if file is not None:
+        if labels is not None or template != DEFAULT_TEMPLATE:
+            raise DiffjaxError(
+                "A prompts file holds labels and prompts: give --prompts without "
+                "--labels and --template."
+            )
+        return Prompts.read_csv(file)
+    if labels is None:
+        return None
+    names = [label.strip() for label in labels.split(",")] if labels.strip() else []
+    Prompts.from_labels(names, template)  # complains now, not after loading
+    return names
+
+
+def check_picture(path: Path | None, n_images: int) -> None:
+    """Raise DiffjaxError if a picture was asked for that cannot be drawn."""
+    from diffjax.evaluation.plots import check_output, check_rows
+
+    if path is not None:
+        check_rows(n_images)
+        check_output(path)
+
+
+def draw(path: Path | None, results: "Sequence[Done]", **truths: Any) -> None:
+    """Draw the results, if a picture was asked for and there are any."""
+    from diffjax.evaluation.plots import classification_figure, save_figure
+
+    if path is None or not results:
+        return
+    figure = classification_figure(
+        [r.record for r in results], [Path(r.source).name for r in results], **truths
+    )
+    save_figure(figure, path)
+    click.echo(f"Picture: {path}", err=True)

@@ -1,0 +1,94 @@
+"""The group of commands, and what they have in common: consoles, errors, JSON."""
+
+import contextlib
+import json
+import sys
+from collections.abc import Iterator, Sequence
+from typing import TYPE_CHECKING, Any
+
+import click
+
+from diffjax import __version__
+from diffjax.errors import DiffjaxError
+
+if TYPE_CHECKING:
+    from rich.console import Console
+
+EXIT_BAD_INPUT = 2
+EXIT_INTERRUPTED = 130  # 128 + SIGINT, as shells have it
+
+
+class Failure(click.ClickException):
+    """Bad input: one message, no traceback."""
+
+    exit_code = EXIT_BAD_INPUT
+
+    def show(self, file: Any = None) -> None:
+        """Print the message."""
+        click.echo(f"error: {self.message}", file=file or sys.stderr)
+
+
+class Group(click.Group):
+    """Commands whose known exceptions become messages and exit codes."""
+
+    def invoke(self, ctx: click.Context) -> Any:
+        """Run a command."""
+        try:
+            return super().invoke(ctx)
+        except BrokenPipeError:
+            raise  # the reader has seen enough; click ends quietly
+        except (DiffjaxError, OSError) as error:  # a full disk, a closed folder
+            raise Failure(str(error)) from error
+        except MemoryError as error:
+            raise Failure(
+                "The memory does not hold this; use fewer samples or cells."
+            ) from error
+        except KeyboardInterrupt:
+            click.echo("interrupted", err=True)
+            ctx.exit(EXIT_INTERRUPTED)
+
+
+@click.group(cls=Group, context_settings={"help_option_names": ["-h", "--help"]})
+@click.version_option(__version__, prog_name="diffjax")
+def group() -> None:
+    """Classify images with a pretrained diffusion model, in JAX.
+
+    \b
+    diffjax demo                                  a few real images, right away
+    diffjax classify cat.jpg --labels cat,dog     your own
+    """
+
+
+def start() -> "tuple[Console, Console]":
+    """Consoles on standard error and output; from here warnings are shown as notes."""
+    from rich.console import Console
+
+    from diffjax.cli.terminal import keep_compilations, notes
+
+    console = Console(stderr=True)
+    click.get_current_context().with_resource(notes(console))
+    keep_compilations()
+    return console, Console()
+
+
+@contextlib.contextmanager
+def loading(console: "Console", quiet: bool) -> Iterator[None]:
+    """A sign of life while JAX is imported."""
+    with contextlib.nullcontext() if quiet else console.status("starting JAX"):
+        yield
+
+
+def print_json_line(value: Any) -> None:
+    """A line of JSON, at once: what is done is not lost if a later image is."""
+    click.echo(json.dumps(value, ensure_ascii=False))
+
+
+def print_json(value: Any) -> None:
+    """JSON on standard output, and nothing else there."""
+    click.echo(json.dumps(value, indent=1, ensure_ascii=False))
+
+
+def fail(failures: Sequence[str]) -> None:
+    """After everything else: report the images that failed, if any."""
+    if failures:
+        raise Failure("\nerror: ".join(failures))

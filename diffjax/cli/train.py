@@ -1,0 +1,41 @@
+"""``diffjax train``."""
+
+import click
+
+from diffjax.cli.group import group, loading, start
+from diffjax.cli.options import seed_option
+from diffjax.training.recipes import RECIPES
+
+RECIPE_LINES = "\n".join(f"  {r.name}: {r.summary}" for r in RECIPES.values())
+
+
+@group.command(epilog=f"\b\nRecipes:\n{RECIPE_LINES}")
+@click.argument("recipe", type=click.Choice(list(RECIPES)), metavar="RECIPE")
+@click.option(
+    "--data-dir",
+    metavar="DIR",
+    show_default="TFDS_DATA_DIR or ~/tensorflow_datasets",
+    help="Where prepared data sets are.",
+)
+@click.option(
+    "--out",
+    required=True,
+    metavar="RUN",
+    help="Folder of the run; a run that is there goes on.",
+)
+@click.option(
+    "--steps",
+    type=click.IntRange(min=1),
+    metavar="N",
+    help="Stop after so many steps.",
+)
+@seed_option("Seed of initial weights, batches and noise.")
+def train(
+    recipe: str, data_dir: str | None, out: str, steps: int | None, seed: int
+) -> None:
+    """Train a small model; the result is the checkpoint RUN/model."""
+    console, _ = start()
+    with loading(console, quiet=False):
+        from diffjax.training.loop import run_training
+
+    click.echo(str(run_training(recipe, data_dir, out, steps=steps, seed=seed)))
