@@ -15,10 +15,11 @@ ROOT = Path(diffjax.__file__).parent
 # room: the rooms of diffjax that its modules may import
 MAY_IMPORT = {
     "errors": set(),
+    "files": set(),
     "schedules": {"errors"},
     "models": {"errors", "schedules"},
     "strategies": {"errors"},
-    "data": {"errors"},
+    "data": {"errors", "files"},
     "checkpoints": {"errors", "schedules", "models"},
     "scoring": {"errors", "schedules", "models"},
     "record": {"strategies"},
@@ -34,7 +35,19 @@ MAY_IMPORT = {
         "strategies",
     },
     "training": {"errors", "schedules", "models", "checkpoints", "data"},
-    "evaluation": {"errors", "record", "strategies"},
+    "evaluation": {
+        "__version__",
+        "errors",
+        "files",
+        "classifier",
+        "data",
+        "models",
+        "record",
+        "schedules",
+        "scoring",
+        "settings",
+        "strategies",
+    },
     "cli": {
         "__version__",
         "errors",
@@ -57,7 +70,10 @@ MAY_IMPORT = {
     },
     "__main__": {"cli"},
 }
-NO_JAX = ("strategies", "data", "evaluation", "cli", "errors.py", "record.py")
+NO_JAX = (
+    *("strategies", "data", "evaluation", "cli"),
+    *("errors.py", "files.py", "record.py"),
+)
 
 
 def modules(place):

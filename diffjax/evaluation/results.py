@@ -1,0 +1,378 @@
+"""A run on disk: what was asked, and a row an image.
+
+    RUN/run.json        the header: all that decides the results, and where they arose
+    RUN/prompts.csv     the rows of the error tables, with LOCAL class numbers 0 … C − 1
+    RUN/parts/*.parquet rows, a file each time some are flushed, whole or not at all
+    RUN/summary.json    accuracy and cost, when the run is complete
+
+Classes of a data set may be restricted to candidates. The header's "classes" gives the
+data set's number of each local class; labels, predictions and rankings are in the data
+set's numbering, lists "per class" in local order.
+
+Columns of a row: see ``schema``. A run is written by one process at a time and read by
+any number at any time.
+"""
+
+import json
+import os
+import socket
+import time
+import uuid
+import warnings
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass, field
+from itertools import pairwise
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+from jaxtyping import Int
+
+from diffjax.data.prompts import Prompts
+from diffjax.errors import DiffjaxError
+from diffjax.files import PARTIAL, atomic, write_text
+
+if TYPE_CHECKING:
+    import pyarrow as pa
+
+FORMAT = 1
+HEADER, PROMPTS, PARTS, SUMMARY = "run.json", "prompts.csv", "parts", "summary.json"
+LOCK = "lock"
+# parts of the header that must agree for a run to go on
+DECIDING = ("format", "experiment", "model", "data", "class_names", "classes")
+
+
+def schema(losses: Sequence[str], save_errors: bool) -> "pa.Schema":
+    """The columns of a run's rows.
+
+    Args:
+        losses: evaluated besides the one that decided.
+        save_errors: with the tables of errors.
+    """
+    import pyarrow as pa
+
+    columns = {
+        "index": pa.int64(),  # place in the data set
+        "id": pa.string(),  # what the data set calls the image
+        "label": pa.int32(),
+        "prediction": pa.int32(),  # null for an image that failed
+        "ranking": pa.list_(pa.int32()),  # best first
+        "differences": pa.list_(pa.float32()),  # Δ per class, to the prediction
+        "standard_errors": pa.list_(pa.float32()),  # of Δ
+        "n_samples": pa.list_(pa.int32()),  # per class
+        "margin": pa.float32(),  # Δ of the runner-up
+        "margin_error": pa.float32(),  # its standard error
+        "evaluations": pa.int32(),
+        "seconds": pa.float32(),
+        "error": pa.string(),  # what went wrong; null for most
+        "thumbnail": pa.binary(),  # JPEG, of images that were mistaken
+    }
+    columns |= {f"prediction_{loss}": pa.int32() for loss in losses}
+    if save_errors:
+        table = pa.list_(pa.float32())  # [P, S] row by row, NaN if not evaluated
+        columns |= {"timesteps": pa.list_(pa.int32()), "noises": pa.list_(pa.int32())}
+        columns |= {"errors": table}
+        columns |= {f"errors_{loss}": table for loss in losses}
+    return pa.schema(columns)
+
+
+@dataclass(frozen=True, kw_only=True, eq=False)
+class Run:
+    """A run as it was found on disk, complete or not.
+
+    Attributes:
+        path: its folder.
+        header: run.json.
+        prompts: the P rows of the error tables and their classes.
+        rows: one row an image, by index; see ``schema``.
+    """
+
+    path: Path
+    header: dict[str, Any]
+    prompts: Prompts
+    rows: "pa.Table"
+
+    @property
+    def class_names(self) -> tuple[str, ...]:
+        """Of all classes of the data set."""
+        return tuple(self.header["class_names"])
+
+    @property
+    def classes(self) -> Int[np.ndarray, "C"]:
+        """The data set's number of each of the C candidates."""
+        return np.asarray(self.header["classes"], np.int64)
+
+    @property
+    def losses(self) -> tuple[str, ...]:
+        """Losses evaluated besides the one that decided."""
+        return tuple(self.header["experiment"].get("also", ()))
+
+    @property
+    def has_errors(self) -> bool:
+        """Whether the tables of errors were saved, and read."""
+        return "errors" in self.rows.column_names
+
+
+def read_run(path: str | os.PathLike[str], *, errors: bool = True) -> Run:
+    """Read a run; it may still be going on.
+
+    Args:
+        path: its folder.
+        errors: with the tables of errors, which may be large, where they were saved.
+
+    Raises:
+        DiffjaxError: if there is none, or a file of it is damaged.
+    """
+    folder = Path(path)
+    header = _read_header(folder)
+    return Run(
+        path=folder,
+        header=header,
+        prompts=Prompts.read_csv(folder / PROMPTS),
+        rows=_read_rows(folder, header, errors=errors)[0],
+    )
+
+
+@dataclass(kw_only=True)
+class RunWriter:
+    """Adds rows to a run. Made by ``open_run``; a context manager.
+
+    Attributes:
+        path: the run's folder.
+        done: indices of the images that need not be done again.
+        rows: rows that were there already, those of failed images left out.
+    """
+
+    path: Path
+    done: set[int]
+    rows: "pa.Table"
+    _schema: "pa.Schema"
+    _release: Callable[[], None]
+    _waiting: list[dict[str, Any]] = field(default_factory=list)
+
+    def __enter__(self) -> "RunWriter":
+        """Use the writer."""
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        """Write what is waiting, also after an error, and let others write."""
+        try:
+            self.flush()
+        finally:
+            self._release()
+
+    def add(self, row: Mapping[str, Any]) -> None:
+        """Add a row; it is safe after the next ``flush``. Absent columns are null."""
+        self._waiting.append(dict(row))
+
+    def flush(self) -> None:
+        """Write the waiting rows to a file of their own.
+
+        Raises:
+            OSError: if the disk is full, for one; the rows go on waiting.
+        """
+        import pyarrow as pa
+        import pyarrow.parquet as pq
+
+        if not self._waiting:
+            return
+        table = pa.Table.from_pylist(self._waiting, schema=self._schema)
+        # the time leads, so that files sort by it; the rest makes the name unique
+        name = f"{time.time_ns():020d}-{uuid.uuid4().hex[:8]}.parquet"
+        with atomic(self.path / PARTS / name) as partial:
+            pq.write_table(table, partial, compression="zstd")
+        self._waiting.clear()
+
+
+def open_run(
+    path: Path, header: Mapping[str, Any], prompts: Prompts, *, save_errors: bool
+) -> RunWriter:
+    """Begin a run, or go on with it.
+
+    Args:
+        path: its folder, which may not exist yet.
+        header: see ``Run``; it needs what ``DECIDING`` names.
+        prompts: rows of the error tables.
+        save_errors: whether rows will hold tables of errors.
+
+    Raises:
+        DiffjaxError: if the folder holds a run with another header or something else,
+            or another process writes to it.
+    """
+    _check_folder(path)
+    (path / PARTS).mkdir(parents=True, exist_ok=True)
+    release = _lock(path / LOCK)
+    try:
+        header = json.loads(json.dumps(dict(header)))  # as it will be read: no tuples
+        if (path / HEADER).exists():
+            _check_same(path, _read_header(path), header, prompts)
+        else:
+            prompts.write_csv(path / PROMPTS)
+            write_text(path / HEADER, json.dumps(header, indent=1, ensure_ascii=False))
+        for partial in [*path.glob(f".*{PARTIAL}"), *path.glob(f"{PARTS}/.*{PARTIAL}")]:
+            partial.unlink()  # of a process that was killed
+        rows, damaged = _read_rows(path, header, errors=False)
+        for part in damaged:
+            part.rename(part.with_suffix(".damaged"))
+        import pyarrow.compute as pc
+
+        rows = rows.filter(pc.is_null(rows["error"]))
+        return RunWriter(
+            path=path,
+            done=set(rows["index"].to_pylist()),
+            rows=rows,
+            _schema=schema(header["experiment"].get("also", ()), save_errors),
+            _release=release,
+        )
+    except BaseException:
+        release()
+        raise
+
+
+def write_summary(path: Path, summary: Mapping[str, Any]) -> None:
+    """Write RUN/summary.json."""
+    write_text(path / SUMMARY, json.dumps(dict(summary), indent=1, ensure_ascii=False))
+
+
+def _check_folder(path: Path) -> None:
+    if path.exists() and not path.is_dir():
+        raise DiffjaxError(f"{path} is a file; a run needs a folder of its own.")
+    if not path.exists() or (path / HEADER).exists():
+        return
+    ours = {HEADER, PROMPTS, PARTS, SUMMARY, LOCK}
+    strange = [
+        p.name
+        for p in path.iterdir()
+        if p.name not in ours and not p.name.endswith(PARTIAL)
+    ]
+    if strange:
+        raise DiffjaxError(
+            f"{path} is not a run but holds other files ({sorted(strange)[0]}); a run "
+            "needs a folder of its own."
+        )
+
+
+def _lock(path: Path) -> Callable[[], None]:
+    """Keep other processes from writing; the system lets go when this one dies."""
+    import fcntl
+
+    file = path.open("a+", encoding="utf-8")
+    try:
+        fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError:
+        file.seek(0)
+        holder = file.read().strip() or "another process"
+        file.close()
+        raise DiffjaxError(
+            f"{path.parent} is being written by {holder}. Wait for it, or choose "
+            "another folder."
+        ) from None
+    file.truncate(0)
+    file.write(f"process {os.getpid()} on {socket.gethostname()}")
+    file.flush()
+    return file.close
+
+
+def _read_header(folder: Path) -> dict[str, Any]:
+    path = folder / HEADER
+    try:
+        header = json.loads(path.read_text(encoding="utf-8"))
+    except FileNotFoundError:
+        raise DiffjaxError(
+            f"{folder} holds no run: there is no {HEADER} in it. `diffjax evaluate` "
+            "makes runs."
+        ) from None
+    except (OSError, ValueError) as error:
+        raise DiffjaxError(f"{path} cannot be read ({error}).") from error
+    missing = (
+        [k for k in DECIDING if k not in header] if isinstance(header, dict) else 1
+    )
+    if missing or header["format"] != FORMAT:
+        raise DiffjaxError(
+            f"{path} is not the header of a run of this version of diffjax."
+        )
+    return dict(header)
+
+
+def _check_same(
+    path: Path, there: Mapping[str, Any], here: Mapping[str, Any], prompts: Prompts
+) -> None:
+    differences = [
+        line for key in DECIDING for line in _differences(key, there[key], here[key])
+    ]
+    if Prompts.read_csv(path / PROMPTS) != prompts:
+        differences.append(f"prompts: other than in {path / PROMPTS}")
+    if differences:
+        raise DiffjaxError(
+            f"{path} holds a run of another configuration:\n  "
+            + "\n  ".join(differences)
+            + "\nRepeat its command to go on with it, or choose another folder."
+        )
+
+
+def _differences(name: str, there: Any, here: Any) -> list[str]:
+    """Lines like "experiment.loss: l1 there, l2 here"."""
+    if there == here:
+        return []
+    if isinstance(there, dict) and isinstance(here, dict):
+        keys = list(there) + [key for key in here if key not in there]
+        return [
+            line
+            for key in keys
+            for line in _differences(f"{name}.{key}", there.get(key), here.get(key))
+        ]
+    return [f"{name}: {_short(there)} there, {_short(here)} here"]
+
+
+def _short(value: Any, most: int = 80) -> str:
+    text = value if isinstance(value, str) else json.dumps(value, ensure_ascii=False)
+    return text if len(text) <= most else text[: most - 1] + "…"
+
+
+def _read_rows(
+    folder: Path, header: Mapping[str, Any], *, errors: bool
+) -> "tuple[pa.Table, list[Path]]":
+    """Rows by index, one an image, and the parts that are damaged."""
+    import pyarrow as pa
+    import pyarrow.parquet as pq
+
+    def wanted(column: str) -> bool:
+        return errors or not column.startswith("errors")
+
+    tables, damaged = [], []
+    for part in sorted((folder / PARTS).glob("*.parquet")):
+        try:
+            columns = [name for name in pq.read_schema(part).names if wanted(name)]
+            tables.append(pq.read_table(part, columns=columns))
+        except (OSError, pa.ArrowException) as error:
+            damaged.append(part)
+            warnings.warn(
+                f"{part} is damaged and left out ({error}); a rerun of the run's "
+                "command does its images again.",
+                stacklevel=3,
+            )
+    if not tables:
+        columns = schema(header["experiment"].get("also", ()), save_errors=False)
+        return columns.empty_table(), damaged
+    rows = pa.concat_tables(tables)
+    return rows.take(_one_each(rows)), damaged
+
+
+def _one_each(rows: "pa.Table") -> Int[np.ndarray, " n"]:
+    """Positions of one row an image, by index: a later row wins, a good one more."""
+    index = rows["index"].to_numpy()
+    good = np.array([error is None for error in rows["error"].to_pylist()], bool)
+    # the last of each index after sorting by (index, good, position)
+    order = np.lexsort((np.arange(len(index)), good, index))
+    last = np.append(index[order][1:] != index[order][:-1], True)
+    chosen: np.ndarray = order[last]
+    return chosen
+
+
+def lists(column: "pa.ChunkedArray") -> Iterable[np.ndarray]:
+    """The lists of a column as arrays, without Python numbers in between."""
+    for chunk in column.chunks:
+        values = chunk.values.to_numpy(zero_copy_only=False)
+        offsets = chunk.offsets.to_numpy()
+        for start, stop in pairwise(offsets):
+            yield values[start:stop]
