@@ -27,6 +27,21 @@ TEMPERATURE = 1e-3
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
+class Verdict:
+    """What a further loss says of the same evaluations.
+
+    Attributes:
+        table: errors, float32 [P, S], NaN where not evaluated.
+        prompt_decision: about the rows of the table.
+        decision: about the classes.
+    """
+
+    table: ErrorTable
+    prompt_decision: Decision
+    decision: Decision
+
+
+@dataclass(frozen=True, kw_only=True, eq=False)
 class Record:
     """The classification of one image.
 
@@ -43,6 +58,7 @@ class Record:
         seconds: wall time, without loading and without the text encoder; the first
             image's holds the compilation.
         settings: model, strategy, loss and whatever else decides the errors.
+        also: verdicts by further losses; who was pruned, the deciding loss decided.
     """
 
     pixels: Float[np.ndarray, "h w 3"]
@@ -56,6 +72,7 @@ class Record:
     temperature: float
     seconds: float
     settings: dict[str, Any] = field(default_factory=dict)
+    also: dict[str, Verdict] = field(default_factory=dict)
 
     @cached_property
     def decision(self) -> Decision:
@@ -106,13 +123,8 @@ class Record:
         digit and does not exceed that of a class that outlived it.
         """
         decision = self.decision
-        # a class that shares no sample with the winner has no difference
-        differences = np.nan_to_num(self.differences()[0], nan=np.inf)
-        logits = -differences / self.temperature
-        # a pruned class may look better on its few samples than one that outlived it
-        logits[decision.ranking] = np.minimum.accumulate(logits[decision.ranking])
-        odds = np.exp(logits - logits.max())
-        odds /= odds.sum()
+        settled = settled_differences(self.differences()[0], decision.ranking)
+        odds = np.exp(log_scores(settled, self.temperature))
         entries = []
         for c in decision.ranking:
             entry: dict[str, Any] = {"score": float(odds[c]), "label": self.labels[c]}
@@ -125,8 +137,13 @@ class Record:
     def as_dict(self) -> dict[str, Any]:
         """Plain JSON values: scores, cost, settings, and all errors by timestep."""
         timesteps, errors = self.by_timestep()
+        also = {
+            loss: self.labels[verdict.decision.winner]
+            for loss, verdict in self.also.items()
+        }
         return {
             "label": self.label,
+            **({"also": also} if also else {}),
             "scores": self.scores(),
             "temperature": self.temperature,
             "evaluations": self.evaluations,
@@ -146,6 +163,37 @@ class Record:
                 for label, row in zip(self.labels, errors, strict=True)
             ],
         }
+
+
+def settled_differences(
+    differences: Float[np.ndarray, "*n C"], ranking: Int[np.ndarray, "*n C"]
+) -> Float[np.ndarray, "*n C"]:
+    """Δ of each class, raised to that of any class that ranks above it.
+
+    A pruned class may look better on its few samples than one that outlived it; its
+    score shall not. A class that shares no sample with the winner (NaN) is infinitely
+    far from it, and so is whatever ranks below.
+
+    Args:
+        differences: Δ to the winner, in class order.
+        ranking: the classes, best first.
+    """
+    ranked = np.take_along_axis(differences, ranking, axis=-1)
+    ranked = np.maximum.accumulate(np.nan_to_num(ranked, nan=np.inf), axis=-1)
+    settled = np.empty_like(differences)
+    np.put_along_axis(settled, ranking, ranked, axis=-1)
+    return settled
+
+
+def log_scores(
+    settled: Float[np.ndarray, "*n C"], temperature: float
+) -> Float[np.ndarray, "*n C"]:
+    """Logarithms of the scores: the log-softmax of −Δ/τ over the classes."""
+    logits = -settled / temperature
+    logits -= logits.max(axis=-1, keepdims=True)
+    total = np.exp(logits).sum(axis=-1, keepdims=True)
+    scores: np.ndarray = logits - np.log(total)
+    return scores
 
 
 def _one_digit(score: float) -> float:
