@@ -210,3 +210,47 @@ def test_classes_that_look_the_same_are_kept_with_a_warning(tmp_path):
     assert prompts.classidx == (0, 1)
     with pytest.warns(UserWarning, match="share a name: 'crane'"):
         read(tmp_path, HEADER + "a crane bird,crane,0\na crane,crane,1\n")
+
+
+# Writing, and some of the classes
+
+
+def test_what_is_written_is_read_back(tmp_path):
+    prompts = Prompts(
+        prompts=('a "big" cat, asleep', "a\u2028dog\nin two lines", " a cat", "émile"),
+        classidx=(2, 0, 2, 1),
+        class_names=("dog, the", "émile", "cat"),
+    )
+    path = tmp_path / "prompts.csv"
+    prompts.write_csv(path)
+    assert Prompts.read_csv(path) == prompts
+    assert list(tmp_path.iterdir()) == [path]
+    assert path.read_text(encoding="utf-8").startswith(HEADER + '"a ""big"" cat, asl')
+
+
+def test_restricted_keeps_rows_and_renumbers_classes():
+    prompts = Prompts(
+        prompts=("c1", "a1", "d1", "c2", "b1"),
+        classidx=(2, 0, 3, 2, 1),
+        class_names=("a", "b", "c", "d"),
+    )
+    assert prompts.restricted((0, 2)) == Prompts(
+        prompts=("c1", "a1", "c2"), classidx=(1, 0, 1), class_names=("a", "c")
+    )
+    assert prompts.restricted([0, 1, 2, 3]) == prompts
+
+
+@pytest.mark.parametrize(
+    ("classes", "message"),
+    [
+        ([1, 0], "ascending"),
+        ([0, 0], "ascending, each given once"),
+        ([0, 3], r"do not have: 3\. Their 3 classes"),
+        ([-1, 0], "do not have: -1"),
+        ([1], "at least two"),
+        ([], "at least two"),
+    ],
+)
+def test_restricted_refuses(classes, message):
+    with pytest.raises(DiffjaxError, match=message):
+        Prompts.from_labels(["cat", "dog", "emu"]).restricted(classes)

@@ -10,9 +10,11 @@ import warnings
 from collections import Counter
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
+from itertools import pairwise
 from pathlib import Path
 
 from diffjax.errors import DiffjaxError
+from diffjax.files import write_text
 
 DEFAULT_TEMPLATE = "a photo of a {}."
 CIFAR10_TEMPLATE = "a blurry photo of a {}."  # the paper's, for CIFAR-10
@@ -164,6 +166,43 @@ class Prompts:
             )
         except DiffjaxError as error:
             raise DiffjaxError(f"{path}: {error}") from None
+
+    def write_csv(self, path: str | os.PathLike[str]) -> None:
+        """Write the file that ``read_csv`` reads, whole or not at all."""
+        text = io.StringIO()
+        writer = csv.writer(text, lineterminator="\n")
+        writer.writerow(CSV_COLUMNS)
+        for prompt, index in zip(self.prompts, self.classidx, strict=True):
+            writer.writerow((prompt, self.class_names[index], index))
+        write_text(Path(path), text.getvalue())
+
+    def restricted(self, classes: Sequence[int]) -> "Prompts":
+        """The prompts of some classes alone, renumbered 0, 1, 2, … in their order.
+
+        Args:
+            classes: two or more of this object's class numbers, ascending.
+
+        Raises:
+            DiffjaxError: if they are not ascending, or not among its classes.
+        """
+        if any(a >= b for a, b in pairwise(classes)):
+            raise DiffjaxError(
+                "The classes to keep must be ascending, each given once: "
+                f"{_listed(classes)}."
+            )
+        known = range(len(self.class_names))
+        if absent := [c for c in classes if c not in known]:
+            raise DiffjaxError(
+                f"Classes to keep that the prompts do not have: {_listed(absent)}. "
+                f"Their {len(known)} classes are numbered from 0."
+            )
+        local = {int(c): i for i, c in enumerate(classes)}
+        kept = [p for p, c in enumerate(self.classidx) if c in local]
+        return Prompts(
+            prompts=tuple(self.prompts[p] for p in kept),
+            classidx=tuple(local[self.classidx[p]] for p in kept),
+            class_names=tuple(self.class_names[c] for c in local),
+        )
 
 
 def _read_rows(path: Path) -> list[tuple[int, str, str, int]]:
