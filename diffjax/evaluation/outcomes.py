@@ -1,0 +1,110 @@
+"""A run's decisions as arrays, and a decision as a row of a run.
+
+Local class numbers 0 … C − 1 count the candidates of a run; the data set's numbers, in
+which labels, predictions and rankings are stored, may leave some out.
+"""
+
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+from jaxtyping import Float, Int
+
+from diffjax.evaluation.results import Run, lists
+from diffjax.strategies.base import (
+    Decision,
+    ErrorTable,
+    best_prompts,
+    class_decision,
+)
+
+
+@dataclass(frozen=True, kw_only=True, eq=False)
+class Outcomes:
+    """The n images of a run that did not fail, by index.
+
+    Attributes:
+        indices: their places in the data set.
+        labels: in the data set's numbering.
+        local_labels: in local numbering; −1 where the label is not a candidate.
+        predictions: in the data set's numbering.
+        rankings: the candidates, best first, in LOCAL numbering.
+        differences: Δ of each candidate to the prediction, in local order; NaN where
+            unknown.
+        also: predictions by the losses that were evaluated along, by loss.
+    """
+
+    indices: Int[np.ndarray, " n"]
+    labels: Int[np.ndarray, " n"]
+    local_labels: Int[np.ndarray, " n"]
+    predictions: Int[np.ndarray, " n"]
+    rankings: Int[np.ndarray, "n C"]
+    differences: Float[np.ndarray, "n C"]
+    also: dict[str, np.ndarray]
+
+    @property
+    def correct(self) -> np.ndarray:
+        """Which predictions are right, bool [n]."""
+        right: np.ndarray = self.labels == self.predictions
+        return right
+
+
+def outcomes(run: Run) -> Outcomes:
+    """The decisions of a run; images that failed are left out."""
+    import pyarrow.compute as pc
+
+    rows = run.rows.filter(pc.is_null(run.rows["error"]))
+    to_local = local_numbers(run)
+    shape = (len(rows), len(run.classes))
+    rankings, differences = np.empty(shape, np.int64), np.empty(shape, np.float32)
+    for i, (ranking, difference) in enumerate(
+        zip(lists(rows["ranking"]), lists(rows["differences"]), strict=True)
+    ):
+        rankings[i], differences[i] = to_local[ranking], difference
+    labels = rows["label"].to_numpy()
+    return Outcomes(
+        indices=rows["index"].to_numpy(),
+        labels=labels,
+        local_labels=to_local[labels],
+        predictions=rows["prediction"].to_numpy(),
+        rankings=rankings,
+        differences=differences,
+        also={loss: rows[f"prediction_{loss}"].to_numpy() for loss in run.losses},
+    )
+
+
+def local_numbers(run: Run) -> Int[np.ndarray, " D"]:
+    """The local number of each of the data set's D classes; −1 for no candidate."""
+    to_local = np.full(len(run.class_names), -1)
+    to_local[run.classes] = np.arange(len(run.classes))
+    return to_local
+
+
+def decision_columns(
+    errors: Float[np.ndarray, "P S"],
+    prompt_decision: Decision,
+    classidx: Int[np.ndarray, "P"],
+    classes: Int[np.ndarray, "C"],
+) -> dict[str, Any]:
+    """The columns of a row that hold what was decided.
+
+    Args:
+        errors: that the decision rests on, NaN where not evaluated.
+        prompt_decision: about the P prompts.
+        classidx: the local class of each prompt; prompts of one class compete.
+        classes: the data set's number of each local class.
+    """
+    decision = class_decision(prompt_decision, classidx)
+    best = best_prompts(prompt_decision, classidx)
+    paired = ErrorTable(errors[best]).difference(decision.winner)
+    runner_up = decision.ranking[1]
+    return {
+        "prediction": int(classes[decision.winner]),
+        "ranking": classes[decision.ranking],
+        "differences": paired.mean,
+        "standard_errors": paired.standard_error,
+        "n_samples": decision.n_samples,
+        "margin": float(paired.mean[runner_up]),
+        "margin_error": float(paired.standard_error[runner_up]),
+        "evaluations": decision.n_evaluations,
+    }
