@@ -34,6 +34,16 @@ def format_prompts(
             or ``check_labels`` refuses the labels.
     """
     check_labels(labels)
+    before, after = split_template(template)
+    return tuple(before + label + after for label in labels)
+
+
+def split_template(template: str) -> tuple[str, str]:
+    """What stands before and after the template's one ``{}``.
+
+    Raises:
+        DiffjaxError: if there is not exactly one, or another brace.
+    """
     if template.count("{}") != 1:
         raise DiffjaxError(
             f"The template {template!r} must contain {{}} exactly once, where the "
@@ -44,7 +54,7 @@ def format_prompts(
         raise DiffjaxError(
             f"The template {template!r} has a brace besides its {{}}. Remove it."
         )
-    return tuple(before + label + after for label in labels)
+    return before, after
 
 
 def check_labels(labels: Sequence[str]) -> None:
