@@ -23,11 +23,15 @@ def write_run(
     also=None,
     failed=(),
     save_errors=True,
+    names=None,
+    header=None,
+    columns=None,
 ):
     """A run whose image i has the errors [P, T] of table i at all T timesteps.
 
     also: further losses with their tables [n, P, T]; failed: indices of rows that
-    report an error beside those of the tables.
+    report an error beside those of the tables; names: of the data set's classes;
+    header: {part: {key: value}} that differ; columns: {name: n values} that differ.
     """
     n, P, T = errors.shape
     classidx = np.arange(P) if classidx is None else np.asarray(classidx)
@@ -36,12 +40,13 @@ def write_run(
     n_names = int(classes.max()) + 1 if n_names is None else n_names
     strategy = Exhaustive(n_samples=T) if strategy is None else strategy
     also = {} if also is None else also
-    names = [f"class {c}" for c in range(n_names)]
+    names = names or [f"class {c}" for c in range(n_names)]
     prompts = Prompts(
         prompts=tuple(f"prompt {p}" for p in range(P)),
         classidx=tuple(classidx.tolist()),
         class_names=tuple(names[c] for c in classes),
     )
+    changes = header or {}
     header = {
         "format": 1,
         "experiment": {
@@ -63,6 +68,8 @@ def write_run(
         "environment": {},
         "created": "2024-01-01T00:00:00+00:00",
     }
+    for part, values in changes.items():
+        header[part] |= values
     with open_run(path, header, prompts, save_errors=save_errors) as writer:
         for i, (table, label) in enumerate(zip(errors, labels, strict=True)):
             row = {"index": i, "id": f"image {i}", "label": int(label), "seconds": 1.0}
@@ -72,6 +79,7 @@ def write_run(
                 row[f"prediction_{loss}"] = other["prediction"]
                 if save_errors:
                     row[f"errors_{loss}"] = other["errors"]
+            row |= {name: values[i] for name, values in (columns or {}).items()}
             writer.add(row)
         for i in failed:
             writer.add({"index": i, "id": f"image {i}", "label": 0, "error": "broken"})
