@@ -1,0 +1,69 @@
+"""Some classes of a data set: a text file of their numbers.
+
+Numbers and half-open ranges (``100:110`` is 100 to 109), separated by spaces, commas or
+new lines; ``#`` starts a comment.
+"""
+
+import os
+import re
+from pathlib import Path
+
+from diffjax.errors import DiffjaxError
+
+_ENTRY = re.compile(r"(\d{1,9})(?::(\d{1,9}))?", re.ASCII)
+
+
+def read_classes(path: str | os.PathLike[str], n_classes: int) -> tuple[int, ...]:
+    """Read the class numbers in a file.
+
+    Args:
+        path: of the file.
+        n_classes: how many classes the data set has.
+
+    Returns:
+        Two or more numbers in [0, n_classes), ascending.
+
+    Raises:
+        DiffjaxError: if the file is missing, an entry is not understood, out of range
+            or there twice, or fewer than two classes are named.
+    """
+    try:
+        text = Path(path).read_text(encoding="utf-8-sig")
+    except FileNotFoundError:
+        raise DiffjaxError(f"There is no file {path}. Check the path.") from None
+    except UnicodeDecodeError:
+        raise DiffjaxError(f"{path} is not UTF-8 text. Save it as UTF-8.") from None
+    except OSError as error:
+        raise DiffjaxError(f"{path} cannot be read ({error.strerror}).") from error
+    classes: set[int] = set()
+    for number, line in enumerate(text.split("\n"), start=1):
+        for entry in line.partition("#")[0].replace(",", " ").split():
+            named = _entry(entry, n_classes, f"{path}, line {number}")
+            if twice := classes & set(named):
+                raise DiffjaxError(
+                    f"{path}, line {number}: class {min(twice)} is there already."
+                )
+            classes.update(named)
+    if len(classes) < 2:
+        raise DiffjaxError(
+            f"{path} names {len(classes)} class(es). A classification compares "
+            "classes: name at least two."
+        )
+    return tuple(sorted(classes))
+
+
+def _entry(entry: str, n_classes: int, where: str) -> range:
+    found = _ENTRY.fullmatch(entry)
+    if not found:
+        raise DiffjaxError(
+            f"{where}: {entry!r} is neither a class number nor a range like 100:110."
+        )
+    start = int(found[1])
+    stop = int(found[2]) if found[2] else start + 1
+    if start >= stop:
+        raise DiffjaxError(f"{where}: the range {entry} is empty.")
+    if stop > n_classes:
+        raise DiffjaxError(
+            f"{where}: {entry} goes beyond the data set's last class, {n_classes - 1}."
+        )
+    return range(start, stop)
