@@ -7,6 +7,7 @@ import struct
 import threading
 import warnings
 import zlib
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -460,6 +461,36 @@ def test_longer_edge(width, transform, longer, monkeypatch):
     preprocess(Image.new("RGB", (width, 10)), 7, transform=transform)
     preprocess(Image.new("RGB", (10, width)), 7, transform=transform)
     assert sizes == [(longer, 7), (7, longer)]
+
+
+# torchvision's results for images that shrink, stay and grow, to 2.7 times their size;
+# scripts/make_resize_goldens.py made the file.
+RESIZED = dict(np.load(Path(__file__).parent / "data" / "resize.npz"))
+RESIZED_KEYS = [key for key in RESIZED if ":" in key]
+
+
+def resized_as(key):
+    """What we make of the input that a stored result is of; in 8-bit levels."""
+    name, resolution, interpolation, _ = key.split(":")
+    image = load_image(RESIZED[name])
+    return to_bytes(preprocess(image, int(resolution), interpolation=interpolation))
+
+
+@pytest.mark.parametrize("key", [key for key in RESIZED_KEYS if key.endswith("pil")])
+def test_resize_is_torchvisions_of_pil_images(key):
+    # Pillow does both, so they are equal, not just close.
+    np.testing.assert_allclose(resized_as(key), RESIZED[key], atol=1e-4)
+
+
+@pytest.mark.parametrize("key", [key for key in RESIZED_KEYS if key.endswith("tensor")])
+def test_resize_is_nearly_torchvisions_of_tensors(key):
+    image, resolution, interpolation, _ = key.split(":")
+    enlarged = int(resolution) > min(RESIZED[image].shape[:2])
+    # Pillow rounds after each of two passes; where enlarged noise overshoots, it clips.
+    level = 16 if "noise" in image and enlarged and interpolation == "bicubic" else 1
+    difference = np.abs(resized_as(key) - RESIZED[key])
+    assert difference.max() <= level + 1e-4
+    assert difference.mean() <= 0.75
 
 
 def test_adm_halves_with_a_box_first():
