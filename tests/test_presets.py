@@ -36,15 +36,9 @@ OURS = {
     "imagenet_r": (200, "imagenet"),
     "imagenet_sketch": (1000, "imagenet"),
 }
-N_CLASSES = {"imagenet": 1000, "objectnet": 113, "pets": 37, "food101": 101} | {
-    "cifar10": 10,
-    "aircraft": 100,
-    "flowers102": 102,
-    "stl10": 10,
-    "cifar100": 100,
-    "mnist": 10,
-    "fashion_mnist": 10,
-    "caltech101": 102,
+# Prompt files and their numbers of classes.
+N_CLASSES = {name: PAPER[name][0] for name in PAPER} | {
+    name: OURS[name][0] for name in OURS if not name.startswith("imagenet_")
 }
 
 
