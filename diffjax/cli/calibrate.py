@@ -1,0 +1,59 @@
+"""``diffjax calibrate``."""
+
+import click
+
+from diffjax.cli.group import group, print_json
+
+EPILOG = """\b
+Example:
+  diffjax calibrate runs/pets
+  diffjax classify cat.jpg --labels cat,dog --temperature runs/pets"""
+
+
+@group.command(epilog=EPILOG)
+@click.argument("run", metavar="RUN")
+@click.option("--json", "as_json", is_flag=True, help="JSON on standard output.")
+def calibrate(run: str, as_json: bool) -> None:
+    """Fit the temperature of the scores to a run's labels.
+
+    Writes RUN/calibration.json, with the negative log-likelihood and the calibration
+    error before and after; each half of the images is measured with the temperature
+    of the other half.
+    """
+    from diffjax.evaluation.calibration import calibrate as fit
+    from diffjax.evaluation.calibration import write_calibration
+    from diffjax.evaluation.results import read_run
+
+    found = read_run(run)
+    result = fit(found)
+    path = write_calibration(found, result)
+    if as_json:
+        print_json(result)
+        return
+    from rich.console import Console
+    from rich.table import Table
+
+    table = Table(box=None, header_style="dim", pad_edge=False)
+    table.add_column("")
+    for column in ("temperature", "NLL", "ECE %"):
+        table.add_column(column, justify="right", no_wrap=True)
+    for name, temperature in (
+        ("before", result["temperature_before"]),
+        ("after", result["temperature"]),
+    ):
+        table.add_row(
+            name,
+            f"{temperature:.3g}",
+            f"{result[f'nll_{name}']:.4f}",
+            f"{100 * result[f'ece_{name}']:.2f}",
+        )
+    console = Console()
+    console.print(table)
+    left_out = result["left_out"]
+    console.print(
+        f"{result['images']:,} images"
+        + (f", {left_out:,} left out" if left_out else "")
+        + f"; written to {path}",
+        highlight=False,
+        soft_wrap=True,
+    )

@@ -1,0 +1,161 @@
+"""``diffjax rescore``."""
+
+from typing import TYPE_CHECKING, Any
+
+import click
+
+from diffjax.cli.group import group, print_json
+
+if TYPE_CHECKING:
+    from rich.table import Table
+
+    from diffjax.evaluation.rescoring import Rescored
+
+EPILOG = """\b
+Examples:
+  diffjax rescore runs/pets --weights exp
+  diffjax rescore runs/pets --strategy exhaustive:n_samples=50
+  diffjax rescore runs/pets --loss l1 --out runs/pets-l1"""
+
+
+@group.command(epilog=EPILOG)
+@click.argument("run", metavar="RUN")
+@click.option(
+    "--loss", metavar="LOSS", show_default="the run's", help="One that was saved."
+)
+@click.option(
+    "--weights",
+    type=click.Choice(["uniform", "exp", "inverse-sd", "learned"]),
+    default="uniform",
+    show_default=True,
+    help="Over timesteps: exp(−7 t/T), one over the errors' standard deviation, or "
+    "learned from the labels by cross-validation.",
+)
+@click.option(
+    "--strategy",
+    metavar="STRATEGY",
+    show_default="all that was saved",
+    help="Simulated on the saved errors, which stand for its timesteps.",
+)
+@click.option(
+    "--folds",
+    "n_folds",
+    type=click.IntRange(min=2),
+    metavar="N",
+    default=5,
+    show_default=True,
+    help="Parts of the images for learned weights.",
+)
+@click.option(
+    "--bins",
+    "n_bins",
+    type=click.IntRange(min=1),
+    metavar="N",
+    default=10,
+    show_default=True,
+    help="Bins of timesteps for learned weights.",
+)
+@click.option("--out", metavar="NEWRUN", help="Write the decisions as a run.")
+@click.option("--json", "as_json", is_flag=True, help="JSON on standard output.")
+def rescore(
+    run: str,
+    loss: str | None,
+    weights: str,
+    strategy: str | None,
+    n_folds: int,
+    n_bins: int,
+    out: str | None,
+    as_json: bool,
+) -> None:
+    """Decide a run again from its saved errors, without a model.
+
+    RUN is a folder that `diffjax evaluate --save-errors` or `diffjax import` wrote.
+    """
+    from pathlib import Path
+
+    from diffjax.evaluation.rescoring import rescore as decide_again
+    from diffjax.evaluation.rescoring import write_rescored
+    from diffjax.evaluation.results import read_run
+    from diffjax.strategies import parse_strategy
+
+    rescored = decide_again(
+        read_run(run),
+        loss=loss,
+        weights=weights,
+        strategy=None if strategy is None else parse_strategy(strategy),
+        n_folds=n_folds,
+        n_bins=n_bins,
+    )
+    if out is not None:
+        write_rescored(rescored, Path(out))
+    result = _comparison(rescored)
+    if as_json:
+        print_json(result)
+        return
+    from rich.console import Console
+
+    console = Console()
+    console.print(_table(result))
+    if result["agreement"] is not None:
+        console.print(
+            f"{100 * result['agreement']:.1f} % of the predictions are the same"
+        )
+    if weights == "learned":
+        console.print(_weights_table(rescored, result["learned_weights"]))
+
+
+def _comparison(rescored: "Rescored") -> dict[str, Any]:
+    """Before and after, as --json prints it; None where there are no images."""
+    from diffjax.evaluation.rescoring import agreement, changes
+
+    before, after = changes(rescored)
+    result: dict[str, Any] = {
+        "settings": rescored.settings,
+        "before": before,
+        "after": after,
+        "agreement": agreement(rescored),
+    }
+    if rescored.settings["weights"] == "learned":
+        # the first timestep of each bin, over the folds
+        bins = rescored.settings["bins"]
+        weights = rescored.weights.by_timestep
+        T = weights.shape[1]
+        by_bin = weights[:, [-(-b * T // bins) for b in range(bins)]].mean(axis=0)
+        result["learned_weights"] = (by_bin / by_bin.mean()).tolist()
+    return result
+
+
+def _table(result: dict[str, Any]) -> "Table":
+    from rich.table import Table
+
+    table = Table(box=None, header_style="dim", pad_edge=False)
+    table.add_column("", no_wrap=True)
+    for column in ("accuracy %", "95 % interval", "evaluations", "images"):
+        table.add_column(column, justify="right", no_wrap=True)
+    for name in ("before", "after"):
+        entry = result[name]
+        if entry["acc1"] is None:
+            table.add_row(name, "–", "–", "–", "0")
+            continue
+        low, high = entry["interval"]
+        table.add_row(
+            name,
+            f"{100 * entry['acc1']:.1f}",
+            f"{100 * low:.1f}–{100 * high:.1f}",
+            f"{entry['evaluations_per_image']:,.0f}",
+            f"{entry['images']:,}",
+        )
+    return table
+
+
+def _weights_table(rescored: "Rescored", weights: list[float]) -> "Table":
+    from rich.table import Table
+
+    table = Table(box=None, header_style="dim", pad_edge=False)
+    table.add_column("timesteps", justify="right")
+    table.add_column("weight", justify="right")
+    T = rescored.weights.by_timestep.shape[1]
+    edges = [-(-b * T // len(weights)) for b in range(len(weights) + 1)]
+    for b, weight in enumerate(weights):
+        table.add_row(f"{edges[b]}–{edges[b + 1] - 1}", f"{weight:.2f}")
+    return table

@@ -1,0 +1,162 @@
+"""The temperature that turns scores into probabilities.
+
+    p_i(c) ∝ exp(−Δ_i(c) / τ),     τ minimises −Σ_i log p_i(label_i)
+
+Temperature scaling, as in Guo et al., "On Calibration of Modern Neural Networks"
+(2017), of the differences of errors that a run stores. The likelihood is concave in
+1/τ, so its maximum is the only one.
+
+The result is a file, RUN/calibration.json, whose "temperature" a classifier can use.
+"""
+
+import json
+import os
+from math import isfinite
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from jaxtyping import Float
+
+from diffjax.errors import DiffjaxError
+from diffjax.evaluation.metrics import (
+    negative_log_likelihood,
+    reliability,
+    temperature_of,
+)
+from diffjax.evaluation.outcomes import outcomes
+from diffjax.evaluation.results import Run
+from diffjax.files import write_text
+from diffjax.record import log_scores, settled_differences
+
+CALIBRATION = "calibration.json"
+
+
+def fit_temperature(excess: Float[np.ndarray, "n c"]) -> float:
+    """The τ with the smallest mean of log(1 + Σ_c exp(−excess_c / τ)).
+
+    Args:
+        excess: by how much the error of each of c rivals exceeds that of the image's
+            own class; infinite for rivals out of the question.
+
+    Raises:
+        DiffjaxError: if there is none, because all images are right (τ would be 0),
+            or they are right no more often than by chance (τ would be infinite).
+    """
+    from scipy.optimize import minimize_scalar
+
+    n = len(excess)
+    finite = np.isfinite(excess)
+    size = float(np.abs(excess[finite]).mean()) if finite.any() else 0.0
+    if (excess >= 0).all() or size == 0:
+        raise DiffjaxError(
+            f"No temperature fits: all {n} images are classified correctly, so it "
+            "would be 0. Use more images, or harder ones."
+        )
+    # The slope of the likelihood at 1/τ = 0, where all rivals have equal odds.
+    slope = np.where(finite, excess, 0).sum(axis=1) / (finite.sum(axis=1) + 1)
+    if slope.mean() <= 0:
+        raise DiffjaxError(
+            f"No temperature fits: on {n} images the errors point to the labels no "
+            "more than by chance, so it would be infinite. Check that the labels and "
+            "the prompts number the classes alike."
+        )
+
+    def nll(log_temperature: float) -> float:
+        logits = -excess / (size * np.exp(log_temperature))
+        top = np.maximum(logits.max(axis=1, keepdims=True), 0.0)
+        total = np.exp(logits - top).sum(axis=1, keepdims=True) + np.exp(-top)
+        return float((np.log(total) + top).mean())
+
+    # twelve powers of e to either side of the size of the differences
+    found = minimize_scalar(nll, bounds=(-12, 12), method="bounded")
+    return size * float(np.exp(found.x))
+
+
+def calibrate(run: Run) -> dict[str, Any]:
+    """Fit the temperature of a run, and say what it does.
+
+    NLL and ECE are those of the run's own temperature ("before") and of the fitted one
+    ("after"), where each half of the images is measured with the temperature of the
+    other half. "temperature" itself comes from all of them.
+
+    Images that cannot take part are left out and counted: those that failed, whose
+    label is no candidate, or whose label's class shares no sample with the prediction.
+
+    Raises:
+        DiffjaxError: if no temperature fits; see ``fit_temperature``.
+    """
+    found = outcomes(run)
+    settled = settled_differences(found.differences, found.rankings).astype(np.float64)
+    labels = found.local_labels
+    own = np.take_along_axis(settled, labels[:, None], axis=1)[:, 0]
+    usable = (labels >= 0) & np.isfinite(own)
+    settled, own, labels = settled[usable], own[usable], labels[usable]
+    correct = found.correct[usable]
+    if len(own) < 2:
+        raise DiffjaxError(
+            f"{run.path} has {len(own)} labelled images to fit a temperature to; it "
+            "takes two, and hundreds to be of use."
+        )
+    excess = settled - own[:, None]
+    np.put_along_axis(excess, labels[:, None], np.inf, axis=1)  # no rival of itself
+    temperature = fit_temperature(excess)
+
+    half = np.random.default_rng(0).permutation(len(own)) % 2
+    before = log_scores(settled, temperature_of(run))
+    after = np.empty_like(settled)
+    for k in (0, 1):
+        after[half == k] = log_scores(
+            settled[half == k], fit_temperature(excess[half != k])
+        )
+    nll = [negative_log_likelihood(logs, labels) for logs in (before, after)]
+    ece = [
+        reliability(np.exp(logs.max(axis=1)), correct).ece for logs in (before, after)
+    ]
+    experiment = run.header["experiment"]
+    return {
+        "temperature": temperature,
+        "temperature_before": temperature_of(run),
+        "nll_before": nll[0],
+        "nll_after": nll[1],
+        "ece_before": ece[0],
+        "ece_after": ece[1],
+        "images": len(own),
+        "left_out": len(run.rows) - len(own),
+        "model": run.header["model"],
+        "dataset": run.header["data"]["name"],
+        "loss": experiment["loss"],
+        "strategy": experiment["strategy"],
+    }
+
+
+def write_calibration(run: Run, calibration: dict[str, Any]) -> Path:
+    """Write RUN/calibration.json."""
+    path = run.path / CALIBRATION
+    write_text(path, json.dumps(calibration, indent=1, ensure_ascii=False))
+    return path
+
+
+def read_temperature(path: str | os.PathLike[str]) -> float:
+    """The temperature of a calibration file, or of a run that has been calibrated.
+
+    Raises:
+        DiffjaxError: if there is none.
+    """
+    file = Path(path) / CALIBRATION if Path(path).is_dir() else Path(path)
+    try:
+        temperature = json.loads(file.read_text(encoding="utf-8"))["temperature"]
+    except FileNotFoundError:
+        raise DiffjaxError(
+            f"There is no calibration {file}. `diffjax calibrate RUN` makes one."
+        ) from None
+    except (OSError, ValueError, LookupError, TypeError) as error:
+        raise DiffjaxError(
+            f"{file} is not a calibration ({error}). `diffjax calibrate RUN` makes one."
+        ) from error
+    number = isinstance(temperature, int | float) and not isinstance(temperature, bool)
+    if not number or not 0 < temperature or not isfinite(temperature):
+        raise DiffjaxError(
+            f"{file}: the temperature is {temperature!r}; it must be a number above 0."
+        )
+    return float(temperature)

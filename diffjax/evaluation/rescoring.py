@@ -1,0 +1,311 @@
+"""Decide a run again from its saved errors: no model, no evaluation.
+
+A run with saved errors holds, for each image, the error of each prompt at each sample
+(timestep, noise), where it was evaluated. From these follow the decisions by another
+loss that was evaluated along, by other weights over timesteps, and by any strategy that
+asks for no more than what was evaluated.
+"""
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from jaxtyping import Float
+
+from diffjax.errors import DiffjaxError, unknown
+from diffjax.evaluation.metrics import summary, wilson
+from diffjax.evaluation.outcomes import decision_columns, local_numbers
+from diffjax.evaluation.results import (
+    Run,
+    lists,
+    open_run,
+    read_run,
+    write_summary,
+)
+from diffjax.evaluation.weights import (
+    N_BINS,
+    N_FOLDS,
+    Labelled,
+    Saved,
+    Weights,
+    weights_by_name,
+)
+from diffjax.strategies import strategy_to_dict
+from diffjax.strategies.base import (
+    NEVER,
+    Decision,
+    ErrorTable,
+    Request,
+    Samples,
+    State,
+    Strategy,
+    best_prompts,
+    rank,
+)
+from diffjax.strategies.base import run as run_strategy
+
+REMEDY = (
+    "Evaluate again with --strategy exhaustive and --save-errors; such a run can be "
+    "decided again by any strategy."
+)
+
+
+@dataclass(frozen=True, kw_only=True, eq=False)
+class Rescored:
+    """A run's images, decided again.
+
+    Attributes:
+        run: that was decided again.
+        settings: how: "loss", "weights", "strategy" (as a dict, or None), and "folds"
+            and "bins" where weights were learned.
+        rows: as ``results.schema`` has them, without errors; seconds are null, since
+            nobody measured them.
+        weights: that were used.
+    """
+
+    run: Run
+    settings: dict[str, Any]
+    rows: list[dict[str, Any]]
+    weights: Weights
+
+    @property
+    def good(self) -> list[dict[str, Any]]:
+        """The rows of images that did not fail."""
+        return [row for row in self.rows if row["error"] is None]
+
+
+def rescore(
+    run: Run,
+    *,
+    loss: str | None = None,
+    weights: str = "uniform",
+    strategy: Strategy | None = None,
+    n_folds: int = N_FOLDS,
+    n_bins: int = N_BINS,
+) -> Rescored:
+    """Decide the images of a run again.
+
+    Without a strategy all saved errors count, and prompts that saw more samples rank
+    above those that saw fewer, as they do in a run. With one, the image's S samples,
+    sorted by timestep and noise, are its schedule of S timesteps: on 500 saved samples
+    ``exhaustive:n_samples=50`` takes every tenth.
+
+    Args:
+        run: with saved errors.
+        loss: the run's own, or one that was evaluated along; None for the run's own.
+        weights: over timesteps, by name; see ``evaluation.weights``.
+        strategy: to simulate.
+        n_folds: parts of the images for learned weights.
+        n_bins: bins of timesteps for learned weights.
+
+    Raises:
+        DiffjaxError: if the run has no such errors, or not all that a strategy needs.
+    """
+    loss = run.header["experiment"]["loss"] if loss is None else loss
+    good = [row for row in _plain_rows(run) if row["error"] is None]
+    saved = list(saved_errors(run, loss))
+    labelled = list(_labelled(run, good, saved))
+    chosen = weights_by_name(
+        weights,
+        labelled,
+        int(run.header["model"]["n_timesteps"]),
+        n_folds=n_folds,
+        n_bins=n_bins,
+    )
+    classidx = np.asarray(run.prompts.classidx)
+    for i, (row, image) in enumerate(zip(good, saved, strict=True)):
+        if strategy is None:
+            errors = image.errors * chosen.of(i, image.timesteps)
+            errors = errors.astype(np.float32)
+            decision = rank_saved(errors)
+        else:
+            state = _replay(run, row["id"], image, strategy, chosen, i)
+            errors, decision = state.table.errors, strategy.decide(state)
+        row |= decision_columns(errors, decision, classidx, run.classes)
+        if row["prediction"] == row["label"]:
+            row["thumbnail"] = None  # there only for mistakes
+    settings: dict[str, Any] = {
+        "loss": loss,
+        "weights": weights,
+        "strategy": None if strategy is None else strategy_to_dict(strategy),
+    }
+    if weights == "learned":
+        settings |= {"folds": n_folds, "bins": n_bins}
+    bad = [row for row in _plain_rows(run) if row["error"] is not None]
+    return Rescored(run=run, settings=settings, rows=good + bad, weights=chosen)
+
+
+def saved_errors(run: Run, loss: str) -> Iterator[Saved]:
+    """The saved errors of each image that did not fail, by index.
+
+    Raises:
+        DiffjaxError: if the run has none of that loss.
+    """
+    import pyarrow.compute as pc
+
+    own = run.header["experiment"]["loss"]
+    if loss != own and loss not in run.losses:
+        raise unknown(f"loss in {run.path}", loss, (own, *run.losses))
+    if not run.has_errors:
+        raise DiffjaxError(
+            f"{run.path} has no saved errors, so it cannot be decided again. Evaluate "
+            "with --save-errors."
+        )
+    rows = run.rows.filter(pc.is_null(run.rows["error"]))
+    column = rows["errors" if loss == own else f"errors_{loss}"]
+    for timesteps, noises, errors in zip(
+        lists(rows["timesteps"]), lists(rows["noises"]), lists(column), strict=True
+    ):
+        shape = (len(run.prompts.prompts), len(timesteps))
+        yield Saved(
+            timesteps=timesteps, noises=noises, errors=_table(run, errors, shape)
+        )
+
+
+def rank_saved(errors: Float[np.ndarray, "P S"]) -> Decision:
+    """The decision that a table alone allows: who saw fewer samples was dropped before.
+
+    Args:
+        errors: NaN where not evaluated.
+    """
+    table = ErrorTable(errors)
+    n = table.n_samples()
+    samples = np.arange(errors.shape[1])
+    return rank(
+        State(
+            samples=Samples(timesteps=samples, noises=samples),
+            ends=(len(samples),),
+            table=table,
+            dropped=np.where(n == n.max(), NEVER, n),
+            n_rounds=1,
+        )
+    )
+
+
+def write_rescored(rescored: Rescored, path: Path) -> Run:
+    """Write a run of its own, which reports can compare with the first.
+
+    Its header is that of the first, with the settings that changed, and
+    "derived_from". The errors stay with the first.
+
+    Raises:
+        DiffjaxError: if the folder exists.
+    """
+    if path.exists():
+        raise DiffjaxError(f"{path} exists. Choose a folder that does not.")
+    run, settings = rescored.run, rescored.settings
+    experiment = run.header["experiment"] | settings | {"also": []}
+    experiment["derived_from"] = str(run.path)
+    if settings["strategy"] is None:
+        experiment["strategy"] = run.header["experiment"]["strategy"]
+    header = run.header | {"experiment": experiment}
+    with open_run(path, header, run.prompts, save_errors=False) as writer:
+        for row in rescored.rows:
+            writer.add(row)
+    written = read_run(path)
+    write_summary(path, summary(written))
+    return written
+
+
+def agreement(rescored: Rescored) -> float | None:
+    """How many of the images that did not fail keep their prediction; None for none."""
+    before = {row["index"]: row["prediction"] for row in _plain_rows(rescored.run)}
+    same = [row["prediction"] == before[row["index"]] for row in rescored.good]
+    return float(np.mean(same)) if same else None
+
+
+def changes(rescored: Rescored) -> tuple[dict[str, Any], dict[str, Any]]:
+    """What the run was and what it is now: "acc1", "interval", "images" and cost."""
+    columns = ["label", "prediction", "evaluations", "error"]
+    before = rescored.run.rows.select(columns).to_pylist()
+    return (
+        _accuracy([row for row in before if row["error"] is None]),
+        _accuracy(rescored.good),
+    )
+
+
+def _accuracy(rows: list[dict[str, Any]]) -> dict[str, Any]:
+    if not rows:
+        return {"acc1": None, "interval": None, "images": 0}
+    n = len(rows)
+    right = sum(row["prediction"] == row["label"] for row in rows)
+    return {
+        "acc1": right / n,
+        "interval": wilson(right, n),
+        "images": n,
+        "evaluations_per_image": sum(row["evaluations"] for row in rows) / n,
+    }
+
+
+def _plain_rows(run: Run) -> list[dict[str, Any]]:
+    """The columns that no decision changes, and the prediction."""
+    kept = ["index", "id", "label", "prediction", "error", "thumbnail"]
+    rows: list[dict[str, Any]] = run.rows.select(kept).to_pylist()
+    return rows
+
+
+def _labelled(
+    run: Run, rows: list[dict[str, Any]], images: list[Saved]
+) -> Iterator[Labelled]:
+    classidx, to_local = np.asarray(run.prompts.classidx), local_numbers(run)
+    for row, image in zip(rows, images, strict=True):
+        best = best_prompts(rank_saved(image.errors), classidx)
+        yield Labelled(saved=image, rows=best, label=int(to_local[row["label"]]))
+
+
+def _replay(
+    run: Run,
+    name: str,
+    image: Saved,
+    strategy: Strategy,
+    weights: Weights,
+    i: int,
+) -> State:
+    """Run a strategy on one image's saved errors."""
+    order = np.lexsort((image.noises, image.timesteps))
+    n_prompts, n_samples = image.errors.shape
+    try:
+        taken = strategy.start(n_prompts, n_samples).samples
+    except DiffjaxError as error:
+        raise DiffjaxError(
+            f"{run.path}: the {n_samples} samples saved of image {name} are the "
+            f"schedule here. {error}"
+        ) from error
+    if len(np.unique(taken.timesteps)) < len(taken):
+        raise DiffjaxError(
+            "Saved samples cannot be used twice: leave out n_trials. The saved noises "
+            "of a timestep count as samples of their own."
+        )
+    columns = order[taken.timesteps]
+    timesteps = image.timesteps[columns]
+    errors = image.errors[:, columns]
+    weighted = (errors * weights.of(i, timesteps)).astype(np.float32)
+
+    def evaluate(state: State, request: Request) -> Float[np.ndarray, "k s"]:
+        cells: np.ndarray = weighted[np.ix_(request.classes, request.samples)]
+        absent = np.argwhere(np.isnan(cells))
+        if len(absent):
+            prompt, sample = absent[0]
+            raise DiffjaxError(
+                f"{run.path}: {strategy_to_dict(strategy)['name']} asks for the prompt "
+                f"{run.prompts.prompts[request.classes[prompt]]!r} at timestep "
+                f"{timesteps[request.samples[sample]]} of image {name}, which the run "
+                f"did not evaluate. {REMEDY}"
+            )
+        return cells
+
+    return run_strategy(strategy, n_prompts, n_samples, evaluate)
+
+
+def _table(
+    run: Run, errors: np.ndarray, shape: tuple[int, int]
+) -> Float[np.ndarray, "P S"]:
+    if errors.size != shape[0] * shape[1]:
+        raise DiffjaxError(
+            f"{run.path}: a row has {errors.size} errors for {shape[0]} prompts and "
+            f"{shape[1]} samples. The run is damaged."
+        )
+    table: np.ndarray = errors.reshape(shape)
+    return table

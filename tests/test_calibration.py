@@ -1,0 +1,148 @@
+import json
+from pathlib import Path
+
+import numpy as np
+import pytest
+from click.testing import CliRunner
+from runs import write_run
+
+from diffjax.cli.group import group
+from diffjax.errors import DiffjaxError
+from diffjax.evaluation.calibration import (
+    calibrate,
+    fit_temperature,
+    read_temperature,
+    write_calibration,
+)
+
+RNG = np.random.default_rng(0)
+
+
+def calibrated(n, temperature, C=5, spread=1.0, seed=0):
+    """Errors [n, C, 1] and labels drawn from their softmax at a temperature."""
+    rng = np.random.default_rng(seed)
+    errors = spread * rng.standard_normal((n, C))
+    # Gumbel's trick: the argmax of −e/τ + g is a draw from the softmax
+    labels = (-errors / temperature + rng.gumbel(size=(n, C))).argmax(axis=1)
+    return errors[:, :, None].astype(np.float32), labels
+
+
+def excess(errors, labels):
+    errors = errors[:, :, 0].astype(np.float64)
+    own = np.take_along_axis(errors, labels[:, None], axis=1)
+    over = errors - own
+    np.put_along_axis(over, labels[:, None], np.inf, axis=1)
+    return over
+
+
+@pytest.mark.parametrize("scale", [1e-6, 1.0, 1e3])
+@pytest.mark.parametrize("temperature", [0.2, 1.0, 3.0])
+def test_the_temperature_is_recovered(temperature, scale):
+    over = excess(*calibrated(10_000, temperature))
+    assert fit_temperature(over * scale) == pytest.approx(temperature * scale, rel=0.06)
+
+
+def test_the_fit_is_the_minimum():
+    over = excess(*calibrated(300, 0.7))
+    best = fit_temperature(over)
+
+    def nll(temperature):
+        return np.log1p(np.exp(-over / temperature).sum(axis=1)).mean()
+
+    grid = best * np.exp(np.linspace(-1, 1, 201))
+    assert nll(best) <= min(map(nll, grid)) + 1e-9
+
+
+def test_rivals_out_of_the_question_do_not_count():
+    over = excess(*calibrated(300, 0.7))
+    more = np.concatenate([over, np.full((300, 3), np.inf)], axis=1)
+    assert fit_temperature(more) == pytest.approx(fit_temperature(over))
+
+
+def test_where_no_temperature_fits_the_reason_is_given():
+    right = np.abs(RNG.standard_normal((20, 3)))
+    with pytest.raises(DiffjaxError, match="all 20 images are classified correctly"):
+        fit_temperature(right)
+    with pytest.raises(DiffjaxError, match="no more than by chance"):
+        fit_temperature(-right)
+    with pytest.raises(DiffjaxError, match="all 2 images"):
+        fit_temperature(np.full((2, 3), np.inf))
+
+
+def test_calibration_mends_what_is_wrong(tmp_path):
+    errors, labels = calibrated(2000, 0.5)
+    run = write_run(tmp_path / "run", errors, labels, failed=[2000], save_errors=False)
+    result = calibrate(run)  # the run's own temperature, 0.1, is too sure of itself
+    assert result["temperature"] == pytest.approx(0.5, rel=0.06)
+    assert result["temperature_before"] == 0.1
+    assert result["nll_after"] < 0.7 * result["nll_before"]
+    assert result["ece_after"] < 0.04 < 0.1 < result["ece_before"]
+    assert (result["images"], result["left_out"]) == (2000, 1)
+    assert result["model"]["fingerprint"] == "0" * 16
+    assert result["loss"] == "l2" and result["strategy"]["name"] == "exhaustive"
+
+
+def test_calibration_does_not_praise_itself(tmp_path):
+    """Measured on held-out images: a temperature that was right is not improved."""
+    gains = []
+    for seed in range(10):
+        errors, labels = calibrated(60, 0.1, spread=0.2, seed=seed)
+        run = write_run(tmp_path / f"{seed}", errors, labels, save_errors=False)
+        result = calibrate(run)
+        gains.append(result["nll_before"] - result["nll_after"])
+    assert np.mean(gains) < 0
+
+
+def test_labels_that_are_no_candidates_are_left_out(tmp_path):
+    errors, labels = calibrated(200, 0.5)
+    all_labels = np.where(np.arange(200) < 150, labels, 6)
+    run = write_run(
+        tmp_path / "a", errors, all_labels, classes=[0, 1, 2, 3, 4], n_names=7
+    )
+    few = write_run(tmp_path / "b", errors[:150], labels[:150])
+    result = calibrate(run)
+    assert (result["images"], result["left_out"]) == (150, 50)
+    assert result["temperature"] == calibrate(few)["temperature"]
+
+
+def test_too_few_images_are_refused(tmp_path):
+    errors, labels = calibrated(1, 0.5)
+    with pytest.raises(DiffjaxError, match="has 1 labelled images"):
+        calibrate(write_run(tmp_path / "run", errors, labels))
+
+
+def test_a_calibration_is_read_again(tmp_path):
+    errors, labels = calibrated(100, 0.5)
+    run = write_run(tmp_path / "run", errors, labels)
+    with pytest.raises(DiffjaxError, match="diffjax calibrate RUN"):
+        read_temperature(run.path)
+    result = calibrate(run)
+    path = write_calibration(run, result)
+    for place in (path, run.path, str(run.path)):
+        assert read_temperature(place) == result["temperature"]
+
+
+@pytest.mark.parametrize(
+    "content",
+    [
+        *("", "[1]", "{}", "3", '{"temperature": "hot"}', '{"temperature": 0}'),
+        *('{"temperature": NaN}', '{"temperature": Infinity}', '{"temperature": true}'),
+    ],
+)
+def test_other_files_are_refused(tmp_path, content):
+    path = Path(tmp_path, "calibration.json")
+    path.write_text(content)
+    with pytest.raises(DiffjaxError, match=r"calibration\.json"):
+        read_temperature(path)
+
+
+def test_the_command(tmp_path):
+    errors, labels = calibrated(200, 0.5)
+    run = write_run(tmp_path / "run", errors, labels)
+    shown = CliRunner().invoke(group, ["calibrate", str(run.path)])
+    assert shown.exit_code == 0, shown.output
+    assert "calibration.json" in shown.stdout and "0.1" in shown.stdout
+    done = CliRunner().invoke(group, ["calibrate", str(run.path), "--json"])
+    assert json.loads(done.stdout)["temperature"] == read_temperature(run.path)
+    refused = CliRunner().invoke(group, ["calibrate", str(tmp_path)])
+    assert refused.exit_code == 2 and "holds no run" in refused.stderr
