@@ -506,6 +506,7 @@ def test_train_without_data_is_refused(tmp_path):
 # ---- the face itself
 
 HELP = {
+    "calibrate": ("--json", "--help"),
     "classify": (
         *("--labels", "--template", "--prompts", "--merge", "--strategy", "--loss"),
         *("--dtype", "--seed", "--noise", "--temperature", "--cells", "--resolution"),
@@ -518,6 +519,10 @@ HELP = {
         *("--quiet", "--help"),
     ),
     "models": ("--json", "--help"),
+    "rescore": (
+        *("--loss", "--weights", "--strategy", "--folds", "--bins", "--out", "--json"),
+        "--help",
+    ),
     "train": ("--data-dir", "--out", "--steps", "--seed", "--help"),
 }
 
