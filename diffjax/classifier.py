@@ -9,8 +9,8 @@ import os
 import time
 import warnings
 import zlib
-from collections.abc import Callable, Iterable, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, cast
 
@@ -21,19 +21,33 @@ from jax.typing import DTypeLike
 from jaxtyping import Array, Float
 from PIL import Image
 
+from diffjax.candidates import (
+    Candidates,
+    class_candidates,
+    named_candidates,
+    prompt_candidates,
+)
 from diffjax.checkpoints.loading import load_model
 from diffjax.data.images import ImageSource, Transform, load_image, preprocess
-from diffjax.data.labels import class_ids
 from diffjax.data.prompts import DEFAULT_TEMPLATE, Prompts
 from diffjax.errors import DiffjaxError
 from diffjax.models.diffusion import DiffusionModel
-from diffjax.record import Record
+from diffjax.record import Record, Verdict
 from diffjax.scoring.grid import Grid
+from diffjax.scoring.losses import NEED_VARIANCE
 from diffjax.scoring.noise import Noise, SeededNoise, read_noise
 from diffjax.scoring.placement import cells_that_fit, replicate, sample_mesh
 from diffjax.settings import Settings
 from diffjax.strategies import parse_strategy
-from diffjax.strategies.base import Request, State, Strategy, run
+from diffjax.strategies.base import (
+    ErrorTable,
+    Request,
+    State,
+    Strategy,
+    class_decision,
+    rank,
+    run,
+)
 
 # as the models were trained
 TRANSFORMS: dict[str, Transform] = {"text": "resize_crop", "class": "adm"}
@@ -54,21 +68,6 @@ class Progress:
     alive: int
 
 
-@dataclass(frozen=True, kw_only=True, eq=False)
-class Candidates:
-    """Classes made ready for a model: what the grid needs of them.
-
-    Attributes:
-        prompts: rows, their classes, and the classes' names.
-        conditions: text states [P, l, d] or class ids [P], on the devices.
-        truncated: prompts that were too long and have been cut.
-    """
-
-    prompts: Prompts
-    conditions: Array
-    truncated: tuple[str, ...] = ()
-
-
 class DiffusionClassifier:
     """Classifies images by a diffusion model's noise-prediction errors."""
 
@@ -87,20 +86,27 @@ class DiffusionClassifier:
                 f"A resolution of {self.resolution} does not fit {model.name}: it must "
                 f"be a multiple of {model.multiple}."
             )
+        losses = (self.settings.loss, *self.settings.also)
+        without = [loss for loss in losses if loss in NEED_VARIANCE]
+        if without and not model.learned_variance:
+            raise DiffjaxError(
+                f"{model.name} does not predict the variance of a step, which the loss "
+                f"{without[0]} needs; DiT does. Use l2, l1 or huber."
+            )
         edge = self.resolution // model.downscale
-        self._latent_shape = (edge, edge, model.latent_channels)
+        self.latent_shape = (edge, edge, model.latent_channels)
         needs = model.denoiser.module().memory(edge, edge)
         self._grid = Grid(
             denoiser=replicate(model.denoiser, self._mesh),
             schedule=replicate(model.schedule, self._mesh),
-            loss=self.settings.loss,
+            losses=losses,
             cells=self.settings.cells or cells_that_fit(needs, self._mesh),
             mesh=self._mesh,
         )
         self._table: Noise | None = None
         if self.settings.noise not in ("image", "shared"):
             self._table = replicate(
-                read_noise(Path(self.settings.noise), self._latent_shape), self._mesh
+                read_noise(Path(self.settings.noise), self.latent_shape), self._mesh
             )
 
     @classmethod
@@ -217,27 +223,25 @@ class DiffusionClassifier:
                 )
             if isinstance(labels, Prompts):
                 labels = labels.class_names
-            return self._class_candidates(labels)
+            return named_candidates(self.model, labels, self._mesh)
         if labels is None:
             raise DiffjaxError(f"{self.model.name} needs labels to choose from.")
         if not isinstance(labels, Prompts):
             labels = Prompts.from_labels(labels, template)
-        mean = self.settings.merge == "mean"
-        states, truncated = self.model.text_states(
-            labels.prompts, np.asarray(labels.classidx) if mean else None
-        )
-        if truncated:
-            warnings.warn(
-                f"{len(truncated)} of {len(labels.prompts)} prompts are too long for "
-                f"{self.model.name} and were cut at its last token: "
-                f"{', '.join(map(_shortened, truncated[:3]))}.",
-                stacklevel=2,
-            )
-        return Candidates(
-            prompts=_merged(labels) if mean else labels,
-            conditions=replicate(states, self._mesh),
-            truncated=truncated,
-        )
+        return prompt_candidates(self.model, labels, self.settings.merge, self._mesh)
+
+    def classes(self, ids: Sequence[Sequence[int]], names: Sequence[str]) -> Candidates:
+        """Make classes of a class-conditional model ready, by number.
+
+        Args:
+            ids: of each class the model's class ids that stand for it; the best one
+                represents it.
+            names: of the classes.
+
+        Raises:
+            DiffjaxError: if the model has no such ids.
+        """
+        return class_candidates(self.model, ids, names, self._mesh)
 
     def classify(
         self,
@@ -262,7 +266,10 @@ class DiffusionClassifier:
         """
         if not isinstance(labels, Candidates):
             labels = self.candidates(labels, template)
-        return self._run(self.pixels(image), labels, progress)
+        pixels = self.pixels(image)
+        # known by its pixels, an image keeps its noise wherever it stands in a list
+        key = zlib.crc32(pixels.tobytes())
+        return self.score(pixels, self.model.latent(pixels), labels, key, progress)
 
     def pixels(self, image: ImageSource) -> Float[np.ndarray, "h w 3"]:
         """An image as the model sees it, in [−1, 1]."""
@@ -273,40 +280,40 @@ class DiffusionClassifier:
             interpolation=self.settings.interpolation,
         )
 
-    def _class_candidates(self, labels: Iterable[str] | None) -> Candidates:
-        n = self.model.n_classes
-        assert n is not None  # of every class-conditional model
-        names = self.model.class_names or tuple(map(str, range(n)))
-        ids = (
-            tuple(range(n))
-            if labels is None
-            else class_ids(tuple(labels), self.model.class_names, n)
-        )
-        chosen = names if labels is None else tuple(labels)
-        return Candidates(
-            prompts=Prompts(
-                prompts=chosen, classidx=tuple(range(len(ids))), class_names=chosen
-            ),
-            conditions=replicate(jnp.asarray(ids, jnp.int32), self._mesh),
-        )
-
-    def _run(
+    def score(
         self,
-        pixels: Float[np.ndarray, "h w 3"],
+        pixels: Float[np.ndarray, "H W 3"],
+        z0: Float[Array, "h w c"] | Float[np.ndarray, "h w c"],
         candidates: Candidates,
-        progress: Callable[[Progress], None],
+        key: int,
+        progress: Callable[[Progress], None] = lambda progress: None,
     ) -> Record:
+        """Classify an image whose latent is known.
+
+        Args:
+            pixels: what the model sees, for the record.
+            z0: of the pixels, as ``model.latents`` gives it.
+            candidates: of ``candidates`` or ``classes``.
+            key: a number for the image, in [0, 2³²), that decides its noise.
+            progress: called after each tile.
+
+        Raises:
+            DiffjaxError: if the network's numbers overflow.
+        """
         start = time.perf_counter()
-        z0 = replicate(self.model.latent(pixels), self._mesh)
-        noise = self._noise(pixels)
+        latent = replicate(jnp.asarray(z0), self._mesh)
+        noise = self._noise(key)
         strategy = self.settings.strategy
         prompts = candidates.prompts
+        classidx = np.asarray(prompts.classidx)
+        tables: dict[str, ErrorTable] = {}
 
         def evaluate(state: State, request: Request) -> Float[np.ndarray, "k s"]:
             before, to_come = state.n_evaluations, strategy.remaining(state)
-            return self._grid.errors(
+            errors: np.ndarray
+            errors, *others = self._grid.errors(
                 noise,
-                z0,
+                latent,
                 candidates.conditions,
                 request.classes,
                 state.samples.timesteps[request.samples],
@@ -319,14 +326,27 @@ class DiffusionClassifier:
                     )
                 ),
             )
+            for loss, values in zip(self.settings.also, others, strict=True):
+                blank = ErrorTable(np.full_like(state.table.errors, np.nan))
+                tables.setdefault(loss, blank).write(request, values)
+            return errors
 
         n_timesteps = self.model.schedule.n_timesteps
         state = run(strategy, len(prompts.prompts), n_timesteps, evaluate)
+
+        def verdict(table: ErrorTable) -> Verdict:
+            decision = rank(replace(state, table=table))
+            return Verdict(
+                table=table,
+                prompt_decision=decision,
+                decision=class_decision(decision, classidx),
+            )
+
         return Record(
             pixels=pixels,
             labels=prompts.class_names,
             prompts=prompts.prompts,
-            classidx=np.asarray(prompts.classidx),
+            classidx=classidx,
             truncated=candidates.truncated,
             samples=state.samples,
             table=state.table,
@@ -336,29 +356,12 @@ class DiffusionClassifier:
             settings=self.model.origin
             | self.settings.as_dict()
             | {"resolution": self.resolution, "transform": self.transform},
+            also={loss: verdict(table) for loss, table in tables.items()},
         )
 
-    def _noise(self, pixels: Float[np.ndarray, "h w 3"]) -> Noise:
+    def _noise(self, key: int) -> Noise:
         if self._table is not None:
             return self._table
-        # known by its pixels, an image keeps its noise wherever it stands in a list
         shared = self.settings.noise == "shared"
-        image = 0 if shared else zlib.crc32(pixels.tobytes())
-        noise = SeededNoise.of(self.settings.seed, image)
+        noise = SeededNoise.of(self.settings.seed, 0 if shared else key)
         return replicate(noise, self._mesh)
-
-
-def _shortened(text: str, most: int = 40) -> str:
-    return repr(text if len(text) <= most else text[: most - 1] + "…")
-
-
-def _merged(prompts: Prompts) -> Prompts:
-    """One row a class, named by all its prompts."""
-    texts: list[list[str]] = [[] for _ in prompts.class_names]
-    for text, c in zip(prompts.prompts, prompts.classidx, strict=True):
-        texts[c].append(text)
-    return Prompts(
-        prompts=tuple(map(" | ".join, texts)),
-        classidx=tuple(range(len(texts))),
-        class_names=prompts.class_names,
-    )

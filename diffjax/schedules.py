@@ -81,20 +81,31 @@ SCHEDULERS: dict[str, tuple[float, float, str]] = {
 }
 
 
-@dataclass(frozen=True, kw_only=True)
+@dataclass(frozen=True)
 class Schedule:
     """The forward process of a diffusion model and what the model predicts.
 
-    A jax pytree: ``alpha_bar`` is data, ``prediction_type`` is static.
+    A jax pytree: the tables over timesteps are data, ``prediction_type`` is static.
+    The last three tables belong to the posterior q(z_{t−1} | z_t, z0), of which the
+    variational bound is made; they are computed in float64, since in float32 1 − ᾱ_t
+    keeps only three digits at small t.
 
     Attributes:
         alpha_bar: ᾱ_t of the T training timesteps, float32 [T], falling, in [0, 1).
         prediction_type: a key of ``PREDICTIONS``.
+        log_beta: log β_t, float32 [T].
+        log_posterior_variance: log β̃_t with β̃_t = β_t (1 − ᾱ_{t−1}) / (1 − ᾱ_t);
+            β̃_1 stands in for β̃_0 = 0. float32 [T].
+        posterior_weight: √ᾱ_{t−1} β_t / (1 − ᾱ_t), of z0 in the posterior's mean,
+            float32 [T].
     """
 
     # Left unchecked at run time: JAX rebuilds pytrees with placeholders as leaves.
     alpha_bar: Any  # Float[Array, "T"]
     prediction_type: str
+    log_beta: Any
+    log_posterior_variance: Any
+    posterior_weight: Any
 
     @property
     def n_timesteps(self) -> int:
@@ -131,14 +142,32 @@ class Schedule:
                     f"{source}: rescale_betas_zero_snr needs two timesteps or more."
                 )
             alpha_bar = _rescale_zero_snr(alpha_bar)
-        return cls(
-            alpha_bar=jnp.asarray(alpha_bar, jnp.float32),
-            prediction_type=prediction_type,
-        )
+        return cls.of(alpha_bar, prediction_type)
+
+    @classmethod
+    def of(
+        cls, alpha_bar: Float[np.ndarray, "T"], prediction_type: str = "epsilon"
+    ) -> "Schedule":
+        """The schedule of a table of ᾱ_t, float64 [T], falling, in [0, 1)."""
+        before = np.append(1.0, alpha_bar[:-1])
+        beta = 1 - alpha_bar / before
+        beta_tilde = beta * (1 - before) / (1 - alpha_bar)
+        beta_tilde[0] = beta_tilde[1] if len(beta) > 1 else beta[0]
+        weight = np.sqrt(before) * beta / (1 - alpha_bar)
+        tables = alpha_bar, np.log(beta), np.log(beta_tilde), weight
+        alpha_bar32, *posterior = (jnp.asarray(x, jnp.float32) for x in tables)
+        return cls(alpha_bar32, prediction_type, *posterior)
 
 
 jax.tree_util.register_dataclass(
-    Schedule, data_fields=["alpha_bar"], meta_fields=["prediction_type"]
+    Schedule,
+    data_fields=[
+        "alpha_bar",
+        "log_beta",
+        "log_posterior_variance",
+        "posterior_weight",
+    ],
+    meta_fields=["prediction_type"],
 )
 
 

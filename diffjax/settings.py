@@ -7,7 +7,7 @@ from typing import Any, get_args
 from diffjax.data.images import INTERPOLATIONS, Transform
 from diffjax.errors import DiffjaxError, unknown
 from diffjax.record import TEMPERATURE
-from diffjax.scoring.grid import LOSSES
+from diffjax.scoring.losses import LOSSES
 from diffjax.strategies import strategy_to_dict
 from diffjax.strategies.base import Strategy
 from diffjax.strategies.staged import Staged
@@ -23,7 +23,9 @@ class Settings:
 
     Attributes:
         strategy: which cells of the grid to evaluate.
-        loss: "l2", "l1" or "huber".
+        loss: "l2", "l1", "huber", "vlb" or "l2+vlb"; see ``scoring.losses``. It prunes
+            and decides.
+        also: further losses, had of the same evaluations and decided alongside.
         seed: of the noise, in [0, 2³²).
         noise: "image" gives each image its own noise, a function of seed and pixels;
             "shared" gives all images the same; a path reads it from a file.
@@ -41,6 +43,7 @@ class Settings:
 
     strategy: Strategy = DEFAULT_STRATEGY
     loss: str = "l2"
+    also: tuple[str, ...] = ()
     seed: int = 0
     noise: str = "image"
     temperature: float = TEMPERATURE
@@ -61,6 +64,14 @@ class Settings:
             if getattr(self, name) not in known:
                 names = [each for each in known if each is not None]
                 raise unknown(name, getattr(self, name), names)
+        for loss in self.also:
+            if loss not in LOSSES:
+                raise unknown("loss", loss, LOSSES)
+        if len({self.loss, *self.also}) <= len(self.also):
+            raise DiffjaxError(
+                f"The further losses {', '.join(self.also)} name one twice, or the "
+                f"deciding one, {self.loss}."
+            )
         if not 0 < self.temperature < inf:
             raise DiffjaxError(
                 f"The temperature is {self.temperature}; it must be above 0 and finite."
@@ -74,4 +85,7 @@ class Settings:
 
     def as_dict(self) -> dict[str, Any]:
         """Plain JSON values."""
-        return asdict(self) | {"strategy": strategy_to_dict(self.strategy)}
+        return asdict(self) | {
+            "strategy": strategy_to_dict(self.strategy),
+            "also": list(self.also),
+        }

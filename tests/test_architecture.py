@@ -24,8 +24,10 @@ MAY_IMPORT = {
     "scoring": {"errors", "schedules", "models"},
     "record": {"strategies"},
     "settings": {"errors", "data", "record", "scoring", "strategies"},
+    "candidates": {"errors", "data", "models", "scoring"},
     "classifier": {
         "errors",
+        "candidates",
         "checkpoints",
         "data",
         "models",
@@ -39,6 +41,7 @@ MAY_IMPORT = {
         "__version__",
         "errors",
         "files",
+        "candidates",
         "classifier",
         "data",
         "models",
@@ -51,6 +54,7 @@ MAY_IMPORT = {
     "cli": {
         "__version__",
         "errors",
+        "candidates",
         "checkpoints",
         "classifier",
         "data",

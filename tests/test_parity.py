@@ -26,7 +26,7 @@ from pipelines import (
 )
 
 from diffjax.checkpoints.loading import load_model, load_network
-from diffjax.models.diffusion import predict_noise
+from diffjax.models.diffusion import predict
 
 BOUND = 1e-4
 TIMESTEPS = np.array([0, 1, 500, 999, 37], np.int32)  # an odd batch
@@ -321,13 +321,14 @@ def test_noise_of_dit(dit_pipeline):
         output = pipeline.transformer(
             to_torch(z_t), timestep=torch.tensor([500]), class_labels=torch.tensor([7])
         ).sample
-    ours = noise_of_one(
+    noise, variance = predict_one(
         model.denoiser, model.schedule, z_t[0], np.int32(500), np.int32(7)
     )
-    assert error(ours[None], from_torch(output)[..., :4]) < BOUND
+    assert error(noise[None], from_torch(output)[..., :4]) < BOUND
+    assert error(variance[None], from_torch(output)[..., 4:]) < BOUND
 
 
-noise_of_one = pipelines.quick_jit(predict_noise)
+predict_one = pipelines.quick_jit(predict)
 
 
 def copy_with_scheduler(folder, to, scheduler):

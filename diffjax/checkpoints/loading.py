@@ -164,6 +164,8 @@ def load_model(
             kind="class",
             n_classes=denoiser_config.num_embeds_ada_norm,
             class_names=_class_names(index, denoiser_config, folder),
+            learned_variance=denoiser_config.out_channels
+            == 2 * denoiser_config.in_channels,
             **common,
         )
     text_config, text_network = load_network(

@@ -5,7 +5,8 @@ from typing import Any, NamedTuple
 
 from rich.console import Console
 
-from diffjax.classifier import Candidates, DiffusionClassifier, Progress
+from diffjax.candidates import Candidates
+from diffjax.classifier import DiffusionClassifier, Progress
 from diffjax.cli.progress import BatchProgress
 from diffjax.data.images import load_image
 from diffjax.data.prompts import DEFAULT_TEMPLATE, Prompts

@@ -88,10 +88,11 @@ scoring_options = together(
     ),
     click.option(
         "--loss",
-        type=click.Choice(["l2", "l1", "huber"]),
+        type=click.Choice(["l2", "l1", "huber", "vlb", "l2+vlb"]),
         default="l2",
         show_default=True,
-        help="Distance between noise and predicted noise.",
+        help="Distance between noise and predicted noise; for DiT also the variational "
+        "bound.",
     ),
     click.option(
         "--dtype",

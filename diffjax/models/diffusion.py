@@ -8,6 +8,7 @@ condition = text states of a prompt, or a class id
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import partial
+from operator import itemgetter
 from typing import Any, Literal, NamedTuple
 
 import jax
@@ -44,6 +45,14 @@ class Network:
         """The module again, inside or outside of jit."""
         return nnx.merge(self.graphdef, self.state)
 
+    def leaves(self) -> list[tuple[str, np.ndarray]]:
+        """The weights by name, sorted, on the host."""
+        flat = jax.tree_util.tree_leaves_with_path(self.state)
+        names = [(jax.tree_util.keystr(path), leaf) for path, leaf in flat]
+        return [
+            (name, np.asarray(leaf)) for name, leaf in sorted(names, key=itemgetter(0))
+        ]
+
     @property
     def parameters(self) -> int:
         """The number of weights."""
@@ -73,8 +82,9 @@ class DiffusionModel:
         resolution: pixels along each edge that the model was trained for.
         downscale: pixels along an edge of a latent cell.
         multiple: an image's edges must be multiples of this.
-        latent_channels: channels of z0; a learned variance follows them in the
-            denoiser's output.
+        latent_channels: channels of z0.
+        learned_variance: whether as many channels about the variance of a step follow
+            them in the denoiser's output.
         text_encoder: ids → states, of text models.
         tokenize: prompts → ids, of text models.
         class_names: names of the class ids, of class models that have them.
@@ -92,24 +102,30 @@ class DiffusionModel:
     downscale: int
     multiple: int
     latent_channels: int
+    learned_variance: bool = False
     text_encoder: Network | None = None
     tokenize: Callable[[Sequence[str]], Tokens] | None = None
     class_names: tuple[str, ...] | None = None
     n_classes: int | None = None
 
     def latent(self, pixels: Float[np.ndarray, "H W 3"]) -> Float[Array, "h w c"]:
-        """z0 of an image in [−1, 1]: the posterior's mean, scaled.
+        """z0 of one image; see ``latents``."""
+        return self.latents(pixels[None])[0]
+
+    def latents(self, pixels: Float[np.ndarray, "n H W 3"]) -> Float[Array, "n h w c"]:
+        """z0 of images in [−1, 1]: the posterior's mean, scaled.
 
         Raises:
             DiffjaxError: if height or width do not divide into latent cells.
         """
-        if pixels.shape[0] % self.multiple or pixels.shape[1] % self.multiple:
+        height, width = pixels.shape[1:3]
+        if height % self.multiple or width % self.multiple:
             raise DiffjaxError(
-                f"An image of {pixels.shape[1]}×{pixels.shape[0]} pixels does not fit "
-                f"{self.name}: both must be multiples of {self.multiple}."
+                f"An image of {width}×{height} pixels does not fit {self.name}: both "
+                f"must be multiples of {self.multiple}."
             )
-        mean: Array = _encode(self.autoencoder, pixels)
-        return self.scaling_factor * mean
+        means: Array = _encode(self.autoencoder, pixels)
+        return self.scaling_factor * means
 
     def text_states(
         self, prompts: Sequence[str], rows: Int[np.ndarray, " n"] | None = None
@@ -149,26 +165,30 @@ class DiffusionModel:
         return states, tuple(p for p, was in cut if was)
 
 
-def predict_noise(
+def predict(
     denoiser: Network,
     schedule: Schedule,
     z_t: Float[Array, "h w c"],
     t: Int[Array, ""],
     condition: Array,
-) -> Float[Array, "h w c"]:
-    """ε̂ for one noised latent under one condition, float32."""
+) -> tuple[Float[Array, "h w c"], Float[Array, "h w c"] | None]:
+    """One forward pass: ε̂ for a noised latent, and the variance channels, float32.
+
+    The second is None for models that do not predict a variance.
+    """
     with jax.default_matmul_precision("float32"):  # no effect on bfloat16
-        prediction = denoiser.module()(z_t, t, condition)
-    # learned-sigma models append the variance
-    return noise_from_prediction(schedule, prediction[..., : z_t.shape[-1]], z_t, t)
+        output = denoiser.module()(z_t, t, condition)
+    n = z_t.shape[-1]
+    noise = noise_from_prediction(schedule, output[..., :n], z_t, t)
+    return noise, output[..., n:] if output.shape[-1] == 2 * n else None
 
 
 @jax.jit
 def _encode(autoencoder: Network, pixels: Array) -> Array:
     # TPUs and recent GPUs would multiply float32 in fewer digits
     with jax.default_matmul_precision("float32"):
-        mean: Array = autoencoder.module().encode(pixels)[0]
-    return mean
+        means: Array = jax.vmap(autoencoder.module().encode)(pixels)[0]
+    return means
 
 
 @partial(jax.jit, donate_argnums=0)

@@ -1,16 +1,13 @@
 """The grid of errors: e[c, s] for classes c and samples s = (t, ε) of one image.
 
     z_t     = sqrt(ᾱ_t) z0 + sqrt(1 − ᾱ_t) ε
-    e[c, s] = mean over elements of ℓ(ε − ε̂(z_t, t, c))
-
-    ℓ(d) = d²                                   l2
-           |d|                                  l1
-           d²/2 if |d| ≤ 1 else |d| − 1/2       huber
+    e[c, s] = ℓ(ε, ε̂(z_t, t, c))                     for each loss ℓ of ``losses``
 
 (Li et al. 2023, eqs. 3 and 6.) The grid is a vmap over classes of a vmap over samples
-of one forward pass. In the inner map z_t depends on the sample alone and the condition
-on the class alone, so JAX computes z_t and every layer before the first use of the
-condition once per sample, and the condition's own layers once per class.
+of one forward pass, which serves all losses. In the inner map z_t depends on the sample
+alone and the condition on the class alone, so JAX computes z_t and every layer before
+the first use of the condition once per sample, and the condition's own layers once per
+class.
 
 A cell depends on (noise, z0, condition, t) and on nothing else: grids are cut into
 tiles of one fixed shape, filled up with repeated cells that are thrown away.
@@ -29,18 +26,13 @@ from jax.sharding import Mesh, PartitionSpec
 from jaxtyping import Array, Float, Int
 
 from diffjax.errors import DiffjaxError
-from diffjax.models.diffusion import Network, predict_noise
+from diffjax.models.diffusion import Network, predict
 from diffjax.schedules import Schedule, add_noise
+from diffjax.scoring.losses import LOSSES, Cell
 from diffjax.scoring.noise import Noise
 from diffjax.scoring.placement import SAMPLES
 
 Item = TypeVar("Item")
-
-LOSSES: dict[str, Callable[[Array], Array]] = {
-    "l2": jnp.square,
-    "l1": jnp.abs,
-    "huber": lambda d: jnp.where(jnp.abs(d) <= 1, jnp.square(d) / 2, jnp.abs(d) - 0.5),
-}
 
 TILES_AHEAD = 2  # dispatched before the first is read: the device never waits
 
@@ -75,7 +67,7 @@ class Tile:
         )
 
 
-def cell_error(
+def cell_errors(
     denoiser: Network,
     schedule: Schedule,
     z0: Float[Array, "h w c"],
@@ -83,12 +75,13 @@ def cell_error(
     t: Int[Array, ""],
     noise: Float[Array, "h w c"],
     *,
-    loss: str,
-) -> Float[Array, ""]:
-    """e[c, s] for one class and one sample, float32."""
+    losses: tuple[str, ...],
+) -> Float[Array, " l"]:
+    """e[c, s] for one class and one sample by each of ``losses``, float32."""
     z_t = add_noise(schedule, z0, noise, t)
-    difference = noise - predict_noise(denoiser, schedule, z_t, t, condition)
-    return jnp.mean(LOSSES[loss](difference))
+    predicted, variance = predict(denoiser, schedule, z_t, t, condition)
+    cell = Cell(schedule, z0, t, noise, predicted, variance)
+    return jnp.stack([LOSSES[loss](cell) for loss in losses])
 
 
 def grid_errors(
@@ -100,9 +93,9 @@ def grid_errors(
     timesteps: Int[Array, " s"],
     noises: Int[Array, " s"],
     *,
-    loss: str,
-) -> Float[Array, "n s"]:
-    """Errors of all ``conditions`` on all samples, float32.
+    losses: tuple[str, ...],
+) -> Float[Array, "l n s"]:
+    """Errors of all ``conditions`` on all samples by each loss, float32.
 
     Args:
         denoiser: the network.
@@ -112,20 +105,20 @@ def grid_errors(
         conditions: text states [n, l, d] or class ids [n].
         timesteps: t of each sample, in [0, T).
         noises: the noise index of each sample.
-        loss: a key of ``LOSSES``.
+        losses: keys of ``LOSSES``.
     """
 
     def cell(condition: Array, t: Array, k: Array) -> Array:
         epsilon = noise.draw(k, z0.shape)
-        return cell_error(denoiser, schedule, z0, condition, t, epsilon, loss=loss)
+        return cell_errors(denoiser, schedule, z0, condition, t, epsilon, losses=losses)
 
-    over_samples = jax.vmap(cell, in_axes=(None, 0, 0))
-    over_classes = jax.vmap(over_samples, in_axes=(0, None, None))
+    over_samples = jax.vmap(cell, in_axes=(None, 0, 0), out_axes=1)
+    over_classes = jax.vmap(over_samples, in_axes=(0, None, None), out_axes=1)
     errors: Array = over_classes(conditions, timesteps, noises)
     return errors
 
 
-@partial(jax.jit, static_argnames=("loss", "mesh"))
+@partial(jax.jit, static_argnames=("losses", "mesh"))
 def tile_errors(
     denoiser: Network,
     schedule: Schedule,
@@ -136,18 +129,18 @@ def tile_errors(
     timesteps: Int[Array, " s"],
     noises: Int[Array, " s"],
     *,
-    loss: str,
+    losses: tuple[str, ...],
     mesh: Mesh,
-) -> Float[Array, "n s"]:
+) -> Float[Array, "l n s"]:
     """``grid_errors`` of the conditions at ``classes``, samples split over the mesh."""
     everywhere, split = PartitionSpec(), PartitionSpec(SAMPLES)
     # shard_map rather than sharding constraints: the compiler would otherwise merge
     # the class axis into the split sample axis and have the devices exchange data
     return jax.shard_map(
-        partial(grid_errors, loss=loss),
+        partial(grid_errors, losses=losses),
         mesh=mesh,
         in_specs=(everywhere,) * 5 + (split, split),
-        out_specs=PartitionSpec(None, SAMPLES),
+        out_specs=PartitionSpec(None, None, SAMPLES),
         check_vma=False,
     )(denoiser, schedule, noise, z0, conditions[classes], timesteps, noises)
 
@@ -159,14 +152,14 @@ class Grid:
     Attributes:
         denoiser: replicated over ``mesh``.
         schedule: likewise.
-        loss: a key of ``LOSSES``.
+        losses: keys of ``LOSSES``, all had of the same forward passes.
         cells: how many cells a tile holds, about.
         mesh: devices along samples.
     """
 
     denoiser: Network
     schedule: Schedule
-    loss: str
+    losses: tuple[str, ...]
     cells: int
     mesh: Mesh
 
@@ -179,8 +172,8 @@ class Grid:
         timesteps: Int[np.ndarray, " s"],
         noises: Int[np.ndarray, " s"],
         done: Callable[[int], None] = lambda cells: None,
-    ) -> Float[np.ndarray, "n s"]:
-        """Errors of ``classes`` × samples, float32.
+    ) -> Float[np.ndarray, "l n s"]:
+        """Errors of ``classes`` × samples by each loss, float32.
 
         Args:
             noise: where ε comes from.
@@ -207,18 +200,19 @@ class Grid:
                         classes[c],
                         timesteps[k],
                         noises[k],
-                        loss=self.loss,
+                        losses=self.losses,
                         mesh=self.mesh,
                     )
                     yield rows, columns, values
 
-        errors = np.full((n, s), np.nan, np.float32)
+        errors = np.full((len(self.losses), n, s), np.nan, np.float32)
         finished = 0
         try:
             for rows, columns, values in _ahead(dispatch(), TILES_AHEAD):
-                target = errors[rows, columns]
-                target[:] = np.asarray(values)[: target.shape[0], : target.shape[1]]
-                finished += target.size
+                target = errors[:, rows, columns]
+                _, height, width = target.shape
+                target[:] = np.asarray(values)[:, :height, :width]
+                finished += height * width
                 done(finished)
         except jax.errors.JaxRuntimeError as error:
             if "RESOURCE_EXHAUSTED" not in str(error):

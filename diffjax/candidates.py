@@ -1,0 +1,133 @@
+"""Classes made ready for a model: text states of prompts, or class ids."""
+
+import warnings
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import jax.numpy as jnp
+import numpy as np
+from jax.sharding import Mesh
+from jaxtyping import Array
+
+from diffjax.data.labels import class_ids
+from diffjax.data.prompts import Prompts
+from diffjax.errors import DiffjaxError
+from diffjax.models.diffusion import DiffusionModel
+from diffjax.scoring.placement import replicate
+
+
+@dataclass(frozen=True, kw_only=True, eq=False)
+class Candidates:
+    """Classes made ready for a model: what the grid needs of them.
+
+    Attributes:
+        prompts: rows, their classes, and the classes' names.
+        conditions: text states [P, l, d] or class ids [P], on the devices.
+        truncated: prompts that were too long and have been cut.
+    """
+
+    prompts: Prompts
+    conditions: Array
+    truncated: tuple[str, ...] = ()
+
+
+def prompt_candidates(
+    model: DiffusionModel, prompts: Prompts, merge: str, mesh: Mesh
+) -> Candidates:
+    """Encode prompts for a text model.
+
+    Args:
+        model: of kind "text".
+        prompts: of the classes.
+        merge: "compete", or "mean": one row a class, the mean of its text states.
+        mesh: where the conditions go.
+
+    Raises:
+        DiffjaxError: if the model takes no prompts.
+    """
+    mean = merge == "mean"
+    states, truncated = model.text_states(
+        prompts.prompts, np.asarray(prompts.classidx) if mean else None
+    )
+    if truncated:
+        warnings.warn(
+            f"{len(truncated)} of {len(prompts.prompts)} prompts are too long for "
+            f"{model.name} and were cut at its last token: "
+            f"{', '.join(map(_shortened, truncated[:3]))}.",
+            stacklevel=3,
+        )
+    return Candidates(
+        prompts=_merged(prompts) if mean else prompts,
+        conditions=replicate(states, mesh),
+        truncated=truncated,
+    )
+
+
+def class_candidates(
+    model: DiffusionModel,
+    ids: Sequence[Sequence[int]],
+    names: Sequence[str],
+    mesh: Mesh,
+) -> Candidates:
+    """Classes of a class-conditional model, by number.
+
+    Args:
+        model: of kind "class".
+        ids: of each class the model's class ids that stand for it; the best one
+            represents it.
+        names: of the classes.
+        mesh: where the conditions go.
+
+    Raises:
+        DiffjaxError: if the model has no such ids.
+    """
+    n = model.n_classes
+    if n is None:
+        raise DiffjaxError(f"{model.name} knows classes by prompts, not by number.")
+    rows = [(i, c) for c, group in enumerate(ids) for i in group]
+    if wrong := [i for i, _ in rows if not 0 <= i < n]:
+        raise DiffjaxError(
+            f"{model.name} has the classes 0 to {n - 1}, not {wrong[0]}."
+        )
+    known = model.class_names or tuple(map(str, range(n)))
+    alone = all(len(group) == 1 for group in ids)
+    return Candidates(
+        prompts=Prompts(
+            prompts=tuple(names) if alone else tuple(known[i] for i, _ in rows),
+            classidx=tuple(c for _, c in rows),
+            class_names=tuple(names),
+        ),
+        conditions=replicate(jnp.asarray([i for i, _ in rows], jnp.int32), mesh),
+    )
+
+
+def named_candidates(
+    model: DiffusionModel, labels: Sequence[str] | None, mesh: Mesh
+) -> Candidates:
+    """Classes of a class-conditional model, by name; None for all of them.
+
+    Raises:
+        DiffjaxError: if the model lacks a class, or labels make no sense.
+    """
+    assert model.n_classes is not None  # of every class-conditional model
+    if labels is None:
+        names = model.class_names or tuple(map(str, range(model.n_classes)))
+        return class_candidates(model, [(i,) for i in range(len(names))], names, mesh)
+    ids = class_ids(tuple(labels), model.class_names, model.n_classes)
+    return class_candidates(model, [(i,) for i in ids], labels, mesh)
+
+
+def _shortened(text: str, most: int = 40) -> str:
+    return repr(text if len(text) <= most else text[: most - 1] + "…")
+
+
+def _merged(prompts: Prompts) -> Prompts:
+    """One row a class, named by all its prompts."""
+    texts: list[list[str]] = [[] for _ in prompts.class_names]
+    for text, c in zip(prompts.prompts, prompts.classidx, strict=True):
+        texts[c].append(text)
+    return Prompts(
+        prompts=tuple(map(" | ".join, texts)),
+        classidx=tuple(range(len(texts))),
+        class_names=prompts.class_names,
+    )

@@ -1,0 +1,77 @@
+"""Latents of images, a batch at a time, and a folder that keeps them.
+
+    CACHE/ab/abcdef….npy      z0 of one image, float32 [h, w, c]
+
+The name is a digest of the autoencoder's weights and of the preprocessed pixels, so it
+changes with the model, the image and the preprocessing, and with nothing else.
+"""
+
+import hashlib
+from collections.abc import Sequence
+from pathlib import Path
+
+import numpy as np
+from jaxtyping import Float
+
+from diffjax.classifier import DiffusionClassifier
+from diffjax.evaluation.provenance import fingerprint
+from diffjax.files import atomic
+
+BATCH = 8  # images in one call of the autoencoder
+
+
+class Latents:
+    """Computes latents, or takes them from a folder."""
+
+    def __init__(self, classifier: DiffusionClassifier, folder: Path | None) -> None:
+        """``folder`` may be None, for no cache, or not exist yet."""
+        self._model = classifier.model
+        self._folder = folder
+        self._shape = classifier.latent_shape
+        self._prefix = ""
+        if folder is not None:
+            self._prefix = fingerprint(self._model.autoencoder)
+            self._prefix += f" {self._model.scaling_factor!r}"
+
+    def of(
+        self, pixels: Sequence[Float[np.ndarray, "H W 3"]]
+    ) -> list[Float[np.ndarray, "h w c"]]:
+        """z0 of each image; those that are not kept are computed in one call."""
+        paths = [self._path(image) for image in pixels]
+        found = [self._read(path) for path in paths]
+        missing = [i for i, latent in enumerate(found) if latent is None]
+        if missing:
+            # always as many: another number would be compiled anew
+            batch = np.stack([pixels[i] for i in missing])
+            padding = [(0, -len(batch) % BATCH)] + [(0, 0)] * 3
+            computed = np.asarray(self._model.latents(np.pad(batch, padding)))
+            for i, latent in zip(missing, computed[: len(missing)], strict=True):
+                found[i] = latent
+                self._write(paths[i], latent)
+        return [latent for latent in found if latent is not None]
+
+    def _path(self, image: Float[np.ndarray, "H W 3"]) -> Path | None:
+        if self._folder is None:
+            return None
+        digest = hashlib.sha256(self._prefix.encode())
+        digest.update(f"{image.shape}".encode())
+        digest.update(np.ascontiguousarray(image, np.float32).tobytes())
+        name = digest.hexdigest()[:32]
+        return self._folder / name[:2] / f"{name}.npy"
+
+    def _read(self, path: Path | None) -> Float[np.ndarray, "h w c"] | None:
+        if path is None or not path.exists():
+            return None
+        try:
+            latent: np.ndarray = np.load(path, allow_pickle=False)
+        except (OSError, ValueError, EOFError):
+            return None  # damaged: computed again and written over
+        fits = latent.shape == self._shape and latent.dtype == np.float32
+        return latent if fits else None
+
+    def _write(self, path: Path | None, latent: Float[np.ndarray, "h w c"]) -> None:
+        if path is None:
+            return
+        path.parent.mkdir(parents=True, exist_ok=True)
+        with atomic(path) as partial, partial.open("wb") as file:
+            np.save(file, latent, allow_pickle=False)

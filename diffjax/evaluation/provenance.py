@@ -1,0 +1,138 @@
+"""Where results come from: a run's header, fingerprints, versions, the machine."""
+
+import hashlib
+import os
+import platform
+import subprocess
+from collections.abc import Mapping
+from datetime import UTC, datetime
+from importlib.metadata import version
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from diffjax import __version__
+from diffjax.candidates import Candidates
+from diffjax.classifier import DiffusionClassifier
+from diffjax.evaluation.results import FORMAT
+from diffjax.evaluation.task import Task
+from diffjax.models.diffusion import DiffusionModel, Network
+
+PACKAGES = ("jax", "jaxlib", "flax", "numpy", "pillow")
+
+
+def make_header(
+    task: Task,
+    classifier: DiffusionClassifier,
+    candidates: Candidates,
+    asked: Mapping[str, Any],
+) -> dict[str, Any]:
+    """The header of a run, as ``results`` describes it.
+
+    Args:
+        task: images and classes.
+        classifier: the model and how to classify.
+        candidates: of the task, ready for the model.
+        asked: what else was asked for and decides.
+    """
+    model = classifier.model
+    settings = classifier.settings.as_dict()
+    del settings["cells"]  # it changes the speed alone
+    settings |= {
+        "resolution": classifier.resolution,
+        "transform": classifier.transform,
+    }
+    if settings["noise"] not in ("image", "shared"):
+        settings["noise"] = f"sha256 {_file_digest(Path(settings['noise']))}"
+    return {
+        "format": FORMAT,
+        "experiment": {**asked, **settings},
+        "model": {
+            **model.origin,
+            "name": model.name,
+            "kind": model.kind,
+            "fingerprint": model_fingerprint(model),
+            "n_timesteps": model.schedule.n_timesteps,
+        },
+        "data": task.describe(),
+        "class_names": list(task.class_names),
+        "classes": list(task.classes),
+        "truncated": list(candidates.truncated),
+        "environment": environment(),
+        "created": datetime.now(UTC).isoformat(timespec="seconds"),
+    }
+
+
+def model_fingerprint(model: DiffusionModel) -> str:
+    """16 hex digits of all weights: a name can come to mean others."""
+    digest = hashlib.sha256()
+    for network in (model.denoiser, model.autoencoder, model.text_encoder):
+        if network is not None:
+            digest.update(fingerprint(network).encode())
+    return digest.hexdigest()[:16]
+
+
+def fingerprint(network: Network) -> str:
+    """16 hex digits of a network's weights."""
+    digest = hashlib.sha256()
+    for path, leaf in network.leaves():
+        array = np.ascontiguousarray(leaf)
+        digest.update(f"{path} {array.shape} {array.dtype}".encode())
+        digest.update(array.tobytes())
+    return digest.hexdigest()[:16]
+
+
+def environment() -> dict[str, Any]:
+    """Versions, device and machine."""
+    import jax
+
+    devices = jax.devices()
+    return {
+        "diffjax": __version__,
+        "python": platform.python_version(),
+        **{name: version(name) for name in PACKAGES},
+        "device": devices[0].device_kind,
+        "platform": devices[0].platform,
+        "devices": len(devices),
+        "processor": processor(),
+        "cores": os.cpu_count(),
+        "git": git_revision(),
+    }
+
+
+def processor() -> str:
+    """The name of the host's processor."""
+    info = Path("/proc/cpuinfo")
+    if info.exists():
+        for line in info.read_text(encoding="utf-8", errors="replace").splitlines():
+            key, _, value = line.partition(":")
+            if key.strip() == "model name":
+                return value.strip()
+    return platform.processor() or platform.machine()
+
+
+def git_revision() -> str | None:
+    """The commit of this package's checkout, "-dirty" if changed; None if installed."""
+    folder = Path(__file__).parents[2]
+    if not (folder / ".git").exists():
+        return None
+    command = [
+        "git",
+        "-C",
+        str(folder),
+        "describe",
+        "--always",
+        "--dirty",
+        "--abbrev=12",
+    ]
+    try:
+        done = subprocess.run(command, capture_output=True, text=True, timeout=10)
+    except (OSError, subprocess.TimeoutExpired):
+        return None
+    return done.stdout.strip() or None
+
+
+def _file_digest(path: Path) -> str:
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()[:16]

@@ -1,0 +1,228 @@
+"""Evaluates a data set, image by image, into a run that survives interruptions.
+
+    images ──► pixels ──► latents (a batch at a time) ──► a record each ──► rows
+
+What is known of an image depends on the run's configuration and the image alone, so it
+does not matter which images were done before an interruption and which after.
+"""
+
+import io
+import time
+import zlib
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import numpy as np
+from jaxtyping import Float
+from PIL import Image
+
+from diffjax.candidates import Candidates
+from diffjax.classifier import DiffusionClassifier, Progress
+from diffjax.data.sources import Example
+from diffjax.errors import DiffjaxError
+from diffjax.evaluation.latents import BATCH, Latents
+from diffjax.evaluation.metrics import summary
+from diffjax.evaluation.outcomes import decision_columns
+from diffjax.evaluation.provenance import make_header
+from diffjax.evaluation.results import (
+    RunWriter,
+    open_run,
+    read_run,
+    write_summary,
+)
+from diffjax.evaluation.task import Task
+from diffjax.record import Record
+
+FLUSH_SECONDS = 30.0  # what a kill can cost
+THUMBNAIL = 96  # pixels along the longer edge
+
+
+@dataclass(frozen=True, kw_only=True)
+class Tally:
+    """How a run stands.
+
+    Attributes:
+        total: images of the run.
+        done: images done, now and before; failed ones are among them.
+        failed: images that could not be read or scored.
+        correct: predictions that are right.
+        evaluations: forward passes, in this process alone.
+    """
+
+    total: int
+    done: int = 0
+    failed: int = 0
+    correct: int = 0
+    evaluations: int = 0
+
+    @property
+    def judged(self) -> int:
+        """Images with a prediction."""
+        return self.done - self.failed
+
+
+class Watch(NamedTuple):
+    """Who is told how far a run is."""
+
+    image: Callable[[Tally], None] = lambda tally: None
+    tile: Callable[[Progress], None] = lambda progress: None
+
+
+def evaluate(
+    task: Task,
+    classifier: DiffusionClassifier,
+    path: Path,
+    *,
+    asked: dict[str, Any] | None = None,
+    save_errors: bool = False,
+    cache: Path | None = None,
+    flush_seconds: float = FLUSH_SECONDS,
+    watch: Watch | None = None,
+) -> dict[str, Any]:
+    """Evaluate a task, or what is missing of it, into the run at ``path``.
+
+    Args:
+        task: images and classes.
+        classifier: the model and how to classify.
+        path: the run's folder; a run of the same configuration there goes on.
+        asked: further settings to keep in the header, as JSON values; a run goes on
+            only under the same.
+        save_errors: keep the error of every class and sample.
+        cache: a folder of latents, used and added to.
+        flush_seconds: how often rows are written.
+        watch: is told of every image and tile.
+
+    Returns:
+        What summary.json holds.
+
+    Raises:
+        DiffjaxError: if the folder holds something else, or the classes do not fit.
+        OSError: if the disk is full; all but the last rows are safe.
+    """
+    watch = watch or Watch()
+    candidates = task.candidates(classifier)
+    header = make_header(
+        task, classifier, candidates, {**(asked or {}), "save_errors": save_errors}
+    )
+    latents = Latents(classifier, cache)
+    with open_run(path, header, candidates.prompts, save_errors=save_errors) as run:
+        tally = _tally(run, len(task.indices))
+        watch.image(tally)
+        todo = [int(i) for i in task.indices if int(i) not in run.done]
+        flushed = time.monotonic()
+        for row in _rows(
+            task, classifier, candidates, latents, todo, watch, save_errors
+        ):
+            run.add(row)
+            tally = _count(tally, row)
+            if time.monotonic() - flushed > flush_seconds:
+                run.flush()
+                flushed = time.monotonic()
+            watch.image(tally)
+    result = summary(read_run(path, errors=False))
+    write_summary(path, result)
+    return result
+
+
+def _rows(
+    task: Task,
+    classifier: DiffusionClassifier,
+    candidates: Candidates,
+    latents: Latents,
+    todo: Sequence[int],
+    watch: Watch,
+    save_errors: bool,
+) -> Iterator[dict[str, Any]]:
+    """A row for every image to do, in order."""
+    for start in range(0, len(todo), BATCH):
+        read = [_read(task, classifier, i) for i in todo[start : start + BATCH]]
+        good = [item for item in read if item.pixels is not None]
+        encoded = latents.of([item.pixels for item in good if item.pixels is not None])
+        z0 = {item.place: z for item, z in zip(good, encoded, strict=True)}
+        for item in read:
+            row: dict[str, Any] = {"index": item.place, "error": item.error}
+            if item.example is not None:
+                row |= {"id": item.example.id, "label": item.example.label}
+            if item.pixels is not None and item.example is not None:
+                # known by its id, an image keeps its noise in every subset
+                key = zlib.crc32(item.example.id.encode())
+                try:
+                    record = classifier.score(
+                        item.pixels, z0[item.place], candidates, key, watch.tile
+                    )
+                except DiffjaxError as error:  # the network's numbers overflowed
+                    row["error"] = str(error)
+                else:
+                    row |= _columns(record, task, item.example.label, save_errors)
+            yield row
+
+
+class _Read(NamedTuple):
+    """An image that was read, or why it was not."""
+
+    place: int  # in the data set
+    example: Example | None = None
+    pixels: Float[np.ndarray, "H W 3"] | None = None
+    error: str | None = None
+
+
+def _read(task: Task, classifier: DiffusionClassifier, index: int) -> _Read:
+    example = None
+    try:
+        example = task.source[index]
+        return _Read(index, example, classifier.pixels(example.image))
+    except DiffjaxError as error:
+        return _Read(index, example, error=str(error))
+
+
+def _columns(
+    record: Record, task: Task, label: int, save_errors: bool
+) -> dict[str, Any]:
+    """What a row says of an image that was classified."""
+    classes = np.asarray(task.classes)
+    columns = decision_columns(
+        record.table.errors, record.prompt_decision, record.classidx, classes
+    )
+    columns["seconds"] = record.seconds
+    if columns["prediction"] != label:
+        columns["thumbnail"] = _thumbnail(record.pixels)
+    for loss, verdict in record.also.items():
+        columns[f"prediction_{loss}"] = int(classes[verdict.decision.winner])
+    if save_errors:
+        columns["timesteps"] = record.samples.timesteps
+        columns["noises"] = record.samples.noises
+        columns["errors"] = record.table.errors.ravel()
+        for loss, verdict in record.also.items():
+            columns[f"errors_{loss}"] = verdict.table.errors.ravel()
+    return columns
+
+
+def _thumbnail(pixels: Float[np.ndarray, "H W 3"]) -> bytes:
+    """A small JPEG of what the model saw."""
+    image = Image.fromarray(np.rint((pixels + 1) * 127.5).astype(np.uint8))
+    image.thumbnail((THUMBNAIL, THUMBNAIL))
+    buffer = io.BytesIO()
+    image.save(buffer, "JPEG", quality=85)
+    return buffer.getvalue()
+
+
+def _tally(run: RunWriter, total: int) -> Tally:
+    """Of the rows that were there."""
+    labels, predictions = (run.rows[c].to_numpy() for c in ("label", "prediction"))
+    return Tally(
+        total=total, done=len(labels), correct=int((labels == predictions).sum())
+    )
+
+
+def _count(tally: Tally, row: dict[str, Any]) -> Tally:
+    """The tally with one more row."""
+    return replace(
+        tally,
+        done=tally.done + 1,
+        failed=tally.failed + (row["error"] is not None),
+        correct=tally.correct
+        + (row["error"] is None and row["prediction"] == row["label"]),
+        evaluations=tally.evaluations + row.get("evaluations", 0),
+    )

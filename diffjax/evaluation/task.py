@@ -1,0 +1,124 @@
+"""What is evaluated: images of a data set, and the classes to choose from."""
+
+import hashlib
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+from jaxtyping import Int
+
+from diffjax.candidates import Candidates
+from diffjax.classifier import DiffusionClassifier
+from diffjax.data.labels import class_ids
+from diffjax.data.prompts import Prompts
+from diffjax.data.sources import Source
+from diffjax.errors import DiffjaxError
+
+
+@dataclass(frozen=True, kw_only=True, eq=False)
+class Task:
+    """Images and classes, before any model is known. Made by ``make_task``.
+
+    Attributes:
+        source: the data set.
+        indices: which of its images, ascending.
+        prompts: of the C candidates, in local numbers 0 … C − 1.
+        classes: the data set's number of each candidate, ascending.
+        class_names: how results name ALL classes of the data set.
+    """
+
+    source: Source
+    indices: Int[np.ndarray, " n"]
+    prompts: Prompts
+    classes: tuple[int, ...]
+    class_names: tuple[str, ...]
+
+    def candidates(self, classifier: DiffusionClassifier) -> Candidates:
+        """The candidates as a model takes them: prompts, or its own class numbers.
+
+        Raises:
+            DiffjaxError: if a class-conditional model lacks a class.
+        """
+        model = classifier.model
+        if model.kind == "text":
+            return classifier.candidates(self.prompts)
+        names = self.prompts.class_names
+        return classifier.classes(
+            self._model_ids(model.n_classes, model.class_names), names
+        )
+
+    def _model_ids(
+        self, n: int | None, names: tuple[str, ...] | None
+    ) -> list[tuple[int, ...]]:
+        """The model's class ids that stand for each candidate."""
+        source = self.source
+        if source.model_classes is not None and n == 1000:
+            return [source.model_classes[c] for c in self.classes]
+        stored = [source.class_names[c] for c in self.classes]
+        if names is None and n == len(source.class_names):
+            return [(c,) for c in self.classes]
+        try:
+            return [(i,) for i in class_ids(stored, names, int(n or 0))]
+        except DiffjaxError as error:
+            raise DiffjaxError(
+                f"The classes of {source.name} are not those of the model: {error}"
+            ) from error
+
+    def describe(self) -> dict[str, Any]:
+        """What a run's header says of the data."""
+        digest = hashlib.sha256(np.ascontiguousarray(self.indices, "<i8").tobytes())
+        return {
+            "name": self.source.name,
+            "split": self.source.split,
+            "fingerprint": self.source.fingerprint,
+            "n": len(self.indices),
+            "indices": digest.hexdigest()[:16],
+        }
+
+
+def make_task(
+    source: Source,
+    indices: Int[np.ndarray, " n"],
+    prompts: Prompts | None = None,
+    classes: tuple[int, ...] | None = None,
+) -> Task:
+    """Put together what is evaluated.
+
+    Args:
+        source: the data set.
+        indices: which of its images.
+        prompts: of all classes of the data set, in its numbering; the default
+            template with the data set's class names if there are none.
+        classes: the candidates, ascending; all by default. They keep their numbers.
+            Images of other classes are left out.
+
+    Raises:
+        DiffjaxError: if prompts or classes do not fit the data set.
+    """
+    n = len(source.class_names)
+    if prompts is None:
+        prompts = Prompts.from_labels([_readable(name) for name in source.class_names])
+    if len(prompts.class_names) != n:
+        raise DiffjaxError(
+            f"There are prompts for {len(prompts.class_names)} classes, but "
+            f"{source.name} has {n}. Give prompts for all of them, in its numbering."
+        )
+    chosen = tuple(range(n)) if classes is None else classes
+    if wrong := [c for c in chosen if not 0 <= c < n]:
+        raise DiffjaxError(f"{source.name} has no class {wrong[0]}, only 0 to {n - 1}.")
+    if classes is not None:
+        indices = indices[np.isin(source.labels()[indices], chosen)]
+        if not len(indices):
+            raise DiffjaxError("None of the images is of the classes to choose from.")
+    return Task(
+        source=source,
+        indices=indices,
+        prompts=prompts.restricted(chosen),
+        classes=chosen,
+        class_names=prompts.class_names,
+    )
+
+
+def _readable(name: str) -> str:
+    """A class name as a prompt wants it: spaces for underscores."""
+    return name.replace("_", " ").strip()
