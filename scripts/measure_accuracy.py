@@ -23,7 +23,7 @@ from rich.progress import track
 import diffjax
 from diffjax.classifier import DiffusionClassifier
 from diffjax.data.prompts import CIFAR10_TEMPLATE
-from diffjax.data.sources import open_tfds
+from diffjax.data.tfds import open_tfds
 from diffjax.errors import DiffjaxError
 
 Z = 1.96  # of a 95 % interval

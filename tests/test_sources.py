@@ -1,369 +1,94 @@
-"""Reading tensorflow-datasets directories, and the script that makes CIFAR-10's."""
+"""What all sources share."""
 
-import importlib.util
-import io
-import json
-import socket
-import tarfile
 from pathlib import Path
 
 import numpy as np
 import pytest
-from PIL import Image
+from tiny_sets import picture, save, write_folder
 
-from diffjax.data.sources import Example, Source, load_arrays, open_tfds
+from diffjax.data.files import load_plain
+from diffjax.data.folders import open_folder
+from diffjax.data.imagenet import imagenet_classes, wordnet_ids
+from diffjax.data.sources import Source, data_root, digest, load_arrays
 from diffjax.errors import DiffjaxError
 
-tfds = pytest.importorskip("tensorflow_datasets")
 
-SCRIPT = Path(__file__).parents[1] / "scripts" / "prepare_cifar10.py"
-SPEC = importlib.util.spec_from_file_location("prepare_cifar10", SCRIPT)
-prepare = importlib.util.module_from_spec(SPEC)
-SPEC.loader.exec_module(prepare)
-
-
-def png(image: np.ndarray) -> io.BytesIO:
-    buffer = io.BytesIO()
-    Image.fromarray(image).save(buffer, "PNG")
-    buffer.seek(0)
-    return buffer
-
-
-def write_set(data_dir, set_name, examples, features, version="1.0.0"):
-    """A tiny data set with one split, test, of the given examples."""
-
-    class Builder(tfds.core.GeneratorBasedBuilder, skip_registration=True):
-        name = set_name
-        VERSION = tfds.core.Version(version)
-
-        def _info(self):
-            return tfds.core.DatasetInfo(
-                builder=self, features=tfds.features.FeaturesDict(features)
-            )
-
-        def _split_generators(self, dl_manager):
-            return {"test": self._generate_examples()}
-
-        def _generate_examples(self):
-            yield from enumerate(examples)
-
-    builder = Builder(data_dir=data_dir, file_format="array_record")
-    builder.download_and_prepare()
-    return Path(builder.data_path)
-
-
-LABELLED = {
-    "image": tfds.features.Image(shape=(None, None, 3)),
-    "label": tfds.features.ClassLabel(names=["cat", "dog"]),
-}
-
-
-@pytest.fixture(scope="module")
-def cifar():
-    """70 training and 7 test images in CIFAR-10's form."""
-    rng = np.random.default_rng(0)
-    return {
-        split: (
-            rng.integers(0, 256, (n, 32, 32, 3), np.uint8),
-            rng.integers(0, 10, n),
-        )
-        for split, n in [("train", 70), ("test", 7)]
-    }
-
-
-@pytest.fixture(scope="module")
-def data_dir(cifar, tmp_path_factory):
-    folder = tmp_path_factory.mktemp("data")
-    prepare.write(cifar, folder)
-    return folder
-
-
-@pytest.fixture(autouse=True)
-def no_network(monkeypatch):
-    """Reading a data set must not even try."""
-
-    def connect(*_):
-        raise AssertionError("a network connection was tried")
-
-    monkeypatch.setattr(socket.socket, "connect", connect)
-    monkeypatch.setattr(socket, "getaddrinfo", connect)
-
-
-def test_records(data_dir, cifar):
-    source = open_tfds("cifar10", "train", data_dir)
-    assert isinstance(source, Source)
-    assert len(source) == 70
-    assert source.class_names == tuple(prepare.CLASS_NAMES)
-    records = list(source)
-    assert sorted(r.id for r in records) == [f"train_{i:05d}" for i in range(70)]
-    for record in records:
-        index = int(record.id[-5:])
-        np.testing.assert_array_equal(record.image, cifar["train"][0][index])
-        assert record.label == cifar["train"][1][index]
-
-
-def test_index_and_iteration_agree(data_dir):
-    source = open_tfds("cifar10", "train", data_dir)
+def test_load_arrays(tmp_path):
+    source = open_folder(write_folder(tmp_path, {"cat": 2, "dog": 3}))
+    images, labels = load_arrays(source)
+    assert images.shape == (5, 8, 6, 3) and images.dtype == np.uint8
+    assert labels.dtype == np.int32
+    np.testing.assert_array_equal(labels, source.labels())
     for index, record in enumerate(source):
-        again = source[index]
-        assert (again.id, again.label) == (record.id, record.label)
-        np.testing.assert_array_equal(again.image, record.image)
-    assert index == 69
-    for outside in (-1, 70):
+        np.testing.assert_array_equal(images[index], record.image)
+
+
+def test_load_arrays_needs_one_size(tmp_path):
+    write_folder(tmp_path, {"cat": 1})
+    save(tmp_path / "dog" / "large.png", picture(0, 20, 20))
+    with pytest.raises(DiffjaxError, match=r"differ in size \(dog/large.png is"):
+        load_arrays(open_folder(tmp_path))
+
+
+def test_a_file_source_is_a_source(tmp_path):
+    source = open_folder(write_folder(tmp_path, {"cat": 2, "dog": 1}))
+    assert isinstance(source, Source)
+    assert len(list(source)) == len(source) == 3
+    for outside in (-1, 3):
         with pytest.raises(IndexError):
             source[outside]
 
 
-def test_slices(data_dir):
-    everything = [r.id for r in open_tfds("cifar10", "train", data_dir)]
-    part = [r.id for r in open_tfds("cifar10", "train[10:20]", data_dir)]
-    assert part == everything[10:20]
+def test_a_broken_image_does_not_hinder_the_others(tmp_path):
+    write_folder(tmp_path, {"cat": 3})
+    broken = tmp_path / "cat" / "1.png"
+    broken.write_bytes(broken.read_bytes()[:60])
+    source = open_folder(tmp_path)
+    assert source.labels().tolist() == [0, 0, 0]
+    with pytest.raises(DiffjaxError, match=r"cat/1\.png.* cannot be decoded"):
+        source[1]
+    for index in (0, 2):
+        np.testing.assert_array_equal(source[index].image, picture(index))
+    with pytest.raises(DiffjaxError, match=r"cat/1\.png cannot be read"):
+        load_plain(broken)
 
 
-def test_load_arrays(data_dir):
-    source = open_tfds("cifar10", "test", data_dir)
-    images, labels = load_arrays(source)
-    assert images.shape == (7, 32, 32, 3) and images.dtype == np.uint8
-    assert labels.shape == (7,) and labels.dtype == np.int32
-    for index, record in enumerate(source):
-        np.testing.assert_array_equal(images[index], record.image)
-        assert labels[index] == record.label
+def test_the_fingerprint_follows_the_files(tmp_path):
+    folder = write_folder(tmp_path / "a", {"cat": 2, "dog": 1})
+    first = open_folder(folder).fingerprint
+    assert len(first) == 16 and int(first, 16) >= 0
+    again = write_folder(tmp_path / "b", {"cat": 2, "dog": 1})
+    assert open_folder(again).fingerprint == first
+    save(folder / "cat" / "0.png", picture(0, 9, 9))
+    resized = open_folder(folder).fingerprint
+    (again / "dog").rename(again / "fox")
+    renamed = open_folder(again).fingerprint
+    assert len({first, resized, renamed}) == 3
 
 
-def test_sizes_and_modes_may_differ(tmp_path):
-    grey = np.arange(20, dtype=np.uint8).reshape(4, 5)
-    colour = np.arange(60, dtype=np.uint8).reshape(4, 5, 3)
-    large = np.zeros((6, 6, 3), np.uint8)
-    examples = [
-        {"image": png(image), "label": 0, "file_name": f"{k}.png"}
-        for k, image in enumerate([grey, colour, large])
-    ]
-    features = LABELLED | {"file_name": tfds.features.Text()}
-    write_set(tmp_path, "mixed", examples, features)
-    records = {r.id: r for r in open_tfds("mixed", "test", tmp_path)}
-    for channel in range(3):
-        np.testing.assert_array_equal(records["0.png"].image[..., channel], grey)
-    np.testing.assert_array_equal(records["1.png"].image, colour)
-    with pytest.raises(DiffjaxError, match=r"mixed test differ in size"):
-        load_arrays(open_tfds("mixed", "test", tmp_path))
+def test_digests_tell_where_parts_end():
+    assert digest(["ab", "c"]) != digest(["a", "bc"])
+    assert digest(["ab"]) == digest([b"ab"])
 
 
-def test_images_without_a_name_get_one_and_no_exif_rotation(tmp_path):
-    exif = Image.Exif()
-    exif[0x0112] = 6
-    buffer = io.BytesIO()
-    Image.new("RGB", (8, 4)).save(buffer, "PNG", exif=exif)
-    buffer.seek(0)
-    write_set(tmp_path, "plain", [{"image": buffer, "label": 1}], LABELLED)
-    [record] = open_tfds("plain", "test", tmp_path)
-    assert record == Example(image=record.image, label=1, id="test_00000")
-    assert record.image.shape == (4, 8, 3)
+def test_the_usual_folder(monkeypatch, tmp_path):
+    monkeypatch.setenv("TFDS_DATA_DIR", str(tmp_path))
+    assert data_root(None) == tmp_path
+    assert data_root("~/sets") == Path.home() / "sets"
+    monkeypatch.delenv("TFDS_DATA_DIR")
+    assert data_root(None) == Path.home() / "tensorflow_datasets"
 
 
-def test_newest_version_unless_named(tmp_path):
-    for version, size in [("1.9.0", 2), ("1.10.0", 3)]:
-        example = {"image": png(np.zeros((size, size, 3), np.uint8)), "label": 0}
-        write_set(tmp_path, "two", [example], LABELLED, version)
-    assert open_tfds("two", "test", tmp_path)[0].image.shape == (3, 3, 3)
-    assert open_tfds("two:1.9.0", "test", tmp_path)[0].image.shape == (2, 2, 3)
-    with pytest.raises(DiffjaxError, match=r"Versions on disk: 1\.9\.0, 1\.10\.0"):
-        open_tfds("two:2.0.0", "test", tmp_path)
+def test_wordnet_ids():
+    """Known classes of every ImageNet model."""
+    ids = wordnet_ids()
+    assert len(set(ids)) == 1000 and list(ids) == sorted(ids)
+    for index, name in [(0, "n01440764"), (281, "n02123045"), (999, "n15075141")]:
+        assert ids[index] == name
 
 
-def test_data_dir_from_the_environment(data_dir, monkeypatch):
-    monkeypatch.setenv("TFDS_DATA_DIR", str(data_dir))
-    assert len(open_tfds("cifar10", "test")) == 7
-
-
-@pytest.mark.parametrize(
-    ("name", "command"),
-    [
-        ("cifar10", r"scripts/prepare_cifar10\.py ARCHIVE --data-dir"),
-        ("food101", "tfds build food101 --file_format array_record --data_dir"),
-    ],
-)
-def test_missing_set_says_how_to_prepare_it(tmp_path, name, command):
-    with pytest.raises(
-        DiffjaxError, match=rf"no data set {name} in .*{command} {tmp_path}"
-    ):
-        open_tfds(name, "test", tmp_path)
-
-
-def test_configurations_are_listed(tmp_path, data_dir):
-    version = data_dir / "cifar10" / "3.0.2"
-    for config in ("small", "large"):
-        (tmp_path / "many" / config).mkdir(parents=True)
-        (tmp_path / "many" / config / "3.0.2").symlink_to(version)
-    with pytest.raises(DiffjaxError, match="many/large, many/small"):
-        open_tfds("many", "test", tmp_path)
-    assert len(open_tfds("many/small", "test", tmp_path)) == 7
-
-
-@pytest.mark.parametrize("split", ["validation", "test[3", "test[:0]", ""])
-def test_wrong_splits(data_dir, split):
-    with pytest.raises(DiffjaxError, match="Its splits are: train, test"):
-        open_tfds("cifar10", split, data_dir)
-
-
-def copy_set(data_dir: Path, folder: Path) -> Path:
-    target = folder / "cifar10" / "3.0.2"
-    target.mkdir(parents=True)
-    for file in (data_dir / "cifar10" / "3.0.2").iterdir():
-        (target / file.name).write_bytes(file.read_bytes())
-    return target
-
-
-def test_tfrecord_is_refused_before_it_is_opened(data_dir, tmp_path):
-    info = copy_set(data_dir, tmp_path) / "dataset_info.json"
-    content = json.loads(info.read_text())
-    info.write_text(json.dumps(content | {"fileFormat": "tfrecord"}))
-    with pytest.raises(DiffjaxError, match=r"stored as tfrecord.*Prepare it once more"):
-        open_tfds("cifar10", "test", tmp_path)
-
-
-@pytest.mark.parametrize("file", ["dataset_info.json", "features.json"])
-@pytest.mark.parametrize("content", [b"", b"{", b"[]", b"\xff\xfe"])
-def test_damaged_description(data_dir, tmp_path, file, content):
-    (copy_set(data_dir, tmp_path) / file).write_bytes(content)
-    with pytest.raises(DiffjaxError, match="Prepare the data set again"):
-        open_tfds("cifar10", "test", tmp_path)
-
-
-@pytest.mark.parametrize("content", [None, b"", b"not records"])
-def test_missing_or_damaged_record_file(data_dir, tmp_path, content):
-    [shard] = copy_set(data_dir, tmp_path).glob("*test*")
-    if content is None:
-        shard.unlink()
-    else:
-        shard.write_bytes(content)
-    with pytest.raises(DiffjaxError, match=r"cifar10"):
-        open_tfds("cifar10", "test", tmp_path)[0]
-
-
-def test_damaged_image(tmp_path):
-    half = io.BytesIO(png(np.full((32, 32, 3), 7, np.uint8)).getvalue()[:60])
-    write_set(tmp_path, "torn", [{"image": half, "label": 0}], LABELLED)
-    source = open_tfds("torn", "test", tmp_path)
-    with pytest.raises(DiffjaxError, match="torn test: example 0 cannot be read"):
-        source[0]
-
-
-def test_a_set_without_labels_is_refused(tmp_path):
-    features = {"image": tfds.features.Image(shape=(None, None, 3))}
-    image = np.zeros((2, 2, 3), np.uint8)
-    write_set(tmp_path, "bare", [{"image": png(image)}], features)
-    with pytest.raises(DiffjaxError, match="features image, and needs image and label"):
-        open_tfds("bare", "test", tmp_path)
-
-
-# scripts/prepare_cifar10.py
-
-
-def write_tar(path: Path, folder: str, files: dict[str, bytes]) -> Path:
-    with tarfile.open(path, "w:gz") as archive:
-        for name, content in files.items():
-            member = tarfile.TarInfo(f"{folder}/{name}")
-            member.size = len(content)
-            archive.addfile(member, io.BytesIO(content))
-    return path
-
-
-def parts(split):
-    """The training split in five batches, as both archives have it."""
-    images, labels = split
-    return zip(np.split(images, 5), np.split(labels, 5), strict=True)
-
-
-def binary_files(cifar) -> dict[str, bytes]:
-    """Label byte, then the red, green and blue planes, image after image."""
-
-    def records(images, labels):
-        content = bytearray()
-        for image, label in zip(images, labels, strict=True):
-            content.append(label)
-            for channel in range(3):
-                content += image[:, :, channel].tobytes()
-        return bytes(content)
-
-    files = {"batches.meta.txt": "\n".join([*prepare.CLASS_NAMES, "", ""]).encode()}
-    for i, batch in enumerate(parts(cifar["train"]), 1):
-        files[f"data_batch_{i}.bin"] = records(*batch)
-    return files | {"test_batch.bin": records(*cifar["test"])}
-
-
-def npm_files(cifar) -> dict[str, bytes]:
-    def sheet(images):
-        return png(images.reshape(len(images), 1024, 3)).getvalue()
-
-    files = {"package.json": b"{}", "test_batch.png": sheet(cifar["test"][0])}
-    for i, (images, _) in enumerate(parts(cifar["train"]), 1):
-        files[f"data_batch_{i}.png"] = sheet(images)
-    for split in ("train", "test"):
-        labels = cifar[split][1].tolist()
-        files[f"{split}_lables.json"] = json.dumps(labels).encode()
-    return files
-
-
-LAYOUTS = {
-    "binary": ("cifar-10-batches-bin", binary_files),
-    "npm": ("package", npm_files),
-}
-
-
-@pytest.mark.parametrize("layout", LAYOUTS)
-def test_both_archives_become_the_same_data_set(cifar, tmp_path, layout, capsys):
-    folder, files = LAYOUTS[layout]
-    archive = write_tar(tmp_path / "a.tgz", folder, files(cifar))
-    prepare.main([str(archive), "--any-digest", "--data-dir", str(tmp_path)])
-    assert "70 train, 7 test images" in capsys.readouterr().out
-    for split, (images, labels) in cifar.items():
-        source = open_tfds("cifar10", split, tmp_path)
-        assert len(source) == len(labels)
-        for record in source:
-            index = int(record.id.removeprefix(f"{split}_"))
-            np.testing.assert_array_equal(record.image, images[index])
-            assert record.label == labels[index]
-
-
-def fails(*arguments) -> str:
-    with pytest.raises(SystemExit) as exit:
-        prepare.main([str(argument) for argument in arguments])
-    return str(exit.value)
-
-
-def test_unknown_archives_are_refused(cifar, tmp_path):
-    archive = write_tar(tmp_path / "a.tgz", "x", binary_files(cifar))
-    assert "neither of the two known" in fails(archive, "--data-dir", tmp_path)
-    assert not (tmp_path / "cifar10").exists()
-    assert "No such file" in fails(tmp_path / "none.tgz")
-
-
-@pytest.mark.parametrize(
-    ("change", "message"),
-    [
-        ({"test_batch.bin": None}, "not a CIFAR-10 archive"),
-        ({"test_batch.bin": None, "test_batch": b""}, "pickled"),
-        ({"data_batch_3.bin": None}, "holds no data_batch_3.bin"),
-        ({"data_batch_3.bin": b"\0" * 3072}, "data_batch_3.bin is not a whole number"),
-        ({"test_batch.bin": b""}, "0 images"),
-        ({"test_batch.bin": b"\x0a" + b"\0" * 3072}, "labels outside 0 to 9"),
-        ({"batches.meta.txt": b"cat\ndog\n"}, "names other classes"),
-    ],
-)
-def test_damaged_archives_are_refused(cifar, tmp_path, change, message):
-    files = binary_files(cifar) | change
-    files = {name: content for name, content in files.items() if content is not None}
-    archive = write_tar(tmp_path / "a.tgz", "x", files)
-    assert message in fails(archive, "--any-digest", "--data-dir", tmp_path)
-    assert not (tmp_path / "cifar10").exists()
-
-
-def test_what_is_no_archive_is_refused(tmp_path):
-    path = tmp_path / "a.tgz"
-    path.write_bytes(b"no archive")
-    assert "prepare_cifar10: " in fails(path, "--any-digest", "--data-dir", tmp_path)
-
-
-def test_an_existing_set_is_not_overwritten(cifar, data_dir):
-    with pytest.raises(ValueError, match="exists already"):
-        prepare.write(cifar, data_dir)
+def test_imagenet_classes():
+    assert imagenet_classes(["n02123045", "n01440764"]) == ((281,), (0,))
+    assert imagenet_classes(wordnet_ids()) == tuple((i,) for i in range(1000))
+    for names in ([], ["cat"], ["n02123045", "cat"], ["n00000000"]):
+        assert imagenet_classes(names) is None

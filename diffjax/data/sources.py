@@ -1,25 +1,20 @@
-"""Labelled images on disk: tensorflow-datasets directories, read without tensorflow.
+"""Labelled images: what every data set looks like to the rest of the package.
 
 A source is a sequence of examples that decodes an image only when it is asked for it.
+``datasets.open_source`` opens one by name or path.
 """
 
-import io
-import json
+import hashlib
 import os
-import re
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Protocol, runtime_checkable
+from typing import Protocol, runtime_checkable
 
 import numpy as np
 from jaxtyping import Int32, UInt8
-from PIL import Image
 
 from diffjax.errors import DiffjaxError
-
-_READ_AT_ONCE = 64  # examples: amortises a call, bounds the memory
-_VERSION = re.compile(r"\d+\.\d+\.\d+")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -39,133 +34,38 @@ class Example:
 
 @runtime_checkable
 class Source(Protocol):
-    """What the evaluation and the training read from."""
+    """What the evaluation and the training read from.
+
+    Attributes:
+        name: of the data set, as it was asked for.
+        split: the part of the data set.
+        class_names: C names; a label is an index into them.
+        fingerprint: 16 hex digits that change when the stored data change.
+        model_classes: for each class the ids, among ImageNet's 1,000 in the usual
+            order, that mean it; None if the data set has no such mapping.
+    """
 
     name: str
     split: str
     class_names: tuple[str, ...]
+    fingerprint: str
+    model_classes: tuple[tuple[int, ...], ...] | None
 
     def __len__(self) -> int:
         """The number of examples."""
 
     def __getitem__(self, index: int) -> Example:
-        """The example at an index in [0, len), decoded now."""
+        """The example at an index in [0, len), decoded now.
+
+        Raises:
+            DiffjaxError: if its image is broken; the others can still be read.
+        """
 
     def __iter__(self) -> Iterator[Example]:
         """All examples in order."""
 
-
-class TfdsSource:
-    """One split of a prepared tensorflow-datasets directory, in its stored order.
-
-    tensorflow-datasets shuffles when it prepares; ``Example.id`` tells the first place.
-    """
-
-    def __init__(
-        self,
-        name: str,
-        split: str,
-        class_names: tuple[str, ...],
-        stored: Any,
-    ) -> None:
-        self.name = name
-        self.split = split
-        self.class_names = class_names
-        self._stored = stored
-
-    def __len__(self) -> int:
-        """The number of examples."""
-        return len(self._stored)
-
-    def __getitem__(self, index: int) -> Example:
-        """The example at an index in [0, len), decoded now."""
-        if not 0 <= index < len(self):
-            raise IndexError(f"{self.name} {self.split} has no example {index}.")
-        return self._read([index])[0]
-
-    def __iter__(self) -> Iterator[Example]:
-        """All examples in order; faster than one at a time, since read in runs."""
-        for start in range(0, len(self), _READ_AT_ONCE):
-            yield from self._read(range(start, min(start + _READ_AT_ONCE, len(self))))
-
-    def _read(self, indices: Sequence[int]) -> list[Example]:
-        try:
-            stored = self._stored.__getitems__(list(indices))
-            return [self._decode(*pair) for pair in zip(indices, stored, strict=True)]
-        except Exception as error:  # the readers raise nearly anything on damage
-            which = f"{indices[0]} to {indices[-1]}" if indices[1:] else f"{indices[0]}"
-            raise DiffjaxError(
-                f"{self.name} {self.split}: example {which} cannot be read ({error}). "
-                "Prepare the data set again."
-            ) from error
-
-    def _decode(self, index: int, stored: dict[str, Any]) -> Example:
-        # Plain RGB, no EXIF rotation: published accuracies were measured so.
-        with Image.open(io.BytesIO(stored["image"])) as image:
-            pixels = np.asarray(image.convert("RGB"))
-        name = stored.get("id", stored.get("file_name", f"{self.split}_{index:05d}"))
-        return Example(
-            image=pixels,
-            label=int(stored["label"]),
-            id=name.decode() if isinstance(name, bytes) else str(name),
-        )
-
-
-def open_tfds(
-    name: str, split: str, data_dir: str | os.PathLike[str] | None = None
-) -> TfdsSource:
-    """Open one split of a data set that was prepared as array_record.
-
-    Nothing is downloaded or prepared, and no network is tried.
-
-    Args:
-        name: as in its catalogue: "cifar10", "name/config", or "name:1.0.0". Without a
-            version the newest one on disk is taken.
-        split: a split or a slice of one: "test", "train[:100]", "train[50%:]".
-        data_dir: the folder that holds the data sets; ``TFDS_DATA_DIR`` or
-            ``~/tensorflow_datasets`` by default.
-
-    Raises:
-        DiffjaxError: if the data set is not there, is stored in another file format,
-            has no such split, or is not one of labelled images.
-    """
-    if data_dir is None:
-        data_dir = os.environ.get("TFDS_DATA_DIR", "~/tensorflow_datasets")
-    root = Path(data_dir).expanduser().absolute()
-    folder = _find(name, root)
-    _check_format(folder, name)
-
-    import tensorflow_datasets as tfds  # takes most of a second
-
-    try:
-        builder = tfds.builder_from_directory(folder)
-        features = dict(builder.info.features.items())
-    except Exception as error:  # a damaged features.json raises nearly anything
-        raise DiffjaxError(
-            f"{folder} cannot be read ({error}). Prepare the data set again."
-        ) from error
-    wanted = {"image": tfds.features.Image, "label": tfds.features.ClassLabel}
-    for key, kind in wanted.items():
-        if not isinstance(features.get(key), kind):
-            raise DiffjaxError(
-                f"{folder} is not a set of labelled images: it has the features "
-                f"{', '.join(sorted(features))}, and needs image and label."
-            )
-    try:
-        # Encoded images are left to Pillow, as everywhere else in this package.
-        examples = builder.as_data_source(
-            split=split, decoders={"image": tfds.decode.SkipDecoding()}
-        )
-        count = len(examples)
-    except Exception as error:
-        splits = ", ".join(builder.info.splits) or "none"
-        raise DiffjaxError(
-            f"Cannot open the split {split!r} of {folder} ({error}). Its splits are: "
-            f"{splits}; a slice is written as in 'test[:100]'."
-        ) from error
-    if count == 0:
-        raise DiffjaxError(f"The split {split!r} of {folder} holds no examples.")
-    return TfdsSource(name, split, tuple(features["label"].names), examples)
+    def labels(self) -> Int32[np.ndarray, " n"]:
+        """The label of each example, in order; no image is decoded."""
 
 
 def load_arrays(
@@ -194,52 +94,21 @@ def load_arrays(
     return images, labels
 
 
-def _find(name: str, root: Path) -> Path:
-    """The newest (or the named) version's folder: root/name[/config]/version."""
-    dataset, _, version = name.partition(":")
-    parent = root / dataset
-    found = {
-        path.parent.name: path.parent for path in parent.glob("*/dataset_info.json")
-    }
-    versions = sorted(
-        (v for v in found if _VERSION.fullmatch(v)),
-        key=lambda v: tuple(map(int, v.split("."))),
-    )
-    if version in versions:
-        return found[version]
-    if versions and not version:
-        return found[versions[-1]]
-    configs = sorted({p.parts[-3] for p in parent.glob("*/*/dataset_info.json")})
-    if versions:
-        advice = f"Versions on disk: {', '.join(versions)}."
-    elif configs:
-        advice = (
-            f"Name a configuration: {', '.join(f'{dataset}/{c}' for c in configs)}."
-        )
-    else:
-        advice = _how_to_prepare(dataset, root)
-    raise DiffjaxError(f"There is no data set {name} in {root}. {advice}")
+def data_root(data_dir: str | os.PathLike[str] | None) -> Path:
+    """The folder that holds data sets: the given one, or the usual one.
+
+    Without one it is ``TFDS_DATA_DIR`` or ``~/tensorflow_datasets``.
+    """
+    if data_dir is None:
+        data_dir = os.environ.get("TFDS_DATA_DIR", "~/tensorflow_datasets")
+    return Path(data_dir).expanduser().absolute()
 
 
-def _check_format(folder: Path, name: str) -> None:
-    try:
-        info = json.loads((folder / "dataset_info.json").read_text(encoding="utf-8"))
-        stored = info.get("fileFormat", "tfrecord")  # absent in old directories
-    except (OSError, ValueError, AttributeError) as error:
-        raise DiffjaxError(
-            f"{folder / 'dataset_info.json'} cannot be read ({error}). Prepare "
-            "the data set again."
-        ) from error
-    if stored != "array_record":
-        raise DiffjaxError(
-            f"{folder} is stored as {stored}, which only tensorflow reads. Prepare it "
-            f"once more in another folder. {_how_to_prepare(name, Path('FOLDER'))}"
-        )
-
-
-def _how_to_prepare(name: str, root: Path) -> str:
-    if name.partition(":")[0] == "cifar10":
-        command = f"python scripts/prepare_cifar10.py ARCHIVE --data-dir {root}"
-        return f"Prepare it with: {command}"
-    command = f"tfds build {name} --file_format array_record --data_dir {root}"
-    return f"Many sets need tensorflow for this step. Prepare it with: {command}"
+def digest(parts: Iterable[str | bytes]) -> str:
+    """16 hex digits of SHA-256 over texts, or bytes, and their lengths."""
+    state = hashlib.sha256()
+    for part in parts:
+        if isinstance(part, str):
+            part = part.encode("utf-8", "surrogateescape")
+        state.update(b"%d:" % len(part) + part)
+    return state.hexdigest()[:16]

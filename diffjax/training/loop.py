@@ -22,7 +22,8 @@ from jaxtyping import Int32, UInt8
 from rich.console import Console
 
 from diffjax.checkpoints.tokenizer import Tokenizer
-from diffjax.data.sources import load_arrays, open_tfds
+from diffjax.data.sources import load_arrays
+from diffjax.data.tfds import open_tfds
 from diffjax.errors import DiffjaxError
 from diffjax.schedules import Schedule
 from diffjax.training.batches import batch_items, denoiser_batch, item_pixels

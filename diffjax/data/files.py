@@ -1,0 +1,129 @@
+"""Image files as a source: what folders, tables and published layouts share."""
+
+import os
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+from jaxtyping import Int32, UInt8
+from PIL import Image
+
+from diffjax.data.images import load_image
+from diffjax.data.sources import Example, digest
+from diffjax.errors import DiffjaxError
+
+ALL = "all"  # the split of what is not divided
+
+Load = Callable[[Path], UInt8[np.ndarray, "h w 3"]]
+
+
+@dataclass(frozen=True, kw_only=True)
+class ImageFile:
+    """One image of a data set, where it lies.
+
+    Attributes:
+        path: of the file.
+        label: the class, an index into the source's ``class_names``.
+        id: what the data set calls the image.
+    """
+
+    path: Path
+    label: int
+    id: str
+
+
+class FileSource:
+    """Labelled image files; each is decoded when it is asked for.
+
+    The fingerprint covers names, labels and sizes of the files, not their content:
+    that would mean to read everything.
+    """
+
+    def __init__(
+        self,
+        *,
+        name: str,
+        split: str,
+        class_names: tuple[str, ...],
+        files: Sequence[ImageFile],
+        load: Load,
+        model_classes: tuple[tuple[int, ...], ...] | None = None,
+    ) -> None:
+        """Take stock of the files.
+
+        Raises:
+            DiffjaxError: if there are none, or one is missing.
+        """
+        if not files:
+            raise DiffjaxError(f"{name} {split} holds no images.")
+        self.name = name
+        self.split = split
+        self.class_names = class_names
+        self.model_classes = model_classes
+        self._files = tuple(files)
+        self._load = load
+        sizes = _sizes([file.path for file in files])
+        stock = (
+            f"{file.id}\t{file.label}\t{size}"
+            for file, size in zip(files, sizes, strict=True)
+        )
+        self.fingerprint = digest([*class_names, *stock])
+
+    def __len__(self) -> int:
+        """The number of examples."""
+        return len(self._files)
+
+    def __getitem__(self, index: int) -> Example:
+        """The example at an index in [0, len), decoded now."""
+        if not 0 <= index < len(self):
+            raise IndexError(f"{self.name} {self.split} has no example {index}.")
+        file = self._files[index]
+        return Example(image=self._load(file.path), label=file.label, id=file.id)
+
+    def __iter__(self) -> Iterator[Example]:
+        """All examples in order."""
+        return (self[index] for index in range(len(self)))
+
+    def labels(self) -> Int32[np.ndarray, " n"]:
+        """The label of each example, in order."""
+        return np.array([file.label for file in self._files], np.int32)
+
+
+def load_upright(path: Path) -> UInt8[np.ndarray, "h w 3"]:
+    """An image of one's own: turned by its EXIF orientation, as ``load_image`` does."""
+    return np.asarray(load_image(path))
+
+
+def load_plain(path: Path) -> UInt8[np.ndarray, "h w 3"]:
+    """An image of a published set: converted to RGB and nothing else.
+
+    Published accuracies were measured so, without a turn by EXIF.
+
+    Raises:
+        DiffjaxError: if the file cannot be decoded.
+    """
+    try:
+        with Image.open(path) as image:
+            return np.asarray(image.convert("RGB"))
+    except Exception as error:  # decoders raise nearly anything on damage
+        raise DiffjaxError(
+            f"{path} cannot be read ({error}). Unpack or fetch it again."
+        ) from error
+
+
+def _sizes(paths: Sequence[Path]) -> list[int]:
+    """The size of each file in bytes."""
+    sizes: list[int] = []
+    missing = []
+    for path in paths:
+        try:
+            sizes.append(os.stat(path).st_size)
+        except OSError:
+            missing.append(path)
+    if missing:
+        raise DiffjaxError(
+            f"{len(missing)} of {len(paths)} image files are missing; the first is "
+            f"{missing[0]}."
+        )
+    return sizes

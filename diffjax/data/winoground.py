@@ -1,0 +1,139 @@
+"""Winoground: pairs of captions of the same words, and of images (arXiv 2204.03162).
+
+The layout is that of its repository on the Hugging Face hub (facebook/winoground), with
+the archive of images unpacked where it lies:
+
+    data/examples.jsonl   {"id", "caption_0", "caption_1", "image_0", "image_1", "tag",
+                           "secondary_tag", "num_main_preds", "collapsed_tag"}
+    data/images/          the images, called image_0 or image_1 and .png
+"""
+
+import json
+import os
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from PIL import Image
+
+from diffjax.data.images import load_image
+from diffjax.errors import DiffjaxError
+
+ADDRESS = "https://huggingface.co/datasets/facebook/winoground"
+
+
+@dataclass(frozen=True, kw_only=True)
+class WinogroundExample:
+    """Two captions and two images; caption k belongs to image k.
+
+    Attributes:
+        id: the number of the example, as text.
+        captions: caption_0 and caption_1.
+        images: the files of image_0 and image_1.
+        tag: what is swapped between the captions, finely.
+        secondary_tag: a further property, or "".
+        num_main_preds: how many main predicates the captions have.
+        collapsed_tag: "Object", "Relation" or "Both".
+    """
+
+    id: str
+    captions: tuple[str, str]
+    images: tuple[Path, Path]
+    tag: str
+    secondary_tag: str
+    num_main_preds: int
+    collapsed_tag: str
+
+    def load_images(self) -> tuple[Image.Image, Image.Image]:
+        """The two images, decoded now as RGB and upright.
+
+        Raises:
+            DiffjaxError: if one cannot be decoded.
+        """
+        first, second = self.images
+        return load_image(first), load_image(second)
+
+
+def read_winoground(folder: str | os.PathLike[str]) -> tuple[WinogroundExample, ...]:
+    """Read the examples; images stay on disk until ``load_images``.
+
+    Args:
+        folder: a copy of the repository, or its data folder.
+
+    Raises:
+        DiffjaxError: if examples.jsonl or an image is missing, the images are still
+            packed, or a line is malformed.
+    """
+    root = Path(folder).expanduser()
+    places = [root / "data", root]
+    data = next((p for p in places if (p / "examples.jsonl").is_file()), None)
+    if data is None:
+        raise DiffjaxError(
+            f"{root} holds no data/examples.jsonl, so it is not Winoground. Accept its "
+            f"terms at {ADDRESS}, then fetch data/examples.jsonl and data/images.zip."
+        )
+    images = data / "images"
+    if not images.is_dir():
+        archive = data / "images.zip"
+        advice = f"Fetch data/images.zip from {ADDRESS} and unpack it there."
+        if archive.is_file():
+            advice = f"Unpack them with: unzip {archive} -d {data}"
+        raise DiffjaxError(f"The folder {images} is missing. {advice}")
+    path = data / "examples.jsonl"
+    try:
+        text = path.read_text(encoding="utf-8")
+    except (OSError, UnicodeDecodeError) as error:
+        raise DiffjaxError(f"{path} cannot be read ({error}).") from error
+    examples = tuple(
+        _example(line, images, f"{path}, line {number}")
+        for number, line in enumerate(text.split("\n"), 1)
+        if line.strip()
+    )
+    if not examples:
+        raise DiffjaxError(f"{path} holds no examples. Fetch it again.")
+    return examples
+
+
+def _example(line: str, images: Path, where: str) -> WinogroundExample:
+    try:
+        fields = json.loads(line)
+    except (ValueError, RecursionError) as error:
+        raise DiffjaxError(f"{where} is not JSON ({error}).") from None
+    if not isinstance(fields, dict):
+        raise DiffjaxError(f"{where} must be an object, not {line.strip()!r}.")
+    number = _field(fields, "num_main_preds", int, where)
+    return WinogroundExample(
+        id=str(_field(fields, "id", int, where)),
+        captions=(
+            _field(fields, "caption_0", str, where),
+            _field(fields, "caption_1", str, where),
+        ),
+        images=(
+            _image(images, _field(fields, "image_0", str, where), where),
+            _image(images, _field(fields, "image_1", str, where), where),
+        ),
+        tag=_field(fields, "tag", str, where),
+        secondary_tag=_field(fields, "secondary_tag", str, where),
+        num_main_preds=number,
+        collapsed_tag=_field(fields, "collapsed_tag", str, where),
+    )
+
+
+def _field(fields: dict[str, Any], name: str, kind: type, where: str) -> Any:
+    value = fields.get(name)
+    if not isinstance(value, kind):
+        raise DiffjaxError(
+            f"{where}: {name} must be {'a text' if kind is str else 'a whole number'}, "
+            f"not {value!r}. Fetch examples.jsonl again."
+        )
+    return value
+
+
+def _image(images: Path, name: str, where: str) -> Path:
+    """The file of an image; published names lack the suffix."""
+    for path in (images / f"{name}.png", images / name):
+        if path.is_file():
+            return path
+    raise DiffjaxError(
+        f"{where}: there is no image {images / name}.png. Unpack images.zip again."
+    )

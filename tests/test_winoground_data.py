@@ -1,0 +1,90 @@
+"""Reading Winoground."""
+
+import json
+import zipfile
+
+import numpy as np
+import pytest
+from tiny_sets import picture, write_winoground
+
+from diffjax.data.winoground import read_winoground
+from diffjax.errors import DiffjaxError
+
+
+@pytest.mark.parametrize("place", ["", "data"])
+def test_examples(tmp_path, place):
+    write_winoground(tmp_path)
+    examples = read_winoground(tmp_path / place)
+    assert [e.id for e in examples] == ["0", "1", "2"]
+    assert [e.collapsed_tag for e in examples] == ["Object", "Relation", "Both"]
+    assert [e.num_main_preds for e in examples] == [1, 2, 1]
+    example = examples[1]
+    assert example.captions == ("a mug in grass 1", "grass in a mug 1")
+    assert (example.tag, example.secondary_tag) == ("Noun", "")
+    for k, image in enumerate(example.load_images()):
+        np.testing.assert_array_equal(np.asarray(image), picture(10 + k))
+
+
+def test_names_with_their_suffix(tmp_path):
+    path = write_winoground(tmp_path) / "data" / "examples.jsonl"
+    path.write_text(path.read_text().replace('img_0"', 'img_0.png"'))
+    names = [image.name for image in read_winoground(tmp_path)[0].images]
+    assert names == ["ex_0_img_0.png", "ex_0_img_1.png"]
+
+
+def test_images_are_read_when_asked_for(tmp_path):
+    write_winoground(tmp_path)
+    (tmp_path / "data" / "images" / "ex_0_img_1.png").write_bytes(b"no image")
+    examples = read_winoground(tmp_path)
+    examples[1].load_images()
+    with pytest.raises(DiffjaxError, match=r"ex_0_img_1\.png"):
+        examples[0].load_images()
+
+
+def test_missing(tmp_path):
+    with pytest.raises(DiffjaxError, match=r"not Winoground.*huggingface\.co"):
+        read_winoground(tmp_path)
+
+
+def test_packed_images(tmp_path):
+    data = write_winoground(tmp_path) / "data"
+    (data / "images").rename(tmp_path / "elsewhere")
+    with pytest.raises(DiffjaxError, match=r"Fetch data/images\.zip"):
+        read_winoground(tmp_path)
+    with zipfile.ZipFile(data / "images.zip", "w") as archive:
+        archive.writestr("images/ex_0_img_0.png", b"")
+    with pytest.raises(DiffjaxError, match=r"unzip .*data/images\.zip -d .*data"):
+        read_winoground(tmp_path)
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        ({"image_1": "ex_9_img_1"}, r"line 2: there is no image .*ex_9_img_1\.png"),
+        ({"caption_0": None}, "line 2: caption_0 must be a text, not None"),
+        ({"num_main_preds": "1"}, "line 2: num_main_preds must be a whole number"),
+        ({"id": []}, "line 2: id must be"),
+    ],
+)
+def test_malformed_lines(tmp_path, change, message):
+    path = write_winoground(tmp_path) / "data" / "examples.jsonl"
+    lines = path.read_text().splitlines()
+    lines[1] = json.dumps(json.loads(lines[1]) | change)
+    path.write_text("\n".join(lines))
+    with pytest.raises(DiffjaxError, match=message):
+        read_winoground(tmp_path)
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        ("", "holds no examples"),
+        ("{", "line 1 is not JSON"),
+        ("[]", "line 1 must be an object"),
+    ],
+)
+def test_malformed_files(tmp_path, text, message):
+    path = write_winoground(tmp_path) / "data" / "examples.jsonl"
+    path.write_text(text)
+    with pytest.raises(DiffjaxError, match=message):
+        read_winoground(tmp_path)
