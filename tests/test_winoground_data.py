@@ -42,7 +42,10 @@ def test_images_are_read_when_asked_for(tmp_path):
 
 
 def test_missing(tmp_path):
-    with pytest.raises(DiffjaxError, match=r"not Winoground.*huggingface\.co"):
+    with pytest.raises(DiffjaxError, match=r"no data/examples\.jsonl.*huggingface\.co"):
+        read_winoground(tmp_path)
+    (tmp_path / "test-00000-of-00001.parquet").touch()
+    with pytest.raises(DiffjaxError, match=r"parquet is the form .* not read here"):
         read_winoground(tmp_path)
 
 

@@ -68,10 +68,15 @@ def read_winoground(folder: str | os.PathLike[str]) -> tuple[WinogroundExample, 
     places = [root / "data", root]
     data = next((p for p in places if (p / "examples.jsonl").is_file()), None)
     if data is None:
-        raise DiffjaxError(
-            f"{root} holds no data/examples.jsonl, so it is not Winoground. Accept its "
-            f"terms at {ADDRESS}, then fetch data/examples.jsonl and data/images.zip."
+        advice = (
+            f"Accept the terms at {ADDRESS}, then fetch data/examples.jsonl and "
+            "data/images.zip, from an earlier revision if the newest lacks them."
         )
+        if packed := [*root.glob("test-*.parquet"), *root.glob("data/*.parquet")]:
+            raise DiffjaxError(
+                f"{packed[0]} is the form of Winoground that is not read here. {advice}"
+            )
+        raise DiffjaxError(f"{root} holds no data/examples.jsonl. {advice}")
     images = data / "images"
     if not images.is_dir():
         archive = data / "images.zip"
