@@ -21,6 +21,7 @@ from typing import Any, cast
 
 import numpy as np
 
+from diffjax.checkpoints.torch_files import load_torch
 from diffjax.errors import DiffjaxError
 
 Tensors = dict[str, np.ndarray]
@@ -290,34 +291,9 @@ def _torch_layout(kernel: np.ndarray) -> np.ndarray:
 
 
 def _read_torch(path: Path) -> Tensors:
-    import zipfile
+    state = load_torch(path, instead="Use a safetensors copy of the weights.")
+    import torch
 
-    # Only the name of the error with which torch refuses; nothing is unpickled.
-    from pickle import UnpicklingError
-
-    try:
-        import torch
-    except ModuleNotFoundError as error:
-        raise DiffjaxError(
-            f"{path} can only be read with torch, which is not installed: run "
-            'pip install "diffjax[torch]", or use a safetensors copy of the weights.'
-        ) from error
-
-    try:
-        state = torch.load(
-            path,
-            map_location="cpu",
-            weights_only=True,
-            mmap=zipfile.is_zipfile(path),  # files before torch 1.6 cannot be mapped
-        )
-    except UnpicklingError as error:
-        raise DiffjaxError(
-            f"{path} was refused: it is damaged, or holds something other than "
-            "tensors, which could run code. Nothing in it was run. Use a safetensors "
-            "copy of the weights."
-        ) from error
-    except (OSError, EOFError, RuntimeError, ValueError, LookupError) as error:
-        raise _damaged(path, error) from error
     if not isinstance(state, dict) or not all(
         isinstance(value, torch.Tensor) for value in state.values()
     ):

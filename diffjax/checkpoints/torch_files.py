@@ -1,0 +1,90 @@
+"""What torch saved: tensors and plain values, read without running any of it.
+
+torch's ``weights_only`` builds nothing but tensors, numbers, text and containers. Some
+files hold numpy numbers besides. Those name two functions of numpy's, which are not let
+in either: small stand-ins of our own take their place, that know integers alone.
+"""
+
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from diffjax.errors import DiffjaxError
+
+INTEGERS = ("i1", "i2", "i4", "i8", "u1", "u2", "u4", "u8")
+
+
+def load_torch(path: Path, *, instead: str) -> Any:
+    """The content of a file that ``torch.save`` wrote; tensors are on the CPU.
+
+    Args:
+        path: the file.
+        instead: a sentence for errors: what else can be done.
+
+    Raises:
+        DiffjaxError: if torch is not installed, or the file is damaged or holds
+            something else.
+    """
+    import zipfile
+
+    # Only the name of the error with which torch refuses; nothing is unpickled.
+    from pickle import UnpicklingError
+
+    try:
+        import torch
+    except ModuleNotFoundError as error:
+        raise DiffjaxError(
+            f"{path} can only be read with torch, which is not installed: run "
+            f'pip install "diffjax[torch]". {instead}'
+        ) from error
+
+    try:
+        with torch.serialization.safe_globals(
+            [
+                (_integer, "numpy._core.multiarray.scalar"),
+                (_integer, "numpy.core.multiarray.scalar"),  # before numpy 2
+                (_IntegerType, "numpy.dtype"),
+            ]
+        ):
+            return torch.load(
+                path,
+                map_location="cpu",
+                weights_only=True,
+                mmap=zipfile.is_zipfile(path),  # files before torch 1.6 cannot be
+            )
+    except UnpicklingError as error:
+        raise DiffjaxError(
+            f"{path} was refused: it is damaged, or holds something other than "
+            f"tensors, which could run code. Nothing in it was run. {instead}"
+        ) from error
+    except (
+        OSError,
+        EOFError,
+        RuntimeError,
+        ValueError,
+        LookupError,
+        TypeError,
+        AttributeError,
+    ) as error:
+        raise DiffjaxError(
+            f"{path} is damaged or incomplete ({error}). {instead}"
+        ) from error
+
+
+class _IntegerType:
+    """Stands in for numpy.dtype."""
+
+    def __init__(self, name: str, *_: object) -> None:
+        if name not in INTEGERS:
+            raise ValueError(f"a number of type {name!r}")
+        self.name = name
+        self.order = "<"
+
+    def __setstate__(self, state: tuple[Any, ...]) -> None:
+        self.order = ">" if state[1] == ">" else "<"
+
+
+def _integer(kind: _IntegerType, data: bytes) -> int:
+    """Stands in for numpy's constructor of a number from its bytes."""
+    return int(np.frombuffer(data, kind.order + kind.name)[0])
