@@ -42,6 +42,7 @@ MAY_IMPORT = {
         "errors",
         "files",
         "candidates",
+        "checkpoints",
         "classifier",
         "data",
         "models",

@@ -1,0 +1,76 @@
+"""``diffjax import``."""
+
+import click
+
+from diffjax.cli.group import fail, group, print_json
+
+EPILOG = """\b
+Example:
+  diffjax import data/pets/v2-0_1trials_5_1keep_25_250samples_l1 \\
+    --prompts prompts/pets_prompts.csv --out runs/pets-official"""
+
+
+@group.command(name="import", epilog=EPILOG)
+@click.argument("folder", metavar="DIR")
+@click.option("--out", metavar="RUN", required=True, help="Folder of the new run.")
+@click.option(
+    "--prompts",
+    "prompts_file",
+    metavar="FILE.csv",
+    required=True,
+    help="The prompts that the results were made with.",
+)
+@click.option(
+    "--dataset",
+    metavar="NAME",
+    show_default="DIR's parent",
+    help="What the data set is called.",
+)
+@click.option(
+    "--split",
+    metavar="NAME",
+    default="test",
+    show_default=True,
+    help="Of the data set.",
+)
+@click.option("--allow-errors", is_flag=True, help="Succeed although files are broken.")
+@click.option("--json", "as_json", is_flag=True, help="JSON on standard output.")
+def import_(
+    folder: str,
+    out: str,
+    prompts_file: str,
+    dataset: str | None,
+    split: str,
+    allow_errors: bool,
+    as_json: bool,
+) -> None:
+    """Read results of the authors' program into a run.
+
+    DIR holds a .pt file for each image, as eval_prob_adaptive.py writes them; reading
+    them takes torch, but runs nothing that they hold. The run can be reported,
+    rescored and calibrated.
+    """
+    from pathlib import Path
+
+    from diffjax.data.prompts import Prompts
+    from diffjax.evaluation.metrics import summary
+    from diffjax.evaluation.official import import_results
+
+    prompts = Prompts.read_csv(prompts_file)
+    run = import_results(Path(folder), Path(out), prompts, dataset=dataset, split=split)
+    result = summary(run)
+    if as_json:
+        print_json(result)
+    else:
+        low, high = result["intervals"]["acc1"]
+        click.echo(
+            f"{result['images']:,} images written to {out}: accuracy "
+            f"{100 * result['metrics']['acc1']:.1f} % "
+            f"({100 * low:.1f}–{100 * high:.1f})"
+        )
+    broken = [error for error in run.rows["error"].to_pylist() if error is not None]
+    if allow_errors:
+        for error in broken:
+            click.echo(f"note: {error}", err=True)
+    else:
+        fail(broken)
