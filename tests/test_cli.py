@@ -518,6 +518,10 @@ HELP = {
         *("--model", "--strategy", "--loss", "--dtype", "--seed", "--out", "--json"),
         *("--quiet", "--help"),
     ),
+    "import": (
+        *("--out", "--prompts", "--dataset", "--split", "--allow-errors", "--json"),
+        "--help",
+    ),
     "models": ("--json", "--help"),
     "rescore": (
         *("--loss", "--weights", "--strategy", "--folds", "--bins", "--out", "--json"),

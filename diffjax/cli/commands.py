@@ -1,6 +1,14 @@
 """All commands; importing a command's module adds it to the group."""
 
-from diffjax.cli import calibrate, classify, models, rescore, train
+from diffjax.cli import calibrate, classify, models, official, rescore, train
 from diffjax.cli.group import group
 
-__all__ = ["calibrate", "classify", "group", "models", "rescore", "train"]
+__all__ = [
+    "calibrate",
+    "classify",
+    "group",
+    "models",
+    "official",
+    "rescore",
+    "train",
+]
