@@ -96,7 +96,7 @@ class DiffusionClassifier:
         edge = self.resolution // model.downscale
         self.latent_shape = (edge, edge, model.latent_channels)
         needs = model.denoiser.module().memory(edge, edge)
-        self._grid = Grid(
+        self.grid = Grid(
             denoiser=replicate(model.denoiser, self._mesh),
             schedule=replicate(model.schedule, self._mesh),
             losses=losses,
@@ -108,6 +108,12 @@ class DiffusionClassifier:
             self._table = replicate(
                 read_noise(Path(self.settings.noise), self.latent_shape), self._mesh
             )
+
+    @property
+    def device(self) -> str:
+        """What evaluates: "2 × NVIDIA H200", for one."""
+        devices = self._mesh.devices.flat
+        return f"{len(devices)} × {devices[0].device_kind}"
 
     @classmethod
     def from_pretrained(
@@ -311,7 +317,7 @@ class DiffusionClassifier:
         def evaluate(state: State, request: Request) -> Float[np.ndarray, "k s"]:
             before, to_come = state.n_evaluations, strategy.remaining(state)
             errors: np.ndarray
-            errors, *others = self._grid.errors(
+            errors, *others = self.grid.errors(
                 noise,
                 latent,
                 candidates.conditions,

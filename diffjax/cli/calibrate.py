@@ -24,7 +24,7 @@ def calibrate(run: str, as_json: bool) -> None:
     from diffjax.evaluation.calibration import write_calibration
     from diffjax.evaluation.results import read_run
 
-    found = read_run(run)
+    found = read_run(run, errors=False)
     result = fit(found)
     path = write_calibration(found, result)
     if as_json:

@@ -1,11 +1,20 @@
 """All commands; importing a command's module adds it to the group."""
 
-from diffjax.cli import calibrate, classify, models, official, rescore, train
+from diffjax.cli import (
+    calibrate,
+    classify,
+    evaluate,
+    models,
+    official,
+    rescore,
+    train,
+)
 from diffjax.cli.group import group
 
 __all__ = [
     "calibrate",
     "classify",
+    "evaluate",
     "group",
     "models",
     "official",

@@ -72,9 +72,11 @@ def start() -> "tuple[Console, Console]":
 
 
 @contextlib.contextmanager
-def loading(console: "Console", quiet: bool) -> Iterator[None]:
-    """A sign of life while JAX is imported."""
-    with contextlib.nullcontext() if quiet else console.status("starting JAX"):
+def loading(
+    console: "Console", quiet: bool, what: str = "starting JAX"
+) -> Iterator[None]:
+    """A sign of life while something takes long."""
+    with contextlib.nullcontext() if quiet else console.status(what):
         yield
 
 

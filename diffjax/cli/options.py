@@ -50,6 +50,14 @@ def seed_option(what: str) -> Decorator:
     )
 
 
+merge_option = click.option(
+    "--merge",
+    type=click.Choice(["compete", "mean"]),
+    default="compete",
+    show_default=True,
+    help="Where a class has several prompts: the best one counts (compete), or the "
+    "mean of their text states is taken.",
+)
 prompt_options = together(
     click.option(
         "--labels",
@@ -71,14 +79,7 @@ prompt_options = together(
         metavar="FILE.csv",
         help="Prompts instead of labels: columns prompt, classname, classidx.",
     ),
-    click.option(
-        "--merge",
-        type=click.Choice(["compete", "mean"]),
-        default="compete",
-        show_default=True,
-        help="Where a class has several prompts: the best one counts (compete), or "
-        "the mean of their text states is taken.",
-    ),
+    merge_option,
 )
 scoring_options = together(
     click.option(

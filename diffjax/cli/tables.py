@@ -1,6 +1,8 @@
 """Tables for the terminal: one image's ranking, the demo's summary, the models."""
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
+from datetime import timedelta
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from rich.bar import Bar
@@ -11,6 +13,9 @@ from rich.text import Text
 from diffjax.checkpoints.catalog import Model
 from diffjax.evaluation.plots import UNIT
 from diffjax.record import TEMPERATURE, Record
+
+if TYPE_CHECKING:
+    from diffjax.evaluation.plan import Plan
 
 BAR_WIDTH = 12
 
@@ -159,3 +164,55 @@ def count_text(n: int) -> str:
 
 def _colour(rank: int, pruned: bool) -> str:
     return "green" if rank == 0 else "bright_black" if pruned else "blue"
+
+
+def summary_table(summary: Mapping[str, Any]) -> RenderableType:
+    """What a finished run found."""
+    table = Table(box=None, show_header=False, pad_edge=False)
+    table.add_column(style="dim", no_wrap=True)
+    table.add_column(justify="right", style="bold", no_wrap=True)
+    table.add_column(style="dim")
+    for metric, value in summary["metrics"].items():
+        if value is None:
+            continue
+        interval = summary["intervals"].get(metric)
+        if interval is None:
+            table.add_row(metric, f"{value:.3f}", "")
+        else:
+            low, high = interval
+            table.add_row(
+                metric, f"{value:.1%}", f"95 %: {100 * low:.1f} to {100 * high:.1f}"
+            )
+    table.add_row("images", f"{summary['images']:,}", "")
+    if summary["failed_images"]:
+        table.add_row("failed", f"{summary['failed_images']:,}", "")
+    if summary["evaluations_per_image"] is not None:
+        table.add_row(
+            "evaluations", f"{summary['evaluations_per_image']:,.0f}", "an image"
+        )
+        table.add_row("seconds", f"{summary['seconds_per_image']:.2f}", "an image")
+    title = Text(f"{summary['dataset']} · {summary['model']}", style="bold")
+    return Group(title, table)
+
+
+def plan_table(plan: "Plan") -> RenderableType:
+    """What a run would cost."""
+    table = Table(box=None, show_header=False, pad_edge=False)
+    table.add_column(style="dim", no_wrap=True)
+    table.add_column(justify="right", style="bold", no_wrap=True)
+    table.add_column(style="dim")
+    classes = "" if plan.prompts == plan.classes else f"{plan.prompts:,} prompts"
+    rows = [
+        ("images", f"{plan.images:,}", ""),
+        ("classes", f"{plan.classes:,}", classes),
+        ("evaluations", f"{plan.evaluations_per_image:,}", "an image, at most"),
+        ("", f"{plan.evaluations:,}", "in all"),
+        ("FLOPs", f"{plan.flops_per_image:.3g}", "an image"),
+        ("", f"{plan.flops:.3g}", "in all"),
+        ("time", f"{plan.seconds_per_image:.3g} s", f"an image, on {plan.device}"),
+        ("", str(timedelta(seconds=round(plan.seconds))), "in all"),
+    ]
+    for row in rows:
+        table.add_row(*row)
+    note = "Timed on a few tiles; reading and encoding the images comes on top."
+    return Group(table, Text(note, style="dim"))

@@ -59,7 +59,7 @@ def make_header(
         "class_names": list(task.class_names),
         "classes": list(task.classes),
         "truncated": list(candidates.truncated),
-        "environment": environment(),
+        "environment": environment(classifier),
         "created": datetime.now(UTC).isoformat(timespec="seconds"),
     }
 
@@ -83,18 +83,13 @@ def fingerprint(network: Network) -> str:
     return digest.hexdigest()[:16]
 
 
-def environment() -> dict[str, Any]:
-    """Versions, device and machine."""
-    import jax
-
-    devices = jax.devices()
+def environment(classifier: DiffusionClassifier) -> dict[str, Any]:
+    """Versions, devices and machine."""
     return {
         "diffjax": __version__,
         "python": platform.python_version(),
         **{name: version(name) for name in PACKAGES},
-        "device": devices[0].device_kind,
-        "platform": devices[0].platform,
-        "devices": len(devices),
+        "device": classifier.device,
         "processor": processor(),
         "cores": os.cpu_count(),
         "git": git_revision(),

@@ -97,7 +97,7 @@ def make_task(
     """
     n = len(source.class_names)
     if prompts is None:
-        prompts = Prompts.from_labels([_readable(name) for name in source.class_names])
+        prompts = Prompts.from_labels([readable(name) for name in source.class_names])
     if len(prompts.class_names) != n:
         raise DiffjaxError(
             f"There are prompts for {len(prompts.class_names)} classes, but "
@@ -119,6 +119,6 @@ def make_task(
     )
 
 
-def _readable(name: str) -> str:
+def readable(name: str) -> str:
     """A class name as a prompt wants it: spaces for underscores."""
     return name.replace("_", " ").strip()

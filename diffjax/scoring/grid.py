@@ -163,6 +163,15 @@ class Grid:
     cells: int
     mesh: Mesh
 
+    def tile(self, classes: int, samples: int) -> Tile:
+        """The tile for a request of so many classes and samples."""
+        return Tile.fitting(classes, samples, self.cells, self.mesh.size)
+
+    def tiles(self, classes: int, samples: int) -> int:
+        """How many tiles such a request takes."""
+        tile = self.tile(classes, samples)
+        return -(-classes // tile.classes) * -(-samples // tile.samples)
+
     def errors(
         self,
         noise: Noise,
@@ -186,7 +195,7 @@ class Grid:
         """
         noise.check(noises)
         n, s = len(classes), len(timesteps)
-        tile = Tile.fitting(n, s, self.cells, self.mesh.size)
+        tile = self.tile(n, s)
 
         def dispatch() -> Iterator[tuple[slice, slice, Array]]:
             for columns, k in _chunks(s, tile.samples):

@@ -1,0 +1,280 @@
+"""``diffjax evaluate``."""
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import click
+from click.core import ParameterSource
+
+from diffjax.cli.group import Failure, group, loading, print_json, start
+from diffjax.cli.options import (
+    Decorator,
+    checkpoint_options,
+    cost_options,
+    image_options,
+    merge_option,
+    scoring_options,
+    together,
+)
+from diffjax.data.presets import PRESETS
+from diffjax.errors import DiffjaxError
+
+if TYPE_CHECKING:
+    from diffjax.evaluation.experiment import Experiment
+    from diffjax.evaluation.runner import Tally
+    from diffjax.evaluation.tracking import Tracker
+
+PRESET_LINES = "\n".join(
+    f"  {p.name}: {p.dataset} {p.split}, {p.loss}, {p.strategy}"
+    for p in PRESETS.values()
+)
+EPILOG = f"""\b
+Examples:
+  diffjax evaluate cifar10 --data-dir data --limit 100
+  diffjax evaluate pets --model sd-2-base --dtype bfloat16 --out runs/pets
+  diffjax evaluate imagenet --model dit-256 --also vlb --dry-run
+  diffjax evaluate --dataset ./photos --template "a photo of a {{}}."
+
+\b
+Presets:
+{PRESET_LINES}"""
+LOG_EVERY = 10  # images
+
+data_options: Decorator = together(
+    click.option(
+        "--dataset",
+        metavar="NAME|PATH",
+        help="A prepared tensorflow-datasets set, aircraft, objectnet; ./a/folder with "
+        "a folder a class; a .csv or .jsonl of paths and labels.",
+    ),
+    click.option("--split", metavar="SPLIT", help="Of the data set."),
+    click.option(
+        "--data-dir",
+        metavar="DIR",
+        show_default="TFDS_DATA_DIR or ~/tensorflow_datasets",
+        help="Where data sets are.",
+    ),
+    click.option(
+        "--subset",
+        metavar="FILE.npy|RANGES",
+        help="Images by their index: a file, or 0:100,200:300.",
+    ),
+    click.option(
+        "--per-class",
+        type=click.IntRange(min=1),
+        metavar="N",
+        help="So many images of each class.",
+    ),
+    click.option(
+        "--subset-seed",
+        type=click.IntRange(min=0),
+        metavar="N",
+        default=0,
+        show_default=True,
+        help="Of the draw of --per-class.",
+    ),
+    click.option(
+        "--limit",
+        type=click.IntRange(min=1),
+        metavar="N",
+        help="So many images, spread evenly.",
+    ),
+    click.option(
+        "--classes",
+        metavar="FILE.txt|NAME",
+        help="Numbers of the classes to choose from; they keep their numbers.",
+    ),
+)
+class_options: Decorator = together(
+    click.option(
+        "--prompts",
+        metavar="FILE.csv|NAME",
+        help="Columns prompt, classname, classidx; or a preset's.",
+    ),
+    click.option("--classnames", metavar="FILE", help="As CLIP_benchmark has them."),
+    click.option("--templates", metavar="FILE", help="Likewise; with --classnames."),
+    click.option(
+        "--template",
+        multiple=True,
+        metavar="TEXT",
+        help="Prompt with a {} for the data set's class name; may be repeated.",
+    ),
+    merge_option,
+)
+run_options: Decorator = together(
+    click.option(
+        "--out",
+        type=click.Path(path_type=Path),
+        metavar="RUN",
+        show_default="runs/DATASET-MODEL",
+        help="Folder of the run; a run that is there goes on.",
+    ),
+    click.option(
+        "--save-errors",
+        is_flag=True,
+        help="Keep all errors, for `diffjax rescore` and more of `diffjax report`.",
+    ),
+    click.option(
+        "--latent-cache",
+        type=click.Path(path_type=Path),
+        metavar="DIR",
+        help="Folder that keeps the images' latents for other runs.",
+    ),
+    click.option(
+        "--allow-errors",
+        is_flag=True,
+        help="End well even if some images could not be read.",
+    ),
+    click.option(
+        "--dry-run", is_flag=True, help="Print what it would cost; evaluate nothing."
+    ),
+    click.option("--wandb", metavar="PROJECT", help="Follow it on Weights & Biases."),
+    click.option(
+        "--tensorboard",
+        type=click.Path(path_type=Path),
+        metavar="DIR",
+        help="Follow it in TensorBoard.",
+    ),
+    click.option("--json", "as_json", is_flag=True, help="JSON on standard output."),
+    click.option("--quiet", "-q", is_flag=True, help="No progress on standard error."),
+)
+
+
+@group.command(epilog=EPILOG)
+@click.argument("preset", required=False, metavar="[PRESET]")
+@data_options
+@class_options
+@scoring_options
+@click.option(
+    "--also",
+    multiple=True,
+    type=click.Choice(["l2", "l1", "huber", "vlb", "l2+vlb"]),
+    help="A further loss, of the same evaluations; may be repeated.",
+)
+@cost_options
+@image_options
+@checkpoint_options
+@run_options
+@click.pass_context
+def evaluate(ctx: click.Context, /, preset: str | None, **options: Any) -> None:
+    """Evaluate a model on a data set.
+
+    PRESET is a data set with all of its settings; what is given besides takes their
+    place. The run goes to a folder; the same command again goes on where it stopped.
+    """
+    console, stdout = start()
+    quiet, as_json = options.pop("quiet"), options.pop("as_json")
+    dry_run, allow_errors = options.pop("dry_run"), options.pop("allow_errors")
+    trackers_asked = options.pop("wandb"), options.pop("tensorboard")
+    out, cache = options.pop("out"), options.pop("latent_cache")
+    save_errors, model = options.pop("save_errors"), options.pop("model")
+    with loading(console, quiet):
+        from diffjax.evaluation.plan import make_plan
+        from diffjax.evaluation.runner import Watch
+        from diffjax.evaluation.runner import evaluate as run_evaluation
+    experiment = _experiment(ctx, preset, options)
+    task = experiment.task(options.pop("data_dir"))
+    name = preset or Path(experiment.dataset).stem
+    out = out or Path("runs") / f"{name}-{Path(model).name}"
+    trackers = [] if dry_run else _trackers(*trackers_asked, experiment, model)
+
+    from diffjax.classifier import DiffusionClassifier
+    from diffjax.cli.progress import EvaluationProgress
+    from diffjax.cli.tables import plan_table, summary_table
+
+    with loading(console, quiet, f"loading {model}"):
+        classifier = DiffusionClassifier.from_pretrained(model, **options)
+    if dry_run:
+        with loading(console, quiet, "timing a few tiles"):
+            plan = make_plan(task, classifier)
+        print_json(plan.as_dict()) if as_json else stdout.print(plan_table(plan))
+        return
+
+    with EvaluationProgress(console, f"{name} {model}", quiet=quiet) as bar:
+
+        def image(tally: "Tally") -> None:
+            bar.update(tally)
+            if tally.done % LOG_EVERY == 0 or tally.done == tally.total:
+                for tracker in trackers:
+                    tracker.log(tally.done, _values(tally))
+
+        try:
+            result = run_evaluation(
+                task,
+                classifier,
+                out,
+                asked=experiment.as_dict(),
+                save_errors=save_errors,
+                cache=cache,
+                watch=Watch(image=image, tile=bar.tile),
+            )
+        finally:
+            for tracker in trackers:
+                tracker.close()
+    if as_json:
+        print_json(result)
+    else:
+        stdout.print(summary_table(result))
+    click.echo(f"Run: {out}", err=True)
+    if result["failed_images"] and not allow_errors:
+        raise Failure(
+            f"{result['failed_images']} of {len(task.indices)} images failed; the "
+            "run's rows say why. The same command tries them again; --allow-errors "
+            "accepts them."
+        )
+
+
+def _experiment(
+    ctx: click.Context, preset: str | None, options: dict[str, Any]
+) -> "Experiment":
+    """The preset with what was given; strategy and loss stay in ``options``."""
+    from diffjax.evaluation.experiment import (
+        Experiment,
+        overridden,
+        preset_experiment,
+    )
+    from diffjax.strategies import parse_strategy
+
+    names = (
+        *("dataset", "split", "subset", "per_class", "subset_seed", "limit"),
+        *("classes", "prompts", "classnames", "templates", "template"),
+    )
+    given = {name: options.pop(name) for name in names}
+    if preset is not None:
+        experiment, strategy, loss = preset_experiment(preset)
+        options["strategy"] = options["strategy"] or strategy
+        if ctx.get_parameter_source("loss") == ParameterSource.DEFAULT:
+            options["loss"] = loss
+    elif given["dataset"] is not None:
+        experiment = Experiment(dataset=given["dataset"])
+    else:
+        raise DiffjaxError(
+            "Name a preset, as in `diffjax evaluate cifar10`, or give --dataset."
+        )
+    if options["strategy"] is None:
+        del options["strategy"]
+    else:
+        options["strategy"] = parse_strategy(options["strategy"])
+    return overridden(experiment, given)
+
+
+def _trackers(
+    wandb: str | None, tensorboard: Path | None, experiment: "Experiment", model: str
+) -> "list[Tracker]":
+    from diffjax.evaluation.tracking import TensorBoardTracker, WandbTracker
+
+    trackers: list[Tracker] = []
+    if wandb is not None:
+        trackers.append(WandbTracker(wandb, experiment.as_dict() | {"model": model}))
+    if tensorboard is not None:
+        trackers.append(TensorBoardTracker(tensorboard))
+    return trackers
+
+
+def _values(tally: "Tally") -> dict[str, float]:
+    """What is followed."""
+    accuracy = {"accuracy": tally.correct / tally.judged} if tally.judged else {}
+    return accuracy | {
+        "failed": float(tally.failed),
+        "evaluations": float(tally.evaluations),
+    }

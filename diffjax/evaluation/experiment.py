@@ -1,0 +1,135 @@
+"""What is asked for: a data set, which of its images, which classes and prompts."""
+
+from dataclasses import asdict, dataclass, fields, replace
+from pathlib import Path
+from typing import Any
+
+from diffjax.data.classes import read_classes
+from diffjax.data.datasets import open_source
+from diffjax.data.presets import PRESETS, classes_file, prompts_file
+from diffjax.data.prompts import Prompts
+from diffjax.data.sources import Source
+from diffjax.data.subsets import select
+from diffjax.data.templates import read_clip_benchmark
+from diffjax.errors import DiffjaxError, unknown
+from diffjax.evaluation.task import Task, make_task, readable
+
+
+@dataclass(frozen=True, kw_only=True)
+class Experiment:
+    """Images and classes as a user names them.
+
+    Attributes:
+        dataset: as ``data.datasets.open_source`` takes it.
+        split: of the data set; its own test split by default.
+        subset: of the images, as ``data.subsets.select`` takes it.
+        per_class: images of each class.
+        subset_seed: of their draw.
+        limit: number of images, evenly spread.
+        classes: the candidates: a file of class numbers, or a class list of the
+            package; all by default.
+        prompts: a CSV file, or a prompt file of the package.
+        classnames: a file of class names, as CLIP_benchmark has it.
+        templates: a file of templates, likewise.
+        template: templates for the data set's own class names.
+    """
+
+    dataset: str
+    split: str | None = None
+    subset: str | None = None
+    per_class: int | None = None
+    subset_seed: int = 0
+    limit: int | None = None
+    classes: str | None = None
+    prompts: str | None = None
+    classnames: str | None = None
+    templates: str | None = None
+    template: tuple[str, ...] = ()
+
+    def task(self, data_dir: str | Path | None = None) -> Task:
+        """Open the data set and read the prompts.
+
+        Args:
+            data_dir: the folder that holds the named data sets.
+
+        Raises:
+            DiffjaxError: if something is missing or does not fit.
+        """
+        source = open_source(self.dataset, self.split, data_dir)
+        indices = select(
+            source, self.subset, self.per_class, self.subset_seed, self.limit
+        )
+        n = len(source.class_names)
+        chosen = None
+        if self.classes is not None:
+            chosen = read_classes(_file(self.classes, ".txt"), n)
+        return make_task(source, indices, self._prompts(source), chosen)
+
+    def as_dict(self) -> dict[str, Any]:
+        """Plain JSON values."""
+        return asdict(self) | {"template": list(self.template)}
+
+    def _prompts(self, source: Source) -> Prompts | None:
+        given = {
+            "--prompts": self.prompts is not None,
+            "--classnames and --templates": (self.classnames or self.templates)
+            is not None,
+            "--template": bool(self.template),
+        }
+        if sum(given.values()) > 1:
+            names = [name for name, is_given in given.items() if is_given]
+            raise DiffjaxError(f"{' and '.join(names)} exclude each other.")
+        if self.prompts is not None:
+            return Prompts.read_csv(_file(self.prompts, ".csv"))
+        if self.classnames is not None and self.templates is not None:
+            return read_clip_benchmark(self.classnames, self.templates, self.dataset)
+        if self.classnames is not None or self.templates is not None:
+            raise DiffjaxError("Give --classnames and --templates together.")
+        if self.template:
+            names = [readable(name) for name in source.class_names]
+            return Prompts.from_labels(names, self.template)
+        return None
+
+
+def preset_experiment(name: str) -> tuple[Experiment, str, str]:
+    """The experiment of a preset, its strategy (as text) and its loss.
+
+    Raises:
+        DiffjaxError: if there is no such preset.
+    """
+    if name not in PRESETS:
+        raise unknown("preset", name, PRESETS)
+    preset = PRESETS[name]
+    experiment = Experiment(
+        dataset=preset.dataset,
+        split=preset.split,
+        per_class=preset.per_class,
+        classes=preset.classes,
+        prompts=preset.prompts,
+    )
+    return experiment, preset.strategy, preset.loss
+
+
+def overridden(experiment: Experiment, given: dict[str, Any]) -> Experiment:
+    """The experiment with everything that was given in place of its own.
+
+    What goes together goes together: other prompts push out all of the experiment's
+    own, another data set its split, images, classes and prompts.
+    """
+    given = {name: value for name, value in given.items() if value not in (None, ())}
+    ways = ("prompts", "classnames", "templates", "template")
+    drop: tuple[str, ...] = ways if any(way in given for way in ways) else ()
+    if given.get("dataset", experiment.dataset) != experiment.dataset:
+        drop = tuple(f.name for f in fields(Experiment) if f.name != "dataset")
+    if "subset" in given:
+        drop += ("per_class",)
+    blank = Experiment(dataset=experiment.dataset)
+    cleared = {name: getattr(blank, name) for name in drop}
+    return replace(experiment, **(cleared | given))
+
+
+def _file(name: str, suffix: str) -> Path:
+    """A file by its path, or one of the package by its name."""
+    if name.lower().endswith(suffix) or "/" in name:
+        return Path(name)
+    return prompts_file(name) if suffix == ".csv" else classes_file(name)

@@ -1,0 +1,97 @@
+"""What a run will cost, before it is begun."""
+
+from collections import Counter
+from dataclasses import asdict, dataclass
+from typing import Any
+
+import numpy as np
+from jaxtyping import Float
+
+from diffjax.classifier import DiffusionClassifier
+from diffjax.evaluation.task import Task
+from diffjax.scoring.cost import tile_cost
+from diffjax.scoring.grid import Tile
+from diffjax.strategies.base import Request, State, run
+
+
+@dataclass(frozen=True, kw_only=True)
+class Plan:
+    """The cost of a run on this machine.
+
+    Attributes:
+        images: of the run.
+        classes: to choose from.
+        prompts: that stand for them, or class ids.
+        evaluations_per_image: forward passes that are asked for, at most.
+        passes_per_image: with those that fill up the tiles.
+        flops_per_image: of these, as the compiler counts them.
+        seconds_per_image: of these, timed on a few tiles; without reading and encoding.
+        device: they were timed on.
+    """
+
+    images: int
+    classes: int
+    prompts: int
+    evaluations_per_image: int
+    passes_per_image: int
+    flops_per_image: float
+    seconds_per_image: float
+    device: str
+
+    @property
+    def evaluations(self) -> int:
+        """Of the whole run."""
+        return self.images * self.evaluations_per_image
+
+    @property
+    def flops(self) -> float:
+        """Of the whole run."""
+        return self.images * self.flops_per_image
+
+    @property
+    def seconds(self) -> float:
+        """Of the whole run."""
+        return self.images * self.seconds_per_image
+
+    def as_dict(self) -> dict[str, Any]:
+        """Plain JSON values, totals included."""
+        totals = ("evaluations", "flops", "seconds")
+        return asdict(self) | {name: getattr(self, name) for name in totals}
+
+
+def make_plan(task: Task, classifier: DiffusionClassifier) -> Plan:
+    """Plan a run: count its evaluations, and time each shape of tile that it uses.
+
+    Strategies that stop early are planned with errors from which nothing can be
+    learned, so the plan is what they need at most, or close to it.
+
+    Raises:
+        DiffjaxError: if the strategy or the classes do not fit the model.
+    """
+    candidates = task.candidates(classifier)
+    grid = classifier.grid
+    tiles: Counter[Tile] = Counter()
+
+    def evaluate(state: State, request: Request) -> Float[np.ndarray, "k s"]:
+        shape = len(request.classes), len(request.samples)
+        tile = grid.tile(*shape)
+        tiles[tile] += grid.tiles(*shape)
+        return np.random.default_rng(0).standard_normal(shape, np.float32)
+
+    n_prompts = len(candidates.prompts.prompts)
+    n_timesteps = classifier.model.schedule.n_timesteps
+    state = run(classifier.settings.strategy, n_prompts, n_timesteps, evaluate)
+    costs = {
+        tile: tile_cost(grid, tile, candidates.conditions, classifier.latent_shape)
+        for tile in tiles
+    }
+    return Plan(
+        images=len(task.indices),
+        classes=len(task.classes),
+        prompts=n_prompts,
+        evaluations_per_image=state.n_evaluations,
+        passes_per_image=sum(t.classes * t.samples * n for t, n in tiles.items()),
+        flops_per_image=sum(costs[t].flops * n for t, n in tiles.items()),
+        seconds_per_image=sum(costs[t].seconds * n for t, n in tiles.items()),
+        device=classifier.device,
+    )

@@ -1,0 +1,64 @@
+"""What a tile costs on this device, in FLOPs and seconds."""
+
+import time
+from dataclasses import dataclass
+from statistics import median
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jaxtyping import Array
+
+from diffjax.scoring.grid import Grid, Tile, tile_errors
+from diffjax.scoring.noise import SeededNoise
+from diffjax.scoring.placement import replicate
+
+REPEATS = 3
+
+
+@dataclass(frozen=True, kw_only=True)
+class TileCost:
+    """Of one tile.
+
+    Attributes:
+        flops: as the compiler counts them (a multiplication and an addition are two),
+            on all devices together.
+        seconds: median of a few runs after the first.
+    """
+
+    flops: float
+    seconds: float
+
+
+def tile_cost(
+    grid: Grid, tile: Tile, conditions: Array, latent_shape: tuple[int, int, int]
+) -> TileCost:
+    """Compile a tile and time it.
+
+    Args:
+        grid: that will evaluate it.
+        tile: its shape.
+        conditions: of all classes, on the devices.
+        latent_shape: (h, w, c) of the images.
+    """
+    arguments = (
+        grid.denoiser,
+        grid.schedule,
+        replicate(SeededNoise.of(0), grid.mesh),
+        replicate(jnp.zeros(latent_shape), grid.mesh),
+        conditions,
+        np.arange(tile.classes) % conditions.shape[0],
+        np.arange(tile.samples) % grid.schedule.n_timesteps,
+        np.arange(tile.samples),
+    )
+    options = {"losses": grid.losses, "mesh": grid.mesh}
+    # one device's share: the analysis is of the program that each of them runs
+    cost = tile_errors.lower(*arguments, **options).compile().cost_analysis()
+    assert cost is not None  # every backend of JAX has it
+    jax.block_until_ready(tile_errors(*arguments, **options))
+    seconds = []
+    for _ in range(REPEATS):
+        start = time.perf_counter()
+        jax.block_until_ready(tile_errors(*arguments, **options))
+        seconds.append(time.perf_counter() - start)
+    return TileCost(flops=cost["flops"] * grid.mesh.size, seconds=median(seconds))
