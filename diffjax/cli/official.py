@@ -2,7 +2,7 @@
 
 import click
 
-from diffjax.cli.group import fail, group, print_json
+from diffjax.cli.group import Failure, fail, group, print_json
 
 EPILOG = """\b
 Example:
@@ -18,12 +18,18 @@ Example:
     "prompts_file",
     metavar="FILE.csv",
     required=True,
-    help="The prompts that the results were made with.",
+    help="The prompts that the results were made with; of DiT, one for each class.",
+)
+@click.option(
+    "--labels",
+    "labels_file",
+    metavar="FILE.npy",
+    help="For DiT, whose results hold none: the class of each image, by its number.",
 )
 @click.option(
     "--dataset",
     metavar="NAME",
-    show_default="DIR's parent",
+    show_default="from DIR's path",
     help="What the data set is called.",
 )
 @click.option(
@@ -39,6 +45,7 @@ def import_(
     folder: str,
     out: str,
     prompts_file: str,
+    labels_file: str | None,
     dataset: str | None,
     split: str,
     allow_errors: bool,
@@ -46,18 +53,30 @@ def import_(
 ) -> None:
     """Read results of the authors' program into a run.
 
-    DIR holds a .pt file for each image, as eval_prob_adaptive.py writes them; reading
-    them takes torch, but runs nothing that they hold. The run can be reported,
-    rescored and calibrated.
+    DIR holds a .pt file for each image, as eval_prob_adaptive.py writes them, or the
+    folders of classes that eval_prob_dit.py writes. Reading them takes torch, but
+    runs nothing that they hold. The run can be reported, rescored and calibrated.
     """
     from pathlib import Path
 
     from diffjax.data.prompts import Prompts
     from diffjax.evaluation.metrics import summary
     from diffjax.evaluation.official import import_results
+    from diffjax.evaluation.official_dit import holds_dit, import_dit, read_labels
 
     prompts = Prompts.read_csv(prompts_file)
-    run = import_results(Path(folder), Path(out), prompts, dataset=dataset, split=split)
+    source, run_folder = Path(folder), Path(out)
+    if holds_dit(source):
+        if labels_file is None:
+            raise Failure(f"{folder} holds results of DiT: give their --labels.")
+        labels = read_labels(Path(labels_file))
+        run = import_dit(
+            source, run_folder, prompts, labels, dataset=dataset, split=split
+        )
+    elif labels_file is not None:
+        raise Failure(f"{folder} does not hold results of DiT: leave out --labels.")
+    else:
+        run = import_results(source, run_folder, prompts, dataset=dataset, split=split)
     result = summary(run)
     if as_json:
         print_json(result)

@@ -19,6 +19,7 @@ stored.
 
 import hashlib
 import re
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -35,7 +36,6 @@ from diffjax.evaluation.rescoring import rank_saved
 from diffjax.evaluation.results import (
     FORMAT,
     Run,
-    RunWriter,
     open_run,
     read_run,
     write_summary,
@@ -104,59 +104,102 @@ def import_results(
             does not tell the settings, or ``out`` holds something else.
     """
     files = _files(folder)
-    _check(files, prompts)
     experiment, model = settings_of(folder.resolve().name)
-    name = folder.resolve().parent.name if dataset is None else dataset
-    sizes = "".join(f"{file.name} {file.stat().st_size}\n" for file in files)
-    header = {
+    header = imported_header(
+        folder,
+        files.values(),
+        prompts,
+        name=folder.resolve().parent.name if dataset is None else dataset,
+        split=split,
+        experiment=experiment,
+        model=model,
+        program="eval_prob_adaptive.py",
+    )
+    ids = {i: file.name for i, file in files.items()}
+    return write_imported(
+        out, header, prompts, ids, lambda i: _columns(files[i], prompts)
+    )
+
+
+def imported_header(
+    folder: Path,
+    files: Iterable[Path],
+    prompts: Prompts,
+    *,
+    name: str,
+    split: str,
+    experiment: dict[str, Any],
+    model: dict[str, Any],
+    program: str,
+) -> dict[str, Any]:
+    """The header of a run that was read from ``files``; all classes are candidates."""
+    sizes = [f"{file.name} {file.stat().st_size}" for file in files]
+    return {
         "format": FORMAT,
         "experiment": {"dataset": name, "split": split, **experiment},
         "model": model,
         "data": {
             "name": name,
             "split": split,
-            "fingerprint": hashlib.sha256(sizes.encode()).hexdigest()[:16],
-            "n": len(files),
+            "fingerprint": hashlib.sha256("\n".join(sizes).encode()).hexdigest()[:16],
+            "n": len(sizes),
         },
         "class_names": list(prompts.class_names),
         "classes": list(range(len(prompts.class_names))),
-        "environment": {"program": "diffusion-classifier/eval_prob_adaptive.py"},
+        "environment": {"program": f"diffusion-classifier/{program}"},
         "imported_from": str(folder),
     }
+
+
+def write_imported(
+    out: Path,
+    header: Mapping[str, Any],
+    prompts: Prompts,
+    ids: Mapping[int, str],
+    columns: Callable[[int], dict[str, Any]],
+) -> Run:
+    """Write a run of images that ``columns`` reads, or reports as broken.
+
+    Args:
+        out: the run's folder.
+        header: of the run.
+        prompts: rows of the error tables.
+        ids: of the images, by number.
+        columns: label, decision and errors of an image, by number.
+
+    Raises:
+        DiffjaxError: if no image can be read; nothing is written then.
+    """
+    _check(ids, columns)
     with open_run(out, header, prompts, save_errors=True) as writer:
-        _import(files, prompts, writer)
+        for n, (index, name) in enumerate(ids.items(), 1):
+            if index in writer.done:
+                continue
+            row: dict[str, Any] = {"index": index, "id": name}
+            try:
+                row |= columns(index)
+            except DiffjaxError as error:
+                row["error"] = str(error)
+            writer.add(row)
+            if n % FLUSH_EVERY == 0:
+                writer.flush()
     run = read_run(out)
     write_summary(out, summary(run))
     return run
 
 
-def _check(files: list[Path], prompts: Prompts) -> None:
-    """Raise DiffjaxError unless a file can be read: nothing is to be written then."""
+def _check(ids: Iterable[int], columns: Callable[[int], dict[str, Any]]) -> None:
+    """Raise DiffjaxError unless an image can be read."""
     errors = []
-    for file in files:
+    for index in ids:
         try:
-            _columns(file, prompts)
+            columns(index)
             return
         except DiffjaxError as error:
             errors.append(str(error))
     raise DiffjaxError(
-        f"None of the {len(files)} results can be read. The first: {errors[0]}"
+        f"None of the {len(errors)} results can be read. The first: {errors[0]}"
     )
-
-
-def _import(files: list[Path], prompts: Prompts, writer: RunWriter) -> None:
-    """Add a row for each file."""
-    for n, file in enumerate(files, 1):
-        row: dict[str, Any] = {"index": int(file.stem), "id": file.name}
-        if row["index"] in writer.done:
-            continue
-        try:
-            row |= _columns(file, prompts)
-        except DiffjaxError as error:
-            row["error"] = str(error)
-        writer.add(row)
-        if n % FLUSH_EVERY == 0:
-            writer.flush()
 
 
 def settings_of(name: str) -> tuple[dict[str, Any], dict[str, Any]]:
@@ -289,14 +332,20 @@ def _with_winner(
     )
 
 
-def _files(folder: Path) -> list[Path]:
+def _files(folder: Path) -> dict[int, Path]:
     """The files of images, by number."""
     if not folder.is_dir():
         raise DiffjaxError(f"{folder} is not a folder.")
-    files = [file for file in folder.glob("*.pt") if file.stem.isdecimal()]
+    files = numbered_files(folder)
     if not files:
         raise DiffjaxError(
             f"{folder} holds no results of the authors' program: there are no files "
             "like 0012.pt in it."
         )
-    return sorted(files, key=lambda file: int(file.stem))
+    return files
+
+
+def numbered_files(folder: Path) -> dict[int, Path]:
+    """The files whose names are numbers, in order."""
+    files = [file for file in folder.glob("*.pt") if file.stem.isdecimal()]
+    return {int(file.stem): file for file in sorted(files, key=lambda f: int(f.stem))}
