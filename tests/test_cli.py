@@ -519,8 +519,8 @@ HELP = {
         *("--quiet", "--help"),
     ),
     "import": (
-        *("--out", "--prompts", "--dataset", "--split", "--allow-errors", "--json"),
-        "--help",
+        *("--out", "--prompts", "--labels", "--dataset", "--split", "--allow-errors"),
+        *("--json", "--help"),
     ),
     "models": ("--json", "--help"),
     "rescore": (
