@@ -29,7 +29,7 @@ from diffjax.cli.classify import classify as classify_command
 from diffjax.cli.commands import group
 from diffjax.cli.progress import BatchProgress
 from diffjax.data.images import INTERPOLATIONS, Transform
-from diffjax.scoring.grid import LOSSES
+from diffjax.scoring.losses import LOSSES
 from diffjax.settings import MAX_SEED, MERGES, Settings
 from diffjax.strategies import parse_strategy
 from diffjax.training.recipes import RECIPES
@@ -523,6 +523,7 @@ HELP = {
         *("--json", "--help"),
     ),
     "models": ("--json", "--help"),
+    "report": ("--html", "--csv", "--json", "--help"),
     "rescore": (
         *("--loss", "--weights", "--strategy", "--folds", "--bins", "--out", "--json"),
         "--help",

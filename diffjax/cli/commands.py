@@ -6,8 +6,10 @@ from diffjax.cli import (
     evaluate,
     models,
     official,
+    report,
     rescore,
     train,
+    winoground,
 )
 from diffjax.cli.group import group
 
@@ -18,6 +20,8 @@ __all__ = [
     "group",
     "models",
     "official",
+    "report",
     "rescore",
     "train",
+    "winoground",
 ]

@@ -1,0 +1,122 @@
+"""``diffjax report``."""
+
+from collections.abc import Callable
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import click
+
+from diffjax.cli.group import group, print_json, start
+from diffjax.errors import DiffjaxError
+
+if TYPE_CHECKING:
+    from rich.table import Table
+
+    from diffjax.evaluation.report import Group, Rate
+
+EPILOG = """\b
+Examples:
+  diffjax report runs/pets
+  diffjax report runs/* --html report.html --csv report.csv"""
+
+NOTHING = "—"
+
+
+@group.command(epilog=EPILOG)
+@click.argument("runs", metavar="RUN...", nargs=-1, required=True)
+@click.option(
+    "--html",
+    metavar="FILE",
+    type=click.Path(dir_okay=False, path_type=Path),
+    help="Write a page with charts, confusions, calibration and mistakes.",
+)
+@click.option(
+    "--csv",
+    "csv_file",
+    metavar="FILE",
+    type=click.Path(dir_okay=False, path_type=Path),
+    help="Write the comparison, a line a run.",
+)
+@click.option("--json", "as_json", is_flag=True, help="JSON on standard output.")
+def report(
+    runs: tuple[str, ...], html: Path | None, csv_file: Path | None, as_json: bool
+) -> None:
+    """Compare runs, complete or not.
+
+    RUN is a folder that `diffjax evaluate` wrote. Runs about the same data are compared
+    with the first of them, image by image. The page needs nothing but its one file.
+    """
+    console, output = start()
+    for path in filter(None, (html, csv_file)):
+        if not path.resolve().parent.is_dir():
+            raise DiffjaxError(
+                f"Cannot write {path}: there is no folder {path.resolve().parent}."
+            )
+
+    from diffjax.evaluation.report import csv_text, read_report
+    from diffjax.files import write_text
+
+    found = read_report(runs)
+    if as_json:
+        print_json(found.rows)
+    else:
+        for each in found.groups:
+            output.print(_table(each))
+            for note in each.notes:
+                output.print(
+                    f"note: {note}", style="dim", highlight=False, markup=False
+                )
+            output.print()
+    if csv_file is not None:
+        write_text(csv_file, csv_text(found))
+    if html is not None:
+        from diffjax.evaluation.page import page
+
+        write_text(html, page(found))
+    for path in filter(None, (html, csv_file)):
+        console.print(
+            f"written to {path}", highlight=False, markup=False, soft_wrap=True
+        )
+
+
+def _table(group: "Group") -> "Table":
+    """Runs about the same data: accuracies in %, intervals below, and cost."""
+    from rich.table import Table
+    from rich.text import Text
+
+    table = Table(
+        box=None,
+        header_style="dim",
+        pad_edge=False,
+        title=Text(f"{group.title}: accuracy in %, with 95 % intervals"),
+        title_justify="left",
+    )
+    table.add_column("run", overflow="fold")
+    several = len(group.runs) > 1
+    titles = ["top-1", *(["vs first"] if several else []), "top-5", "per\nclass"]
+    for title in (*titles, "evals", "s/image", "images"):
+        table.add_column(title, justify="right", no_wrap=True)
+    for run in group.runs:
+        row = run.row
+        cells = [_stacked(run.rate("acc1"), "{:.1f}".format, "–")]
+        if several:
+            cells.append(_stacked(run.rate("difference"), "{:+.1f}".format, "…"))
+        for metric in ("acc5", "mean_per_class_recall"):
+            rate = run.rate(metric)
+            cells.append(NOTHING if rate is None else f"{100 * rate.value:.1f}")
+        for cost, form in (("evaluations", ",.0f"), ("seconds", ",.3g")):
+            value = row[f"{cost}_per_image"]
+            cells.append(NOTHING if value is None else format(value, form))
+        done = f"{row['images']:,}"
+        if row["status"] == "in progress":
+            done += f"\nof {row['images_selected']:,}"
+        table.add_row(Text(run.name), *cells, done)
+    return table
+
+
+def _stacked(rate: "Rate | None", form: Callable[[float], str], to: str) -> str:
+    """A number in % and, below it, its interval."""
+    if rate is None:
+        return NOTHING
+    value, low, high = (form(100 * number) for number in rate)
+    return f"{value}\n{low}{to}{high}"

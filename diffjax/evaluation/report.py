@@ -1,0 +1,367 @@
+"""What `diffjax report` shows of some runs, as data: rows to compare, and evidence.
+
+Runs are comparable if they are about the same data: name, split and fingerprint. Among
+them each is compared with the first, image by image. With a images that only the run
+has right, b that only the first has, of n that both did (Agresti and Min, 2005, who add
+½ to each cell of the 2 × 2 table, so that the interval is sound for few differences):
+
+    difference  (a − b) / n
+    interval    D ± 1.96 √((a + b + 1) / N² − (a − b)² / N³)
+                with N = n + 2, D = (a − b) / N
+"""
+
+import csv
+import io
+import json
+import os
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import numpy as np
+
+from diffjax.errors import DiffjaxError
+from diffjax.evaluation import evidence
+from diffjax.evaluation.calibration import CALIBRATION, read_temperature
+from diffjax.evaluation.metrics import (
+    Reliability,
+    Z,
+    reliability,
+    run_log_scores,
+    summary,
+    temperature_of,
+)
+from diffjax.evaluation.outcomes import Outcomes, outcomes
+from diffjax.evaluation.results import Run, read_run
+from diffjax.strategies import strategy_from_dict, strategy_to_text
+
+Row = dict[str, str | int | float | None]
+ENDS = ("", "_low", "_high")  # of the keys of a rate: itself and its interval
+
+
+class Rate(NamedTuple):
+    """A proportion in [0, 1], or a difference of two, and its 95 % interval."""
+
+    value: float
+    low: float
+    high: float
+
+
+@dataclass(frozen=True, kw_only=True, eq=False)
+class Calibration:
+    """The reliability of a run's scores, at some temperature."""
+
+    temperature: float
+    reliability: Reliability
+
+
+@dataclass(frozen=True, kw_only=True, eq=False)
+class RunReport:
+    """One run.
+
+    Attributes:
+        name: short, and different from the other runs' names.
+        row: its line in the comparison; plain JSON values.
+        settings: all that its header says of how and where it was made.
+        confusions, mistakes, failures: see ``evidence``.
+        error_curve, sample_curve: likewise; None where they cannot be had.
+        has_errors: whether errors were saved.
+        calibrations: at the run's own temperature and, if it has been calibrated, at
+            the fitted one; none if no label is a candidate.
+    """
+
+    name: str
+    row: Row
+    settings: dict[str, str]
+    confusions: evidence.Confusions
+    mistakes: list[evidence.Mistake]
+    failures: list[tuple[str, str]]
+    error_curve: evidence.ErrorCurve | None
+    sample_curve: evidence.SampleCurve | None
+    has_errors: bool
+    calibrations: tuple[Calibration, ...]
+
+    def rate(self, metric: str) -> Rate | None:
+        """A metric with its interval; None if the run does not have it."""
+        ends = [self.row.get(f"{metric}{end}") for end in ENDS]
+        numbers = [float(end) for end in ends if end is not None]
+        return Rate(*numbers) if len(numbers) == len(ends) else None
+
+    @property
+    def other_losses(self) -> dict[str, Rate]:
+        """Accuracy by the losses that were evaluated along."""
+        metrics = [key for key in self.row if key.startswith("acc1_")]
+        rates = {key.removeprefix("acc1_"): self.rate(key) for key in metrics}
+        return {loss: rate for loss, rate in rates.items() if rate is not None}
+
+
+@dataclass(frozen=True, kw_only=True, eq=False)
+class Group:
+    """Runs about the same data.
+
+    Attributes:
+        title: of the data.
+        runs: in the order given; each after the first is compared with the first.
+        notes: sentences on what to keep in mind when comparing.
+    """
+
+    title: str
+    runs: tuple[RunReport, ...]
+    notes: tuple[str, ...]
+
+
+@dataclass(frozen=True, kw_only=True, eq=False)
+class Report:
+    """Runs by the data they are about."""
+
+    groups: tuple[Group, ...]
+
+    @property
+    def runs(self) -> tuple[RunReport, ...]:
+        """All runs, group by group."""
+        return tuple(run for group in self.groups for run in group.runs)
+
+    @property
+    def rows(self) -> list[Row]:
+        """A row a run, all with the same keys; None where a run has no such value."""
+        keys = dict.fromkeys(key for run in self.runs for key in run.row)
+        return [{key: run.row.get(key) for key in keys} for run in self.runs]
+
+
+def read_report(paths: Sequence[str | os.PathLike[str]]) -> Report:
+    """Read runs, complete or not.
+
+    Raises:
+        DiffjaxError: if there is no run, one is given twice, or has no result yet.
+    """
+    if not paths:
+        raise DiffjaxError("Name at least one run to report on.")
+    names = _names([Path(path) for path in paths])
+    found: dict[tuple[str, ...], list[tuple[RunReport, Outcomes]]] = {}
+    for path, name in zip(paths, names, strict=True):
+        run = read_run(path)
+        results = outcomes(run)
+        _check_results(run, len(results.labels))
+        data = run.header["data"]
+        key = tuple(str(data.get(part)) for part in ("name", "split", "fingerprint"))
+        found.setdefault(key, []).append((_run_report(run, results, name), results))
+    return Report(groups=tuple(_group(key, members) for key, members in found.items()))
+
+
+def csv_text(report: Report) -> str:
+    """The rows as CSV: a line a run, proportions in [0, 1], empty where unknown."""
+    file = io.StringIO(newline="")
+    rows = report.rows
+    writer = csv.DictWriter(file, fieldnames=list(rows[0]), lineterminator="\n")
+    writer.writeheader()
+    writer.writerows(rows)
+    return file.getvalue()
+
+
+def paired_difference(right: np.ndarray, first: np.ndarray) -> Rate:
+    """How much more often the one is right than the other, on the same images.
+
+    Args:
+        right, first: bool [n], whether each image was classified correctly.
+
+    Raises:
+        ValueError: if there are no images.
+    """
+    if not len(right):
+        raise ValueError("there are no images")
+    a, b = int((right & ~first).sum()), int((first & ~right).sum())
+    N = len(right) + 2
+    half = Z * np.sqrt((a + b + 1) / N**2 - (a - b) ** 2 / N**3)
+    low, high = (a - b) / N - half, (a - b) / N + half
+    return Rate((a - b) / len(right), max(-1.0, float(low)), min(1.0, float(high)))
+
+
+def _run_report(run: Run, found: Outcomes, name: str) -> RunReport:
+    return RunReport(
+        name=name,
+        row=_row(run, name),
+        settings=dict(_settings(run.header)),
+        confusions=evidence.confusions(found, run.class_names),
+        mistakes=evidence.confident_mistakes(run, found),
+        failures=evidence.failures(run),
+        error_curve=evidence.error_curve(run, found),
+        sample_curve=evidence.sample_curve(run, found),
+        has_errors=run.has_errors,
+        calibrations=_calibrations(run, found),
+    )
+
+
+def _row(run: Run, name: str) -> Row:
+    """A run's line: what it is, how far it is, how good it is, what it cost."""
+    header, figures = run.header, summary(run)
+    experiment, data = header["experiment"], header["data"]
+    done, selected = len(run.rows), int(data["n"])
+    row: Row = {
+        "run": name,
+        "path": _readable(run.path),
+        "dataset": str(data["name"]),
+        "split": None if data.get("split") is None else str(data["split"]),
+        "data_fingerprint": str(data["fingerprint"]),
+        "model": str(header["model"]["name"]),
+        "model_fingerprint": str(header["model"]["fingerprint"]),
+        "strategy": strategy_text(experiment.get("strategy")),
+        "loss": None if experiment.get("loss") is None else str(experiment["loss"]),
+        "weights": experiment.get("weights"),
+        "seed": experiment.get("seed"),
+        "candidates": len(run.classes),
+        "images_selected": selected,
+        "images": int(figures["images"]),
+        "failed_images": int(figures["failed_images"]),
+        "labels_not_among_candidates": int(figures["labels_not_among_candidates"]),
+        "status": "complete" if done >= selected else "in progress",
+    }
+    for metric, value in figures["metrics"].items():
+        row[metric] = value
+        if interval := figures["intervals"].get(metric):
+            row[f"{metric}_low"], row[f"{metric}_high"] = interval
+    for key in ("temperature", "evaluations_per_image", "seconds_per_image"):
+        row[key] = figures[key]
+    return row
+
+
+def _settings(header: Mapping[str, Any], prefix: str = "") -> Iterator[tuple[str, str]]:
+    """Keys and values of a header, as text; lists of all classes are left out."""
+    for key, value in header.items():
+        if prefix == "" and key in ("class_names", "classes"):
+            continue
+        if isinstance(value, dict):
+            yield from _settings(value, f"{prefix}{key}.")
+        else:
+            text = value if isinstance(value, str) else json.dumps(value)
+            yield f"{prefix}{key}", text
+
+
+def _group(
+    key: tuple[str, ...], members: Sequence[tuple[RunReport, Outcomes]]
+) -> Group:
+    first = members[0]
+    compared = [replace(m[0], row=m[0].row | _comparison(m, first)) for m in members]
+    name, split, _ = key
+    return Group(
+        title=name if split == "None" else f"{name}, {split}",
+        runs=tuple(compared),
+        notes=tuple(_notes(members)),
+    )
+
+
+def _comparison(
+    member: tuple[RunReport, Outcomes], first: tuple[RunReport, Outcomes]
+) -> Row:
+    """Columns of the difference to the first run; none for that run itself."""
+    if member is first:
+        return {}
+    _, mine, theirs = np.intersect1d(
+        member[1].indices, first[1].indices, return_indices=True
+    )
+    row: Row = {"compared_with": first[0].name, "compared_images": len(mine)}
+    if len(mine):
+        right, others = member[1].correct[mine], first[1].correct[theirs]
+        rate = paired_difference(right, others)
+        row |= {
+            f"difference{end}": value for end, value in zip(ENDS, rate, strict=True)
+        }
+    return row
+
+
+def _notes(members: Sequence[tuple[RunReport, Outcomes]]) -> list[str]:
+    notes = []
+    rows = [run.row for run, _ in members]
+    for row in rows:
+        if row["status"] == "in progress":
+            done = int(row["images"] or 0) + int(row["failed_images"] or 0)
+            notes.append(
+                f"{row['run']} is in progress: {done:,} of {row['images_selected']:,} "
+                "images are done."
+            )
+        if row["failed_images"]:
+            notes.append(
+                f"{row['run']}: {row['failed_images']:,} images failed; they count "
+                "neither as right nor as wrong."
+            )
+        if row["labels_not_among_candidates"]:
+            notes.append(
+                f"{row['run']}: the labels of {row['labels_not_among_candidates']:,} "
+                "images are not among its candidate classes, so these are wrong "
+                "whatever it predicts."
+            )
+    first = members[0][1].indices
+    if any(not np.array_equal(first, found.indices) for _, found in members):
+        notes.append(
+            "The runs did not classify the same images. The differences to the first "
+            "run rest on the images that both did; the other columns do not compare "
+            "strictly."
+        )
+    if len({row["candidates"] for row in rows}) > 1:
+        notes.append(
+            "The runs chose among different numbers of classes, so their accuracies "
+            "do not compare strictly."
+        )
+    return notes
+
+
+def _calibrations(run: Run, found: Outcomes) -> tuple[Calibration, ...]:
+    known = found.local_labels >= 0
+    if not known.any():
+        return ()
+    temperatures = [temperature_of(run)]
+    if (run.path / CALIBRATION).exists():
+        temperatures.append(read_temperature(run.path))
+    calibrations = []
+    for temperature in temperatures:
+        logs = run_log_scores(found, temperature)[known]
+        confidence = np.exp(logs.max(axis=1))
+        calibrations.append(
+            Calibration(
+                temperature=temperature,
+                reliability=reliability(confidence, found.correct[known]),
+            )
+        )
+    return tuple(calibrations)
+
+
+def strategy_text(strategy: object) -> str | None:
+    """A header's strategy as the command line writes it, if it is one of ours."""
+    if not isinstance(strategy, dict):
+        return None if strategy is None else str(strategy)
+    try:
+        return strategy_to_text(strategy_from_dict(strategy))
+    except DiffjaxError:  # of another program, or a later version
+        return ":".join(str(value) for value in strategy.values())
+
+
+def _names(paths: Sequence[Path]) -> list[str]:
+    """The folders' names; whole paths where names repeat."""
+    places = [path.resolve() for path in paths]
+    if twice := [path for path in paths if places.count(path.resolve()) > 1]:
+        raise DiffjaxError(f"The run {twice[0]} is given twice. Name each run once.")
+    names = [place.name for place in places]
+    return [
+        _readable(name if names.count(name) == 1 else path)
+        for name, path in zip(names, paths, strict=True)
+    ]
+
+
+def _check_results(run: Run, n: int) -> None:
+    if n:
+        return
+    if failed := evidence.failures(run):
+        image, message = failed[0]
+        raise DiffjaxError(
+            f"{run.path}: all {len(failed):,} images failed, so there is nothing to "
+            f"report; the first, {image}: {message}"
+        )
+    raise DiffjaxError(
+        f"{run.path} has no results yet. Report on it when images are done, or leave "
+        "it out."
+    )
+
+
+def _readable(path: str | Path) -> str:
+    """A path as text that any file can hold; a file name need not be text."""
+    return os.fsencode(path).decode("utf-8", "replace")
