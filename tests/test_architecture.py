@@ -60,6 +60,7 @@ MAY_IMPORT = {
         "classifier",
         "data",
         "evaluation",
+        "files",
         "record",
         "strategies",
         "training",

@@ -20,8 +20,8 @@ from small import (
 from diffjax.checkpoints.loading import empty_network
 from diffjax.errors import DiffjaxError
 from diffjax.models.diffusion import Network
-from diffjax.schedules import add_noise
 from diffjax.models.unet import UNet2DConditionConfig
+from diffjax.schedules import add_noise
 from diffjax.scoring.grid import Grid, Tile, cell_errors, grid_errors
 from diffjax.scoring.noise import SeededNoise
 from diffjax.scoring.placement import cells_that_fit, replicate, sample_mesh

@@ -8,6 +8,7 @@ from click.core import ParameterSource
 
 from diffjax.cli.group import Failure, group, loading, print_json, start
 from diffjax.cli.options import (
+    LOSSES,
     Decorator,
     checkpoint_options,
     cost_options,
@@ -148,7 +149,7 @@ run_options: Decorator = together(
 @click.option(
     "--also",
     multiple=True,
-    type=click.Choice(["l2", "l1", "huber", "vlb", "l2+vlb"]),
+    type=click.Choice(LOSSES),
     help="A further loss, of the same evaluations; may be repeated.",
 )
 @cost_options

@@ -14,6 +14,7 @@ from diffjax.data.prompts import DEFAULT_TEMPLATE
 Decorator = Callable[[Callable[..., Any]], Callable[..., Any]]
 
 DEFAULT_STRATEGY = "staged:to_keep=5,1:n_samples=25,250:order=nested"
+LOSSES = ("l2", "l1", "huber", "vlb", "l2+vlb")
 ELSEWHERE = "from another folder or id."
 
 
@@ -81,27 +82,29 @@ prompt_options = together(
     ),
     merge_option,
 )
+loss_option = click.option(
+    "--loss",
+    type=click.Choice(LOSSES),
+    default="l2",
+    show_default=True,
+    help="Distance between noise and predicted noise; for DiT also the variational "
+    "bound.",
+)
+dtype_option = click.option(
+    "--dtype",
+    type=click.Choice(["float32", "bfloat16", "float16"]),
+    default="float32",
+    show_default=True,
+    help="Number type of the denoiser.",
+)
 scoring_options = together(
     click.option(
         "--strategy",
         metavar="STRATEGY",
         help="Which classes to evaluate on how many samples; see below.",
     ),
-    click.option(
-        "--loss",
-        type=click.Choice(["l2", "l1", "huber", "vlb", "l2+vlb"]),
-        default="l2",
-        show_default=True,
-        help="Distance between noise and predicted noise; for DiT also the variational "
-        "bound.",
-    ),
-    click.option(
-        "--dtype",
-        type=click.Choice(["float32", "bfloat16", "float16"]),
-        default="float32",
-        show_default=True,
-        help="Number type of the denoiser.",
-    ),
+    loss_option,
+    dtype_option,
     seed_option("Seed of the noise."),
 )
 cost_options = together(

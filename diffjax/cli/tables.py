@@ -216,3 +216,34 @@ def plan_table(plan: "Plan") -> RenderableType:
         table.add_row(*row)
     note = "Timed on a few tiles; reading and encoding the images comes on top."
     return Group(table, Text(note, style="dim"))
+
+
+def winoground_table(summary: Mapping[str, Any]) -> RenderableType:
+    """Scores overall and by collapsed tag, in percent with their intervals."""
+    table = Table(box=None, header_style="dim", pad_edge=False)
+    table.add_column("examples", style="bold")
+    table.add_column("n", justify="right")
+    names = {
+        "text": "text",
+        "image": "image",
+        "group": "group",
+        "image_normalised": "image, norm.",
+        "group_normalised": "group, norm.",
+    }
+    for name in names.values():
+        table.add_column(name, justify="right")
+    rows = {"all": summary["overall"]} | summary["by_collapsed_tag"]
+    for tag, entry in rows.items():
+        cells = [entry.get(score) for score in names]
+        texts = [_percent(cell) if cell else "" for cell in cells]
+        table.add_row(Text(tag), f"{entry['n']:,}", *texts)
+    note = (
+        "percent, with 95 % intervals; chance: 25, 25, 16.7. norm.: errors less those "
+        "under the empty caption, which makes images comparable."
+    )
+    return Group(table, Text(note, style="dim"))
+
+
+def _percent(cell: Mapping[str, Any]) -> str:
+    low, high = cell["interval"]
+    return f"{100 * cell['score']:.1f} ({100 * low:.0f}–{100 * high:.0f})"

@@ -10,7 +10,8 @@ from typing import Any
 import numpy as np
 from jaxtyping import Float, Int
 
-from diffjax.evaluation.results import Run, lists
+from diffjax.evaluation.results import Run
+from diffjax.evaluation.rows import lists
 from diffjax.strategies.base import (
     Decision,
     ErrorTable,

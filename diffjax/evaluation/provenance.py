@@ -36,18 +36,33 @@ def make_header(
         candidates: of the task, ready for the model.
         asked: what else was asked for and decides.
     """
-    model = classifier.model
+    return {
+        "format": FORMAT,
+        "experiment": {**asked, **settings_of(classifier)},
+        "data": task.describe(),
+        "class_names": list(task.class_names),
+        "classes": list(task.classes),
+        "truncated": list(candidates.truncated),
+        **where_from(classifier),
+    }
+
+
+def settings_of(classifier: DiffusionClassifier) -> dict[str, Any]:
+    """The settings that decide, as JSON values."""
     settings = classifier.settings.as_dict()
     del settings["cells"]  # it changes the speed alone
-    settings |= {
+    if settings["noise"] not in ("image", "shared"):
+        settings["noise"] = f"sha256 {_file_digest(Path(settings['noise']))}"
+    return settings | {
         "resolution": classifier.resolution,
         "transform": classifier.transform,
     }
-    if settings["noise"] not in ("image", "shared"):
-        settings["noise"] = f"sha256 {_file_digest(Path(settings['noise']))}"
+
+
+def where_from(classifier: DiffusionClassifier) -> dict[str, Any]:
+    """The parts of a header about model, machine and time."""
+    model = classifier.model
     return {
-        "format": FORMAT,
-        "experiment": {**asked, **settings},
         "model": {
             **model.origin,
             "name": model.name,
@@ -55,10 +70,6 @@ def make_header(
             "fingerprint": model_fingerprint(model),
             "n_timesteps": model.schedule.n_timesteps,
         },
-        "data": task.describe(),
-        "class_names": list(task.class_names),
-        "classes": list(task.classes),
-        "truncated": list(candidates.truncated),
         "environment": environment(classifier),
         "created": datetime.now(UTC).isoformat(timespec="seconds"),
     }

@@ -17,13 +17,8 @@ from jaxtyping import Float
 from diffjax.errors import DiffjaxError, unknown
 from diffjax.evaluation.metrics import summary, wilson
 from diffjax.evaluation.outcomes import decision_columns, local_numbers
-from diffjax.evaluation.results import (
-    Run,
-    lists,
-    open_run,
-    read_run,
-    write_summary,
-)
+from diffjax.evaluation.results import Run, open_run, read_run, write_summary
+from diffjax.evaluation.rows import lists
 from diffjax.evaluation.weights import (
     N_BINS,
     N_FOLDS,

@@ -9,8 +9,8 @@ Classes of a data set may be restricted to candidates. The header's "classes" gi
 data set's number of each local class; labels, predictions and rankings are in the data
 set's numbering, lists "per class" in local order.
 
-Columns of a row: see ``schema``. A run is written by one process at a time and read by
-any number at any time.
+Columns of a row: see ``rows.schema``. A run is written by one process at a time and
+read by any number at any time.
 """
 
 import json
@@ -18,10 +18,8 @@ import os
 import socket
 import time
 import uuid
-import warnings
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
-from itertools import pairwise
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -30,50 +28,17 @@ from jaxtyping import Int
 
 from diffjax.data.prompts import Prompts
 from diffjax.errors import DiffjaxError
+from diffjax.evaluation.rows import PARTS, read_rows, schema
 from diffjax.files import PARTIAL, atomic, write_text
 
 if TYPE_CHECKING:
     import pyarrow as pa
 
 FORMAT = 1
-HEADER, PROMPTS, PARTS, SUMMARY = "run.json", "prompts.csv", "parts", "summary.json"
+HEADER, PROMPTS, SUMMARY = "run.json", "prompts.csv", "summary.json"
 LOCK = "lock"
 # parts of the header that must agree for a run to go on
 DECIDING = ("format", "experiment", "model", "data", "class_names", "classes")
-
-
-def schema(losses: Sequence[str], save_errors: bool) -> "pa.Schema":
-    """The columns of a run's rows.
-
-    Args:
-        losses: evaluated besides the one that decided.
-        save_errors: with the tables of errors.
-    """
-    import pyarrow as pa
-
-    columns = {
-        "index": pa.int64(),  # place in the data set
-        "id": pa.string(),  # what the data set calls the image
-        "label": pa.int32(),
-        "prediction": pa.int32(),  # null for an image that failed
-        "ranking": pa.list_(pa.int32()),  # best first
-        "differences": pa.list_(pa.float32()),  # Δ per class, to the prediction
-        "standard_errors": pa.list_(pa.float32()),  # of Δ
-        "n_samples": pa.list_(pa.int32()),  # per class
-        "margin": pa.float32(),  # Δ of the runner-up
-        "margin_error": pa.float32(),  # its standard error
-        "evaluations": pa.int32(),
-        "seconds": pa.float32(),
-        "error": pa.string(),  # what went wrong; null for most
-        "thumbnail": pa.binary(),  # JPEG, of images that were mistaken
-    }
-    columns |= {f"prediction_{loss}": pa.int32() for loss in losses}
-    if save_errors:
-        table = pa.list_(pa.float32())  # [P, S] row by row, NaN if not evaluated
-        columns |= {"timesteps": pa.list_(pa.int32()), "noises": pa.list_(pa.int32())}
-        columns |= {"errors": table}
-        columns |= {f"errors_{loss}": table for loss in losses}
-    return pa.schema(columns)
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
@@ -125,11 +90,16 @@ def read_run(path: str | os.PathLike[str], *, errors: bool = True) -> Run:
     """
     folder = Path(path)
     header = _read_header(folder)
+    if not (folder / PROMPTS).exists():
+        raise DiffjaxError(
+            f"{folder} is not a run of classifications: it has no {PROMPTS}."
+        )
+    columns = schema(header["experiment"].get("also", ()), save_errors=False)
     return Run(
         path=folder,
         header=header,
         prompts=Prompts.read_csv(folder / PROMPTS),
-        rows=_read_rows(folder, header, errors=errors)[0],
+        rows=read_rows(folder, columns, errors=errors)[0],
     )
 
 
@@ -187,13 +157,28 @@ class RunWriter:
 def open_run(
     path: Path, header: Mapping[str, Any], prompts: Prompts, *, save_errors: bool
 ) -> RunWriter:
-    """Begin a run, or go on with it.
+    """Begin a run of classifications, or go on with it; see ``open_rows``.
 
     Args:
         path: its folder, which may not exist yet.
         header: see ``Run``; it needs what ``DECIDING`` names.
         prompts: rows of the error tables.
         save_errors: whether rows will hold tables of errors.
+    """
+    columns = schema(header["experiment"].get("also", ()), save_errors)
+    return open_rows(path, header, prompts, columns)
+
+
+def open_rows(
+    path: Path, header: Mapping[str, Any], prompts: Prompts | None, columns: "pa.Schema"
+) -> RunWriter:
+    """Begin a run of any kind of rows, or go on with it.
+
+    Args:
+        path: its folder, which may not exist yet.
+        header: with what ``DECIDING`` names.
+        prompts: of all rows; None if rows have prompts of their own.
+        columns: of the rows; index and error must be among them.
 
     Raises:
         DiffjaxError: if the folder holds a run with another header or something else,
@@ -207,11 +192,12 @@ def open_run(
         if (path / HEADER).exists():
             _check_same(path, _read_header(path), header, prompts)
         else:
-            prompts.write_csv(path / PROMPTS)
+            if prompts is not None:
+                prompts.write_csv(path / PROMPTS)
             write_text(path / HEADER, json.dumps(header, indent=1, ensure_ascii=False))
         for partial in [*path.glob(f".*{PARTIAL}"), *path.glob(f"{PARTS}/.*{PARTIAL}")]:
             partial.unlink()  # of a process that was killed
-        rows, damaged = _read_rows(path, header, errors=False)
+        rows, damaged = read_rows(path, columns, errors=False)
         for part in damaged:
             part.rename(part.with_suffix(".damaged"))
         import pyarrow.compute as pc
@@ -221,7 +207,7 @@ def open_run(
             path=path,
             done=set(rows["index"].to_pylist()),
             rows=rows,
-            _schema=schema(header["experiment"].get("also", ()), save_errors),
+            _schema=columns,
             _release=release,
         )
     except BaseException:
@@ -295,12 +281,15 @@ def _read_header(folder: Path) -> dict[str, Any]:
 
 
 def _check_same(
-    path: Path, there: Mapping[str, Any], here: Mapping[str, Any], prompts: Prompts
+    path: Path,
+    there: Mapping[str, Any],
+    here: Mapping[str, Any],
+    prompts: Prompts | None,
 ) -> None:
     differences = [
         line for key in DECIDING for line in _differences(key, there[key], here[key])
     ]
-    if Prompts.read_csv(path / PROMPTS) != prompts:
+    if prompts is not None and Prompts.read_csv(path / PROMPTS) != prompts:
         differences.append(f"prompts: other than in {path / PROMPTS}")
     if differences:
         raise DiffjaxError(
@@ -327,52 +316,3 @@ def _differences(name: str, there: Any, here: Any) -> list[str]:
 def _short(value: Any, most: int = 80) -> str:
     text = value if isinstance(value, str) else json.dumps(value, ensure_ascii=False)
     return text if len(text) <= most else text[: most - 1] + "…"
-
-
-def _read_rows(
-    folder: Path, header: Mapping[str, Any], *, errors: bool
-) -> "tuple[pa.Table, list[Path]]":
-    """Rows by index, one an image, and the parts that are damaged."""
-    import pyarrow as pa
-    import pyarrow.parquet as pq
-
-    def wanted(column: str) -> bool:
-        return errors or not column.startswith("errors")
-
-    tables, damaged = [], []
-    for part in sorted((folder / PARTS).glob("*.parquet")):
-        try:
-            columns = [name for name in pq.read_schema(part).names if wanted(name)]
-            tables.append(pq.read_table(part, columns=columns))
-        except (OSError, pa.ArrowException) as error:
-            damaged.append(part)
-            warnings.warn(
-                f"{part} is damaged and left out ({error}); a rerun of the run's "
-                "command does its images again.",
-                stacklevel=3,
-            )
-    if not tables:
-        columns = schema(header["experiment"].get("also", ()), save_errors=False)
-        return columns.empty_table(), damaged
-    rows = pa.concat_tables(tables)
-    return rows.take(_one_each(rows)), damaged
-
-
-def _one_each(rows: "pa.Table") -> Int[np.ndarray, " n"]:
-    """Positions of one row an image, by index: a later row wins, a good one more."""
-    index = rows["index"].to_numpy()
-    good = np.array([error is None for error in rows["error"].to_pylist()], bool)
-    # the last of each index after sorting by (index, good, position)
-    order = np.lexsort((np.arange(len(index)), good, index))
-    last = np.append(index[order][1:] != index[order][:-1], True)
-    chosen: np.ndarray = order[last]
-    return chosen
-
-
-def lists(column: "pa.ChunkedArray") -> Iterable[np.ndarray]:
-    """The lists of a column as arrays, without Python numbers in between."""
-    for chunk in column.chunks:
-        values = chunk.values.to_numpy(zero_copy_only=False)
-        offsets = chunk.offsets.to_numpy()
-        for start, stop in pairwise(offsets):
-            yield values[start:stop]

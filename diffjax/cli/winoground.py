@@ -1,0 +1,109 @@
+"""``diffjax winoground``."""
+
+from pathlib import Path
+from typing import Any
+
+import click
+
+from diffjax.cli.group import Failure, group, loading, print_json, start
+from diffjax.cli.options import (
+    checkpoint_options,
+    dtype_option,
+    image_options,
+    loss_option,
+    seed_option,
+)
+
+EPILOG = """\b
+Example:
+  diffjax winoground winoground --model sd-2-base --dtype bfloat16 --limit 40"""
+
+
+@group.command(epilog=EPILOG)
+@click.argument("folder", metavar="DIR")
+@click.option(
+    "--n-samples",
+    type=click.IntRange(min=1),
+    metavar="N",
+    default=1000,
+    show_default=True,
+    help="Timesteps, evenly spread; the paper's is the default.",
+)
+@click.option(
+    "--limit",
+    type=click.IntRange(min=1),
+    metavar="N",
+    help="So many examples, spread evenly.",
+)
+@loss_option
+@dtype_option
+@seed_option("Seed of the noise.")
+@image_options
+@checkpoint_options
+@click.option(
+    "--cells",
+    type=int,
+    metavar="N",
+    show_default="what memory holds",
+    help="Most evaluations per device call: memory against speed.",
+)
+@click.option(
+    "--out",
+    type=click.Path(path_type=Path),
+    metavar="RUN",
+    show_default="runs/winoground-MODEL",
+    help="Folder of the run; a run that is there goes on.",
+)
+@click.option(
+    "--allow-errors", is_flag=True, help="End well even if some images cannot be read."
+)
+@click.option("--json", "as_json", is_flag=True, help="JSON on standard output.")
+@click.option("--quiet", "-q", is_flag=True, help="No progress on standard error.")
+def winoground(
+    folder: str,
+    n_samples: int,
+    limit: int | None,
+    model: str,
+    out: Path | None,
+    allow_errors: bool,
+    as_json: bool,
+    quiet: bool,
+    **options: Any,
+) -> None:
+    """Match captions and images of Winoground, or of a set in its format.
+
+    DIR holds data/examples.jsonl and data/images/. Reported are the text, image and
+    group scores, overall and by tag, with 95 % intervals; "normalised" subtracts the
+    errors under the empty caption. Every example's errors and scores are in the run.
+    """
+    from diffjax.data.winoground import read_winoground
+
+    console, stdout = start()
+    examples = read_winoground(folder)
+    if limit is not None and limit < len(examples):
+        chosen = (i * len(examples) // limit for i in range(limit))
+        examples = tuple(examples[i] for i in chosen)
+    with loading(console, quiet, f"loading {model}"):
+        from diffjax.classifier import DiffusionClassifier
+        from diffjax.cli.progress import EvaluationProgress
+        from diffjax.cli.tables import winoground_table
+        from diffjax.evaluation.runner import Watch
+        from diffjax.evaluation.winoground import evaluate_winoground
+        from diffjax.strategies.exhaustive import Exhaustive
+
+        strategy = Exhaustive(n_samples=n_samples)
+        classifier = DiffusionClassifier.from_pretrained(
+            model, strategy=strategy, **options
+        )
+    out = out or Path("runs") / f"winoground-{Path(model).name}"
+    with EvaluationProgress(console, "winoground, text score", quiet=quiet) as bar:
+        watch = Watch(image=bar.update, tile=bar.tile)
+        result = evaluate_winoground(examples, classifier, out, watch=watch)
+    print_json(result) if as_json else stdout.print(winoground_table(result))
+    click.echo(f"Run: {out}", err=True)
+    if result["failed_examples"] and not allow_errors:
+        raise Failure(
+            f"{result['failed_examples']} of {len(examples)} examples failed; the "
+            "run's rows say why. The same command tries them again; --allow-errors "
+            "accepts them."
+        )
