@@ -273,22 +273,23 @@ def _notes(members: Sequence[tuple[RunReport, Outcomes]]) -> list[str]:
     notes = []
     rows = [run.row for run, _ in members]
     for row in rows:
+        name, images = row["run"], int(row["images"] or 0)
+        done = images + int(row["failed_images"] or 0)
         if row["status"] == "in progress":
-            done = int(row["images"] or 0) + int(row["failed_images"] or 0)
             notes.append(
-                f"{row['run']} is in progress: {done:,} of {row['images_selected']:,} "
-                "images are done."
+                f"{name} is in progress: {done:,} of {row['images_selected']:,} images "
+                "are done."
             )
         if row["failed_images"]:
             notes.append(
-                f"{row['run']}: {row['failed_images']:,} images failed; they count "
-                "neither as right nor as wrong."
+                f"{name}: {row['failed_images']:,} of {done:,} images failed; they "
+                "count neither as right nor as wrong."
             )
         if row["labels_not_among_candidates"]:
             notes.append(
-                f"{row['run']}: the labels of {row['labels_not_among_candidates']:,} "
-                "images are not among its candidate classes, so these are wrong "
-                "whatever it predicts."
+                f"{name}: {row['labels_not_among_candidates']:,} of {images:,} labels "
+                "are not among its candidate classes; such images are wrong whatever "
+                "it predicts."
             )
     first = members[0][1].indices
     if any(not np.array_equal(first, found.indices) for _, found in members):
@@ -353,8 +354,8 @@ def _check_results(run: Run, n: int) -> None:
     if failed := evidence.failures(run):
         image, message = failed[0]
         raise DiffjaxError(
-            f"{run.path}: all {len(failed):,} images failed, so there is nothing to "
-            f"report; the first, {image}: {message}"
+            f"{run.path}: every image failed ({len(failed):,}), so there is nothing "
+            f"to report. The first, {image}: {message}"
         )
     raise DiffjaxError(
         f"{run.path} has no results yet. Report on it when images are done, or leave "

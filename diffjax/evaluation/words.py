@@ -79,7 +79,7 @@ def run_summary(run: RunReport) -> str:
     if row["status"] == "in progress":
         parts.append(f"The run is to do {row['images_selected']:,} and is in progress.")
     if row["failed_images"]:
-        parts.append(f"{row['failed_images']:,} images failed and do not count.")
+        parts.append(f"{row['failed_images']:,} failed and are not counted.")
     return " ".join(parts)
 
 
