@@ -48,6 +48,7 @@ from diffjax.strategies.base import (
     rank,
     run,
 )
+from diffjax.temperature import read_calibration
 
 # as the models were trained
 TRANSFORMS: dict[str, Transform] = {"text": "resize_crop", "class": "adm"}
@@ -122,6 +123,7 @@ class DiffusionClassifier:
         *,
         dtype: DTypeLike = jnp.float32,
         strategy: Strategy | str | None = None,
+        temperature: float | str | Path | None = None,
         unet: str | Path | None = None,
         transformer: str | Path | None = None,
         vae: str | Path | None = None,
@@ -150,6 +152,8 @@ class DiffusionClassifier:
             token: for the Hub.
             local_files_only: no network.
             strategy: a ``Strategy``, or as text: "staged:to_keep=5,1:n_samples=25,250".
+            temperature: of the scores, or the folder of a run that was calibrated
+                (`diffjax calibrate`), or its calibration.json.
             **settings: the other fields of ``Settings``.
 
         Raises:
@@ -160,6 +164,12 @@ class DiffusionClassifier:
             strategy = parse_strategy(strategy)
         if strategy is not None:
             settings["strategy"] = strategy
+        if isinstance(temperature, str | Path):
+            calibration = read_calibration(temperature)
+            _warn_of_others(calibration, str(name_or_path), settings.get("loss", "l2"))
+            temperature = float(calibration["temperature"])
+        if temperature is not None:
+            settings["temperature"] = temperature
         chosen = Settings(**settings)
         model = load_model(
             name_or_path,
@@ -371,3 +381,17 @@ class DiffusionClassifier:
         shared = self.settings.noise == "shared"
         noise = SeededNoise.of(self.settings.seed, 0 if shared else key)
         return replicate(noise, self._mesh)
+
+
+def _warn_of_others(calibration: dict[str, Any], model: str, loss: str) -> None:
+    """A temperature belongs to a model and a loss."""
+    fitted = (
+        calibration.get("model", {}).get("name", model),
+        calibration.get("loss", loss),
+    )
+    if fitted != (model, loss):
+        warnings.warn(
+            f"the temperature was fitted to {fitted[0]} by {fitted[1]}, and this is "
+            f"{model} by {loss}: scores will not be calibrated.",
+            stacklevel=3,
+        )

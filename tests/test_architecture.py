@@ -16,6 +16,7 @@ ROOT = Path(diffjax.__file__).parent
 MAY_IMPORT = {
     "errors": set(),
     "files": set(),
+    "temperature": {"errors"},
     "schedules": {"errors"},
     "models": {"errors", "schedules"},
     "strategies": {"errors"},
@@ -35,6 +36,7 @@ MAY_IMPORT = {
         "scoring",
         "settings",
         "strategies",
+        "temperature",
     },
     "training": {"errors", "schedules", "models", "checkpoints", "data"},
     "evaluation": {
@@ -51,6 +53,7 @@ MAY_IMPORT = {
         "scoring",
         "settings",
         "strategies",
+        "temperature",
     },
     "cli": {
         "__version__",
@@ -63,6 +66,7 @@ MAY_IMPORT = {
         "files",
         "record",
         "strategies",
+        "temperature",
         "training",
     },
     "__init__": {
@@ -78,7 +82,7 @@ MAY_IMPORT = {
 }
 NO_JAX = (
     *("strategies", "data", "evaluation", "cli"),
-    *("errors.py", "files.py", "record.py"),
+    *("errors.py", "files.py", "record.py", "temperature.py"),
 )
 
 

@@ -6,14 +6,15 @@ import pytest
 from click.testing import CliRunner
 from runs import write_run
 
+from diffjax.classifier import DiffusionClassifier
 from diffjax.cli.group import group
 from diffjax.errors import DiffjaxError
 from diffjax.evaluation.calibration import (
     calibrate,
     fit_temperature,
-    read_temperature,
     write_calibration,
 )
+from diffjax.temperature import read_temperature
 
 RNG = np.random.default_rng(0)
 
@@ -146,3 +147,19 @@ def test_the_command(tmp_path):
     assert json.loads(done.stdout)["temperature"] == read_temperature(run.path)
     refused = CliRunner().invoke(group, ["calibrate", str(tmp_path)])
     assert refused.exit_code == 2 and "holds no run" in refused.stderr
+
+
+def test_a_classifier_loads_it(tmp_path, recwarn):
+    path = tmp_path / "calibration.json"
+    fitted = {"temperature": 0.25, "model": {"name": "tiny"}, "loss": "l2"}
+    path.write_text(json.dumps(fitted))
+    for place in (tmp_path, path):
+        classifier = DiffusionClassifier.from_pretrained("tiny", temperature=place)
+        assert classifier.settings.temperature == 0.25
+    assert not recwarn.list
+    with pytest.warns(
+        UserWarning, match="fitted to tiny by l2, and this is tiny by l1"
+    ):
+        DiffusionClassifier.from_pretrained("tiny", loss="l1", temperature=str(path))
+    with pytest.raises(DiffjaxError, match="There is no calibration"):
+        DiffusionClassifier.from_pretrained("tiny", temperature="nowhere")

@@ -103,7 +103,7 @@ def classify(
         show=show,
     )
     if not as_json and len(failures) < len(images):
-        stdout.print(legend(options.get("temperature")))
+        stdout.print(legend(options["temperature"]))
     draw(plot, drawn)
     fail(failures)
 

@@ -18,6 +18,16 @@ LOSSES = ("l2", "l1", "huber", "vlb", "l2+vlb")
 ELSEWHERE = "from another folder or id."
 
 
+def number_or_text(
+    context: click.Context, parameter: click.Parameter, value: Any
+) -> float | str:
+    """A number where it is one; anything else stays as it is."""
+    try:
+        return float(value)
+    except ValueError:
+        return str(value)
+
+
 def strategy_epilog(default: str) -> str:
     """Strategies to copy, on lines that are not wrapped."""
     return f"""\b
@@ -118,12 +128,12 @@ cost_options = together(
     ),
     click.option(
         "--temperature",
-        type=float,
-        metavar="X",
+        metavar="X|RUN",
         default=1e-3,
         show_default=True,
-        help="Temperature of the scores, in units of the error. It does not change "
-        "the order.",
+        callback=number_or_text,
+        help="Temperature of the scores, in units of the error, or a calibrated run "
+        "that has it. It does not change the order.",
     ),
     click.option(
         "--cells",

@@ -12,7 +12,8 @@ from rich.text import Text
 
 from diffjax.checkpoints.catalog import Model
 from diffjax.evaluation.plots import UNIT
-from diffjax.record import TEMPERATURE, Record
+from diffjax.record import Record
+from diffjax.temperature import read_temperature
 
 if TYPE_CHECKING:
     from diffjax.evaluation.plan import Plan
@@ -62,12 +63,19 @@ def ranking_table(
     return Group(*lines)
 
 
-def legend(temperature: float | None) -> Text:
-    """What scores and Δ are, in one line; None for the default temperature."""
-    temperature = TEMPERATURE if temperature is None else temperature
+def legend(temperature: float | str) -> Text:
+    """What scores and Δ are, in one line.
+
+    Args:
+        temperature: a number, or the calibrated run that has it.
+    """
+    if isinstance(temperature, str):
+        what, value = f"calibrated on {temperature}", read_temperature(temperature)
+    else:
+        what, value = "not a calibrated probability", temperature
     return Text(
         "Δ: paired error difference to the best class ± standard error. "
-        f"score: softmax of −Δ/τ, τ = {temperature:g}; not a calibrated probability.",
+        f"score: softmax of −Δ/τ, τ = {value:.3g}; {what}.",
         style="dim",
     )
 

@@ -10,8 +10,6 @@ The result is a file, RUN/calibration.json, whose "temperature" a classifier can
 """
 
 import json
-import os
-from math import isfinite
 from pathlib import Path
 from typing import Any
 
@@ -28,8 +26,7 @@ from diffjax.evaluation.outcomes import outcomes
 from diffjax.evaluation.results import Run
 from diffjax.files import write_text
 from diffjax.record import log_scores, settled_differences
-
-CALIBRATION = "calibration.json"
+from diffjax.temperature import CALIBRATION
 
 
 def fit_temperature(excess: Float[np.ndarray, "n c"]) -> float:
@@ -135,28 +132,3 @@ def write_calibration(run: Run, calibration: dict[str, Any]) -> Path:
     path = run.path / CALIBRATION
     write_text(path, json.dumps(calibration, indent=1, ensure_ascii=False))
     return path
-
-
-def read_temperature(path: str | os.PathLike[str]) -> float:
-    """The temperature of a calibration file, or of a run that has been calibrated.
-
-    Raises:
-        DiffjaxError: if there is none.
-    """
-    file = Path(path) / CALIBRATION if Path(path).is_dir() else Path(path)
-    try:
-        temperature = json.loads(file.read_text(encoding="utf-8"))["temperature"]
-    except FileNotFoundError:
-        raise DiffjaxError(
-            f"There is no calibration {file}. `diffjax calibrate RUN` makes one."
-        ) from None
-    except (OSError, ValueError, LookupError, TypeError) as error:
-        raise DiffjaxError(
-            f"{file} is not a calibration ({error}). `diffjax calibrate RUN` makes one."
-        ) from error
-    number = isinstance(temperature, int | float) and not isinstance(temperature, bool)
-    if not number or not 0 < temperature or not isfinite(temperature):
-        raise DiffjaxError(
-            f"{file}: the temperature is {temperature!r}; it must be a number above 0."
-        )
-    return float(temperature)

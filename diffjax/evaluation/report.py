@@ -23,7 +23,6 @@ import numpy as np
 
 from diffjax.errors import DiffjaxError
 from diffjax.evaluation import evidence
-from diffjax.evaluation.calibration import CALIBRATION, read_temperature
 from diffjax.evaluation.metrics import (
     Reliability,
     Z,
@@ -35,6 +34,7 @@ from diffjax.evaluation.metrics import (
 from diffjax.evaluation.outcomes import Outcomes, outcomes
 from diffjax.evaluation.results import Run, read_run
 from diffjax.strategies import strategy_from_dict, strategy_to_text
+from diffjax.temperature import CALIBRATION, read_temperature
 
 Row = dict[str, str | int | float | None]
 ENDS = ("", "_low", "_high")  # of the keys of a rate: itself and its interval

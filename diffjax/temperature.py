@@ -1,0 +1,42 @@
+"""Temperatures that were fitted on a run's labels, read from its calibration.json."""
+
+import json
+import os
+from math import isfinite
+from pathlib import Path
+from typing import Any
+
+from diffjax.errors import DiffjaxError
+
+CALIBRATION = "calibration.json"
+
+
+def read_calibration(path: str | os.PathLike[str]) -> dict[str, Any]:
+    """A calibration file, or that of a run; its "temperature" is a number above 0.
+
+    Raises:
+        DiffjaxError: if there is none.
+    """
+    file = Path(path) / CALIBRATION if Path(path).is_dir() else Path(path)
+    try:
+        calibration = json.loads(file.read_text(encoding="utf-8"))
+        temperature = calibration["temperature"]
+    except FileNotFoundError:
+        raise DiffjaxError(
+            f"There is no calibration {file}. `diffjax calibrate RUN` makes one."
+        ) from None
+    except (OSError, ValueError, LookupError, TypeError) as error:
+        raise DiffjaxError(
+            f"{file} is not a calibration ({error}). `diffjax calibrate RUN` makes one."
+        ) from error
+    number = isinstance(temperature, int | float) and not isinstance(temperature, bool)
+    if not number or not 0 < temperature or not isfinite(temperature):
+        raise DiffjaxError(
+            f"{file}: the temperature is {temperature!r}; it must be a number above 0."
+        )
+    return dict(calibration)
+
+
+def read_temperature(path: str | os.PathLike[str]) -> float:
+    """The temperature of a calibration; raises as ``read_calibration`` does."""
+    return float(read_calibration(path)["temperature"])
