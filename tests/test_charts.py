@@ -1,0 +1,138 @@
+import re
+import xml.etree.ElementTree as ElementTree
+
+import numpy as np
+import pytest
+from colours import contrast
+from matplotlib.colors import to_rgb
+from matplotlib.container import BarContainer
+from report_runs import NAMES, NASTY, write_runs
+
+from diffjax.evaluation import charts
+from diffjax.evaluation.evidence import Confusions
+from diffjax.evaluation.report import read_report
+
+WHITE, DARK_PAPER = np.array(to_rgb("#fefefe")), np.array(to_rgb("#15181c"))
+
+
+@pytest.fixture(scope="module")
+def runs(tmp_path_factory):
+    paths = write_runs(tmp_path_factory.mktemp("runs"))
+    return read_report([paths[name] for name in ("whole", "staged", "part")]).runs
+
+
+@pytest.fixture(scope="module")
+def figures(runs):
+    whole = runs[0]
+    return {
+        "accuracy": charts.accuracy_chart(runs),
+        "cost": charts.cost_chart(runs),
+        "confusion": charts.confusion_chart(whole.confusions),
+        "error": charts.error_chart(whole.error_curve),
+        "calibration": charts.calibration_chart(whole.calibrations),
+    }
+
+
+@pytest.fixture(scope="module")
+def files(figures):
+    return {name: charts.svg(figure) for name, figure in figures.items()}
+
+
+def words(svg):
+    root = ElementTree.fromstring(svg)
+    return [each.text for each in root.iter("{http://www.w3.org/2000/svg}text")]
+
+
+def test_charts_are_files_of_their_own(files):
+    for svg in files.values():
+        ElementTree.fromstring(svg)  # well-formed, whatever names hold
+        assert not re.search(r'href="(?!#)', svg)
+        assert not re.search(r"url\((?!#)", svg)
+        assert "<script" not in svg and "<image" not in svg
+        assert len(svg) < 60_000
+
+
+def test_the_same_chart_is_the_same_file(runs):
+    again = [charts.svg(charts.error_chart(runs[0].error_curve)) for _ in range(2)]
+    assert again[0] == again[1]
+
+
+def test_text_stays_text(files, runs):
+    assert {"top-1 accuracy", "whole", "staged", "part"} <= set(words(files["cost"]))
+    rate = runs[0].rate("acc1")
+    assert f"{100 * rate.value:.1f}" in words(files["accuracy"])
+    shown = words(files["confusion"])
+    assert NASTY[0][:15] + "…" in shown and "cat" in shown
+    assert any(text.startswith('a "quoted" & $') for text in shown)
+
+
+def test_colours_follow_the_readers_scheme(files):
+    for svg in files.values():
+        style, body = svg.split("</style>", 1)
+        for light, dark in charts.DARK.items():
+            assert light in style and dark in style
+            assert light not in body
+        used = set(re.findall(r"var\((--c\d)\)", body))
+        assert used and all(f"{name}:" in style for name in used)
+
+
+def test_bars_are_as_long_as_the_accuracies(figures, runs):
+    (axes,) = figures["accuracy"].axes
+    bars = [c for c in axes.containers if isinstance(c, BarContainer)]
+    widths = [bar.patches[0].get_width() for bar in bars]
+    rates = [run.rate(metric).value for run in runs for metric in ("acc1", "acc5")]
+    assert widths == rates
+
+
+def test_points_stand_at_cost_and_accuracy(figures, runs):
+    (axes,) = figures["cost"].axes
+    points = [tuple(c.lines[0].get_xydata()[0]) for c in axes.containers]
+    assert points == [
+        (run.row["evaluations_per_image"], run.row["acc1"]) for run in runs
+    ]
+    curve = runs[0].sample_curve
+    assert any(
+        np.array_equal(line.get_xydata(), np.c_[curve.evaluations, curve.accuracy])
+        for line in axes.lines
+    )
+    markers = {c.lines[0].get_marker() for c in axes.containers}
+    assert len(markers) == len(runs)  # told apart without colour
+
+
+def test_counts_can_be_read_on_their_squares():
+    """All shades that occur, on light and on dark paper."""
+    counts = np.array([[n, 100 - n] for n in range(1, 51)])
+    counts = np.pad(counts, ((0, 0), (0, 48)))
+    matrix = Confusions(
+        names=tuple(map(str, range(50))),
+        counts=counts,
+        elsewhere=np.zeros(50, np.int64),
+        n_classes=50,
+        pairs=(),
+    )
+    (axes,) = charts.confusion_chart(matrix).axes
+    texts = [text for text in axes.texts if text.get_text()]
+    assert len(texts) == len(axes.patches) == 100
+    for text, square in zip(texts, axes.patches, strict=True):
+        *colour, alpha = square.get_facecolor()
+        drawn = text.get_color()
+        for paper, seen in (
+            (WHITE, drawn),
+            (DARK_PAPER, charts.DARK.get(drawn, drawn)),
+        ):
+            blend = alpha * np.array(colour) + (1 - alpha) * paper
+            assert contrast(blend, to_rgb(seen)) >= 4.5
+
+
+def test_lines_and_bars_stand_out_on_both_papers():
+    for colour in charts.COLOURS:
+        for paper in (WHITE, DARK_PAPER):
+            assert contrast(to_rgb(colour), paper) >= 3
+
+
+def test_names_are_cut_and_made_printable():
+    assert charts.short("abc", 3) == "abc"
+    assert charts.short("abcd", 3) == "ab…"
+    assert charts.short("a\x00b\ud800\n", 9) == "a�b��"
+    assert charts.short("95\N{NO-BREAK SPACE}%", 9) == "95\N{NO-BREAK SPACE}%"
+    assert all(len(charts.short(name, 16)) <= 16 for name in NAMES)
