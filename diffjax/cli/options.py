@@ -128,6 +128,7 @@ cost_options = together(
     ),
     click.option(
         "--temperature",
+        type=click.UNPROCESSED,  # else click would have it be a number
         metavar="X|RUN",
         default=1e-3,
         show_default=True,

@@ -95,10 +95,14 @@ def read_run(path: str | os.PathLike[str], *, errors: bool = True) -> Run:
             f"{folder} is not a run of classifications: it has no {PROMPTS}."
         )
     columns = schema(header["experiment"].get("also", ()), save_errors=False)
+    with warnings.catch_warnings():
+        # of classes that share a prompt or a name it was warned when the run began
+        warnings.simplefilter("ignore")
+        prompts = Prompts.read_csv(folder / PROMPTS)
     return Run(
         path=folder,
         header=header,
-        prompts=Prompts.read_csv(folder / PROMPTS),
+        prompts=prompts,
         rows=read_rows(folder, columns, errors=errors)[0],
     )
 
@@ -139,7 +143,7 @@ class RunWriter:
         """Write the waiting rows to a file of their own.
 
         Raises:
-            OSError: if the disk is full, for one; the rows go on waiting.
+            DiffjaxError: if the disk is full, for one; the rows go on waiting.
         """
         import pyarrow as pa
         import pyarrow.parquet as pq
@@ -149,8 +153,17 @@ class RunWriter:
         table = pa.Table.from_pylist(self._waiting, schema=self._schema)
         # the time leads, so that files sort by it; the rest makes the name unique
         name = f"{time.time_ns():020d}-{uuid.uuid4().hex[:8]}.parquet"
-        with atomic(self.path / PARTS / name) as partial:
-            pq.write_table(table, partial, compression="zstd")
+        try:
+            with atomic(self.path / PARTS / name) as partial:
+                pq.write_table(
+                    table, partial, compression="zstd", write_page_checksum=True
+                )
+        except OSError as error:
+            raise DiffjaxError(
+                f"{len(self._waiting)} rows cannot be written to {self.path / PARTS} "
+                f"({error.strerror or error}). Earlier ones are safe: once there is "
+                "room, the same command goes on."
+            ) from error
         self._waiting.clear()
 
 
@@ -189,11 +202,12 @@ def open_rows(
     release = _lock(path / LOCK)
     try:
         header = json.loads(json.dumps(dict(header)))  # as it will be read: no tuples
-        if (path / HEADER).exists():
-            _check_same(path, _read_header(path), header, prompts)
-        else:
-            if prompts is not None:
-                prompts.write_csv(path / PROMPTS)
+        begun = (path / HEADER).exists()
+        if prompts is not None and not begun:
+            prompts.write_csv(path / PROMPTS)
+        # a new run is checked as well: its prompts must come back as they were
+        _check_same(path, _read_header(path) if begun else header, header, prompts)
+        if not begun:
             write_text(path / HEADER, json.dumps(header, indent=1, ensure_ascii=False))
         for partial in [*path.glob(f".*{PARTIAL}"), *path.glob(f"{PARTS}/.*{PARTIAL}")]:
             partial.unlink()  # of a process that was killed
@@ -225,10 +239,11 @@ def _check_folder(path: Path) -> None:
         raise DiffjaxError(f"{path} is a file; a run needs a folder of its own.")
     if not path.exists() or (path / HEADER).exists():
         return
-    ours = {HEADER, PROMPTS, PARTS, SUMMARY, LOCK}
+    # parts come first: without them the rest is someone else's
+    ours = {PROMPTS, PARTS, LOCK} if (path / PARTS).is_dir() else set()
     strange = [
         p.name
-        for p in path.iterdir()
+        for p in (*path.iterdir(), *(path / PARTS).glob("*"))
         if p.name not in ours and not p.name.endswith(PARTIAL)
     ]
     if strange:
