@@ -168,9 +168,7 @@ def _errors(make: Markup, run: RunReport) -> str:
     chart = figure(
         charts.svg(charts.error_chart(run.error_curve)),
         words.error_finding(run.error_curve),
-        "By how much the label's error is below that of the best other class, on the "
-        "same noise; above zero the label is ahead. Line: mean over images; band: its "
-        "95 % interval.",
+        words.error_caption(run),
     )
     numbers = make.table(*words.error_table(run.error_curve))
     return make.section(4, title, chart + details("Numbers", numbers))

@@ -222,6 +222,19 @@ def error_finding(curve: ErrorCurve) -> str:
     return f"{text}, and behind in {behind}."
 
 
+def error_caption(run: RunReport) -> str:
+    """How to read the error chart."""
+    text = (
+        "By how much the label's error is below that of the best other class, on the "
+        "same noise; above zero the label is ahead. Line: mean over images; band: its "
+        "95 % interval. The other class is the best by these very errors, so a label "
+        "that is no better than others lies below zero."
+    )
+    if run.sample_curve is None:
+        text += " Where classes were dropped, only the samples that both saw count."
+    return text
+
+
 def no_error_curve(run: RunReport) -> str:
     """Why there is none, and what would give one."""
     if run.has_errors:
