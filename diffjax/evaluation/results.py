@@ -18,6 +18,7 @@ import os
 import socket
 import time
 import uuid
+import warnings
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -95,14 +96,10 @@ def read_run(path: str | os.PathLike[str], *, errors: bool = True) -> Run:
             f"{folder} is not a run of classifications: it has no {PROMPTS}."
         )
     columns = schema(header["experiment"].get("also", ()), save_errors=False)
-    with warnings.catch_warnings():
-        # of classes that share a prompt or a name it was warned when the run began
-        warnings.simplefilter("ignore")
-        prompts = Prompts.read_csv(folder / PROMPTS)
     return Run(
         path=folder,
         header=header,
-        prompts=prompts,
+        prompts=_read_prompts(folder),
         rows=read_rows(folder, columns, errors=errors)[0],
     )
 
@@ -202,12 +199,13 @@ def open_rows(
     release = _lock(path / LOCK)
     try:
         header = json.loads(json.dumps(dict(header)))  # as it will be read: no tuples
-        begun = (path / HEADER).exists()
-        if prompts is not None and not begun:
-            prompts.write_csv(path / PROMPTS)
-        # a new run is checked as well: its prompts must come back as they were
-        _check_same(path, _read_header(path) if begun else header, header, prompts)
-        if not begun:
+        if (path / HEADER).exists():
+            _check_same(path, _read_header(path), header, prompts)
+        else:
+            if prompts is not None:
+                prompts.write_csv(path / PROMPTS)
+                if _read_prompts(path) != prompts:  # now, not when the work is done
+                    raise DiffjaxError("Prompts with odd line breaks cannot be kept.")
             write_text(path / HEADER, json.dumps(header, indent=1, ensure_ascii=False))
         for partial in [*path.glob(f".*{PARTIAL}"), *path.glob(f"{PARTS}/.*{PARTIAL}")]:
             partial.unlink()  # of a process that was killed
@@ -295,6 +293,13 @@ def _read_header(folder: Path) -> dict[str, Any]:
     return dict(header)
 
 
+def _read_prompts(folder: Path) -> Prompts:
+    with warnings.catch_warnings():
+        # of classes that share a prompt or a name it was warned when the run began
+        warnings.simplefilter("ignore")
+        return Prompts.read_csv(folder / PROMPTS)
+
+
 def _check_same(
     path: Path,
     there: Mapping[str, Any],
@@ -304,7 +309,7 @@ def _check_same(
     differences = [
         line for key in DECIDING for line in _differences(key, there[key], here[key])
     ]
-    if prompts is not None and Prompts.read_csv(path / PROMPTS) != prompts:
+    if prompts is not None and _read_prompts(path) != prompts:
         differences.append(f"prompts: other than in {path / PROMPTS}")
     if differences:
         raise DiffjaxError(

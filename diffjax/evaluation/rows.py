@@ -56,21 +56,21 @@ def read_rows(
 
     Args:
         folder: of the run.
-        columns: what an empty run has.
+        columns: that every part must have; those of an empty run.
         errors: with the columns that hold tables of errors.
+
+    Raises:
+        OSError: if a part cannot be read for another reason than its content.
     """
     import pyarrow as pa
-    import pyarrow.parquet as pq
-
-    def wanted(column: str) -> bool:
-        return errors or not column.startswith("errors")
 
     tables, damaged = [], []
     for part in sorted((folder / PARTS).glob("*.parquet")):
         try:
-            names = [name for name in pq.read_schema(part).names if wanted(name)]
-            tables.append(pq.read_table(part, columns=names))
-        except (OSError, pa.ArrowException) as error:
+            tables.append(_read_part(part, columns, errors))
+        except Exception as error:  # the reader raises nearly anything on damage
+            if isinstance(error, MemoryError) or getattr(error, "errno", None):
+                raise  # nothing is wrong with the part
             damaged.append(part)
             warnings.warn(
                 f"{part} is damaged and left out ({error}); a rerun of the run's "
@@ -79,8 +79,27 @@ def read_rows(
             )
     if not tables:
         return columns.empty_table(), damaged
-    rows = pa.concat_tables(tables)
+    rows = pa.concat_tables(tables, promote_options="default")
     return rows.take(_one_each(rows)), damaged
+
+
+def _read_part(part: Path, columns: "pa.Schema", errors: bool) -> "pa.Table":
+    import pyarrow.parquet as pq
+
+    found = [
+        field
+        for field in pq.read_schema(part)
+        if errors or not field.name.startswith("errors")
+    ]
+    missing = [
+        field.name
+        for field in columns
+        if field not in found and (errors or not field.name.startswith("errors"))
+    ]
+    if missing:
+        raise ValueError(f"it lacks the column {missing[0]}")
+    names = [field.name for field in found]
+    return pq.read_table(part, columns=names, page_checksum_verification=True)
 
 
 def _one_each(rows: "pa.Table") -> Int[np.ndarray, " n"]:

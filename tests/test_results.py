@@ -1,0 +1,450 @@
+import errno
+import json
+import os
+import random
+import signal
+import subprocess
+import sys
+import time
+import warnings
+from pathlib import Path
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
+import pytest
+import writing
+from writing import PROMPTS, header, row
+
+from diffjax.data.prompts import Prompts
+from diffjax.errors import DiffjaxError
+from diffjax.evaluation.results import open_run, read_run
+from diffjax.evaluation.rows import lists, schema
+from diffjax.files import PARTIAL
+
+
+def opened(path, prompts=PROMPTS, save_errors=False, **experiment):
+    return open_run(path, header(**experiment), prompts, save_errors=save_errors)
+
+
+def write(path, indices, **columns):
+    """A part with the rows of these indices."""
+    with opened(path) as run:
+        for index in indices:
+            run.add(row(index) | columns)
+    return path
+
+
+def parts(path):
+    return sorted((path / "parts").glob("*.parquet"))
+
+
+def indices(path):
+    return read_run(path).rows["index"].to_pylist()
+
+
+# ---- what is written is what is read
+
+
+def test_the_columns():
+    names = set(schema(["l1", "l2+vlb"], save_errors=True).names)
+    plain = set(schema([], save_errors=False).names)
+    assert names - plain == {
+        *("prediction_l1", "prediction_l2+vlb", "timesteps", "noises", "errors"),
+        *("errors_l1", "errors_l2+vlb"),
+    }
+    assert plain < names
+
+
+def test_rows_come_back(tmp_path):
+    path = tmp_path / "deep" / "run"
+    errors = np.array([0.5, np.nan, 2.0, 3.0, 4.0, np.nan], np.float32)
+    extra = {
+        "prediction_l1": 2,
+        "timesteps": np.array([100, 900]),
+        "noises": np.array([0, 1]),
+        "errors": errors,
+        "errors_l1": errors + 1,
+    }
+    with opened(path, save_errors=True, also=["l1"]) as run:
+        assert run.done == set() and len(run.rows) == 0
+        run.add(row(3) | extra)
+        run.add({"index": 1, "error": "it is broken"})
+    run = read_run(path)
+    assert run.header == json.loads(json.dumps(header(also=["l1"])))
+    assert run.prompts == PROMPTS
+    assert run.class_names == ("ape", "cat", "dog")
+    assert run.classes.tolist() == [1, 2]
+    assert run.losses == ("l1",) and run.has_errors
+    assert run.rows.schema == schema(["l1"], save_errors=True)
+    failed, good = run.rows.to_pylist()  # by index
+    assert failed.pop("index") == 1 and failed.pop("error") == "it is broken"
+    assert set(failed.values()) == {None}
+    for name, value in (row(3) | extra).items():
+        if isinstance(value, np.ndarray):
+            np.testing.assert_array_equal(good[name], value.astype(np.float32))
+        elif isinstance(value, float):
+            assert good[name] == np.float32(value)
+        else:
+            assert good[name] == value
+    assert good["error"] is None
+    without = read_run(path, errors=False)
+    assert not without.has_errors
+    assert "errors_l1" not in without.rows.column_names
+    assert without.rows["error"].to_pylist() == ["it is broken", None]
+
+
+def test_lists_are_those_of_all_chunks():
+    chunks = [[[1.0, 2.0], []], [[3.0]]]
+    column = pa.chunked_array(chunks, pa.list_(pa.float32()))
+    assert [x.tolist() for x in lists(column)] == [[1, 2], [], [3]]
+    assert [x.tolist() for x in lists(column.slice(1))] == [[], [3]]
+
+
+def test_rows_are_safe_after_a_flush_and_can_be_read_by_others(tmp_path):
+    with opened(tmp_path / "run") as run:
+        run.add(row(0))
+        assert indices(tmp_path / "run") == []
+        run.flush()
+        run.flush()  # nothing waits, nothing is written
+        assert indices(tmp_path / "run") == [0]
+        run.add(row(1))
+    assert indices(tmp_path / "run") == [0, 1]
+    assert len(parts(tmp_path / "run")) == 2
+
+
+def test_an_error_does_not_lose_what_waits(tmp_path):
+    path = tmp_path / "run"
+    with pytest.raises(KeyboardInterrupt), opened(path) as run:
+        run.add(row(0))
+        raise KeyboardInterrupt
+    assert indices(path) == [0]
+    with opened(path) as run:  # and others may write
+        assert run.done == {0}
+
+
+def test_good_rows_win_over_failures_and_later_ones_over_earlier(tmp_path):
+    path = tmp_path / "run"
+    broken = {"error": "broken", "prediction": None}
+    write(path, [0, 1, 2])
+    write(path, [1, 3], **broken)
+    write(path, [2], seconds=9.0)
+    write(path, [3], **(broken | {"error": "still broken"}))
+    with opened(path) as run:
+        assert run.done == {0, 1, 2}
+        assert run.rows["index"].to_pylist() == [0, 1, 2]
+    rows = read_run(path).rows
+    assert rows["error"].to_pylist() == [None, None, None, "still broken"]
+    assert rows["seconds"].to_pylist() == [0.5, 0.5, 9.0, 0.5]
+    write(path, [3])
+    assert read_run(path).rows["error"].null_count == 4
+
+
+# ---- damage
+
+
+def damage_half(part):
+    part.write_bytes(part.read_bytes()[: part.stat().st_size // 2])
+
+
+def damage_byte(part):
+    content = bytearray(part.read_bytes())
+    at = content.index(b"image 1")  # within a column, far from the file's ends
+    content[at] ^= 1
+    part.write_bytes(content)
+
+
+def damage_columns(part):
+    pq.write_table(pa.table({"index": [1], "prediction": [2]}), part)
+
+
+DAMAGES = {
+    "half": damage_half,
+    "empty": lambda part: part.write_bytes(b""),
+    "zeros": lambda part: part.write_bytes(bytes(part.stat().st_size)),
+    "byte": damage_byte,
+    "columns": damage_columns,
+}
+
+
+@pytest.mark.parametrize("name", DAMAGES)
+def test_a_damaged_part_is_set_aside_and_its_images_done_again(
+    tmp_path, name, monkeypatch
+):
+    path = tmp_path / "run"
+    # uncompressed, so that a byte of a name can be found
+    plain = pq.write_table
+    monkeypatch.setattr(
+        pq, "write_table", lambda *a, **kw: plain(*a, **kw | {"compression": "none"})
+    )
+    write(path, [0])
+    write(path, [1, 2])
+    write(path, [3])
+    part = parts(path)[1]
+    DAMAGES[name](part)
+    with pytest.warns(UserWarning, match=rf"{part.name} is damaged .* again"):
+        assert indices(path) == [0, 3]
+    assert part.exists()  # who reads changes nothing
+    with pytest.warns(UserWarning, match=part.name), opened(path) as run:
+        assert run.done == {0, 3}
+        run.add(row(1))
+        run.add(row(2))
+    assert not part.exists() and part.with_suffix(".damaged").exists()
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        assert indices(path) == [0, 1, 2, 3]
+        with opened(path) as run:
+            assert run.done == {0, 1, 2, 3}
+
+
+def test_a_disk_that_cannot_be_read_does_not_set_parts_aside(tmp_path, monkeypatch):
+    path = write(tmp_path / "run", [0])
+
+    def fail(*_, **__):
+        raise OSError(errno.EIO, "Input/output error")
+
+    monkeypatch.setattr(pq, "read_table", fail)
+    with pytest.raises(OSError, match="Input/output"):
+        opened(path)
+    monkeypatch.undo()
+    with opened(path) as run:
+        assert run.done == {0}
+
+
+def test_leftovers_of_killed_processes_are_removed(tmp_path):
+    path = write(tmp_path / "run", [0])
+    left = [
+        path / f".run.json.12345678{PARTIAL}",
+        path / "parts" / f".1.parquet.12345678{PARTIAL}",
+    ]
+    for partial in left:
+        partial.write_bytes(b"PAR1 half")
+    assert indices(path) == [0]
+    assert all(partial.exists() for partial in left)  # they may be in use
+    with opened(path):
+        assert not any(partial.exists() for partial in left)
+        other = path / "parts" / f".2.parquet.12345678{PARTIAL}"
+        other.touch()
+        with pytest.raises(DiffjaxError):
+            opened(path)  # refused, so it must not touch the writer's files
+        assert other.exists()
+
+
+def test_a_process_killed_before_the_header_leaves_a_folder_that_can_be_used(tmp_path):
+    path = tmp_path / "run"
+    (path / "parts").mkdir(parents=True)
+    (path / "lock").touch()
+    PROMPTS.write_csv(path / "prompts.csv")
+    (path / f".run.json.12345678{PARTIAL}").write_text('{"format"')
+    assert indices(write(path, [0])) == [0]
+
+
+# ---- a full disk
+
+
+def test_a_full_disk_keeps_earlier_rows(tmp_path, monkeypatch):
+    path = tmp_path / "run"
+    message = r"2 rows cannot be written to .*parts \(No space left .*room"
+    write_table = pq.write_table
+
+    def full(table, where, **options):
+        Path(where).write_bytes(b"PAR1 and no more")
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    with pytest.raises(DiffjaxError, match=message), opened(path) as run:
+        run.add(row(0))
+        run.flush()
+        run.add(row(1))
+        run.add(row(2))
+        monkeypatch.setattr(pq, "write_table", full)
+        run.flush()
+    assert [p.name for p in (path / "parts").iterdir()] == [parts(path)[0].name]
+    assert indices(path) == [0]
+    monkeypatch.setattr(pq, "write_table", write_table)
+    with opened(path) as run:
+        assert run.done == {0}
+
+
+def test_room_can_be_made_while_rows_wait(tmp_path, monkeypatch):
+    path = tmp_path / "run"
+
+    def full(_):
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    with opened(path) as run:
+        run.add(row(0))
+        with monkeypatch.context() as patch:
+            patch.setattr(os, "fsync", full)
+            with pytest.raises(DiffjaxError, match="No space left"):
+                run.flush()
+        run.add(row(1))
+    assert indices(path) == [0, 1]
+
+
+# ---- processes
+
+
+def writer(path, n, *limit):
+    command = [sys.executable, writing.__file__, str(path), str(n), *map(str, limit)]
+    return subprocess.Popen(
+        command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
+    )
+
+
+def test_files_that_may_not_grow(tmp_path):
+    path = tmp_path / "run"
+    process = writer(path, 40, 15_000)  # row 9 needs 20,000 bytes
+    _, errors = process.communicate(timeout=60)
+    assert process.returncode == 1
+    assert errors.startswith("error: 1 rows cannot be written")
+    assert "File too large" in errors and "Traceback" not in errors
+    assert indices(path) == list(range(9))
+    assert [p.suffix for p in (path / "parts").iterdir()] == [".parquet"] * 9
+
+
+def test_one_process_writes_until_it_ends_or_is_killed(tmp_path):
+    path = tmp_path / "run"
+    path.mkdir()
+    process = writer(path, 10**9)
+    try:
+        assert process.stdout.readline() == "ready\n"
+        with pytest.raises(DiffjaxError, match=rf"written by process {process.pid} on"):
+            opened(path)
+        indices(path)  # but it can be read
+    finally:
+        process.kill()
+        process.communicate()
+    with opened(path) as run:
+        assert run.done == set(range(len(run.done)))
+        with pytest.raises(DiffjaxError, match=rf"written by process {os.getpid()} on"):
+            opened(path)
+    opened(path).__exit__()
+
+
+def test_killed_again_and_again_a_run_ends_as_an_undisturbed_one(tmp_path):
+    path, whole = tmp_path / "run", tmp_path / "whole"
+    draw = random.Random(0)
+    for _ in range(5):
+        process = writer(path, 40)
+        assert process.stdout.readline() == "ready\n"
+        time.sleep(draw.uniform(0, 0.02))  # into a row, a flush, a rename
+        process.send_signal(signal.SIGKILL)
+        process.communicate()
+    killed = len(indices(path))
+    writing.write(path, 40)
+    writing.write(whole, 40)
+    assert killed < 40, "the kills came too late to prove anything"
+    assert read_run(path).rows.equals(read_run(whole).rows)
+    # and none was done twice
+    assert sum(pq.read_metadata(part).num_rows for part in parts(path)) == 40
+    assert not list(path.rglob(f"*{PARTIAL}"))
+
+
+# ---- what is refused
+
+
+@pytest.mark.parametrize(
+    ("change", "line"),
+    [
+        ({"loss": "l1"}, "experiment.loss: l2 there, l1 here"),
+        ({"limit": 5}, "experiment.limit: null there, 5 here"),
+        ({"also": ["vlb"]}, r'experiment.also: \[\] there, \["vlb"\] here'),
+        ({"strategy": {"to_keep": [5, 1]}}, "experiment.strategy: null there"),
+    ],
+)
+def test_another_configuration_is_refused_with_the_difference(tmp_path, change, line):
+    path = write(tmp_path / "run", [0])
+    before = {p: p.read_bytes() for p in path.rglob("*") if p.is_file()}
+    with pytest.raises(DiffjaxError, match=rf"(?s){line}.*choose another folder"):
+        opened(path, **change)
+    del before[path / "lock"]
+    assert before == {p: p.read_bytes() for p in before}
+    with opened(path) as run:
+        assert run.done == {0}
+
+
+def test_only_the_differences_are_shown(tmp_path):
+    path = tmp_path / "run"
+    opened(path, strategy={"name": "staged", "to_keep": [5, 1]}).__exit__()
+    changed = header(strategy={"name": "staged", "to_keep": [2, 1]}, template="x" * 500)
+    changed["class_names"] = ["ape", "cat", "wolf"]
+    with pytest.raises(DiffjaxError) as caught:
+        open_run(path, changed, PROMPTS, save_errors=False)
+    _, *lines, _ = str(caught.value).splitlines()
+    assert lines == [
+        "  experiment.strategy.to_keep: [5, 1] there, [2, 1] here",
+        f"  experiment.template: null there, {'x' * 79}… here",
+        '  class_names: ["ape", "cat", "dog"] there, ["ape", "cat", "wolf"] here',
+    ]
+
+
+def test_where_and_when_do_not_decide(tmp_path):
+    path = write(tmp_path / "run", [0])
+    elsewhere = header() | {"environment": {"jax": "9"}, "created": "later"}
+    with open_run(path, elsewhere, PROMPTS, save_errors=False) as run:
+        assert run.done == {0}
+    assert read_run(path).header["created"] == header()["created"]
+
+
+def test_other_prompts_are_refused(tmp_path):
+    path = write(tmp_path / "run", [0])
+    other = Prompts(
+        prompts=("a cat", "a dog"), classidx=(0, 1), class_names=("cat", "dog")
+    )
+    with pytest.raises(DiffjaxError, match=r"prompts: other than in .*prompts\.csv"):
+        opened(path, other)
+
+
+def test_prompts_that_a_table_cannot_hold_are_refused_before_the_work(tmp_path):
+    prompts = Prompts(
+        prompts=("a cat", "a \r\n dog"), classidx=(0, 1), class_names=("cat", "dog")
+    )
+    with pytest.raises(DiffjaxError, match="Prompts with odd line breaks"):
+        opened(tmp_path / "run", prompts)
+    assert not (tmp_path / "run" / "run.json").exists()
+
+
+@pytest.mark.parametrize("name", ["notes.txt", "prompts.csv", "summary.json"])
+def test_a_folder_of_other_files_is_refused_and_left_alone(tmp_path, name):
+    (tmp_path / name).write_text("mine")
+    with pytest.raises(DiffjaxError, match=rf"other files \({name}\)"):
+        opened(tmp_path)
+    assert [p.name for p in tmp_path.iterdir()] == [name]
+    assert (tmp_path / name).read_text() == "mine"
+
+
+def test_parts_without_a_header_are_not_taken_for_ours(tmp_path):
+    path = write(tmp_path / "run", [0])
+    (path / "run.json").unlink()
+    with pytest.raises(DiffjaxError, match="is not a run"):
+        opened(path)
+
+
+def test_a_file_is_no_folder(tmp_path):
+    (tmp_path / "run").touch()
+    with pytest.raises(DiffjaxError, match="is a file"):
+        opened(tmp_path / "run")
+
+
+@pytest.mark.parametrize(
+    ("content", "message"),
+    [
+        ("", "cannot be read"),
+        ('{"format": 1', "cannot be read"),
+        ("[]", "not the header"),
+        ("{}", "not the header"),
+        (json.dumps(header() | {"format": 2}), "not the header"),
+        ("\xff", "not the header|cannot be read"),
+    ],
+)
+def test_a_bad_header_is_refused(tmp_path, content, message):
+    path = write(tmp_path / "run", [0])
+    (path / "run.json").write_text(content, encoding="latin-1")
+    for use in (read_run, opened):
+        with pytest.raises(DiffjaxError, match=message):
+            use(path)
+
+
+def test_no_run_at_all(tmp_path):
+    with pytest.raises(DiffjaxError, match=r"holds no run.*diffjax evaluate"):
+        read_run(tmp_path)
