@@ -3,7 +3,6 @@ import io
 import json
 
 import numpy as np
-import pyarrow.parquet as pq
 import pytest
 from click.testing import CliRunner
 from report_runs import NAMES, NASTY, N, T, toy, write_runs
@@ -160,18 +159,21 @@ def test_a_run_without_results_is_refused(tmp_path):
         read_report([tmp_path])
 
 
-def test_columns_that_are_not_needed_may_be_missing(paths, tmp_path):
+def test_values_that_are_not_needed_may_be_missing(tmp_path):
     path = tmp_path / "poor"
     labels = np.arange(N) % len(NAMES)
-    write_run(path, toy(labels), labels, names=NAMES, save_errors=False)
-    (part,) = (path / "parts").glob("*.parquet")
-    table = pq.read_table(part)
-    pq.write_table(table.drop_columns(["thumbnail", "margin", "margin_error"]), part)
+    nothing = dict.fromkeys(
+        ("thumbnail", "margin", "margin_error", "seconds"), [None] * N
+    )
+    write_run(
+        path, toy(labels), labels, names=NAMES, save_errors=False, columns=nothing
+    )
     (run,) = read_report([path]).runs
     assert run.mistakes
     assert {(m.margin, m.margin_error, m.thumbnail) for m in run.mistakes} == {
         (None, None, None)
     }
+    assert run.row["seconds_per_image"] is None
 
 
 def test_strategies_as_text():

@@ -172,14 +172,10 @@ def confident_mistakes(
     order = np.lexsort((-np.nan_to_num(margins[wrong]), -best))[:most]
     margin_errors = _floats(rows, "margin_error")
     chosen = rows.take(wrong[order])
-    pictures = (
-        chosen["thumbnail"].to_pylist()
-        if "thumbnail" in chosen.column_names
-        else [None] * len(chosen)
-    )
+    images, pictures = chosen["id"].to_pylist(), chosen["thumbnail"].to_pylist()
     mistakes = []
     for row, i, image, picture in zip(
-        order, wrong[order], chosen["id"].to_pylist(), pictures, strict=True
+        order, wrong[order], images, pictures, strict=True
     ):
         local = int(found.local_labels[i])
         mistakes.append(
@@ -290,8 +286,6 @@ def _good_rows(run: Run) -> "pa.Table":
 
 def _floats(rows: "pa.Table", column: str) -> Float[np.ndarray, " n"]:
     """A column of floats; NaN where unknown."""
-    if column not in rows.column_names:
-        return np.full(len(rows), np.nan)
     values: np.ndarray = rows[column].to_numpy().astype(np.float64)
     return values
 

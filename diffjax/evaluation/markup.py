@@ -110,7 +110,8 @@ def figure(svg: str, finding: str, caption: str, *, wide: bool = False) -> str:
     )
     if wide:
         image = (
-            '<div class="scroll" role="group" aria-label="Chart, scrolls sideways" tabindex="0">'
+            '<div class="scroll" role="group" aria-label="Chart, scrolls sideways" '
+            'tabindex="0">'
             f"{image}</div>"
         )
     kind = ' class="wide"' if wide else ""
