@@ -6,11 +6,10 @@ record = clf.classify("cat.jpg", ["cat", "dog"])        # everything that is kno
 """
 
 import os
-import time
 import warnings
 import zlib
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass, replace
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, cast
 
@@ -32,22 +31,16 @@ from diffjax.data.images import ImageSource, Transform, load_image, preprocess
 from diffjax.data.prompts import DEFAULT_TEMPLATE, Prompts
 from diffjax.errors import DiffjaxError
 from diffjax.models.diffusion import DiffusionModel
-from diffjax.record import Record, Verdict
+from diffjax.record import Record
 from diffjax.scoring.grid import Grid
 from diffjax.scoring.losses import NEED_VARIANCE
-from diffjax.scoring.noise import Noise, SeededNoise, read_noise
-from diffjax.scoring.placement import cells_that_fit, replicate, sample_mesh
+from diffjax.scoring.noise import NoiseTable, SeededNoise, read_noise
+from diffjax.scoring.packing import Packer
+from diffjax.scoring.placement import block_mesh, cells_that_fit, replicate
+from diffjax.search import Encoded, ImageSearch
 from diffjax.settings import Settings
 from diffjax.strategies import parse_strategy
-from diffjax.strategies.base import (
-    ErrorTable,
-    Request,
-    State,
-    Strategy,
-    class_decision,
-    rank,
-    run,
-)
+from diffjax.strategies.base import Strategy
 from diffjax.temperature import read_calibration
 
 # as the models were trained
@@ -76,7 +69,7 @@ class DiffusionClassifier:
         """Place a loaded model on this process's devices."""
         self.model = model
         self.settings = settings or Settings()
-        self._mesh = sample_mesh()
+        self._mesh = block_mesh()
         self.transform = cast(
             Transform, self.settings.transform or TRANSFORMS[model.kind]
         )
@@ -100,15 +93,20 @@ class DiffusionClassifier:
         self.grid = Grid(
             denoiser=replicate(model.denoiser, self._mesh),
             schedule=replicate(model.schedule, self._mesh),
+            noise=replicate(self._noise(), self._mesh),
             losses=losses,
             cells=self.settings.cells or cells_that_fit(needs, self._mesh),
             mesh=self._mesh,
         )
-        self._table: Noise | None = None
-        if self.settings.noise not in ("image", "shared"):
-            self._table = replicate(
-                read_noise(Path(self.settings.noise), self.latent_shape), self._mesh
-            )
+
+    @property
+    def _described(self) -> dict[str, Any]:
+        """What records say of model and settings."""
+        return (
+            self.model.origin
+            | self.settings.as_dict()
+            | {"resolution": self.resolution, "transform": self.transform}
+        )
 
     @property
     def device(self) -> str:
@@ -285,7 +283,19 @@ class DiffusionClassifier:
         pixels = self.pixels(image)
         # known by its pixels, an image keeps its noise wherever it stands in a list
         key = zlib.crc32(pixels.tobytes())
-        return self.score(pixels, self.model.latent(pixels), labels, key, progress)
+        z0 = np.asarray(self.model.latent(pixels))
+
+        def tile(search: ImageSearch, cells: int) -> None:
+            alive = int(search.state.living.sum())
+            progress(
+                Progress(done=search.done, remaining=search.remaining, alive=alive)
+            )
+
+        one = Encoded(pixels=pixels, z0=z0, key=key)
+        [(_, result)] = self.score([one], labels, tile)
+        if isinstance(result, DiffjaxError):
+            raise result
+        return result
 
     def pixels(self, image: ImageSource) -> Float[np.ndarray, "h w 3"]:
         """An image as the model sees it, in [−1, 1]."""
@@ -298,89 +308,48 @@ class DiffusionClassifier:
 
     def score(
         self,
-        pixels: Float[np.ndarray, "H W 3"],
-        z0: Float[Array, "h w c"] | Float[np.ndarray, "h w c"],
+        images: Iterable[Encoded],
         candidates: Candidates,
-        key: int,
-        progress: Callable[[Progress], None] = lambda progress: None,
-    ) -> Record:
-        """Classify an image whose latent is known.
+        tile: Callable[[ImageSearch, int], None] = lambda search, cells: None,
+    ) -> Iterator[tuple[Encoded, Record | DiffjaxError]]:
+        """Classify images whose latents are known, many at a time.
+
+        Images are taken as they are needed and come back as they get done, in any
+        order. What is known of one does not depend on the others.
 
         Args:
-            pixels: what the model sees, for the record.
-            z0: of the pixels, as ``model.latents`` gives it.
+            images: with their latents.
             candidates: of ``candidates`` or ``classes``.
-            key: a number for the image, in [0, 2³²), that decides its noise.
-            progress: called after each tile.
+            tile: is told, for each image in a tile, how many of its evaluations that
+                tile has done.
+
+        Yields:
+            An image and its record, or the error that says how its numbers overflowed.
 
         Raises:
-            DiffjaxError: if the network's numbers overflow.
+            DiffjaxError: if the strategy does not fit, or the device's memory does not
+                hold the smallest tile.
         """
-        start = time.perf_counter()
-        latent = replicate(jnp.asarray(z0), self._mesh)
-        noise = self._noise(key)
-        strategy = self.settings.strategy
-        prompts = candidates.prompts
-        classidx = np.asarray(prompts.classidx)
-        tables: dict[str, ErrorTable] = {}
-
-        def evaluate(state: State, request: Request) -> Float[np.ndarray, "k s"]:
-            before, to_come = state.n_evaluations, strategy.remaining(state)
-            errors: np.ndarray
-            errors, *others = self.grid.errors(
-                noise,
-                latent,
-                candidates.conditions,
-                request.classes,
-                state.samples.timesteps[request.samples],
-                state.samples.noises[request.samples],
-                lambda cells: progress(
-                    Progress(
-                        done=before + cells,
-                        remaining=to_come - cells,
-                        alive=len(request.classes),
-                    )
-                ),
-            )
-            for loss, values in zip(self.settings.also, others, strict=True):
-                blank = ErrorTable(np.full_like(state.table.errors, np.nan))
-                tables.setdefault(loss, blank).write(request, values)
-            return errors
-
         n_timesteps = self.model.schedule.n_timesteps
-        state = run(strategy, len(prompts.prompts), n_timesteps, evaluate)
-
-        def verdict(table: ErrorTable) -> Verdict:
-            decision = rank(replace(state, table=table))
-            return Verdict(
-                table=table,
-                prompt_decision=decision,
-                decision=class_decision(decision, classidx),
-            )
-
-        return Record(
-            pixels=pixels,
-            labels=prompts.class_names,
-            prompts=prompts.prompts,
-            classidx=classidx,
-            truncated=candidates.truncated,
-            samples=state.samples,
-            table=state.table,
-            prompt_decision=strategy.decide(state),
-            temperature=self.settings.temperature,
-            seconds=time.perf_counter() - start,
-            settings=self.model.origin
-            | self.settings.as_dict()
-            | {"resolution": self.resolution, "transform": self.transform},
-            also={loss: verdict(table) for loss, table in tables.items()},
+        searches = (
+            ImageSearch(image, candidates, self.settings, n_timesteps, tile)
+            for image in images
         )
+        packer = Packer(
+            self.grid, candidates.conditions, len(candidates.prompts.prompts)
+        )
+        for search in packer.run(searches):
+            assert isinstance(search, ImageSearch)  # it gives back what it was given
+            try:
+                yield search.encoded, search.record(self._described)
+            except DiffjaxError as error:
+                yield search.encoded, error
 
-    def _noise(self, key: int) -> Noise:
-        if self._table is not None:
-            return self._table
-        shared = self.settings.noise == "shared"
-        noise = SeededNoise.of(self.settings.seed, 0 if shared else key)
-        return replicate(noise, self._mesh)
+    def _noise(self) -> SeededNoise | NoiseTable:
+        noise = self.settings.noise
+        if noise in ("image", "shared"):
+            return SeededNoise.of(self.settings.seed, shared=noise == "shared")
+        return read_noise(Path(noise), self.latent_shape)
 
 
 def _warn_of_others(calibration: dict[str, Any], model: str, loss: str) -> None:

@@ -14,6 +14,7 @@ from diffjax.data.labels import class_ids
 from diffjax.data.prompts import Prompts
 from diffjax.errors import DiffjaxError
 from diffjax.models.diffusion import Network
+from diffjax.search import Encoded
 from diffjax.settings import Settings
 from diffjax.strategies.exhaustive import Exhaustive
 from diffjax.strategies.staged import Staged
@@ -83,10 +84,12 @@ def test_noise_per_image_or_shared(classifier):
     image = classifier.pixels(one)
     assert not np.allclose(classifier.pixels(two), image)
     candidates = classifier.candidates(LABELS)
-    z0 = classifier.model.latent(image)
+    z0 = np.asarray(classifier.model.latent(image))
 
     def errors(classifier, key):
-        return classifier.score(image, z0, candidates, key).errors
+        encoded = Encoded(pixels=image, z0=z0, key=key)
+        [(_, record)] = classifier.score([encoded], candidates)
+        return record.errors
 
     np.testing.assert_array_equal(errors(classifier, 7), errors(classifier, 7))
     assert np.abs(errors(classifier, 7) - errors(classifier, 8)).max() > 1e-4

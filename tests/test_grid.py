@@ -18,13 +18,13 @@ from small import (
 )
 
 from diffjax.checkpoints.loading import empty_network
-from diffjax.errors import DiffjaxError
 from diffjax.models.diffusion import Network
 from diffjax.models.unet import UNet2DConditionConfig
 from diffjax.schedules import add_noise
-from diffjax.scoring.grid import Grid, Tile, cell_errors, grid_errors
+from diffjax.scoring.grid import Blocks, Grid, block_errors, cell_errors
 from diffjax.scoring.noise import SeededNoise
-from diffjax.scoring.placement import cells_that_fit, replicate, sample_mesh
+from diffjax.scoring.packing import Cells, Packer
+from diffjax.scoring.placement import block_mesh, cells_that_fit, replicate
 
 KEYS = Path(__file__).parent / "data" / "keys"
 CLASSES, SAMPLES = 5, 7
@@ -32,7 +32,7 @@ Z0 = jax_random(8, 8, 4, seed=1)
 STATES = jax_random(CLASSES, TOKENS, WIDTH, seed=2)
 TIMESTEPS = np.array([0, 1, 250, 500, 750, 998, 999])
 NOISES = np.array([3, 0, 1, 2, 6, 5, 4])
-NOISE = SeededNoise.of(0, 17)
+NOISE, IMAGE = SeededNoise.of(0), 17
 
 
 @pytest.fixture(scope="module")
@@ -41,21 +41,66 @@ def denoiser():
 
 
 def grid(denoiser, cells=10, losses=("l2",), devices=1):
-    mesh = sample_mesh(jax.local_devices()[:devices])
+    mesh = block_mesh(jax.local_devices()[:devices])
     return Grid(
         denoiser=replicate(denoiser, mesh),
         schedule=replicate(SCHEDULE, mesh),
+        noise=replicate(NOISE, mesh),
         losses=losses,
         cells=cells,
         mesh=mesh,
     )
 
 
-def errors(grid, conditions=STATES, classes=None, timesteps=TIMESTEPS, noises=NOISES):
+def blocks(classes, timesteps=TIMESTEPS, noises=NOISES, z0=Z0):
+    """A block a sample, all under the same classes."""
+    n = len(timesteps)
+    return Blocks(
+        images=np.full(n, IMAGE, np.uint32),
+        z0=np.broadcast_to(z0, (n, *z0.shape)),
+        timesteps=np.asarray(timesteps, np.int32),
+        noises=np.asarray(noises, np.int32),
+        classes=np.tile(np.asarray(classes, np.int32), (n, 1)),
+    )
+
+
+def errors(grid, conditions=STATES, classes=None, **cells):
+    """[classes, samples], by the packer."""
     every = np.arange(len(conditions))
-    place = [replicate(x, grid.mesh) for x in (NOISE, Z0, conditions)]
     classes = every if classes is None else classes
-    return grid.errors(*place, classes, timesteps, noises)[0]
+    [found] = evaluate(grid, conditions, [(classes, cells)])
+    return found[0]
+
+
+def evaluate(grid, conditions, asked, width=CLASSES):
+    """[l, n, s] of each (classes, samples) asked for, in a search of its own."""
+    searches = [
+        Asks(classes, **({"timesteps": TIMESTEPS, "noises": NOISES} | cells))
+        for classes, cells in asked
+    ]
+    packer = Packer(grid, replicate(conditions, grid.mesh), width)
+    assert set(map(id, packer.run(iter(searches)))) == set(map(id, searches))
+    return [search.errors for search in searches]
+
+
+class Asks:
+    """A search that asks once."""
+
+    key, seconds = IMAGE, 0.0
+
+    def __init__(self, classes, timesteps, noises):
+        self.z0 = np.asarray(Z0)
+        self.errors, self.cells = None, 0
+        self.asked = Cells(np.asarray(classes), timesteps, noises)
+
+    def request(self):
+        return self.asked if self.errors is None else None
+
+    def receive(self, errors):
+        self.errors = errors
+
+    def advance(self, cells):
+        self.cells += cells
 
 
 @pytest.fixture(scope="module")
@@ -65,7 +110,7 @@ def expected(denoiser):
     table = np.zeros((CLASSES, SAMPLES))
     for c in range(CLASSES):
         for s, (t, k) in enumerate(zip(TIMESTEPS, NOISES, strict=True)):
-            noise = NOISE.draw(jnp.int32(k), Z0.shape)
+            noise = NOISE.draw(IMAGE, jnp.int32(k), Z0.shape)
             [table[c, s]] = cell(
                 denoiser, SCHEDULE, Z0, STATES[c], jnp.int32(t), noise, losses=("l2",)
             )
@@ -124,7 +169,7 @@ def test_class_ids_are_conditions_too():
     network = class_denoiser()
     ids = jnp.arange(CLASSES, dtype=jnp.int32)
     table = errors(grid(network), conditions=ids)
-    noise = NOISE.draw(jnp.int32(NOISES[2]), Z0.shape)
+    noise = NOISE.draw(IMAGE, jnp.int32(NOISES[2]), Z0.shape)
     t = jnp.int32(TIMESTEPS[2])
     prediction = network.module()(add_noise(SCHEDULE, Z0, noise, t), t, ids[3])
     assert prediction.shape[-1] == 8  # the variance follows, and is not compared
@@ -134,16 +179,15 @@ def test_class_ids_are_conditions_too():
 
 def test_several_losses_cost_one_forward_pass(denoiser, expected):
     both = grid(denoiser, losses=("l1", "l2"))
-    place = [replicate(x, both.mesh) for x in (NOISE, Z0, STATES)]
-    l1, l2 = both.errors(*place, np.arange(CLASSES), TIMESTEPS, NOISES)
+    [[l1, l2]] = evaluate(both, STATES, [(np.arange(CLASSES), {})])
     np.testing.assert_allclose(l2, expected, rtol=1e-5)
     assert np.all(l1**2 < l2)  # (mean |d|)² < mean d²
 
     def cost(losses):
         return flops(
-            lambda *args: grid_errors(*args, losses=losses),
-            *(denoiser, SCHEDULE, NOISE, Z0, STATES[:2]),
-            *(jnp.asarray(TIMESTEPS[:2]), jnp.arange(2)),
+            lambda *args: block_errors(*args, losses=losses),
+            *(denoiser, SCHEDULE, NOISE, STATES),
+            blocks([0, 1], TIMESTEPS[:2], [0, 1]),
         )
 
     assert cost(("l2", "l1", "huber")) < 1.01 * cost(("l2",))
@@ -153,47 +197,24 @@ def flops(function, *args):
     return jax.jit(function).lower(*args).compile().cost_analysis()["flops"]
 
 
-def test_class_independent_work_is_done_once_per_sample(denoiser):
-    """FLOPs(C, S) = S·shared + C·keys + C·S·own, with a shared part worth having."""
+def test_class_independent_work_is_done_once_a_block(denoiser):
+    """FLOPs(B blocks of k classes) = B (shared + k own), shared being worth having."""
 
     @cache
-    def cost(n, s):
+    def cost(k, n=8):
         return flops(
-            lambda *args: grid_errors(*args, losses=("l2",)),
-            denoiser,
-            SCHEDULE,
-            NOISE,
-            Z0,
-            jnp.resize(STATES, (n, TOKENS, WIDTH)),
-            jnp.resize(jnp.asarray(TIMESTEPS), s),
-            jnp.arange(s),
+            lambda *args: block_errors(*args, losses=("l2",)),
+            *(denoiser, SCHEDULE, NOISE, STATES),
+            blocks(np.arange(k) % CLASSES, np.arange(n), np.arange(n)),
         )
 
-    one = cost(1, 8)
-    own = (cost(9, 8) - cost(1, 8)) / 8  # what one more class costs
+    own = (cost(9) - cost(1)) / 8  # what one more class costs
+    shared = cost(1) - own
     # the first resnet of this network comes before the first cross-attention
     first = 8 * 2 * 9 * 8 * 8 * 64 * 2
-    assert one - own > first
-    assert cost(17, 8) == pytest.approx(one + 16 * own, rel=1e-3)
-
-    def flattened(denoiser, states, timesteps, noises):
-        def cell(condition, t, k):
-            noise = NOISE.draw(k, Z0.shape)
-            return cell_errors(
-                denoiser, SCHEDULE, Z0, condition, t, noise, losses=("l2",)
-            )
-
-        return jax.vmap(cell)(states, timesteps, noises)
-
-    flat = flops(
-        flattened,
-        denoiser,
-        jnp.repeat(jnp.resize(STATES, (9, TOKENS, WIDTH)), 8, axis=0),
-        jnp.tile(jnp.resize(jnp.asarray(TIMESTEPS), 8), 9),
-        jnp.tile(jnp.arange(8), 9),
-    )
-    # eight of nine classes get the shared part for nothing
-    assert cost(9, 8) == pytest.approx(flat - 8 * (one - own), rel=0.05)
+    assert shared > first
+    assert cost(17) == pytest.approx(shared + 17 * own, rel=1e-3)
+    assert cost(9, 16) == pytest.approx(2 * cost(9), rel=1e-2)
 
 
 def test_one_compilation_for_a_tile(denoiser):
@@ -208,32 +229,8 @@ def test_one_compilation_for_a_tile(denoiser):
     assert tile_errors._cache_size() == before
 
 
-def test_every_cell_is_reported_once(denoiser):
-    seen = []
-    g = grid(denoiser, cells=4)
-    classes = np.arange(CLASSES)
-    place = [replicate(x, g.mesh) for x in (NOISE, Z0, STATES)]
-    g.errors(*place, classes, TIMESTEPS, NOISES, seen.append)
-    assert seen == sorted(set(seen))
-    assert len(seen) > 1
-    assert seen[-1] == CLASSES * SAMPLES
-
-
-@pytest.mark.parametrize("devices", [1, 2, 8])
-@pytest.mark.parametrize("classes", [1, 2, 5, 8, 9, 37, 1000])
-@pytest.mark.parametrize("samples", [1, 4, 1000])
-@pytest.mark.parametrize("cells", [1, 32, 100, 10**13])
-def test_tiles_fit(classes, samples, cells, devices):
-    tile = Tile.fitting(classes, samples, cells, devices)
-    assert tile.samples % devices == 0
-    assert tile.samples < samples + devices
-    assert tile.classes * tile.samples <= max(cells, tile.classes * devices)
-    rows = -(-classes // tile.classes)
-    assert rows * tile.classes - classes < rows  # less than one class a row is padding
-
-
 def test_cells_follow_the_memory():
-    mesh = sample_mesh()
+    mesh = block_mesh()
     sizes = [2**k for k in range(20, 50)]
     cells = [cells_that_fit(size, mesh) for size in sizes]
     assert cells == sorted(cells, reverse=True)
@@ -248,12 +245,3 @@ def test_the_memory_of_the_public_models():
     network = Network(*empty_network("unet", UNet2DConditionConfig.from_dict(sd2)))
     assert 1 < network.module().memory(64, 64) / gib < 1.2
     assert 4.5 < network.module().memory(96, 96) / gib < 6
-
-
-def test_running_out_of_memory_is_an_error_with_a_remedy(denoiser, monkeypatch):
-    def fail(*args, **kwargs):
-        raise jax.errors.JaxRuntimeError("RESOURCE_EXHAUSTED: Out of memory")
-
-    monkeypatch.setattr("diffjax.scoring.grid.tile_errors", fail)
-    with pytest.raises(DiffjaxError, match="allow fewer cells"):
-        errors(grid(denoiser))

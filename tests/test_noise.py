@@ -12,13 +12,14 @@ SHAPE = (4, 6, 3)
 
 def test_seeded_noise_is_a_function_of_seed_image_and_index():
     draws = {
-        (seed, image, k): np.asarray(SeededNoise.of(seed, image).draw(k, SHAPE))
+        (seed, image, k): np.asarray(SeededNoise.of(seed).draw(image, k, SHAPE))
         for seed in (0, 1)
         for image in (0, 2**32 - 1)
         for k in (0, 1, 1000)
     }
     for (seed, image, k), noise in draws.items():
-        again = jax.jit(lambda n, k: n.draw(k, SHAPE))(SeededNoise.of(seed, image), k)
+        draw = jax.jit(lambda n, image, k: n.draw(image, k, SHAPE))
+        again = draw(SeededNoise.of(seed), np.uint32(image), k)
         np.testing.assert_allclose(noise, again, atol=1e-6)
     values = list(draws.values())
     for i, a in enumerate(values):
@@ -26,8 +27,14 @@ def test_seeded_noise_is_a_function_of_seed_image_and_index():
             assert np.abs(a - b).max() > 0.1
 
 
+def test_shared_noise_leaves_the_image_out():
+    shared = SeededNoise.of(3, shared=True)
+    np.testing.assert_array_equal(shared.draw(5, 1, SHAPE), shared.draw(9, 1, SHAPE))
+    assert np.abs(shared.draw(5, 1, SHAPE) - shared.draw(5, 2, SHAPE)).max() > 0.1
+
+
 def test_seeded_noise_is_standard_normal():
-    draw = jax.vmap(lambda k: SeededNoise.of(0).draw(k, SHAPE))
+    draw = jax.vmap(lambda k: SeededNoise.of(0).draw(0, k, SHAPE))
     x = np.asarray(draw(jnp.arange(1000)))
     assert abs(x.mean()) < 0.02
     assert abs(x.std() - 1) < 0.02
@@ -52,7 +59,9 @@ def test_noise_files(tmp_path, table, suffix, torch_layout):
     else:
         save_file({"noise": stored}, path)
     noise = read_noise(path, SHAPE)
-    np.testing.assert_array_equal(noise.draw(jnp.int32(3), SHAPE), table[3])
+    for image in (0, 7):
+        drawn = noise.draw(image, jnp.int32(3), SHAPE)
+        np.testing.assert_array_equal(drawn, table[3])
     noise.check(np.array([0, 4]))
     with pytest.raises(DiffjaxError, match=r"holds 5 noises.*index 5"):
         noise.check(np.array([5]))

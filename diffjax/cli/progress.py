@@ -22,8 +22,8 @@ from rich.text import Text
 from diffjax.evaluation.metrics import wilson
 
 if TYPE_CHECKING:
-    from diffjax.classifier import Progress as ImageProgress
     from diffjax.evaluation.runner import Tally
+    from diffjax.search import ImageSearch
 
 NAME_WIDTH = 24
 LINE_SECONDS = 30.0  # between lines where there is no terminal
@@ -149,7 +149,7 @@ class EvaluationProgress:
         self._lines = not self._live and not quiet
         self._clock = Clock()
         self._tally: Tally | None = None
-        self._partial = 0  # evaluations of the current image
+        self._cells = 0  # evaluations, those of unfinished images too
         self._printed = time.monotonic()
         self._bar = Progress(
             SpinnerColumn(),
@@ -179,7 +179,7 @@ class EvaluationProgress:
         """One more image; the first call only tells where the run stands."""
         if self._tally is None:
             self._clock.begin(tally)
-        self._tally, self._partial = tally, 0
+        self._tally = tally
         self._show()
         last = tally.done == tally.total
         if self._lines and (last or time.monotonic() - self._printed > LINE_SECONDS):
@@ -191,9 +191,9 @@ class EvaluationProgress:
                 soft_wrap=True,
             )
 
-    def tile(self, now: "ImageProgress") -> None:
-        """Evaluations of the current image."""
-        self._partial = now.done
+    def tile(self, search: "ImageSearch", cells: int) -> None:
+        """So many more evaluations are done."""
+        self._cells += cells
         self._show()
 
     def _show(self) -> None:
@@ -215,7 +215,7 @@ class EvaluationProgress:
             parts.append(accuracy_text(tally.correct, tally.judged))
         if tally.failed:
             parts.append(f"{tally.failed:,} failed")
-        parts += self._clock.texts(tally, self._partial)
+        parts += self._clock.texts(tally, self._cells)
         return " · ".join(parts)
 
 
@@ -230,11 +230,11 @@ class Clock:
         """Start now; images that were done before took no time."""
         self._start, self._before = time.monotonic(), tally.done
 
-    def texts(self, tally: "Tally", partial: int) -> list[str]:
+    def texts(self, tally: "Tally", evaluations: int) -> list[str]:
         """Evaluations a second, and the time left, where they are known."""
         seconds = time.monotonic() - self._start
         texts = []
-        if evaluations := tally.evaluations + partial:
+        if evaluations:
             texts.append(f"{evaluations / max(seconds, 1e-9):,.0f} evals/s")
         if (done := tally.done - self._before) and tally.done < tally.total:
             left = int(seconds / done * (tally.total - tally.done))

@@ -10,7 +10,7 @@ from jaxtyping import Float
 from diffjax.classifier import DiffusionClassifier
 from diffjax.evaluation.task import Task
 from diffjax.scoring.cost import tile_cost
-from diffjax.scoring.grid import Tile
+from diffjax.scoring.packing import split_classes, width_for
 from diffjax.strategies.base import Request, State, run
 
 
@@ -23,7 +23,7 @@ class Plan:
         classes: to choose from.
         prompts: that stand for them, or class ids.
         evaluations_per_image: forward passes that are asked for, at most.
-        passes_per_image: with those that fill up the tiles.
+        passes_per_image: with those that fill up blocks.
         flops_per_image: of these, as the compiler counts them.
         seconds_per_image: of these, timed on a few tiles; without reading and encoding.
         device: they were timed on.
@@ -70,28 +70,30 @@ def make_plan(task: Task, classifier: DiffusionClassifier) -> Plan:
     """
     candidates = task.candidates(classifier)
     grid = classifier.grid
-    tiles: Counter[Tile] = Counter()
+    n_prompts = len(candidates.prompts.prompts)
+    blocks: Counter[int] = Counter()  # by their number of classes
 
     def evaluate(state: State, request: Request) -> Float[np.ndarray, "k s"]:
-        shape = len(request.classes), len(request.samples)
-        tile = grid.tile(*shape)
-        tiles[tile] += grid.tiles(*shape)
-        return np.random.default_rng(0).standard_normal(shape, np.float32)
+        n, s = len(request.classes), len(request.samples)
+        for width, rows in split_classes(n, width_for(n_prompts)).items():
+            blocks[width] += len(rows) * s
+        return np.random.default_rng(0).standard_normal((n, s), np.float32)
 
-    n_prompts = len(candidates.prompts.prompts)
     n_timesteps = classifier.model.schedule.n_timesteps
     state = run(classifier.settings.strategy, n_prompts, n_timesteps, evaluate)
+    shape = classifier.latent_shape
     costs = {
-        tile: tile_cost(grid, tile, candidates.conditions, classifier.latent_shape)
-        for tile in tiles
+        width: tile_cost(grid, grid.tile(width), candidates.conditions, shape)
+        for width in blocks
     }
+    tiles = {width: n / grid.tile(width).blocks for width, n in blocks.items()}
     return Plan(
         images=len(task.indices),
         classes=len(task.classes),
         prompts=n_prompts,
         evaluations_per_image=state.n_evaluations,
-        passes_per_image=sum(t.classes * t.samples * n for t, n in tiles.items()),
-        flops_per_image=sum(costs[t].flops * n for t, n in tiles.items()),
-        seconds_per_image=sum(costs[t].seconds * n for t, n in tiles.items()),
+        passes_per_image=sum(width * n for width, n in blocks.items()),
+        flops_per_image=sum(costs[width].flops * n for width, n in tiles.items()),
+        seconds_per_image=sum(costs[width].seconds * n for width, n in tiles.items()),
         device=classifier.device,
     )

@@ -19,7 +19,7 @@ from jaxtyping import Float
 from PIL import Image
 
 from diffjax.candidates import Candidates
-from diffjax.classifier import DiffusionClassifier, Progress
+from diffjax.classifier import DiffusionClassifier
 from diffjax.data.sources import Example
 from diffjax.errors import DiffjaxError
 from diffjax.evaluation.latents import BATCH, Latents
@@ -34,6 +34,7 @@ from diffjax.evaluation.results import (
 )
 from diffjax.evaluation.task import Task
 from diffjax.record import Record
+from diffjax.search import Encoded, ImageSearch
 
 FLUSH_SECONDS = 30.0  # what a kill can cost
 THUMBNAIL = 96  # pixels along the longer edge
@@ -64,10 +65,14 @@ class Tally:
 
 
 class Watch(NamedTuple):
-    """Who is told how far a run is."""
+    """Who is told how far a run is.
+
+    ``image`` after each image; ``tile`` for each image in a tile, with the number of
+    its evaluations that the tile has done.
+    """
 
     image: Callable[[Tally], None] = lambda tally: None
-    tile: Callable[[Progress], None] = lambda progress: None
+    tile: Callable[[ImageSearch, int], None] = lambda search, cells: None
 
 
 def evaluate(
@@ -135,28 +140,42 @@ def _rows(
     watch: Watch,
     save_errors: bool,
 ) -> Iterator[dict[str, Any]]:
-    """A row for every image to do, in order."""
-    for start in range(0, len(todo), BATCH):
-        read = [_read(task, classifier, i) for i in todo[start : start + BATCH]]
-        good = [item for item in read if item.pixels is not None]
-        encoded = latents.of([item.pixels for item in good if item.pixels is not None])
-        z0 = {item.place: z for item, z in zip(good, encoded, strict=True)}
-        for item in read:
-            row: dict[str, Any] = {"index": item.place, "error": item.error}
-            if item.example is not None:
-                row |= {"id": item.example.id, "label": item.example.label}
-            if item.pixels is not None and item.example is not None:
+    """A row for every image to do, as they get done."""
+    unreadable: list[_Read] = []
+
+    def encoded() -> Iterator[Encoded]:
+        for start in range(0, len(todo), BATCH):
+            read = [_read(task, classifier, i) for i in todo[start : start + BATCH]]
+            good = [item for item in read if item.example is not None]
+            unreadable.extend(item for item in read if item.example is None)
+            z0 = latents.of([item.pixels for item in good])
+            for item, latent in zip(good, z0, strict=True):
+                assert item.example is not None  # of the good ones
                 # known by its id, an image keeps its noise in every subset
                 key = zlib.crc32(item.example.id.encode())
-                try:
-                    record = classifier.score(
-                        item.pixels, z0[item.place], candidates, key, watch.tile
-                    )
-                except DiffjaxError as error:  # the network's numbers overflowed
-                    row["error"] = str(error)
-                else:
-                    row |= _columns(record, task, item.example.label, save_errors)
-            yield row
+                yield Encoded(pixels=item.pixels, z0=latent, key=key, source=item)
+
+    def failures() -> Iterator[dict[str, Any]]:
+        while unreadable:
+            item = unreadable.pop()
+            yield {"index": item.place, "error": item.error}
+
+    for image, result in classifier.score(encoded(), candidates, watch.tile):
+        item: _Read = image.source
+        assert item.example is not None
+        row = {
+            "index": item.place,
+            "id": item.example.id,
+            "label": item.example.label,
+            "error": None,
+        }
+        if isinstance(result, DiffjaxError):  # the network's numbers overflowed
+            row["error"] = str(result)
+        else:
+            row |= _columns(result, task, item.example.label, save_errors)
+        yield row
+        yield from failures()
+    yield from failures()
 
 
 class _Read(NamedTuple):
@@ -164,17 +183,16 @@ class _Read(NamedTuple):
 
     place: int  # in the data set
     example: Example | None = None
-    pixels: Float[np.ndarray, "H W 3"] | None = None
+    pixels: Float[np.ndarray, "H W 3"] = np.empty((0, 0, 3), np.float32)
     error: str | None = None
 
 
 def _read(task: Task, classifier: DiffusionClassifier, index: int) -> _Read:
-    example = None
     try:
         example = task.source[index]
         return _Read(index, example, classifier.pixels(example.image))
     except DiffjaxError as error:
-        return _Read(index, example, error=str(error))
+        return _Read(index, error=str(error))
 
 
 def _columns(

@@ -24,7 +24,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from jaxtyping import Bool, Float
 
-from diffjax.classifier import DiffusionClassifier, Progress
+from diffjax.classifier import DiffusionClassifier
 from diffjax.data.prompts import Prompts
 from diffjax.data.winoground import WinogroundExample
 from diffjax.errors import DiffjaxError
@@ -33,6 +33,7 @@ from diffjax.evaluation.provenance import settings_of, where_from
 from diffjax.evaluation.results import FORMAT, open_rows, write_summary
 from diffjax.evaluation.rows import read_rows
 from diffjax.evaluation.runner import FLUSH_SECONDS, Tally, Watch
+from diffjax.search import Encoded, ImageSearch
 from diffjax.strategies.exhaustive import Exhaustive
 
 if TYPE_CHECKING:
@@ -191,7 +192,7 @@ def _proportions(rows: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
 def _row(
     example: WinogroundExample,
     classifier: DiffusionClassifier,
-    progress: Callable[[Progress], None],
+    tile: Callable[[ImageSearch, int], None],
 ) -> dict[str, Any]:
     """The errors and scores of an example."""
     row: dict[str, Any] = {
@@ -209,20 +210,32 @@ def _row(
         candidates = classifier.candidates(captions)
         key = zlib.crc32(f"winoground {example.id}".encode())  # for both images
         pixels = [classifier.pixels(image) for image in example.load_images()]
-        records = [
-            classifier.score(
-                each, classifier.model.latent(each), candidates, key, progress
+        encoded = [
+            Encoded(
+                pixels=each,
+                z0=np.asarray(classifier.model.latent(each)),
+                key=key,
+                source=i,
             )
-            for each in pixels
+            for i, each in enumerate(pixels)
         ]
     except DiffjaxError as error:
         return row | {"error": str(error)}
-    table = np.stack([record.table.mean() for record in records], axis=1)  # [3, 2]
+    found = {
+        image.source: result
+        for image, result in classifier.score(encoded, candidates, tile)
+    }
+    table, evaluations = np.empty((len(CAPTIONS), 2)), 0
+    for i, result in found.items():
+        if isinstance(result, DiffjaxError):  # the network's numbers overflowed
+            return row | {"error": str(result)}
+        table[:, i] = result.table.mean()
+        evaluations += result.evaluations
     scores = winoground_scores(table[None, :2], table[None, 2])
     row |= dict(zip(_cells(), table.ravel().tolist(), strict=True))
     row |= {name: bool(value[0]) for name, value in scores.items()}
     return row | {
-        "evaluations": sum(record.evaluations for record in records),
+        "evaluations": evaluations,
         "seconds": time.perf_counter() - start,
     }
 

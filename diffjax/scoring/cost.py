@@ -5,15 +5,13 @@ from dataclasses import dataclass
 from statistics import median
 
 import jax
-import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array
 
-from diffjax.scoring.grid import Grid, Tile, tile_errors
-from diffjax.scoring.noise import SeededNoise
-from diffjax.scoring.placement import replicate
+from diffjax.scoring.grid import Blocks, Grid, Tile, tile_errors
 
 REPEATS = 3
+N_NOISES = 4  # different ones; a file may hold few
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -41,16 +39,16 @@ def tile_cost(
         conditions: of all classes, on the devices.
         latent_shape: (h, w, c) of the images.
     """
-    arguments = (
-        grid.denoiser,
-        grid.schedule,
-        replicate(SeededNoise.of(0), grid.mesh),
-        replicate(jnp.zeros(latent_shape), grid.mesh),
-        conditions,
-        np.arange(tile.classes) % conditions.shape[0],
-        np.arange(tile.samples) % grid.schedule.n_timesteps,
-        np.arange(tile.samples),
+    place = np.arange(tile.blocks)
+    blocks = Blocks(
+        images=place.astype(np.uint32),
+        z0=np.zeros((tile.blocks, *latent_shape), np.float32),
+        timesteps=(place % grid.schedule.n_timesteps).astype(np.int32),
+        noises=place.astype(np.int32) % N_NOISES,
+        classes=np.arange(tile.cells, dtype=np.int32).reshape(-1, tile.classes)
+        % conditions.shape[0],
     )
+    arguments = (grid.denoiser, grid.schedule, grid.noise, conditions, blocks)
     options = {"losses": grid.losses, "mesh": grid.mesh}
     # one device's share: the analysis is of the program that each of them runs
     cost = tile_errors.lower(*arguments, **options).compile().cost_analysis()

@@ -14,7 +14,7 @@ from typing import Any, Protocol, runtime_checkable
 import jax
 import jax.numpy as jnp
 import numpy as np
-from jaxtyping import Array, Float, Int
+from jaxtyping import Array, Float, Int, UInt32
 
 from diffjax.errors import DiffjaxError
 
@@ -24,9 +24,12 @@ class Noise(Protocol):
     """A pytree that draws the noise of a sample; used inside jit."""
 
     def draw(
-        self, k: int | Int[Array, ""], shape: tuple[int, ...]
+        self,
+        image: int | UInt32[Array, ""],
+        k: int | Int[Array, ""],
+        shape: tuple[int, ...],
     ) -> Float[Array, "..."]:
-        """ε of noise index k, float32."""
+        """ε of an image's noise index k, float32."""
         ...
 
     def check(self, noises: Int[np.ndarray, " s"]) -> None:
@@ -34,29 +37,31 @@ class Noise(Protocol):
         ...
 
 
-@partial(jax.tree_util.register_dataclass, data_fields=["key"], meta_fields=[])
+@partial(jax.tree_util.register_dataclass, data_fields=["key"], meta_fields=["shared"])
 @dataclass(frozen=True)
 class SeededNoise:
-    """Standard normal noise, a pure function of (seed, image, k)."""
+    """Standard normal noise, a pure function of (seed, image, k).
+
+    ``shared`` leaves the image out, so that all images have the same noise.
+    """
 
     key: Any  # Array; JAX rebuilds pytrees with placeholders in its place
+    shared: bool = False
 
     @classmethod
-    def of(cls, seed: int, image: int = 0) -> "SeededNoise":
-        """Noise of one image.
-
-        Args:
-            seed: of the run.
-            image: what the image is known by, in [0, 2³²); give all images the
-                same number to make them share their noise.
-        """
-        return cls(jax.random.fold_in(jax.random.key(seed), image))
+    def of(cls, seed: int, *, shared: bool = False) -> "SeededNoise":
+        """Noise of a run with this seed."""
+        return cls(jax.random.key(seed), shared)
 
     def draw(
-        self, k: int | Int[Array, ""], shape: tuple[int, ...]
+        self,
+        image: int | UInt32[Array, ""],
+        k: int | Int[Array, ""],
+        shape: tuple[int, ...],
     ) -> Float[Array, "..."]:
-        """ε of noise index k, float32."""
-        return jax.random.normal(jax.random.fold_in(self.key, k), shape)
+        """ε of an image's noise index k, float32."""
+        key = jax.random.fold_in(self.key, 0 if self.shared else image)
+        return jax.random.normal(jax.random.fold_in(key, k), shape)
 
     def check(self, noises: Int[np.ndarray, " s"]) -> None:
         """Every index can be drawn."""
@@ -73,9 +78,12 @@ class NoiseTable:
     source: str
 
     def draw(
-        self, k: int | Int[Array, ""], shape: tuple[int, ...]
+        self,
+        image: int | UInt32[Array, ""],
+        k: int | Int[Array, ""],
+        shape: tuple[int, ...],
     ) -> Float[Array, "..."]:
-        """ε of noise index k, float32."""
+        """ε of noise index k, float32; the same for every image."""
         row: Array = self.table[k]
         return row.reshape(shape)
 

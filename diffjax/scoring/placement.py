@@ -1,7 +1,7 @@
-"""Where a tile runs: weights on every device, the tile's samples split among them.
+"""Where a tile runs: weights on every device, the tile's blocks split among them.
 
-Every device sees its own samples of all classes of the tile, so the class-independent
-part of the network still runs once per sample, and no device talks to another.
+A block is a sample under several classes, so the class-independent part of the network
+still runs once a block, and no device talks to another.
 """
 
 import os
@@ -14,17 +14,17 @@ from jax.sharding import AxisType, Mesh, NamedSharding, PartitionSpec
 
 Tree = TypeVar("Tree")
 
-SAMPLES = "samples"  # the one axis of the mesh
+BLOCKS = "blocks"  # the one axis of the mesh
 # More cells a device than this share no more work and keep it no busier.
 MOST_CELLS = {"cpu": 32}
 MOST_CELLS_ELSEWHERE = 128
 SHARE_OF_MEMORY = 0.5  # of what is free, for one tile; two or three are in flight
 
 
-def sample_mesh(devices: Sequence[jax.Device] | None = None) -> Mesh:
-    """A mesh over this process's devices, along samples."""
+def block_mesh(devices: Sequence[jax.Device] | None = None) -> Mesh:
+    """A mesh over this process's devices, along blocks."""
     chosen = list(devices) if devices is not None else jax.local_devices()
-    return Mesh(np.array(chosen), (SAMPLES,), axis_types=(AxisType.Auto,))
+    return Mesh(np.array(chosen), (BLOCKS,), axis_types=(AxisType.Auto,))
 
 
 def replicate(tree: Tree, mesh: Mesh) -> Tree:
@@ -38,7 +38,7 @@ def cells_that_fit(bytes_per_cell: int, mesh: Mesh) -> int:
 
     Args:
         bytes_per_cell: that one forward pass needs, about.
-        mesh: as of ``sample_mesh``.
+        mesh: as of ``block_mesh``.
     """
     device = mesh.devices.flat[0]
     most = MOST_CELLS.get(device.platform, MOST_CELLS_ELSEWHERE)

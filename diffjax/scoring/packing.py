@@ -1,0 +1,312 @@
+"""Packs the cells that many images ask for into tiles of a few fixed shapes.
+
+Each image is a search: it asks for cells (classes × samples), is told their errors, and
+asks for more, or is done. The requests of all open searches are cut into blocks and
+queued; tiles take blocks as they come, of whichever images. So tiles are full although
+few classes of an image may be left, and while the host prunes one image, the device
+works on the others. The shapes are few:
+
+    classes a block     W, an even share of all classes (at most 8), or 2 for the rest
+    blocks a tile       as many as memory holds, or a quarter of that for remainders
+
+Tiles are dispatched ahead of reading their results: the device does not wait for the
+host. When its memory does not hold a tile, tiles become half as large.
+"""
+
+import time
+import warnings
+from collections import deque
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+from typing import Any, NamedTuple, Protocol, runtime_checkable
+
+import jax
+import numpy as np
+from jaxtyping import Float, Int
+
+from diffjax.errors import DiffjaxError
+from diffjax.scoring.grid import Blocks, Tile
+
+TILES_AHEAD = 2  # dispatched before the first is read
+MOST_OPEN = 64  # images at a time; bounds the memory of the host
+MOST_CLASSES = 8  # a block; wider blocks share little more
+PAIR = 2
+
+
+class Cells(NamedTuple):
+    """What an image asks for: every one of the classes with every sample.
+
+    Attributes:
+        classes: rows of the conditions, [n].
+        timesteps: of the samples, [s].
+        noises: noise indices of the samples, [s].
+    """
+
+    classes: Int[np.ndarray, " n"]
+    timesteps: Int[np.ndarray, " s"]
+    noises: Int[np.ndarray, " s"]
+
+
+@runtime_checkable
+class Search(Protocol):
+    """An image on its way to a decision."""
+
+    key: int  # of the image, in [0, 2³²), for its noise
+    z0: np.ndarray  # [h, w, c]
+    seconds: float  # of the device, added to as tiles come back
+
+    def request(self) -> Cells | None:
+        """The cells to evaluate next; None when done."""
+
+    def receive(self, errors: Float[np.ndarray, "l n s"]) -> None:
+        """Take the errors of the request."""
+
+    def advance(self, cells: int) -> None:
+        """So many more cells of the request are done."""
+
+
+@runtime_checkable
+class Evaluator(Protocol):
+    """What the packer needs of a grid."""
+
+    @property
+    def losses(self) -> tuple[str, ...]:
+        """What it gives, in order."""
+
+    @property
+    def cells(self) -> int:
+        """Of a tile, about."""
+
+    @property
+    def devices(self) -> int:
+        """A tile's blocks are a multiple of this."""
+
+    def tile(self, classes: int, cells: int | None = None) -> Tile:
+        """A tile of at most so many cells, or of the usual number."""
+
+    def errors(self, conditions: Any, blocks: Blocks) -> Any:
+        """Errors [l, B, k] of a tile; returns before they are computed."""
+
+    def check(self, noises: Int[np.ndarray, " s"]) -> None:
+        """Refuse noise indices that cannot be drawn."""
+
+
+def width_for(classes: int) -> int:
+    """Classes of a wide block, for a run of so many: rows as even as can be."""
+    rows = -(-classes // MOST_CLASSES)
+    return max(PAIR, -(-classes // rows))
+
+
+def split_classes(n: int, width: int) -> dict[int, Int[np.ndarray, "r w"]]:
+    """Positions 0 … n − 1 as rows of ``width``, and pairs for the rest.
+
+    Rows that are not full repeat their last class: at most one cell a sample is wasted.
+    """
+    full, rest = divmod(n, width)
+    if rest >= width - 1:  # a full row wastes no more than pairs would
+        full, rest = full + 1, 0
+    positions = np.minimum(np.arange(full * width + rest + rest % PAIR), n - 1)
+    wide, pairs = np.split(positions, [full * width])
+    rows = {PAIR: pairs.reshape(-1, PAIR)} if rest else {}
+    return {width: wide.reshape(-1, width)} | rows if full else rows
+
+
+@dataclass(kw_only=True, eq=False)
+class _Job:
+    """The cells of one request, cut into blocks: samples × rows of classes."""
+
+    search: Search
+    cells: Cells
+    rows: dict[int, np.ndarray]
+    errors: np.ndarray  # [l, n, s]
+    missing: int = field(init=False)  # blocks
+
+    def __post_init__(self) -> None:
+        self.missing = sum(self.blocks(k) for k in self.rows)
+
+    def blocks(self, width: int) -> int:
+        """How many blocks of a width there are."""
+        return len(self.rows[width]) * len(self.cells.timesteps)
+
+    def places(self, run: "_Run") -> tuple[np.ndarray, np.ndarray]:
+        """Sample and class positions of a run of blocks: [b] and [b, k]."""
+        rows = self.rows[run.width]
+        sample, row = np.divmod(np.arange(run.start, run.stop), len(rows))
+        return sample, rows[row]
+
+
+class _Run(NamedTuple):
+    """Blocks start … stop of one width of a job."""
+
+    job: _Job
+    width: int
+    start: int
+    stop: int
+
+
+class Packer:
+    """Evaluates searches, many at a time."""
+
+    def __init__(self, grid: Evaluator, conditions: Any, classes: int) -> None:
+        """Make ready for searches among ``classes`` classes at first."""
+        self._grid = grid
+        self._conditions = conditions
+        self._width = width_for(classes)
+        self._cells = grid.cells
+        self._queues: dict[int, deque[_Run]] = {self._width: deque(), PAIR: deque()}
+        self._flying: deque[tuple[Any, list[_Run]]] = deque()
+        self._open = 0
+        self._clock = time.perf_counter()
+        self.tiles = 0  # dispatched
+        self.passes = 0  # forward passes in them, those that fill up included
+
+    def run(self, searches: Iterator[Search]) -> Iterator[Search]:
+        """The searches as they get done, in any order."""
+        more = True
+        while True:
+            while len(self._flying) <= TILES_AHEAD:
+                runs = self._take(full=True)
+                if runs:
+                    self._dispatch(runs)
+                elif more and self._open < MOST_OPEN:
+                    search = next(searches, None)
+                    if search is None:
+                        more = False
+                    elif not self._ask(search):
+                        yield search
+                elif self._flying:
+                    break  # what comes back may bring more blocks
+                elif runs := self._take(full=False):
+                    self._dispatch(runs)
+                else:
+                    return
+            yield from self._collect()
+
+    def _ask(self, search: Search) -> bool:
+        """Queue a search's next request; false if it has none."""
+        cells = search.request()
+        if cells is None:
+            return False
+        n, s = len(cells.classes), len(cells.timesteps)
+        self._grid.check(cells.noises)
+        job = _Job(
+            search=search,
+            cells=cells,
+            rows=split_classes(n, self._width),
+            errors=np.full((len(self._grid.losses), n, s), np.nan, np.float32),
+        )
+        for width in job.rows:
+            self._queues[width].append(_Run(job, width, 0, job.blocks(width)))
+        self._open += 1
+        return True
+
+    def _take(self, *, full: bool) -> list[_Run]:
+        """The blocks of the next tile; nothing if it would have to be full and is not.
+
+        The wide blocks go first: their images have the longest way to go.
+        """
+        for width, queue in self._queues.items():
+            room = self._grid.tile(width, self._cells).blocks
+            if not queue or (full and sum(r.stop - r.start for r in queue) < room):
+                continue
+            runs = []
+            while queue and room:
+                run = queue.popleft()
+                middle = min(run.stop, run.start + room)
+                runs.append(run._replace(stop=middle))
+                if middle < run.stop:
+                    queue.appendleft(run._replace(start=middle))
+                room -= middle - run.start
+            return runs
+        return []
+
+    def _dispatch(self, runs: list[_Run]) -> None:
+        """Send blocks to the device, filled up to a fixed number of them."""
+        width, count = runs[0].width, sum(run.stop - run.start for run in runs)
+        blocks = self._grid.tile(width, self._cells).blocks
+        small = self._grid.tile(width, self._cells // 4).blocks
+        blocks = small if count <= small else blocks
+        try:
+            errors = self._grid.errors(self._conditions, _gather(runs, blocks))
+        except jax.errors.JaxRuntimeError as error:
+            self._shrink(error, runs)
+            return
+        errors.copy_to_host_async()
+        self.tiles, self.passes = self.tiles + 1, self.passes + blocks * width
+        self._flying.append((errors, runs))
+
+    def _collect(self) -> Iterator[Search]:
+        """Read the oldest tile, and go on with the searches that it completes."""
+        errors, runs = self._flying.popleft()
+        try:
+            values = np.asarray(errors)
+        except jax.errors.JaxRuntimeError as error:
+            self._shrink(error, runs)
+            return
+        now = time.perf_counter()
+        seconds, self._clock = now - self._clock, now
+        total = sum(run.stop - run.start for run in runs)
+        offset = 0
+        for run in runs:
+            job, n = run.job, run.stop - run.start
+            sample, positions = job.places(run)
+            job.errors[:, positions, sample[:, None]] = values[:, offset : offset + n]
+            offset += n
+            job.missing -= n
+            job.search.seconds += seconds * n / total
+            job.search.advance(_distinct(positions))
+            if not job.missing:
+                self._open -= 1
+                job.search.receive(job.errors)
+                if not self._ask(job.search):
+                    yield job.search
+
+    def _shrink(self, error: Exception, runs: list[_Run]) -> None:
+        """After running out of memory: try again with tiles of half the size."""
+        if "RESOURCE_EXHAUSTED" not in str(error):
+            raise error
+        # what is in flight was dispatched with the same size and may fail as well
+        waiting = [*runs, *(run for _, more in self._flying for run in more)]
+        self._flying.clear()
+        for run in reversed(waiting):
+            self._queues[run.width].appendleft(run)
+        if self._cells <= self._grid.devices * PAIR:
+            raise DiffjaxError(
+                "The device's memory does not hold the model and the smallest tile; "
+                "use a smaller dtype or resolution, or a larger device."
+            ) from error
+        self._cells //= 2
+        warnings.warn(
+            f"the device's memory does not hold tiles of {2 * self._cells} "
+            f"evaluations; going on with {self._cells}.",
+            stacklevel=2,
+        )
+
+
+def _gather(runs: list[_Run], blocks: int) -> Blocks:
+    """The arrays of a tile; the last block repeats until there are ``blocks``."""
+    parts = []
+    for run in runs:
+        search, cells = run.job.search, run.job.cells
+        sample, positions = run.job.places(run)
+        n = len(sample)
+        parts.append(
+            (
+                np.full(n, search.key, np.uint32),
+                np.broadcast_to(np.asarray(search.z0), (n, *search.z0.shape)),
+                cells.timesteps[sample].astype(np.int32),
+                cells.noises[sample].astype(np.int32),
+                cells.classes[positions].astype(np.int32),
+            )
+        )
+    columns = [np.concatenate(column) for column in zip(*parts, strict=True)]
+    place = np.minimum(np.arange(blocks), len(columns[0]) - 1)
+    images, z0, timesteps, noises, classes = (column[place] for column in columns)
+    return Blocks(
+        images=images, z0=z0, timesteps=timesteps, noises=noises, classes=classes
+    )
+
+
+def _distinct(positions: Int[np.ndarray, "b k"]) -> int:
+    """Cells of blocks, those that fill up a row left out."""
+    return int((np.diff(positions, axis=1) > 0).sum()) + len(positions)

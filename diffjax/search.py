@@ -1,0 +1,165 @@
+"""An image on its way to a decision: a strategy's state, and what it asks for."""
+
+from collections.abc import Callable
+from dataclasses import dataclass, replace
+from typing import Any
+
+import numpy as np
+from jaxtyping import Float
+
+from diffjax.candidates import Candidates
+from diffjax.errors import DiffjaxError
+from diffjax.record import Record, Verdict
+from diffjax.scoring.packing import Cells
+from diffjax.settings import Settings
+from diffjax.strategies.base import (
+    ErrorTable,
+    Request,
+    State,
+    class_decision,
+    rank,
+)
+
+
+@dataclass(frozen=True, kw_only=True, eq=False)
+class Encoded:
+    """An image as the grid takes it.
+
+    Attributes:
+        pixels: what the model sees, in [−1, 1].
+        z0: its latent.
+        key: a number for the image, in [0, 2³²), that decides its noise.
+        source: what the caller knows it by.
+    """
+
+    pixels: Float[np.ndarray, "H W 3"]
+    z0: Float[np.ndarray, "h w c"]
+    key: int
+    source: Any = None
+
+
+class ImageSearch:
+    """Asks for cells until the strategy has decided; see ``scoring.packing.Search``.
+
+    Attributes:
+        encoded: the image.
+        state: of the strategy.
+        seconds: of the device.
+    """
+
+    def __init__(
+        self,
+        encoded: Encoded,
+        candidates: Candidates,
+        settings: Settings,
+        n_timesteps: int,
+        tile: Callable[["ImageSearch", int], None],
+    ) -> None:
+        """Begin.
+
+        Args:
+            encoded: the image.
+            candidates: to choose from.
+            settings: the strategy, and what the record holds.
+            n_timesteps: of the model's schedule.
+            tile: is told how many more evaluations are done.
+
+        Raises:
+            DiffjaxError: if the strategy makes no sense for them.
+        """
+        self.encoded = encoded
+        self.key = encoded.key
+        self.z0 = encoded.z0
+        self.seconds = 0.0
+        self.finished = 0  # evaluations of the current request
+        self._candidates = candidates
+        self._settings = settings
+        self._strategy = settings.strategy
+        self._tile = tile
+        self._asked: Request | None = None
+        self._failure: DiffjaxError | None = None
+        n = len(candidates.prompts.prompts)
+        self.state: State = self._strategy.start(n, n_timesteps)
+        self._tables = {
+            loss: ErrorTable(np.full_like(self.state.table.errors, np.nan))
+            for loss in settings.also
+        }
+
+    @property
+    def done(self) -> int:
+        """Evaluations so far."""
+        return self.state.n_evaluations + self.finished
+
+    @property
+    def remaining(self) -> int:
+        """Evaluations still to come, at most."""
+        return self._strategy.remaining(self.state) - self.finished
+
+    def request(self) -> Cells | None:
+        """The cells to evaluate next; None when done, or after an overflow."""
+        self.finished = 0
+        if self._failure is not None:
+            return None
+        self._asked = self._strategy.request(self.state)
+        if self._asked is None:
+            return None
+        samples = self.state.samples
+        return Cells(
+            self._asked.classes,
+            samples.timesteps[self._asked.samples],
+            samples.noises[self._asked.samples],
+        )
+
+    def receive(self, errors: Float[np.ndarray, "l n s"]) -> None:
+        """Take the errors of the request, by the deciding and by the further losses."""
+        assert self._asked is not None
+        first, *others = errors
+        for table, values in zip(self._tables.values(), others, strict=True):
+            table.write(self._asked, values)
+        try:
+            self.state = self._strategy.update(self.state, self._asked, first)
+        except DiffjaxError as failure:
+            self._failure = failure
+
+    def advance(self, cells: int) -> None:
+        """So many more cells of the request are done."""
+        self.finished += cells
+        self._tile(self, cells)
+
+    def record(self, settings: dict[str, Any]) -> Record:
+        """What is known of the image.
+
+        Args:
+            settings: what the record is to say of model and settings.
+
+        Raises:
+            DiffjaxError: if the network's numbers overflowed.
+        """
+        if self._failure is not None:
+            raise self._failure
+        prompts = self._candidates.prompts
+        classidx = np.asarray(prompts.classidx)
+        state = self.state
+
+        def verdict(table: ErrorTable) -> Verdict:
+            decision = rank(replace(state, table=table))
+            return Verdict(
+                table=table,
+                prompt_decision=decision,
+                decision=class_decision(decision, classidx),
+            )
+
+        return Record(
+            pixels=self.encoded.pixels,
+            labels=prompts.class_names,
+            prompts=prompts.prompts,
+            classidx=classidx,
+            truncated=self._candidates.truncated,
+            samples=state.samples,
+            table=state.table,
+            prompt_decision=self._strategy.decide(state),
+            temperature=self._settings.temperature,
+            seconds=self.seconds,
+            settings=settings,
+            also={loss: verdict(table) for loss, table in self._tables.items()},
+        )

@@ -1,0 +1,203 @@
+"""Packing on a made-up device: what is asked comes back, in few and full tiles."""
+
+from collections import Counter
+
+import jax
+import numpy as np
+import pytest
+
+from diffjax.errors import DiffjaxError
+from diffjax.scoring.grid import Tile
+from diffjax.scoring.packing import (
+    MOST_OPEN,
+    PAIR,
+    TILES_AHEAD,
+    Cells,
+    Packer,
+    split_classes,
+    width_for,
+)
+
+
+def truth(key, classes, timesteps, noises):
+    """The error of a cell, by one loss and by another."""
+    e = key * 1e4 + np.asarray(classes)[:, None] * 100 + timesteps + noises / 8
+    return np.stack([e, -e]).astype(np.float32)
+
+
+class Device:
+    """Takes the place of a grid: computes at once, counts, and fails when told to."""
+
+    losses = ("a", "b")
+
+    def __init__(self, cells=32, devices=1, most=None):
+        self.cells, self.most = cells, most
+        self.devices = devices
+        self.shapes, self.waiting, self.longest = Counter(), 0, 0
+
+    def tile(self, classes, cells=None):
+        blocks = (self.cells if cells is None else cells) // classes
+        n = self.devices
+        return Tile(blocks=max(1, blocks // n) * n, classes=classes)
+
+    def check(self, noises):
+        pass
+
+    def errors(self, conditions, blocks):
+        shape = blocks.classes.shape
+        assert shape[0] % self.devices == 0
+        self.shapes[shape] += 1
+        self.waiting += 1
+        self.longest = max(self.longest, self.waiting)
+        values = np.stack(
+            [
+                truth(int(k), c, np.array([t]), np.array([n]))[:, :, 0]
+                for k, c, t, n in zip(
+                    blocks.images,
+                    blocks.classes,
+                    blocks.timesteps,
+                    blocks.noises,
+                    strict=True,
+                )
+            ],
+            axis=1,
+        )
+        return Result(self, values, fails=self.most and np.prod(shape) > self.most)
+
+
+class Result:
+    """An array that has yet to be computed."""
+
+    def __init__(self, device, values, fails):
+        self.device, self.values, self.fails = device, values, fails
+
+    def copy_to_host_async(self):
+        pass
+
+    def __array__(self, *args, **kwargs):
+        self.device.waiting -= 1
+        if self.fails:
+            raise jax.errors.JaxRuntimeError("RESOURCE_EXHAUSTED: out of memory")
+        return self.values
+
+
+class Image:
+    """A search with some rounds, each of fewer classes, then done."""
+
+    def __init__(self, key, rounds):
+        self.key, self.rounds, self.z0 = key, list(rounds), np.zeros((2, 2, 1))
+        self.seconds, self.cells, self.found = 0.0, 0, []
+
+    def request(self):
+        if len(self.found) == len(self.rounds):
+            return None
+        n, s = self.rounds[len(self.found)]
+        rng = np.random.default_rng([self.key, len(self.found)])
+        self.asked = Cells(
+            np.sort(rng.permutation(60)[:n]), rng.integers(0, 99, s), np.arange(s)
+        )
+        return self.asked
+
+    def receive(self, errors):
+        np.testing.assert_array_equal(errors, truth(self.key, *self.asked))
+        self.found.append(errors)
+
+    def advance(self, cells):
+        self.cells += cells
+
+
+def pack(device, images, classes):
+    packer = Packer(device, None, classes)
+    done = list(packer.run(iter(images)))
+    assert Counter(map(id, done)) == Counter(map(id, images))  # each once
+    for image in images:
+        assert len(image.found) == len(image.rounds)
+        assert image.cells == sum(n * s for n, s in image.rounds)
+    return packer
+
+
+@pytest.mark.parametrize("devices", [1, 2, 8])
+@pytest.mark.parametrize("n_images", [1, 3, 70])
+def test_every_cell_comes_back(n_images, devices):
+    rounds = [(10, 5), (5, 20), (3, 1), (1, 2)]
+    images = [Image(k, rounds[: 1 + k % 4]) for k in range(n_images)]
+    device = Device(devices=devices)
+    packer = pack(device, images, 10)
+    assert packer.tiles == sum(device.shapes.values())
+    assert packer.passes == sum(b * k * n for (b, k), n in device.shapes.items())
+
+
+def test_few_shapes_and_full_tiles():
+    """Racing images: from 37 classes down to two, four samples a time."""
+    alive = [37, 30, 22, 17, 12, 9, 8, 7, 6, 5, 4, 3, 2, 2, 2]
+    images = [Image(k, [(n, 4) for n in alive]) for k in range(70)]
+    device = Device(cells=64)
+    packer = pack(device, images, 37)
+    assert len(device.shapes) <= 4
+    useful = 70 * 4 * sum(alive)
+    assert useful > 0.9 * packer.passes
+    assert device.longest == TILES_AHEAD + 1  # the device always has some to go on
+
+
+def test_one_image_alone_is_done_too():
+    device = Device(cells=32)
+    packer = pack(device, [Image(0, [(3, 1), (2, 1)])], 3)
+    assert packer.passes <= 2 * 8  # small tiles for small requests
+
+
+def test_images_are_taken_as_they_are_needed():
+    taken = []
+
+    def images():
+        for k in range(1000):
+            taken.append(k)
+            yield Image(k, [(10, 50)])
+
+    packer = Packer(Device(), None, 10)
+    first = next(iter(packer.run(images())))
+    assert first.found
+    assert len(taken) < 5
+    many = Packer(Device(cells=10**6), None, 10)
+    taken.clear()
+    next(iter(many.run(images())))
+    assert len(taken) == MOST_OPEN
+
+
+@pytest.mark.parametrize("n", [1, 2, 3, 7, 8, 9, 10, 37, 100, 101, 1000])
+def test_rows_of_classes(n):
+    for alive in {1, 2, 3, *range(1, n + 1, 7), n - 1, n} - {0}:
+        width = width_for(n)
+        rows = split_classes(alive, width)
+        assert set(rows) <= {width, PAIR}
+        for k, row in rows.items():
+            assert row.shape[1] == k
+        every = np.concatenate([row.ravel() for row in rows.values()])
+        assert set(every) == set(range(alive))
+        assert len(every) <= alive + 1
+    assert 2 <= width <= 8
+
+
+def test_out_of_memory_halves_the_tile():
+    images = [Image(k, [(10, 9), (4, 9)]) for k in range(20)]
+    device = Device(cells=160, most=50)
+    with pytest.warns(UserWarning, match="going on with 40"):
+        pack(device, images, 10)
+
+
+def test_no_memory_at_all_is_an_error_with_a_remedy():
+    device = Device(cells=160, most=1)
+    packer = Packer(device, None, 10)
+    with (
+        pytest.warns(UserWarning, match="does not hold"),
+        pytest.raises(DiffjaxError, match="smaller dtype"),
+    ):
+        list(packer.run(iter([Image(0, [(10, 9)])])))
+
+
+def test_other_failures_of_the_device_are_not_hidden():
+    device = Device()
+    device.errors = lambda *args: (_ for _ in ()).throw(
+        jax.errors.JaxRuntimeError("INTERNAL: broken")
+    )
+    with pytest.raises(jax.errors.JaxRuntimeError, match="broken"):
+        list(Packer(device, None, 10).run(iter([Image(0, [(10, 9)])])))
