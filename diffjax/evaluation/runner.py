@@ -21,7 +21,7 @@ from PIL import Image
 from diffjax.candidates import Candidates
 from diffjax.classifier import DiffusionClassifier, Progress
 from diffjax.data.sources import Example
-from diffjax.errors import DiffjaxError
+from diffjax.errors import DiffjaxError, NotFiniteError
 from diffjax.evaluation.latents import BATCH, Latents
 from diffjax.evaluation.metrics import summary
 from diffjax.evaluation.outcomes import decision_columns
@@ -30,6 +30,7 @@ from diffjax.evaluation.results import (
     RunWriter,
     open_run,
     read_run,
+    remove_summary,
     write_summary,
 )
 from diffjax.evaluation.task import Task
@@ -98,8 +99,8 @@ def evaluate(
         What summary.json holds.
 
     Raises:
-        DiffjaxError: if the folder holds something else, or the classes do not fit.
-        OSError: if the disk is full; all but the last rows are safe.
+        DiffjaxError: if the folder holds something else, the classes, the strategy or
+            the noise do not fit, or the disk is full; rows written before are safe.
     """
     watch = watch or Watch()
     candidates = task.candidates(classifier)
@@ -111,6 +112,8 @@ def evaluate(
         tally = _tally(run, len(task.indices))
         watch.image(tally)
         todo = [int(i) for i in task.indices if int(i) not in run.done]
+        if todo:
+            remove_summary(path)
         flushed = time.monotonic()
         for row in _rows(
             task, classifier, candidates, latents, todo, watch, save_errors
@@ -121,8 +124,9 @@ def evaluate(
                 run.flush()
                 flushed = time.monotonic()
             watch.image(tally)
-    result = summary(read_run(path, errors=False))
-    write_summary(path, result)
+        run.flush()
+        result = summary(read_run(path, errors=False))
+        write_summary(path, result)
     return result
 
 
@@ -152,7 +156,7 @@ def _rows(
                     record = classifier.score(
                         item.pixels, z0[item.place], candidates, key, watch.tile
                     )
-                except DiffjaxError as error:  # the network's numbers overflowed
+                except NotFiniteError as error:  # others concern all images
                     row["error"] = str(error)
                 else:
                     row |= _columns(record, task, item.example.label, save_errors)
