@@ -29,7 +29,7 @@ from diffjax.candidates import (
 from diffjax.checkpoints.loading import load_model
 from diffjax.data.images import ImageSource, Transform, load_image, preprocess
 from diffjax.data.prompts import DEFAULT_TEMPLATE, Prompts
-from diffjax.errors import DiffjaxError
+from diffjax.errors import DiffjaxError, NotFiniteError
 from diffjax.models.diffusion import DiffusionModel
 from diffjax.record import Record
 from diffjax.scoring.grid import Grid
@@ -293,7 +293,7 @@ class DiffusionClassifier:
 
         one = Encoded(pixels=pixels, z0=z0, key=key)
         [(_, result)] = self.score([one], labels, tile)
-        if isinstance(result, DiffjaxError):
+        if isinstance(result, NotFiniteError):
             raise result
         return result
 
@@ -311,7 +311,7 @@ class DiffusionClassifier:
         images: Iterable[Encoded],
         candidates: Candidates,
         tile: Callable[[ImageSearch, int], None] = lambda search, cells: None,
-    ) -> Iterator[tuple[Encoded, Record | DiffjaxError]]:
+    ) -> Iterator[tuple[Encoded, Record | NotFiniteError]]:
         """Classify images whose latents are known, many at a time.
 
         Images are taken as they are needed and come back as they get done, in any
@@ -342,7 +342,7 @@ class DiffusionClassifier:
             assert isinstance(search, ImageSearch)  # it gives back what it was given
             try:
                 yield search.encoded, search.record(self._described)
-            except DiffjaxError as error:
+            except NotFiniteError as error:
                 yield search.encoded, error
 
     def _noise(self) -> SeededNoise | NoiseTable:

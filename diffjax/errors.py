@@ -10,6 +10,10 @@ class DiffjaxError(ValueError):
     """
 
 
+class NotFiniteError(DiffjaxError):
+    """A network's numbers overflowed on one image; on others they may not."""
+
+
 def unknown(what: str, value: object, known: Iterable[object]) -> DiffjaxError:
     """Return the error for a value outside a table, with the table's names."""
     return DiffjaxError(

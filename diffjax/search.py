@@ -8,7 +8,7 @@ import numpy as np
 from jaxtyping import Float
 
 from diffjax.candidates import Candidates
-from diffjax.errors import DiffjaxError
+from diffjax.errors import NotFiniteError
 from diffjax.record import Record, Verdict
 from diffjax.scoring.packing import Cells
 from diffjax.settings import Settings
@@ -77,7 +77,7 @@ class ImageSearch:
         self._strategy = settings.strategy
         self._tile = tile
         self._asked: Request | None = None
-        self._failure: DiffjaxError | None = None
+        self._failure: NotFiniteError | None = None
         n = len(candidates.prompts.prompts)
         self.state: State = self._strategy.start(n, n_timesteps)
         self._tables = {
@@ -118,7 +118,7 @@ class ImageSearch:
             table.write(self._asked, values)
         try:
             self.state = self._strategy.update(self.state, self._asked, first)
-        except DiffjaxError as failure:
+        except NotFiniteError as failure:
             self._failure = failure
 
     def advance(self, cells: int) -> None:
@@ -133,7 +133,7 @@ class ImageSearch:
             settings: what the record is to say of model and settings.
 
         Raises:
-            DiffjaxError: if the network's numbers overflowed.
+            NotFiniteError: if the network's numbers overflowed.
         """
         if self._failure is not None:
             raise self._failure

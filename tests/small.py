@@ -113,16 +113,17 @@ def text_model(**kwargs: object) -> DiffusionModel:
 
 
 def class_model(**kwargs: object) -> DiffusionModel:
-    return text_model(
-        kind="class",
-        multiple=4,
-        denoiser=class_denoiser(),
-        text_encoder=None,
-        tokenize=None,
-        n_classes=10,
-        class_names=tuple(f"class {i}, c{i}" for i in range(10)),
-        **kwargs,
-    )
+    defaults: dict[str, object] = {
+        "kind": "class",
+        "multiple": 4,
+        "denoiser": class_denoiser(),
+        "learned_variance": True,
+        "text_encoder": None,
+        "tokenize": None,
+        "n_classes": 10,
+        "class_names": tuple(f"class {i}, c{i}" for i in range(10)),
+    }
+    return text_model(**(defaults | kwargs))
 
 
 def images(n: int, size: int = 16) -> list[np.ndarray]:

@@ -1,6 +1,6 @@
 """Latents of images, a batch at a time, and a folder that keeps them.
 
-    CACHE/ab/abcdef….npy      z0 of one image, float32 [h, w, c]
+    CACHE/ab/abcdef….npz      z0 of one image, float32 [h, w, c], with a checksum
 
 The name is a digest of the autoencoder's weights and of the preprocessed pixels, so it
 changes with the model, the image and the preprocessing, and with nothing else.
@@ -57,15 +57,16 @@ class Latents:
         digest.update(f"{image.shape}".encode())
         digest.update(np.ascontiguousarray(image, np.float32).tobytes())
         name = digest.hexdigest()[:32]
-        return self._folder / name[:2] / f"{name}.npy"
+        return self._folder / name[:2] / f"{name}.npz"
 
     def _read(self, path: Path | None) -> Float[np.ndarray, "h w c"] | None:
         if path is None or not path.exists():
             return None
         try:
-            latent: np.ndarray = np.load(path, allow_pickle=False)
-        except (OSError, ValueError, EOFError):
-            return None  # damaged: computed again and written over
+            with np.load(path, allow_pickle=False) as archive:
+                latent: np.ndarray = archive["z0"]
+        except Exception:  # readers raise nearly anything on damage
+            return None  # computed again and written over
         fits = latent.shape == self._shape and latent.dtype == np.float32
         return latent if fits else None
 
@@ -74,4 +75,4 @@ class Latents:
             return
         path.parent.mkdir(parents=True, exist_ok=True)
         with atomic(path) as partial, partial.open("wb") as file:
-            np.save(file, latent, allow_pickle=False)
+            np.savez(file, z0=latent)

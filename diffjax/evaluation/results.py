@@ -232,6 +232,11 @@ def write_summary(path: Path, summary: Mapping[str, Any]) -> None:
     write_text(path / SUMMARY, json.dumps(dict(summary), indent=1, ensure_ascii=False))
 
 
+def remove_summary(path: Path) -> None:
+    """Remove RUN/summary.json, which tells that a run is complete."""
+    (path / SUMMARY).unlink(missing_ok=True)
+
+
 def _check_folder(path: Path) -> None:
     if path.exists() and not path.is_dir():
         raise DiffjaxError(f"{path} is a file; a run needs a folder of its own.")

@@ -21,7 +21,7 @@ from PIL import Image
 from diffjax.candidates import Candidates
 from diffjax.classifier import DiffusionClassifier
 from diffjax.data.sources import Example
-from diffjax.errors import DiffjaxError
+from diffjax.errors import DiffjaxError, NotFiniteError
 from diffjax.evaluation.latents import BATCH, Latents
 from diffjax.evaluation.metrics import summary
 from diffjax.evaluation.outcomes import decision_columns
@@ -30,6 +30,7 @@ from diffjax.evaluation.results import (
     RunWriter,
     open_run,
     read_run,
+    remove_summary,
     write_summary,
 )
 from diffjax.evaluation.task import Task
@@ -103,8 +104,8 @@ def evaluate(
         What summary.json holds.
 
     Raises:
-        DiffjaxError: if the folder holds something else, or the classes do not fit.
-        OSError: if the disk is full; all but the last rows are safe.
+        DiffjaxError: if the folder holds something else, the classes, the strategy or
+            the noise do not fit, or the disk is full; rows written before are safe.
     """
     watch = watch or Watch()
     candidates = task.candidates(classifier)
@@ -116,6 +117,8 @@ def evaluate(
         tally = _tally(run, len(task.indices))
         watch.image(tally)
         todo = [int(i) for i in task.indices if int(i) not in run.done]
+        if todo:
+            remove_summary(path)
         flushed = time.monotonic()
         for row in _rows(
             task, classifier, candidates, latents, todo, watch, save_errors
@@ -126,8 +129,9 @@ def evaluate(
                 run.flush()
                 flushed = time.monotonic()
             watch.image(tally)
-    result = summary(read_run(path, errors=False))
-    write_summary(path, result)
+        run.flush()
+        result = summary(read_run(path, errors=False))
+        write_summary(path, result)
     return result
 
 
@@ -146,8 +150,8 @@ def _rows(
     def encoded() -> Iterator[Encoded]:
         for start in range(0, len(todo), BATCH):
             read = [_read(task, classifier, i) for i in todo[start : start + BATCH]]
-            good = [item for item in read if item.example is not None]
-            unreadable.extend(item for item in read if item.example is None)
+            good = [item for item in read if item.error is None]
+            unreadable.extend(item for item in read if item.error is not None)
             z0 = latents.of([item.pixels for item in good])
             for item, latent in zip(good, z0, strict=True):
                 assert item.example is not None  # of the good ones
@@ -155,27 +159,24 @@ def _rows(
                 key = zlib.crc32(item.example.id.encode())
                 yield Encoded(pixels=item.pixels, z0=latent, key=key, source=item)
 
-    def failures() -> Iterator[dict[str, Any]]:
-        while unreadable:
-            item = unreadable.pop()
-            yield {"index": item.place, "error": item.error}
-
     for image, result in classifier.score(encoded(), candidates, watch.tile):
-        item: _Read = image.source
-        assert item.example is not None
-        row = {
-            "index": item.place,
-            "id": item.example.id,
-            "label": item.example.label,
-            "error": None,
-        }
-        if isinstance(result, DiffjaxError):  # the network's numbers overflowed
+        row = _known(image.source)
+        if isinstance(result, NotFiniteError):
             row["error"] = str(result)
         else:
-            row |= _columns(result, task, item.example.label, save_errors)
+            row |= _columns(result, task, row["label"], save_errors)
         yield row
-        yield from failures()
-    yield from failures()
+        while unreadable:
+            yield _known(unreadable.pop())
+    yield from map(_known, unreadable)
+
+
+def _known(item: "_Read") -> dict[str, Any]:
+    """What a row says of an image that was read, or was not."""
+    row: dict[str, Any] = {"index": item.place, "error": item.error}
+    if item.example is not None:
+        row |= {"id": item.example.id, "label": item.example.label}
+    return row
 
 
 class _Read(NamedTuple):
@@ -188,11 +189,12 @@ class _Read(NamedTuple):
 
 
 def _read(task: Task, classifier: DiffusionClassifier, index: int) -> _Read:
+    example = None
     try:
         example = task.source[index]
         return _Read(index, example, classifier.pixels(example.image))
     except DiffjaxError as error:
-        return _Read(index, error=str(error))
+        return _Read(index, example, error=str(error))
 
 
 def _columns(

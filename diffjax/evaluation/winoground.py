@@ -27,7 +27,7 @@ from jaxtyping import Bool, Float
 from diffjax.classifier import DiffusionClassifier
 from diffjax.data.prompts import Prompts
 from diffjax.data.winoground import WinogroundExample
-from diffjax.errors import DiffjaxError
+from diffjax.errors import DiffjaxError, NotFiniteError
 from diffjax.evaluation.metrics import wilson
 from diffjax.evaluation.provenance import settings_of, where_from
 from diffjax.evaluation.results import FORMAT, open_rows, write_summary
@@ -227,7 +227,7 @@ def _row(
     }
     table, evaluations = np.empty((len(CAPTIONS), 2)), 0
     for i, result in found.items():
-        if isinstance(result, DiffjaxError):  # the network's numbers overflowed
+        if isinstance(result, NotFiniteError):
             return row | {"error": str(result)}
         table[:, i] = result.table.mean()
         evaluations += result.evaluations

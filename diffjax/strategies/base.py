@@ -26,7 +26,7 @@ from typing import Protocol, runtime_checkable
 import numpy as np
 from jaxtyping import Bool, Float, Int
 
-from diffjax.errors import DiffjaxError
+from diffjax.errors import DiffjaxError, NotFiniteError
 
 # When a living class was dropped: after any number of rounds.
 NEVER = np.iinfo(np.int64).max
@@ -250,13 +250,14 @@ def finish_round(
     """Enter the round's errors.
 
     Raises:
-        DiffjaxError: if an error is NaN or infinite; a mean with it would be worthless.
+        NotFiniteError: if an error is NaN or infinite; a mean with it would be
+            worthless.
     """
     wrong = np.argwhere(~np.isfinite(errors))
     if len(wrong):
         row, column = wrong[0]
         t = state.samples.timesteps[request.samples[column]]
-        raise DiffjaxError(
+        raise NotFiniteError(
             f"The error of class {request.classes[row]} (counted from 0) at timestep "
             f"{t} is {errors[row, column]}: the network's numbers overflowed. Compute "
             "in float32 or bfloat16, not float16; if float32 overflows too, the "
