@@ -146,7 +146,9 @@ def _rows(
         encoded = latents.of([item.pixels for item in good if item.pixels is not None])
         z0 = {item.place: z for item, z in zip(good, encoded, strict=True)}
         for item in read:
-            row: dict[str, Any] = {"index": item.place, "error": item.error}
+            # an image that cannot be read goes by its place
+            row: dict[str, Any] = {"index": item.place, "id": f"image {item.place}"}
+            row["error"] = item.error
             if item.example is not None:
                 row |= {"id": item.example.id, "label": item.example.label}
             if item.pixels is not None and item.example is not None:
