@@ -518,6 +518,16 @@ HELP = {
         *("--model", "--strategy", "--loss", "--dtype", "--seed", "--out", "--json"),
         *("--quiet", "--help"),
     ),
+    "evaluate": (
+        *("--dataset", "--split", "--data-dir", "--subset", "--per-class"),
+        *("--subset-seed", "--limit", "--classes", "--prompts", "--classnames"),
+        *("--templates", "--template", "--merge", "--strategy", "--loss", "--dtype"),
+        *("--seed", "--also", "--noise", "--temperature", "--cells", "--resolution"),
+        *("--transform", "--interpolation", "--model", "--unet", "--transformer"),
+        *("--vae", "--text-encoder", "--tokenizer", "--revision", "--cache-dir"),
+        *("--offline", "--out", "--save-errors", "--latent-cache", "--allow-errors"),
+        *("--dry-run", "--wandb", "--tensorboard", "--json", "--quiet", "--help"),
+    ),
     "import": (
         *("--out", "--prompts", "--labels", "--dataset", "--split", "--allow-errors"),
         *("--json", "--help"),

@@ -8,6 +8,7 @@ from click.core import ParameterSource
 
 from diffjax.cli.group import Failure, group, loading, print_json, start
 from diffjax.cli.options import (
+    DEFAULT_STRATEGY,
     LOSSES,
     Decorator,
     checkpoint_options,
@@ -15,6 +16,7 @@ from diffjax.cli.options import (
     image_options,
     merge_option,
     scoring_options,
+    strategy_epilog,
     together,
 )
 from diffjax.data.presets import PRESETS
@@ -26,10 +28,14 @@ if TYPE_CHECKING:
     from diffjax.evaluation.tracking import Tracker
 
 PRESET_LINES = "\n".join(
-    f"  {p.name}: {p.dataset} {p.split}, {p.loss}, {p.strategy}"
+    f"  {p.name:15} {f'{p.dataset} {p.split}':23} {p.loss} "
+    # all are staged, in the official order
+    + " / ".join(part.rpartition("=")[2] for part in p.strategy.split(":")[1:3])
     for p in PRESETS.values()
 )
-EPILOG = f"""\b
+EPILOG = f"""{strategy_epilog(DEFAULT_STRATEGY)}
+
+\b
 Examples:
   diffjax evaluate cifar10 --data-dir data --limit 100
   diffjax evaluate pets --model sd-2-base --dtype bfloat16 --out runs/pets
@@ -37,7 +43,7 @@ Examples:
   diffjax evaluate --dataset ./photos --template "a photo of a {{}}."
 
 \b
-Presets:
+Presets, with data, loss, and classes kept / samples seen after each stage:
 {PRESET_LINES}"""
 LOG_EVERY = 10  # images
 
@@ -170,13 +176,15 @@ def evaluate(ctx: click.Context, /, preset: str | None, **options: Any) -> None:
     out, cache = options.pop("out"), options.pop("latent_cache")
     save_errors, model = options.pop("save_errors"), options.pop("model")
     with loading(console, quiet):
+        from diffjax.evaluation.evidence import failures
         from diffjax.evaluation.plan import make_plan
+        from diffjax.evaluation.results import read_run
         from diffjax.evaluation.runner import Watch
         from diffjax.evaluation.runner import evaluate as run_evaluation
     experiment = _experiment(ctx, preset, options)
     task = experiment.task(options.pop("data_dir"))
-    name = preset or Path(experiment.dataset).stem
-    out = out or Path("runs") / f"{name}-{Path(model).name}"
+    name = preset or _short(experiment.dataset)
+    out = out or Path("runs") / f"{name}-{_short(model.rpartition('/')[2] or model)}"
     trackers = [] if dry_run else _trackers(*trackers_asked, experiment, model)
 
     from diffjax.classifier import DiffusionClassifier
@@ -218,10 +226,11 @@ def evaluate(ctx: click.Context, /, preset: str | None, **options: Any) -> None:
         stdout.print(summary_table(result))
     click.echo(f"Run: {out}", err=True)
     if result["failed_images"] and not allow_errors:
+        first, reason = failures(read_run(out, errors=False))[0]
         raise Failure(
-            f"{result['failed_images']} of {len(task.indices)} images failed; the "
-            "run's rows say why. The same command tries them again; --allow-errors "
-            "accepts them."
+            f"{result['failed_images']:,} of {len(task.indices):,} images failed; the "
+            f"first, {first}: {reason}\nThe same command tries them again; "
+            "--allow-errors accepts them."
         )
 
 
@@ -257,6 +266,17 @@ def _experiment(
     else:
         options["strategy"] = parse_strategy(options["strategy"])
     return overridden(experiment, given)
+
+
+def _short(name: str) -> str:
+    """What a folder can be called after a data set or a model."""
+    from diffjax.data.tables import SUFFIXES
+
+    is_table = name.lower().endswith(SUFFIXES)
+    if not (is_table or name.startswith((".", "/", "~"))):
+        return name.replace("/", "-").replace(":", "-")
+    path = Path(name).expanduser().resolve()  # "." has no name
+    return path.stem if is_table else path.name
 
 
 def _trackers(

@@ -179,16 +179,19 @@ class EvaluationProgress:
         """One more image; the first call only tells where the run stands."""
         if self._tally is None:
             self._clock.begin(tally)
+            if tally.done:
+                self._print(f"{tally.done:,} of {tally.total:,} were done before")
         self._tally = tally
         self._show()
         last = tally.done == tally.total
         if self._lines and (last or time.monotonic() - self._printed > LINE_SECONDS):
             self._printed = time.monotonic()
+            self._print(self._text())
+
+    def _print(self, text: str) -> None:
+        if self._live or self._lines:
             self._console.print(
-                f"{self._name}: {self._text()}",
-                markup=False,
-                highlight=False,
-                soft_wrap=True,
+                f"{self._name}: {text}", markup=False, highlight=False, soft_wrap=True
             )
 
     def tile(self, search: "ImageSearch", cells: int) -> None:

@@ -173,7 +173,9 @@ def _rows(
 
 def _known(item: "_Read") -> dict[str, Any]:
     """What a row says of an image that was read, or was not."""
-    row: dict[str, Any] = {"index": item.place, "error": item.error}
+    # an image that cannot be read goes by its place
+    row: dict[str, Any] = {"index": item.place, "id": f"image {item.place}"}
+    row["error"] = item.error
     if item.example is not None:
         row |= {"id": item.example.id, "label": item.example.label}
     return row

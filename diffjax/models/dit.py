@@ -1,6 +1,6 @@
-"""The diffusion transformer, DiT: (z_t, t, class id) → prediction.
+"""The diffusion transformer, DiT: (z_t, t, class) → prediction.
 
-    c = MLP(sinusoids(t)) + table[class]
+    c = MLP(sinusoids(t)) + table[class]       (or a vector in place of a row)
     x = patches(z_t) + position
     s₁, γ₁, α₁, s₂, γ₂, α₂ = W silu(c)                             (each block)
     x = x + α₁ attention((1 + γ₁) norm(x) + s₁)
@@ -168,7 +168,7 @@ class DiTTransformer2DModel(nnx.Module):
         self,
         latent: Float[Array, "h w c"],
         timestep: Int[Array, ""],
-        condition: Int[Array, ""],
+        condition: Int[Array, ""] | Float[Array, " d"],
     ) -> Float[Array, "h w o"]:
         """Predict from one noised latent.
 
@@ -176,17 +176,21 @@ class DiTTransformer2DModel(nnx.Module):
             latent: z_t, [h, w, in_channels], scaled; h and w multiples of the patch.
             timestep: integer in [0, T).
             condition: class id in [0, num_embeds_ada_norm], the last of which is
-                the unconditional class.
+                the unconditional class; or a vector [d] in place of a row of
+                ``class_embedder``'s table.
 
         Returns:
             [h, w, out_channels], float32.
+
+        Raises:
+            ValueError: if a vector is not as wide as the model.
         """
         p, d = self.config.patch_size, self.config.features
         height, width = latent.shape[0] // p, latent.shape[1] // p
         # diffusers counts frequencies from a shift of one in this model
         features = timestep_features(timestep, TIMESTEP_FEATURES, freq_shift=1.0)
         embedding = self.timestep_embedder(features.astype(self.dtype))
-        c = embedding + self.class_embedder(condition)
+        c = embedding + self._class_vector(condition)
 
         x = self.patch(latent.astype(self.dtype)).reshape(-1, d)
         base = self.config.sample_size // p
@@ -198,6 +202,16 @@ class DiTTransformer2DModel(nnx.Module):
 
         x = x.reshape(height, width, p, p, self.out_channels).swapaxes(1, 2)
         return x.reshape(height * p, width * p, self.out_channels).astype(jnp.float32)
+
+    def _class_vector(self, condition: Array) -> Array:
+        if jnp.issubdtype(condition.dtype, jnp.integer):
+            return self.class_embedder(condition)
+        if condition.shape != (self.config.features,):
+            raise ValueError(
+                f"a class's vector has shape ({self.config.features},), "
+                f"not {condition.shape}"
+            )
+        return condition.astype(self.dtype)
 
 
 def sincos_positions(

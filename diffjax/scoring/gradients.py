@@ -1,0 +1,287 @@
+"""A first-order estimate of every class's error, from gradients at a few conditions.
+
+    g[s]    = ∂e(c, s)/∂c  at c = b
+    ê[c, s] = e(b, s) + ⟨g[s], c − b⟩
+
+for samples s = (t, ε) and a base b among the conditions. One forward and one backward
+pass per sample serve all n classes: what remains is one matrix product, [n, l·d] by
+[l·d, s]. How good the estimate is depends on how far the classes are from the base;
+the bases to choose from are in ``bases``.
+
+Conditions are vectors here: text states [l, d], or a class's row [d] of the table of
+a class-conditional model.
+"""
+
+from dataclasses import dataclass
+from functools import partial
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jax.sharding import Mesh, PartitionSpec
+from jaxtyping import Array, Float, Int
+
+from diffjax.errors import DiffjaxError
+from diffjax.models.diffusion import Network
+from diffjax.schedules import Schedule
+from diffjax.scoring.bases import Bases
+from diffjax.scoring.grid import cell_errors
+from diffjax.scoring.noise import Noise
+from diffjax.scoring.placement import SAMPLES, cells_that_fit
+
+CLASSES_AT_ONCE = 256  # in the product: bounds the copy of c − b
+
+
+def condition_vectors(
+    denoiser: Network, conditions: Float[Array, "n ..."] | Int[Array, " n"]
+) -> Float[Array, "n ..."]:
+    """Text states as they are; for class ids their rows of the model's table."""
+    if jnp.issubdtype(conditions.dtype, jnp.floating):
+        return conditions
+    rows: Array = denoiser.module().class_embedder(conditions)
+    return rows.astype(jnp.float32)
+
+
+def error_gradients(
+    denoiser: Network,
+    schedule: Schedule,
+    noise: Noise,
+    z0: Float[Array, "h w c"],
+    base: Float[Array, "..."],
+    timesteps: Int[Array, " s"],
+    noises: Int[Array, " s"],
+    *,
+    loss: str,
+    batch: int,
+) -> tuple[Float[Array, " s"], Float[Array, "s ..."]]:
+    """e(b, s) and g[s] of all samples, float32.
+
+    Args:
+        denoiser: the network.
+        schedule: the forward process.
+        noise: where a sample's ε comes from.
+        z0: the image's latent.
+        base: b, float32.
+        timesteps: t of each sample, in [0, T).
+        noises: the noise index of each sample.
+        loss: a key of ``LOSSES``.
+        batch: samples at once; bounds the memory.
+    """
+
+    def total(condition: Array, t: Array, k: Array) -> Array:
+        epsilon = noise.draw(k, z0.shape)
+        [error] = cell_errors(
+            denoiser, schedule, z0, condition, t, epsilon, losses=(loss,)
+        )
+        # the sum over elements: float16 would round the mean's gradients to zero
+        summed: Array = z0.size * error
+        return summed
+
+    def sample(tk: tuple[Array, Array]) -> tuple[Array, Array]:
+        value, gradient = jax.value_and_grad(total)(base, *tk)
+        return value / z0.size, gradient / z0.size
+
+    both: tuple[Array, Array] = jax.lax.map(
+        sample, (timesteps, noises), batch_size=batch
+    )
+    return both
+
+
+@jax.jit
+def first_order(
+    vectors: Float[Array, "n ..."],
+    base: Float[Array, "..."],
+    errors: Float[Array, " s"],
+    gradients: Float[Array, "s ..."],
+) -> Float[Array, "n s"]:
+    """ê of all classes, by the matrix product.
+
+    Args:
+        vectors: c of each class.
+        base: b.
+        errors: e(b, s).
+        gradients: g[s].
+    """
+
+    def difference(vector: Array) -> Array:
+        product: Array = jnp.tensordot(
+            gradients, vector - base, axes=base.ndim, precision="highest"
+        )
+        return product
+
+    estimate: Array = errors + jax.lax.map(
+        difference, vectors, batch_size=CLASSES_AT_ONCE
+    )
+    return estimate
+
+
+@partial(jax.jit, static_argnames=("loss", "batch", "mesh"))
+def _sharded_gradients(
+    denoiser: Network,
+    schedule: Schedule,
+    noise: Noise,
+    z0: Array,
+    base: Array,
+    timesteps: Array,
+    noises: Array,
+    *,
+    loss: str,
+    batch: int,
+    mesh: Mesh,
+) -> tuple[Array, Array]:
+    """``error_gradients``, samples split over the mesh."""
+    everywhere, split = PartitionSpec(), PartitionSpec(SAMPLES)
+    both: tuple[Array, Array] = jax.shard_map(
+        partial(error_gradients, loss=loss, batch=batch),
+        mesh=mesh,
+        in_specs=(everywhere,) * 5 + (split, split),
+        out_specs=(split, split),
+        check_vma=False,
+    )(denoiser, schedule, noise, z0, base, timesteps, noises)
+    return both
+
+
+@dataclass(frozen=True, kw_only=True)
+class Estimator:
+    """Estimates the errors of all classes of one image.
+
+    Attributes:
+        denoiser: replicated over ``mesh``.
+        schedule: likewise.
+        loss: a key of ``LOSSES``.
+        batch: samples at once on each device, at most.
+        mesh: devices along samples.
+    """
+
+    denoiser: Network
+    schedule: Schedule
+    loss: str
+    batch: int
+    mesh: Mesh
+
+    def at(
+        self,
+        noise: Noise,
+        z0: Float[Array, "h w c"],
+        vectors: Float[Array, "n ..."],
+        base: Float[Array, "..."],
+        timesteps: Int[np.ndarray, " s"],
+        noises: Int[np.ndarray, " s"],
+    ) -> Float[Array, "n s"]:
+        """ê of all classes from one base; returns before it has been computed."""
+        noise.check(noises)
+        s = len(timesteps)
+        share = -(-s // self.mesh.size)  # of each device
+        batch = -(-share // -(-share // self.batch))
+        width = -(-share // batch) * batch * self.mesh.size
+        # filled up with repeated samples: a second shape would be compiled for the rest
+        columns = np.minimum(np.arange(width), s - 1)
+        errors, gradients = _sharded_gradients(
+            self.denoiser,
+            self.schedule,
+            noise,
+            z0,
+            base,
+            timesteps[columns],
+            noises[columns],
+            loss=self.loss,
+            batch=batch,
+            mesh=self.mesh,
+        )
+        estimate: Array = first_order(vectors, base, errors[:s], gradients[:s])
+        return estimate
+
+    def estimate(
+        self,
+        noise: Noise,
+        z0: Float[Array, "h w c"],
+        vectors: Float[Array, "n ..."],
+        bases: Bases,
+        timesteps: Int[np.ndarray, " s"],
+        noises: Int[np.ndarray, " s"],
+        *,
+        rounds: int = 1,
+        best: int = 1,
+    ) -> Float[np.ndarray, "n s"]:
+        """ê of all classes, each from its own base.
+
+        Args:
+            noise: where ε comes from.
+            z0: the image's latent.
+            vectors: c of each class.
+            bases: where the gradients are taken.
+            timesteps: of the samples.
+            noises: noise indices of the samples.
+            rounds: further ones take the gradient at the mean of the ``best`` classes
+                of the round before.
+            best: how many these are.
+
+        Returns:
+            float32, on the host.
+
+        Raises:
+            DiffjaxError: if the device's memory is too small.
+        """
+
+        def at(base: Array) -> Array:
+            return self.at(noise, z0, vectors, base, timesteps, noises)
+
+        try:
+            # all dispatched before the first is read
+            every = [at(base) for base in bases.points]
+            estimate = np.array(every[0])
+            for j, values in enumerate(every[1:], start=1):
+                mine = bases.nearest == j
+                estimate[mine] = np.asarray(values)[mine]
+            for _ in range(rounds - 1):
+                order = np.argsort(estimate.mean(axis=1), kind="stable")
+                base = jnp.mean(vectors[order[:best]], axis=0)
+                estimate = np.asarray(at(base))
+        except jax.errors.JaxRuntimeError as error:
+            if "RESOURCE_EXHAUSTED" not in str(error):
+                raise
+            raise DiffjaxError(
+                "The device's memory does not hold the gradients of "
+                f"{self.batch} samples; allow fewer cells."
+            ) from error
+        return estimate
+
+
+def samples_that_fit(
+    denoiser: Network,
+    schedule: Schedule,
+    z0: tuple[int, ...],
+    base: tuple[int, ...],
+    loss: str,
+    mesh: Mesh,
+) -> int:
+    """How many samples' gradients each device can compute at once.
+
+    What the backward pass keeps of a forward pass is found by tracing: nothing is
+    computed or compiled.
+
+    Args:
+        denoiser: the network.
+        schedule: the forward process.
+        z0: shape of a latent.
+        base: shape of a condition.
+        loss: a key of ``LOSSES``.
+        mesh: the devices.
+    """
+
+    def backward(denoiser: Network, z0: Array, base: Array) -> object:
+        def error(condition: Array) -> Array:
+            t = jnp.int32(0)
+            return cell_errors(denoiser, schedule, z0, condition, t, z0, losses=(loss,))
+
+        return jax.vjp(error, base)[1]
+
+    shapes = [jax.ShapeDtypeStruct(shape, jnp.float32) for shape in (z0, base)]
+    kept = jax.eval_shape(backward, denoiser, *shapes)
+    # the weights are there already, once for all samples
+    n_bytes = _bytes(kept) - _bytes(denoiser)
+    return cells_that_fit(max(1, n_bytes), mesh) // mesh.size
+
+
+def _bytes(tree: object) -> int:
+    return sum(leaf.size * leaf.dtype.itemsize for leaf in jax.tree.leaves(tree))

@@ -1,0 +1,556 @@
+import dataclasses
+import functools
+import io
+import json
+import os
+import random
+import signal
+import subprocess
+import sys
+import time
+import types
+
+import jax
+import numpy as np
+import pipelines
+import pyarrow.parquet as pq
+import pytest
+from click.testing import CliRunner
+from rich.console import Console
+from tiny_sets import LABELLED, picture, png, save, write_folder, write_tfds
+
+from diffjax.checkpoints.loading import load_model
+from diffjax.classifier import Progress
+from diffjax.cli import progress
+from diffjax.cli.commands import group
+from diffjax.cli.progress import Clock, EvaluationProgress, accuracy_text
+from diffjax.data import presets
+from diffjax.evaluation import plan as planning
+from diffjax.evaluation.results import read_run
+from diffjax.evaluation.runner import Tally
+
+# Two classes in every test, and two cells a tile: all compiled once.
+STRATEGY = "exhaustive:n_samples=2"
+
+
+@pytest.fixture(scope="module", autouse=True)
+def quick_compilation():
+    jax.config.update("jax_disable_most_optimizations", True)
+    yield
+    jax.config.update("jax_disable_most_optimizations", False)
+
+
+@pytest.fixture(scope="module", autouse=True)
+def load_once():
+    """A model that was loaded once serves all tests; loading has tests of its own."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr("diffjax.classifier.load_model", functools.cache(load_model))
+        yield
+
+
+@pytest.fixture(autouse=True)
+def no_compile_cache(monkeypatch, tmp_path):
+    """JAX is already imported here, and its folder is not ours to set."""
+    monkeypatch.setenv("JAX_COMPILATION_CACHE_DIR", str(tmp_path / "jax"))
+
+
+@pytest.fixture(scope="module")
+def place(tmp_path_factory):
+    """A small Stable Diffusion, a folder of five images and a set "pair" of three."""
+    root = tmp_path_factory.mktemp("place")
+    pipelines.stable_diffusion(root / "sd")
+    write_folder(root / "photos", {"cat": 3, "dog": 2})
+    examples = [{"image": png(picture(k)), "label": k % 2} for k in range(3)]
+    write_tfds(root, "pair", examples, LABELLED)
+    return root
+
+
+@pytest.fixture
+def preset(monkeypatch):
+    """A preset of the set "pair"."""
+    made = presets.Preset(
+        name="pair",
+        dataset="pair",
+        split="test",
+        prompts="cifar10",  # of ten classes: to be overridden
+        strategy=STRATEGY,
+        loss="l1",
+    )
+    monkeypatch.setitem(presets.PRESETS, "pair", made)
+    return made
+
+
+def invoke(*args):
+    return CliRunner().invoke(group, [str(arg) for arg in args])
+
+
+def evaluate(place, *args, model="sd"):
+    return invoke(
+        *("evaluate", *args, "--model", place / model, "--cells", "2"),
+    )
+
+
+def photos(place, out, *args):
+    return evaluate(
+        place,
+        *("--dataset", place / "photos", "--strategy", STRATEGY, "--out", out),
+        *args,
+    )
+
+
+def assert_refused(result, *parts):
+    """Exit code 2 and one message; no traceback, nothing on standard output."""
+    assert result.exit_code == 2, result.output
+    assert isinstance(result.exception, SystemExit)
+    assert "Traceback" not in result.output and result.stdout == ""
+    (message,) = result.stderr.split("error: ")[1:]
+    for part in parts:
+        assert str(part) in message, (part, message)
+
+
+# ---- what it prints and writes
+
+
+def test_a_folder_end_to_end(place, tmp_path):
+    out = tmp_path / "runs" / "photos"
+    result = photos(place, out, "--save-errors", "--template", "a {}")
+    assert result.exit_code == 0, result.output
+    run = read_run(out)
+    assert run.rows["id"].to_pylist() == [
+        *("cat/0.png", "cat/1.png", "cat/2.png", "dog/0.png", "dog/1.png")
+    ]
+    assert run.prompts.prompts == ("a cat", "a dog")
+    assert run.has_errors
+    assert run.header["experiment"]["template"] == ["a {}"]
+    summary = json.loads((out / "summary.json").read_text())
+    for part in ("acc1", f"{summary['metrics']['acc1']:.1%}", "95 %", "images", "sd"):
+        assert part in result.stdout
+    assert "acc5" not in result.stdout  # of two classes
+    # no terminal: a line at the end, and no control codes
+    line, last = result.stderr.splitlines()
+    assert line.startswith(f"photos {place / 'sd'}: 5/5 · ")
+    assert "evals/s" in line and "left" not in line
+    assert last == f"Run: {out}"
+    assert "\x1b" not in result.output and "\r" not in result.output
+
+
+def test_json_is_the_summary(place, tmp_path):
+    result = photos(place, tmp_path / "run", "--json", "--limit", "2")
+    assert result.exit_code == 0, result.output
+    summary = json.loads(result.stdout)
+    assert summary == json.loads((tmp_path / "run" / "summary.json").read_text())
+    assert summary["images"] == 2 and summary["evaluations_per_image"] == 4
+    assert set(summary) >= {"dataset", "model", "pretrained", "task", "metrics"}
+
+
+def test_the_same_command_goes_on(place, tmp_path, monkeypatch):
+    out = tmp_path / "run"
+
+    def interrupt(bar, tally):
+        if tally.done == 2:
+            raise KeyboardInterrupt
+
+    with monkeypatch.context() as patch:
+        patch.setattr(EvaluationProgress, "update", interrupt)
+        result = photos(place, out)
+    assert result.exit_code == 130
+    assert "interrupted" in result.stderr and "Traceback" not in result.output
+    assert len(read_run(out).rows) == 2 and not (out / "summary.json").exists()
+    result = photos(place, out)
+    assert result.exit_code == 0, result.output
+    assert "2 of 5 were done before" in result.stderr.splitlines()[0]
+    # once more, quietly: nothing is left to do
+    again = photos(place, out, "--quiet")
+    assert again.stdout == result.stdout
+    assert again.stderr == f"Run: {out}\n"
+    assert len(list((out / "parts").iterdir())) == 2
+
+
+def test_another_configuration_is_refused(place, tmp_path):
+    out = tmp_path / "run"
+    assert photos(place, out, "--limit", "1").exit_code == 0
+    result = photos(place, out, "--limit", "1", "--loss", "l1", "--quiet")
+    assert_refused(result, out, "experiment.loss: l2 there, l1 here", "another folder")
+    assert len(read_run(out).rows) == 1
+
+
+def test_a_folder_of_something_else_is_refused(place, tmp_path):
+    (tmp_path / "thesis.tex").touch()
+    assert_refused(photos(place, tmp_path, "--quiet"), "thesis.tex")
+    assert [path.name for path in tmp_path.iterdir()] == ["thesis.tex"]
+
+
+def test_the_run_is_named_after_data_and_model(place, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "list.v2.csv").write_text(
+        "path,label\n"
+        f"{place / 'photos' / 'cat' / '0.png'},cat\n"
+        f"{place / 'photos' / 'dog' / '0.png'},dog\n"
+    )
+    few = ("--strategy", STRATEGY, "--limit", "1", "--quiet")
+    for dataset in (place / "photos", "list.v2.csv", "pair:1.0.0"):
+        result = evaluate(place, "--dataset", dataset, *few, "--data-dir", place)
+        assert result.exit_code == 0, result.output
+    monkeypatch.chdir(place / "photos")
+    result = evaluate(place, "--dataset", ".", *few, "--out", tmp_path / "x")
+    assert result.exit_code == 0, result.output
+    names = {path.name for path in (tmp_path / "runs").iterdir()}
+    assert names == {"photos-sd", "list.v2-sd", "pair-1.0.0-sd"}
+
+
+# ---- presets
+
+
+def test_a_preset_and_what_takes_its_place(place, tmp_path, preset):
+    def run(*args):
+        out = tmp_path / str(len(list(tmp_path.iterdir())))
+        result = evaluate(
+            place,
+            *("pair", "--data-dir", place, "--template", "a {}", "--out", out),
+            *("--limit", "1", *args),
+        )
+        assert result.exit_code == 0, result.output
+        return read_run(out).header["experiment"]
+
+    chosen = run()
+    assert chosen["dataset"] == "pair" and chosen["split"] == "test"
+    assert chosen["loss"] == "l1"
+    assert chosen["strategy"] == {"name": "exhaustive", "n_samples": 2, "n_trials": 1}
+    # the default of the option, when it is given, counts as given
+    changed = run("--loss", "l2", "--strategy", "exhaustive:n_samples=4")
+    assert changed["loss"] == "l2" and changed["strategy"]["n_samples"] == 4
+    assert run("--split", "test[1:]")["split"] == "test[1:]"
+
+
+def test_a_preset_brings_its_prompts(place, tmp_path, preset):
+    result = evaluate(place, "pair", "--data-dir", place, "--out", tmp_path / "run")
+    assert_refused(result, "prompts for 10 classes", "pair has 2")
+
+
+@pytest.mark.parametrize(
+    ("args", "parts"),
+    [
+        ([], ["preset", "--dataset"]),
+        (["cifar11"], ["no preset 'cifar11'", "cifar10"]),
+        (["cifar10", "--data-dir", "nowhere"], ["cifar10", "nowhere", "prepare"]),
+        (["stl10", "--data-dir", "nowhere"], ["stl10", "tfds build stl10"]),
+        (["--dataset", "./nowhere"], ["no folder nowhere"]),
+        (["--dataset", "pair", "--subset", "0:9"], ["index 8"]),
+        (["--dataset", "pair", "--strategy", "racing"], ["racing", "staged"]),
+        (["--dataset", "pair", "--prompts", "no.csv"], ["no.csv"]),
+        (
+            ["--dataset", "pair", "--prompts", "mnist", "--template", "a {}"],
+            ["--prompts and --template exclude"],
+        ),
+        (["--dataset", "pair", "--classnames", "a.txt"], ["--templates together"]),
+        (["--dataset", "pair", "--wandb", "project"], ["pip install wandb"]),
+        (["--dataset", "pair", "--tensorboard", "x"], ["pip install tensorboardX"]),
+    ],
+)
+def test_what_makes_no_sense_is_refused_before_the_model_is_loaded(
+    place, tmp_path, monkeypatch, args, parts
+):
+    monkeypatch.setitem(sys.modules, "wandb", None)
+    monkeypatch.setitem(sys.modules, "tensorboardX", None)
+    monkeypatch.chdir(tmp_path)
+    data = [] if "--data-dir" in args else ["--data-dir", place]
+    result = evaluate(place, *args, *data, "--quiet", model="missing")
+    assert_refused(result, *parts)
+    assert not (tmp_path / "runs").exists() and not (tmp_path / "x").exists()
+
+
+# ---- failures
+
+
+@pytest.fixture
+def broken(tmp_path):
+    folder = write_folder(tmp_path / "photos", {"cat": 2, "dog": 2})
+    (folder / "cat" / "1.png").write_bytes(b"\x89PNG\r\n\x1a\n and no more")
+    return tmp_path
+
+
+def test_failed_images_fail_the_command_unless_allowed(place, broken, tmp_path):
+    def run(*args):
+        return evaluate(
+            place,
+            *("--dataset", broken / "photos", "--strategy", STRATEGY),
+            *("--out", tmp_path / "run", *args),
+        )
+
+    result = run("--json")
+    assert result.exit_code == 2, result.output
+    assert "error: 1 of 4 images failed; the first, image 1: " in result.stderr
+    assert "1.png" in result.stderr and "--allow-errors" in result.stderr
+    assert "1 failed" in result.stderr and "Traceback" not in result.output
+    summary = json.loads(result.stdout)  # which is there all the same
+    assert (summary["images"], summary["failed_images"]) == (3, 1)
+    result = run("--allow-errors")
+    assert result.exit_code == 0, result.output
+    assert "3 of 4 were done before" in result.stderr
+    assert "failed" in result.stdout
+
+
+def test_a_full_disk_is_one_message(place, tmp_path, monkeypatch):
+    out = tmp_path / "run"
+    write_table = pq.write_table
+
+    def full(*args, **kwargs):
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr(pq, "write_table", full)
+    result = photos(place, out, "--quiet")
+    assert_refused(result, "5 rows cannot be written", out, "No space left", "goes on")
+    assert read_run(out).rows.num_rows == 0
+    monkeypatch.setattr(pq, "write_table", write_table)
+    assert photos(place, out).exit_code == 0
+
+
+# ---- the plan
+
+
+def test_a_dry_run_tells_the_cost_and_does_nothing(place, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    make_plan, plans = planning.make_plan, []
+
+    def once(task, classifier):  # it compiles
+        plans or plans.append(make_plan(task, classifier))
+        return plans[0]
+
+    monkeypatch.setattr(planning, "make_plan", once)
+    args = ("--dataset", place / "photos", "--strategy", STRATEGY, "--dry-run")
+    result = evaluate(place, *args, "--json")
+    assert result.exit_code == 0, result.output
+    plan = json.loads(result.stdout)
+    assert plan["images"] == 5 and plan["classes"] == plan["prompts"] == 2
+    assert plan["evaluations_per_image"] == 4 and plan["evaluations"] == 20
+    assert plan["flops"] == 5 * plan["flops_per_image"] > 0
+    result = evaluate(place, *args, "--tensorboard", tmp_path / "board")
+    assert result.exit_code == 0, result.output
+    for part in ("images", "5", "FLOPs", "in all", "an image, on 2 × cpu"):
+        assert part in result.stdout
+    assert {path.name for path in tmp_path.iterdir()} <= {"jax"}
+
+
+# ---- trackers
+
+
+def fake_wandb(log):
+    run = types.SimpleNamespace(
+        log=lambda values, step: log.append((step, values)),
+        finish=lambda: log.append("finished"),
+    )
+
+    def init(**options):
+        log.append(options)
+        return run
+
+    return types.SimpleNamespace(init=init)
+
+
+def fake_tensorboard(log):
+    class SummaryWriter:
+        def __init__(self, folder):
+            os.makedirs(folder)
+            log.append(folder)
+
+        def add_scalar(self, name, value, step):
+            log.append((step, name, value))
+
+        def close(self):
+            log.append("closed")
+
+    return types.SimpleNamespace(SummaryWriter=SummaryWriter)
+
+
+def test_trackers_follow_a_run(place, tmp_path, monkeypatch):
+    weights, board = [], []
+    monkeypatch.setitem(sys.modules, "wandb", fake_wandb(weights))
+    monkeypatch.setitem(sys.modules, "tensorboardX", fake_tensorboard(board))
+    out = tmp_path / "run"
+    # its folder may lie in the run's
+    follow = ("--wandb", "project", "--tensorboard", out / "board")
+    result = photos(place, out, *follow)
+    assert result.exit_code == 0, result.output
+    begun, first, last, finished = weights
+    assert begun["project"] == "project"
+    assert begun["config"]["dataset"] == str(place / "photos")
+    assert begun["config"]["model"] == str(place / "sd")
+    assert first == (0, {"failed": 0.0, "evaluations": 0.0})
+    accuracy = json.loads((out / "summary.json").read_text())["metrics"]["acc1"]
+    expected = {"accuracy": accuracy, "failed": 0.0, "evaluations": 20.0}
+    assert last == (5, expected)
+    assert finished == "finished"
+    assert board[0] == str(out / "board") and board[-1] == "closed"
+    assert (5, "accuracy", accuracy) in board
+    assert photos(place, out, *follow[:2]).exit_code == 0  # and it goes on
+
+
+def test_trackers_end_with_a_run_that_fails(place, tmp_path, monkeypatch):
+    log = []
+    monkeypatch.setitem(sys.modules, "wandb", fake_wandb(log))
+    (tmp_path / "notes.txt").touch()
+    photos(place, tmp_path, "--wandb", "project")
+    assert log == []  # refused before anything was begun
+
+    def fail(bar, tally):
+        if tally.done == 1:
+            raise OSError("the disk is gone")
+
+    monkeypatch.setattr(EvaluationProgress, "update", fail)
+    result = photos(place, tmp_path / "run", "--wandb", "project")
+    assert result.exit_code == 2 and log[-1] == "finished"
+
+
+# ---- progress
+
+
+class FakeTerminal(Console):
+    """A console that believes in a terminal and keeps what it is sent."""
+
+    def __init__(self):
+        super().__init__(
+            file=io.StringIO(), force_terminal=True, width=100, legacy_windows=False
+        )
+
+
+@pytest.fixture
+def clock(monkeypatch):
+    """Time stands still until it is told."""
+    now = [1000.0]
+    monkeypatch.setattr(progress.time, "monotonic", lambda: now[0])
+    return now
+
+
+def test_a_terminal_gets_a_bar(clock):
+    console = FakeTerminal()
+    with EvaluationProgress(console, "cifar10 tiny") as bar:
+        task = bar._bar.tasks[0]
+        tally = Tally(total=2000, done=100, correct=60)
+        bar.update(tally)
+        assert (task.completed, task.total) == (100, 2000)
+        clock[0] += 10
+        tally = dataclasses.replace(tally, done=101, correct=61, evaluations=50)
+        bar.update(tally)
+        bar.tile(Progress(done=10, remaining=40, alive=5))
+        state = task.fields["state"]
+        bar.update(dataclasses.replace(tally, done=102, failed=1, evaluations=50))
+        bar._bar.refresh()
+    # 60 evaluations in 10 s; an image takes 10 s, and 1,899 are left
+    assert state == "101/2,000 · 60.4 % ± 9.4 · 6 evals/s · 5:16:30 left"
+    text = console.file.getvalue()
+    assert "cifar10 tiny: 100 of 2,000 were done before" in text
+    assert "102/2,000" in text and "1 failed" in text
+
+
+def test_elsewhere_there_is_a_line_now_and_then(clock):
+    console = Console(file=io.StringIO(), width=40)
+    with EvaluationProgress(console, "cifar10 tiny") as bar:
+        for done in range(8):
+            bar.update(Tally(total=7, done=done, correct=done, evaluations=done))
+            clock[0] += 12
+    lines = console.file.getvalue().splitlines()
+    assert [line.split(" · ")[0] for line in lines] == [
+        f"cifar10 tiny: {done}/7" for done in (3, 6, 7)
+    ]
+    assert lines[0].endswith("left") and not lines[-1].endswith("left")
+
+
+def test_quiet_is_quiet():
+    for console in (Console(file=io.StringIO()), FakeTerminal()):
+        with EvaluationProgress(console, "cifar10 tiny", quiet=True) as bar:
+            bar.update(Tally(total=2, done=1))
+            bar.update(Tally(total=2, done=2))
+        assert console.file.getvalue() == ""
+
+
+def test_the_clock_counts_this_process_alone(clock):
+    timer = Clock()
+    before = Tally(total=10, done=6)
+    timer.begin(before)
+    clock[0] += 4
+    assert timer.texts(before, 0) == []  # nothing is known yet
+    done = Tally(total=10, done=8, evaluations=100)
+    assert timer.texts(done, 20) == ["30 evals/s", "0:00:04 left"]
+    assert timer.texts(dataclasses.replace(done, done=10), 0) == ["25 evals/s"]
+
+
+def test_the_accuracy_has_its_interval():
+    assert accuracy_text(612, 1000) == "61.2 % ± 3.0"
+    assert accuracy_text(0, 3) == "0.0 % ± 28.1"
+
+
+# ---- the help
+
+
+def test_the_help_lists_the_presets():
+    lines = invoke("evaluate", "--help").stdout.splitlines()
+    for preset in presets.PRESETS.values():
+        (line,) = (line.split() for line in lines if f"  {preset.name} " in line[:20])
+        assert line[1:4] == [preset.dataset, preset.split, preset.loss]
+        keep, slash, seen = line[4:]
+        assert preset.strategy == (
+            f"staged:to_keep={keep}:n_samples={seen}:order=official"
+        )
+        assert slash == "/"
+
+
+# ---- kills
+
+
+@pytest.mark.slow
+def test_killed_again_and_again_a_run_ends_as_an_undisturbed_one(place, tmp_path):
+    """Real processes, real SIGKILLs, at any moment of their lives."""
+    n = 300
+    for k in range(n):
+        save(tmp_path / "many" / ("cat", "dog")[k % 2] / f"{k}.png", picture(k))
+    # as `python -m diffjax`, but for the time between two flushes
+    code = (
+        "import sys, diffjax.cli, diffjax.evaluation.runner as runner\n"
+        "runner.evaluate.__kwdefaults__['flush_seconds'] = 0.02\n"
+        "sys.argv[0] = 'diffjax'\n"
+        "diffjax.cli.main()\n"
+    )
+    environment = os.environ | {
+        "JAX_COMPILATION_CACHE_DIR": str(tmp_path / "cache"),
+        "JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS": "0",
+        "JAX_DISABLE_MOST_OPTIMIZATIONS": "1",
+    }
+
+    def start(out):
+        command = [
+            *(sys.executable, "-c", code, "evaluate", "--dataset", tmp_path / "many"),
+            *("--strategy", STRATEGY, "--cells", "2", "--model", place / "sd"),
+            *("--latent-cache", tmp_path / "latents", "--out", tmp_path / out),
+        ]
+        return subprocess.Popen(
+            list(map(str, command)), env=environment, stderr=subprocess.PIPE, text=True
+        )
+
+    def done(out):
+        return len(list((tmp_path / out / "parts").glob("*.parquet")))
+
+    draw = random.Random(0)
+    for more in (0, 1, 5, 20, 3):
+        wanted = done("killed") + more
+        process = start("killed")
+        while done("killed") < wanted and process.poll() is None:
+            time.sleep(0.005)
+        time.sleep(draw.uniform(0, 0.1 if more else 4.0))  # 0: while it starts
+        process.send_signal(signal.SIGKILL)
+        process.communicate()
+    killed = len(read_run(tmp_path / "killed").rows)
+    assert 0 < killed < n, "the kills came too early or too late"
+    process = start("killed")
+    _, errors = process.communicate()
+    assert process.returncode == 0, errors
+    assert f"{killed} of {n} were done before" in errors
+    process = start("whole")
+    assert process.communicate() and process.returncode == 0
+
+    rows, others = (read_run(tmp_path / out).rows for out in ("killed", "whole"))
+    both = [t.drop_columns(["seconds"]).to_pylist() for t in (rows, others)]
+    assert repr(both[0]) == repr(both[1])
+    assert rows["index"].to_pylist() == list(range(n))
+    parts = (tmp_path / "killed" / "parts").iterdir()
+    assert sum(pq.read_metadata(part).num_rows for part in parts) == n
+    assert len(np.unique(rows["prediction"])) == 2, "nothing to tell apart"

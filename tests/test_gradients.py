@@ -1,0 +1,289 @@
+from dataclasses import replace
+from functools import cache
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+from flax import nnx
+from small import (
+    SCHEDULE,
+    TOKENS,
+    UNET,
+    WIDTH,
+    class_denoiser,
+    jax_random,
+    random,
+)
+
+from diffjax.errors import DiffjaxError
+from diffjax.models.diffusion import Network
+from diffjax.models.unet import UNet2DConditionModel
+from diffjax.scoring.bases import Bases, make_bases
+from diffjax.scoring.gradients import (
+    Estimator,
+    condition_vectors,
+    error_gradients,
+    first_order,
+    samples_that_fit,
+)
+from diffjax.scoring.grid import cell_errors, grid_errors
+from diffjax.scoring.noise import NoiseTable
+from diffjax.scoring.placement import replicate, sample_mesh
+
+Z0 = jax_random(8, 8, 4, seed=1)
+NOISE = NoiseTable(jax_random(7, 8, 8, 4), "a table, which compiles quickly")
+TIMESTEPS = np.array([60, 150, 250, 500, 750, 900, 998])
+NOISES = np.array([3, 0, 1, 2, 6, 5, 4])
+N = 9
+STATES = jax_random(N, TOKENS, WIDTH, seed=2)
+
+
+@cache
+def text_network():
+    """One level of a U-Net: its gradient compiles in a few seconds."""
+    level = replace(
+        UNET,
+        block_out_channels=(8,),
+        down_block_types=("CrossAttnDownBlock2D",),
+        up_block_types=("CrossAttnUpBlock2D",),
+    )
+    return random(UNet2DConditionModel, level)
+
+
+class Toy(nnx.Module):
+    """A denoiser that is a matrix product and a function."""
+
+    def __init__(self, kind, dtype=jnp.float32, width=WIDTH):
+        self.kind, self.dtype = kind, dtype
+        size = TOKENS * width, Z0.size
+        self.matrix = nnx.Param(jax_random(*size, seed=3) / np.sqrt(size[0]))
+
+    def __call__(self, latent, timestep, condition):
+        c = condition.astype(self.dtype).ravel()
+        image = (c @ self.matrix[...].astype(self.dtype)).reshape(latent.shape)
+        image = image.astype(jnp.float32)
+        if self.kind == "linear":
+            # so far from any noise that its absolute error has no kink
+            return 20 + image
+        if self.kind == "curved":
+            return jnp.tanh(image + latent) * jnp.cos(timestep)
+        alpha_bar = SCHEDULE.alpha_bar[timestep]  # "image": what c is a picture of
+        return (latent - jnp.sqrt(alpha_bar) * image) / jnp.sqrt(1 - alpha_bar)
+
+
+def toy(kind, **kwargs):
+    return Network.of(Toy(kind, **kwargs))
+
+
+def estimator(denoiser, loss="l2", batch=4, devices=1):
+    mesh = sample_mesh(jax.local_devices()[:devices])
+    denoiser, schedule = replicate((denoiser, SCHEDULE), mesh)
+    return Estimator(
+        denoiser=denoiser, schedule=schedule, loss=loss, batch=batch, mesh=mesh
+    )
+
+
+def at(estimator, base, vectors=STATES, z0=Z0):
+    place = replicate((NOISE, z0, vectors, base), estimator.mesh)
+    return np.asarray(estimator.at(*place, TIMESTEPS, NOISES))
+
+
+def estimate(estimator, bases, vectors=STATES, **kwargs):
+    place = replicate((NOISE, Z0, vectors), estimator.mesh)
+    return estimator.estimate(*place, bases, TIMESTEPS, NOISES, **kwargs)
+
+
+def true_errors(denoiser, vectors=STATES, loss="l2"):
+    [errors] = jax.jit(grid_errors, static_argnames="losses")(
+        *(denoiser, SCHEDULE, NOISE, Z0, vectors),
+        *(jnp.asarray(TIMESTEPS), jnp.asarray(NOISES)),
+        losses=(loss,),
+    )
+    return np.asarray(errors)
+
+
+# --- The estimate
+
+
+def test_it_is_exact_where_errors_are_linear():
+    network = toy("linear")
+    expected = true_errors(network, loss="l1")
+    assert np.ptp(expected, axis=0).min() > 0.01  # the class matters
+    found = at(estimator(network, "l1"), jax_random(TOKENS, WIDTH, seed=4))
+    np.testing.assert_allclose(found, expected, rtol=1e-5)
+
+
+def text_case():
+    return text_network(), STATES[0], jax_random(TOKENS, WIDTH, seed=5)
+
+
+def class_case():
+    network = class_denoiser()
+    table = condition_vectors(network, jnp.arange(11))
+    return network, table[10], table[3] - table[10]
+
+
+@pytest.mark.parametrize("case", [text_case, class_case])
+def test_it_follows_the_slope_of_a_network(case):
+    network, base, direction = case()
+    ours, h = estimator(network), 0.02
+    step = h * direction
+    vectors = jnp.stack([base, base + step])
+    here, estimated = at(ours, base, vectors)
+    ahead, behind = (
+        at(ours, b, jnp.stack([b, b]))[0] for b in (base + step, base - step)
+    )
+    slope = (ahead - behind) / (2 * h)
+    assert np.abs(slope).min() > 1e-3
+    np.testing.assert_allclose((estimated - here) / h, slope, rtol=0.02, atol=1e-3)
+
+
+@pytest.mark.parametrize(("batch", "devices"), [(1, 1), (3, 1), (3, 2), (64, 2)])
+def test_it_does_not_depend_on_the_batch_or_the_devices(batch, devices):
+    network, base = toy("curved"), STATES[0]
+    samples = jnp.asarray(TIMESTEPS), jnp.asarray(NOISES)
+    alone = error_gradients(
+        *(network, SCHEDULE, NOISE, Z0, base, *samples), loss="l2", batch=7
+    )
+    expected = first_order(STATES, base, *alone)
+    found = at(estimator(network, batch=batch, devices=devices), base)
+    np.testing.assert_allclose(found, expected, rtol=1e-5)
+
+
+def test_a_class_that_is_its_own_base_is_exact():
+    network = toy("curved")
+    found = estimate(estimator(network), Bases(STATES, np.arange(N)))
+    np.testing.assert_allclose(found, true_errors(network), rtol=1e-5)
+
+
+def test_a_further_round_is_around_the_best():
+    network = toy("curved")
+    ours = estimator(network)
+    bases = make_bases("mean", STATES, STATES[0], 1)
+    first = estimate(ours, bases)
+    np.testing.assert_allclose(first, at(ours, STATES.mean(axis=0)), rtol=1e-5)
+    best = np.argsort(first.mean(axis=1))[:3]
+    second = estimate(ours, bases, rounds=2, best=3)
+    expected = at(ours, STATES[best].mean(axis=0))
+    np.testing.assert_allclose(second, expected, rtol=1e-5)
+    assert np.abs(second - first).max() > 1e-3
+
+
+@pytest.mark.parametrize("base", ["mean", "unconditional", "clusters"])
+def test_it_finds_the_winner(base):
+    """Each class is a picture; the image is one of them, and noise as strong."""
+    network = toy("image")
+    n, winner = 200, 77
+    vectors = jax_random(n, TOKENS * WIDTH, seed=6)
+    vectors /= jnp.linalg.norm(vectors, axis=1, keepdims=True)
+    vectors = vectors.reshape(n, TOKENS, WIDTH)
+    picture = (vectors[winner].ravel() @ network.module().matrix[...]).reshape(Z0.shape)
+    z0 = picture + jnp.std(picture) * Z0
+    ours = estimator(network)
+    bases = make_bases(base, vectors, jnp.zeros((TOKENS, WIDTH)), 3)
+    place = replicate((NOISE, z0, vectors), ours.mesh)
+    found = ours.estimate(*place, bases, TIMESTEPS, NOISES).mean(axis=1)
+    assert found.argmin() == winner
+
+
+def test_half_precision_does_not_lose_the_gradient():
+    # the matrix makes gradients of the mean that float16 rounds to zero
+    def slopes(dtype):
+        network = toy("linear", dtype=dtype)
+        small = jax.tree.map(lambda x: x * 1e-4, network)
+        return at(estimator(small), 0 * STATES[0], 1e4 * STATES)
+
+    full, half = slopes(jnp.float32), slopes(jnp.float16)
+    assert np.ptp(full, axis=0).min() > 0.1
+    np.testing.assert_allclose(half - half.mean(0), full - full.mean(0), atol=0.02)
+
+
+# --- Conditions
+
+
+def test_a_vector_stands_for_a_class_id():
+    network = class_denoiser()
+    vectors = condition_vectors(network, jnp.array([7, 10]))
+    assert vectors.dtype == jnp.float32
+    run = jax.jit(lambda *args: network.module()(*args))
+    by_id = run(Z0, jnp.int32(500), jnp.int32(7))
+    np.testing.assert_array_equal(by_id, run(Z0, jnp.int32(500), vectors[0]))
+    assert jnp.abs(by_id - run(Z0, jnp.int32(500), vectors[1])).max() > 0.01
+    with pytest.raises(ValueError, match=r"\(16,\), not \(1,\)"):
+        network.module()(Z0, jnp.int32(500), jnp.ones(1))
+
+
+def test_text_states_stand_for_themselves():
+    assert condition_vectors(text_network(), STATES) is STATES
+
+
+# --- What it costs
+
+
+@pytest.mark.parametrize(
+    ("make", "condition", "low", "high"),
+    [
+        (text_network, STATES[0], 1.8, 2.6),
+        (class_denoiser, jnp.ones(16), 1.8, 2.6),
+    ],
+)
+def test_forward_and_backward_cost_two_forward_passes(make, condition, low, high):
+    """No gradient of the weights is taken, so it is less than the three of training."""
+    arguments = make(), Z0, condition
+
+    def error(network, z0, c):
+        t = jnp.int32(500)
+        return cell_errors(network, SCHEDULE, z0, c, t, z0, losses=("l2",))[0]
+
+    def flops(function):
+        # as traced: nothing is compiled
+        return jax.jit(function).lower(*arguments).cost_analysis()["flops"]
+
+    ratio = flops(jax.value_and_grad(error, argnums=2)) / flops(error)
+    assert low < ratio < high
+
+
+def test_the_network_is_compiled_once_for_any_number_of_classes():
+    from diffjax.scoring.gradients import _sharded_gradients
+
+    ours = estimator(toy("curved"))
+    at(ours, STATES[0])
+    before = _sharded_gradients._cache_size()
+    at(ours, STATES[1], STATES[:4])
+    at(ours, STATES[2], jnp.tile(STATES, (40, 1, 1)))
+    assert _sharded_gradients._cache_size() == before
+
+
+def test_batches_follow_the_memory(monkeypatch):
+    mesh = sample_mesh(jax.local_devices()[:1])
+    network = text_network()
+    asked = []
+
+    def fit(n_bytes, mesh):
+        asked.append(n_bytes)
+        return 32
+
+    monkeypatch.setattr("diffjax.scoring.gradients.cells_that_fit", fit)
+    for edge in (8, 16):
+        shapes = (edge, edge, 4), (TOKENS, WIDTH)
+        assert samples_that_fit(network, SCHEDULE, *shapes, "l2", mesh) == 32
+    small, large = asked
+    # feature maps grow by 4, attention matrices by 16; the weights are not counted
+    assert 4 * small < large < 16 * small
+
+
+def test_running_out_of_memory_is_an_error_with_a_remedy(monkeypatch):
+    def fail(*args, **kwargs):
+        raise jax.errors.JaxRuntimeError("RESOURCE_EXHAUSTED: Out of memory")
+
+    monkeypatch.setattr("diffjax.scoring.gradients._sharded_gradients", fail)
+    with pytest.raises(DiffjaxError, match="allow fewer cells"):
+        estimate(estimator(toy("curved")), Bases(STATES[:1], np.zeros(N, int)))
+
+
+def test_noise_that_a_file_does_not_hold_is_refused():
+    ours = estimator(toy("curved"))
+    table = NoiseTable(jnp.zeros((3, *Z0.shape)), "three")
+    with pytest.raises(DiffjaxError, match="three holds 3 noises"):
+        ours.at(table, Z0, STATES, STATES[0], TIMESTEPS, NOISES)
