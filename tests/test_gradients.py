@@ -27,12 +27,13 @@ from diffjax.scoring.gradients import (
     first_order,
     samples_that_fit,
 )
-from diffjax.scoring.grid import cell_errors, grid_errors
-from diffjax.scoring.noise import NoiseTable
-from diffjax.scoring.placement import replicate, sample_mesh
+from diffjax.scoring.grid import cell_errors
+from diffjax.scoring.noise import ImageNoise, NoiseTable
+from diffjax.scoring.placement import block_mesh, replicate
 
 Z0 = jax_random(8, 8, 4, seed=1)
-NOISE = NoiseTable(jax_random(7, 8, 8, 4), "a table, which compiles quickly")
+TABLE = NoiseTable(jax_random(7, 8, 8, 4), "a table, which compiles quickly")
+NOISE = ImageNoise(TABLE, jnp.uint32(0))
 TIMESTEPS = np.array([60, 150, 250, 500, 750, 900, 998])
 NOISES = np.array([3, 0, 1, 2, 6, 5, 4])
 N = 9
@@ -77,7 +78,7 @@ def toy(kind, **kwargs):
 
 
 def estimator(denoiser, loss="l2", batch=4, devices=1):
-    mesh = sample_mesh(jax.local_devices()[:devices])
+    mesh = block_mesh(jax.local_devices()[:devices])
     denoiser, schedule = replicate((denoiser, SCHEDULE), mesh)
     return Estimator(
         denoiser=denoiser, schedule=schedule, loss=loss, batch=batch, mesh=mesh
@@ -95,12 +96,20 @@ def estimate(estimator, bases, vectors=STATES, **kwargs):
 
 
 def true_errors(denoiser, vectors=STATES, loss="l2"):
-    [errors] = jax.jit(grid_errors, static_argnames="losses")(
-        *(denoiser, SCHEDULE, NOISE, Z0, vectors),
-        *(jnp.asarray(TIMESTEPS), jnp.asarray(NOISES)),
-        losses=(loss,),
-    )
-    return np.asarray(errors)
+    @jax.jit
+    def errors(denoiser, vectors):
+        def cell(vector, t, k):
+            noise = NOISE.draw(k, Z0.shape)
+            [error] = cell_errors(
+                denoiser, SCHEDULE, Z0, vector, t, noise, losses=(loss,)
+            )
+            return error
+
+        samples = jax.vmap(cell, in_axes=(None, 0, 0))
+        t, k = jnp.asarray(TIMESTEPS), jnp.asarray(NOISES)
+        return jax.vmap(samples, in_axes=(0, None, None))(vectors, t, k)
+
+    return np.asarray(errors(denoiser, vectors))
 
 
 # --- The estimate
@@ -256,7 +265,7 @@ def test_the_network_is_compiled_once_for_any_number_of_classes():
 
 
 def test_batches_follow_the_memory(monkeypatch):
-    mesh = sample_mesh(jax.local_devices()[:1])
+    mesh = block_mesh(jax.local_devices()[:1])
     network = text_network()
     asked = []
 
@@ -286,4 +295,6 @@ def test_noise_that_a_file_does_not_hold_is_refused():
     ours = estimator(toy("curved"))
     table = NoiseTable(jnp.zeros((3, *Z0.shape)), "three")
     with pytest.raises(DiffjaxError, match="three holds 3 noises"):
-        ours.at(table, Z0, STATES, STATES[0], TIMESTEPS, NOISES)
+        ours.at(
+            ImageNoise(table, jnp.uint32(0)), Z0, STATES, STATES[0], TIMESTEPS, NOISES
+        )

@@ -23,7 +23,6 @@ from diffjax.evaluation.metrics import wilson
 
 if TYPE_CHECKING:
     from diffjax.evaluation.runner import Tally
-    from diffjax.search import ImageSearch
 
 NAME_WIDTH = 24
 LINE_SECONDS = 30.0  # between lines where there is no terminal
@@ -194,7 +193,7 @@ class EvaluationProgress:
                 f"{self._name}: {text}", markup=False, highlight=False, soft_wrap=True
             )
 
-    def tile(self, search: "ImageSearch", cells: int) -> None:
+    def tile(self, search: object, cells: int) -> None:
         """So many more evaluations are done."""
         self._cells += cells
         self._show()

@@ -26,8 +26,8 @@ from diffjax.models.diffusion import Network
 from diffjax.schedules import Schedule
 from diffjax.scoring.bases import Bases
 from diffjax.scoring.grid import cell_errors
-from diffjax.scoring.noise import Noise
-from diffjax.scoring.placement import SAMPLES, cells_that_fit
+from diffjax.scoring.noise import ImageNoise
+from diffjax.scoring.placement import BLOCKS, cells_that_fit
 
 CLASSES_AT_ONCE = 256  # in the product: bounds the copy of c − b
 
@@ -45,7 +45,7 @@ def condition_vectors(
 def error_gradients(
     denoiser: Network,
     schedule: Schedule,
-    noise: Noise,
+    noise: ImageNoise,
     z0: Float[Array, "h w c"],
     base: Float[Array, "..."],
     timesteps: Int[Array, " s"],
@@ -59,7 +59,7 @@ def error_gradients(
     Args:
         denoiser: the network.
         schedule: the forward process.
-        noise: where a sample's ε comes from.
+        noise: of the image.
         z0: the image's latent.
         base: b, float32.
         timesteps: t of each sample, in [0, T).
@@ -119,7 +119,7 @@ def first_order(
 def _sharded_gradients(
     denoiser: Network,
     schedule: Schedule,
-    noise: Noise,
+    noise: ImageNoise,
     z0: Array,
     base: Array,
     timesteps: Array,
@@ -130,7 +130,7 @@ def _sharded_gradients(
     mesh: Mesh,
 ) -> tuple[Array, Array]:
     """``error_gradients``, samples split over the mesh."""
-    everywhere, split = PartitionSpec(), PartitionSpec(SAMPLES)
+    everywhere, split = PartitionSpec(), PartitionSpec(BLOCKS)
     both: tuple[Array, Array] = jax.shard_map(
         partial(error_gradients, loss=loss, batch=batch),
         mesh=mesh,
@@ -161,7 +161,7 @@ class Estimator:
 
     def at(
         self,
-        noise: Noise,
+        noise: ImageNoise,
         z0: Float[Array, "h w c"],
         vectors: Float[Array, "n ..."],
         base: Float[Array, "..."],
@@ -193,7 +193,7 @@ class Estimator:
 
     def estimate(
         self,
-        noise: Noise,
+        noise: ImageNoise,
         z0: Float[Array, "h w c"],
         vectors: Float[Array, "n ..."],
         bases: Bases,
@@ -206,7 +206,7 @@ class Estimator:
         """ê of all classes, each from its own base.
 
         Args:
-            noise: where ε comes from.
+            noise: of the image.
             z0: the image's latent.
             vectors: c of each class.
             bases: where the gradients are taken.

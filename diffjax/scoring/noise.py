@@ -100,6 +100,28 @@ class NoiseTable:
             )
 
 
+@partial(
+    jax.tree_util.register_dataclass, data_fields=["noise", "image"], meta_fields=[]
+)
+@dataclass(frozen=True)
+class ImageNoise:
+    """The noise of one image."""
+
+    noise: Any  # Noise
+    image: Any  # its number, uint32
+
+    def draw(
+        self, k: int | Int[Array, ""], shape: tuple[int, ...]
+    ) -> Float[Array, "..."]:
+        """ε of noise index k, float32."""
+        drawn: Array = self.noise.draw(self.image, k, shape)
+        return drawn
+
+    def check(self, noises: Int[np.ndarray, " s"]) -> None:
+        """Refuse noise indices that cannot be drawn."""
+        self.noise.check(noises)
+
+
 def read_noise(path: Path, latent_shape: tuple[int, int, int]) -> NoiseTable:
     """Read noises from a .npy, .npz or .safetensors file of one array.
 
