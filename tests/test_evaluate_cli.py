@@ -58,6 +58,7 @@ def place(tmp_path_factory):
     """A small Stable Diffusion, a folder of five images and a set "pair" of three."""
     root = tmp_path_factory.mktemp("place")
     pipelines.stable_diffusion(root / "sd")
+    pipelines.dit_pipeline(root / "dit")
     write_folder(root / "photos", {"cat": 3, "dog": 2})
     examples = [{"image": png(picture(k)), "label": k % 2} for k in range(3)]
     write_tfds(root, "pair", examples, LABELLED)
@@ -235,7 +236,7 @@ def test_a_preset_brings_its_prompts(place, tmp_path, preset):
         (["stl10", "--data-dir", "nowhere"], ["stl10", "tfds build stl10"]),
         (["--dataset", "./nowhere"], ["no folder nowhere"]),
         (["--dataset", "pair", "--subset", "0:9"], ["index 8"]),
-        (["--dataset", "pair", "--strategy", "racing"], ["racing", "staged"]),
+        (["--dataset", "pair", "--strategy", "guess"], ["guess", "staged"]),
         (["--dataset", "pair", "--prompts", "no.csv"], ["no.csv"]),
         (
             ["--dataset", "pair", "--prompts", "mnist", "--template", "a {}"],
@@ -256,6 +257,38 @@ def test_what_makes_no_sense_is_refused_before_the_model_is_loaded(
     result = evaluate(place, *args, *data, "--quiet", model="missing")
     assert_refused(result, *parts)
     assert not (tmp_path / "runs").exists() and not (tmp_path / "x").exists()
+
+
+# ---- class-conditional models
+
+
+def test_a_class_conditional_model_decides_by_several_losses(place, tmp_path):
+    out = tmp_path / "run"
+    write_folder(tmp_path / "photos", {"class 1": 1, "class 7": 2})
+
+    def run(*args):
+        return evaluate(
+            place,
+            *("--dataset", tmp_path / "photos", "--strategy", STRATEGY),
+            *("--also", "vlb", "--also", "l2+vlb", "--out", out, "--limit", "1", *args),
+            model="dit",
+        )
+
+    result = run()
+    assert result.exit_code == 0, result.output
+    for metric in ("acc1", "acc1_vlb", "acc1_l2+vlb"):
+        assert f"{metric} " in result.stdout
+    found = read_run(out)
+    assert found.prompts.prompts == ("class 1", "class 7")
+    assert set(found.rows["prediction_vlb"].to_pylist()) <= {0, 1}
+    assert "note: " not in result.stderr
+    result = run("--template", "a {}", "--dry-run")
+    assert "note: " in result.stderr and "prompts are not used" in result.stderr
+
+
+def test_a_text_model_has_no_bound(place, tmp_path):
+    result = photos(place, tmp_path / "run", "--also", "vlb", "--quiet")
+    assert_refused(result, "vlb", "variance")
 
 
 # ---- failures

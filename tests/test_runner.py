@@ -382,6 +382,11 @@ def test_a_broken_image_is_recorded_counted_and_tried_again(
     good = np.setdiff1d(np.arange(N), [4, 9])
     assert_same(rows.take(good), whole[0].rows.take(good))
 
+    assert (path / "summary.json").exists()
+    with pytest.raises(KeyboardInterrupt):
+        evaluate(task_of(Made(stop=4)), classifier, path, save_errors=True)
+    assert not (path / "summary.json").exists(), "images are missing again"
+
     tallies.clear()
     healing = Made(broken=[9])
     result = evaluate(

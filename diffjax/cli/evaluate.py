@@ -1,5 +1,6 @@
 """``diffjax evaluate``."""
 
+import warnings
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -193,6 +194,11 @@ def evaluate(ctx: click.Context, /, preset: str | None, **options: Any) -> None:
 
     with loading(console, quiet, f"loading {model}"):
         classifier = DiffusionClassifier.from_pretrained(model, **options)
+    ways = ("prompts", "classnames", "templates", "template")
+    if classifier.model.kind == "class" and any(ctx.params[way] for way in ways):
+        warnings.warn(
+            f"{model} knows classes by id: prompts are not used.", stacklevel=1
+        )
     if dry_run:
         with loading(console, quiet, "timing a few tiles"):
             plan = make_plan(task, classifier)
