@@ -78,8 +78,8 @@ class ImageSearch:
         self._tile = tile
         self._asked: Request | None = None
         self._failure: NotFiniteError | None = None
-        n = len(candidates.prompts.prompts)
-        self.state: State = self._strategy.start(n, n_timesteps)
+        classidx = np.asarray(candidates.prompts.classidx)
+        self.state: State = self._strategy.start(len(classidx), n_timesteps, classidx)
         self._tables = {
             loss: ErrorTable(np.full_like(self.state.table.errors, np.nan))
             for loss in settings.also

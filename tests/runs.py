@@ -91,7 +91,7 @@ def decided(table, strategy, T, classidx, classes, save_errors):
         timesteps = state.samples.timesteps[request.samples]
         return table[np.ix_(request.classes, timesteps)].astype(np.float32)
 
-    state = run_strategy(strategy, len(table), T, evaluate)
+    state = run_strategy(strategy, len(table), T, evaluate, classidx)
     seen = state.table.errors
     row = decision_columns(seen, strategy.decide(state), classidx, classes)
     if save_errors:

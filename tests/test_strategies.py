@@ -24,13 +24,13 @@ from diffjax.strategies.base import (
     best_prompts,
     class_decision,
     drop,
-    even_timesteps,
     finish_round,
     next_round,
     rank,
     run,
 )
 from diffjax.strategies.exhaustive import Exhaustive
+from diffjax.strategies.orders import even_timesteps
 from diffjax.strategies.staged import Staged, nested, official
 
 T = 1000

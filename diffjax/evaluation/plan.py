@@ -70,7 +70,8 @@ def make_plan(task: Task, classifier: DiffusionClassifier) -> Plan:
     """
     candidates = task.candidates(classifier)
     grid = classifier.grid
-    n_prompts = len(candidates.prompts.prompts)
+    classidx = np.asarray(candidates.prompts.classidx)
+    n_prompts = len(classidx)
     blocks: Counter[int] = Counter()  # by their number of classes
 
     def evaluate(state: State, request: Request) -> Float[np.ndarray, "k s"]:
@@ -80,7 +81,8 @@ def make_plan(task: Task, classifier: DiffusionClassifier) -> Plan:
         return np.random.default_rng(0).standard_normal((n, s), np.float32)
 
     n_timesteps = classifier.model.schedule.n_timesteps
-    state = run(classifier.settings.strategy, n_prompts, n_timesteps, evaluate)
+    strategy = classifier.settings.strategy
+    state = run(strategy, n_prompts, n_timesteps, evaluate, classidx)
     shape = classifier.latent_shape
     costs = {
         width: tile_cost(grid, grid.tile(width), candidates.conditions, shape)

@@ -291,7 +291,8 @@ def _replay(
             )
         return cells
 
-    return run_strategy(strategy, n_prompts, n_samples, evaluate)
+    classidx = np.asarray(run.prompts.classidx)
+    return run_strategy(strategy, n_prompts, n_samples, evaluate, classidx)
 
 
 def _table(

@@ -14,11 +14,13 @@ from typing import Any, get_type_hints
 from diffjax.errors import DiffjaxError
 from diffjax.strategies.base import Strategy
 from diffjax.strategies.exhaustive import Exhaustive
+from diffjax.strategies.racing import Racing
 from diffjax.strategies.staged import Staged
 
 STRATEGIES: dict[str, type[Any]] = {
     "exhaustive": Exhaustive,
     "staged": Staged,
+    "racing": Racing,
 }
 
 # The types a setting may have, and how to ask for them.

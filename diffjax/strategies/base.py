@@ -16,7 +16,8 @@ is a sequence of rounds; round r evaluates the living classes on the samples fro
 the order of the samples, the length of the rounds, and in whom they drop.
 
 Rows are called classes here. They are prompts when several prompts stand for one
-class; ``class_decision`` then lets the best prompt represent its class.
+class; ``class_decision`` then lets the best prompt represent its class. ``groups``
+tells a strategy which rows those are: it need not tell them apart.
 """
 
 from collections.abc import Callable
@@ -134,6 +135,10 @@ class State:
         dropped: int [C], how many rounds were done when each class was dropped,
             ``NEVER`` for the living.
         n_rounds: how many rounds are done.
+        groups: int [C], what each row stands for; rows of one group need not be told
+            apart. None if each stands for itself.
+        risk: that a dropped class was the best after all, as far as a strategy says.
+        over: whether the rounds that are left are not needed.
     """
 
     samples: Samples
@@ -141,6 +146,9 @@ class State:
     table: ErrorTable
     dropped: Int[np.ndarray, "C"]
     n_rounds: int = 0
+    groups: Int[np.ndarray, "C"] | None = None
+    risk: float = 0.0
+    over: bool = False
 
     @property
     def living(self) -> Bool[np.ndarray, "C"]:
@@ -172,6 +180,8 @@ class Decision:
             samples are not comparable.
         pruned: bool [C], the dropped.
         n_evaluations: cells evaluated in all.
+        confidence: how sure it is, at least, that evaluating all samples for all
+            classes would find the same winner; None if the strategy does not say.
     """
 
     ranking: Int[np.ndarray, "C"]
@@ -179,6 +189,7 @@ class Decision:
     n_samples: Int[np.ndarray, "C"]
     pruned: Bool[np.ndarray, "C"]
     n_evaluations: int
+    confidence: float | None = None
 
     @property
     def winner(self) -> int:
@@ -190,7 +201,12 @@ class Decision:
 class Strategy(Protocol):
     """The four calls of a run, and an outlook. Strategies hold settings, no state."""
 
-    def start(self, n_classes: int, n_timesteps: int) -> State:
+    def start(
+        self,
+        n_classes: int,
+        n_timesteps: int,
+        groups: Int[np.ndarray, "C"] | None = None,
+    ) -> State:
         """Plan a run over ``n_timesteps`` timesteps; raise DiffjaxError if absurd."""
 
     def request(self, state: State) -> Request | None:
@@ -213,16 +229,22 @@ def run(
     n_classes: int,
     n_timesteps: int,
     evaluate: Callable[[State, Request], Float[np.ndarray, "k s"]],
+    groups: Int[np.ndarray, "C"] | None = None,
 ) -> State:
     """Run a strategy to its end; ``evaluate`` computes the errors of a request."""
-    state = strategy.start(n_classes, n_timesteps)
+    state = strategy.start(n_classes, n_timesteps, groups)
     while (request := strategy.request(state)) is not None:
         errors = evaluate(state, request)
         state = strategy.update(state, request, errors)
     return state
 
 
-def begin(n_classes: int, samples: Samples, ends: tuple[int, ...]) -> State:
+def begin(
+    n_classes: int,
+    samples: Samples,
+    ends: tuple[int, ...],
+    groups: Int[np.ndarray, "C"] | None = None,
+) -> State:
     """The state before the first round: nothing seen, everyone alive."""
     if n_classes < 1:
         raise DiffjaxError("There are no classes to choose from; give at least one.")
@@ -231,12 +253,13 @@ def begin(n_classes: int, samples: Samples, ends: tuple[int, ...]) -> State:
         ends=ends,
         table=ErrorTable(np.full((n_classes, len(samples)), np.nan, np.float32)),
         dropped=np.full(n_classes, NEVER),
+        groups=groups,
     )
 
 
 def next_round(state: State) -> Request | None:
     """The living classes on the samples of the next round; None after the last."""
-    if state.n_rounds == len(state.ends):
+    if state.over or state.n_rounds == len(state.ends):
         return None
     return Request(
         classes=np.flatnonzero(state.living),
@@ -311,6 +334,7 @@ def class_decision(decision: Decision, classidx: Int[np.ndarray, "P"]) -> Decisi
         n_samples=decision.n_samples[best],
         pruned=decision.pruned[best],
         n_evaluations=decision.n_evaluations,
+        confidence=decision.confidence,
     )
 
 
@@ -333,32 +357,6 @@ def best_prompts(
     first = np.unique(classidx[decision.ranking], return_index=True)[1]
     best: np.ndarray = decision.ranking[first]
     return best
-
-
-def even_timesteps(n: int, n_timesteps: int) -> Int[np.ndarray, "n"]:
-    """The middles of ``n`` equal parts of the schedule, ascending: ⌊(i + ½) T / n⌋.
-
-    Raises:
-        DiffjaxError: if the schedule has fewer than ``n`` timesteps.
-    """
-    require_timesteps(n, n_timesteps)
-    return (2 * np.arange(n) + 1) * n_timesteps // (2 * n)
-
-
-def require_timesteps(n: int, n_timesteps: int) -> None:
-    """Raise DiffjaxError if the schedule has fewer than ``n`` timesteps."""
-    if n > n_timesteps:
-        raise DiffjaxError(
-            f"n_samples asks for {n} timesteps, but the model's schedule has only "
-            f"{n_timesteps}. Use n_samples up to {n_timesteps}, and n_trials for more "
-            "noises per timestep."
-        )
-
-
-def with_trials(timesteps: Int[np.ndarray, "n"], n_trials: int) -> Samples:
-    """Each timestep ``n_trials`` times; every sample has a noise of its own."""
-    repeated = np.repeat(timesteps, n_trials)
-    return Samples(timesteps=repeated, noises=np.arange(len(repeated)))
 
 
 def require_positive(name: str, value: int) -> None:

@@ -3,20 +3,19 @@
 from dataclasses import dataclass
 
 import numpy as np
-from jaxtyping import Float
+from jaxtyping import Float, Int
 
 from diffjax.strategies.base import (
     Decision,
     Request,
     State,
     begin,
-    even_timesteps,
     finish_round,
     next_round,
     rank,
     require_positive,
-    with_trials,
 )
+from diffjax.strategies.orders import even_timesteps, with_trials
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -35,11 +34,16 @@ class Exhaustive:
         require_positive("n_samples", self.n_samples)
         require_positive("n_trials", self.n_trials)
 
-    def start(self, n_classes: int, n_timesteps: int) -> State:
+    def start(
+        self,
+        n_classes: int,
+        n_timesteps: int,
+        groups: Int[np.ndarray, "C"] | None = None,
+    ) -> State:
         """Plan one round with everything in it."""
         timesteps = even_timesteps(self.n_samples, n_timesteps)
         samples = with_trials(timesteps, self.n_trials)
-        return begin(n_classes, samples, (len(samples),))
+        return begin(n_classes, samples, (len(samples),), groups)
 
     def request(self, state: State) -> Request | None:
         """The whole grid, once."""

@@ -32,14 +32,12 @@ from diffjax.strategies.base import (
     State,
     begin,
     drop,
-    even_timesteps,
     finish_round,
     next_round,
     rank,
     require_positive,
-    require_timesteps,
-    with_trials,
 )
+from diffjax.strategies.orders import even_timesteps, require_timesteps, with_trials
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -61,12 +59,17 @@ class Staged:
     def __post_init__(self) -> None:
         _validate(self)
 
-    def start(self, n_classes: int, n_timesteps: int) -> State:
+    def start(
+        self,
+        n_classes: int,
+        n_timesteps: int,
+        groups: Int[np.ndarray, "C"] | None = None,
+    ) -> State:
         """Plan one round for each stage."""
         stages = ORDERS[self.order](self.n_samples, n_timesteps)
         samples = with_trials(np.concatenate(stages), self.n_trials)
         ends = np.cumsum([len(stage) for stage in stages]) * self.n_trials
-        return begin(n_classes, samples, tuple(ends.tolist()))
+        return begin(n_classes, samples, tuple(ends.tolist()), groups)
 
     def request(self, state: State) -> Request | None:
         """The living classes on the next stage's new timesteps."""
