@@ -105,9 +105,10 @@ class Record:
         self,
     ) -> tuple[Int[np.ndarray, "T"], Float[np.ndarray, "C T"]]:
         """Evaluated timesteps, ascending, and the mean error of each class at each."""
-        timesteps, column = np.unique(self.samples.timesteps, return_inverse=True)
-        errors = self.errors.astype(np.float64)
-        seen = ~np.isnan(errors)
+        seen = ~np.isnan(self.errors)
+        used = seen.any(axis=0)  # a race may end before all samples are
+        errors, seen = self.errors[:, used].astype(np.float64), seen[:, used]
+        timesteps, column = np.unique(self.samples.timesteps[used], return_inverse=True)
         totals = np.zeros((len(self.labels), len(timesteps)))
         counts = np.zeros_like(totals)
         np.add.at(totals.T, column, np.where(seen, errors, 0).T)
@@ -146,6 +147,7 @@ class Record:
             **({"also": also} if also else {}),
             "scores": self.scores(),
             "temperature": self.temperature,
+            "confidence": self.decision.confidence,
             "evaluations": self.evaluations,
             "seconds": self.seconds,
             "settings": self.settings,

@@ -107,5 +107,6 @@ def decision_columns(
         "n_samples": decision.n_samples,
         "margin": float(paired.mean[runner_up]),
         "margin_error": float(paired.standard_error[runner_up]),
+        "confidence": decision.confidence,
         "evaluations": decision.n_evaluations,
     }

@@ -13,6 +13,7 @@ if TYPE_CHECKING:
     import pyarrow as pa
 
 PARTS = "parts"  # the folder, below the run's
+LATER = ("confidence",)  # columns that runs of earlier versions lack
 
 
 def schema(losses: Sequence[str], save_errors: bool) -> "pa.Schema":
@@ -35,6 +36,7 @@ def schema(losses: Sequence[str], save_errors: bool) -> "pa.Schema":
         "n_samples": pa.list_(pa.int32()),  # per class
         "margin": pa.float32(),  # Δ of the runner-up
         "margin_error": pa.float32(),  # its standard error
+        "confidence": pa.float32(),  # of the strategy; null where it says nothing
         "evaluations": pa.int32(),
         "seconds": pa.float32(),
         "error": pa.string(),  # what went wrong; null for most
@@ -56,7 +58,8 @@ def read_rows(
 
     Args:
         folder: of the run.
-        columns: that every part must have; those of an empty run.
+        columns: that every part must have, ``LATER`` ones excepted, which are null
+            where they are absent; those of an empty run.
         errors: with the columns that hold tables of errors.
 
     Raises:
@@ -80,6 +83,11 @@ def read_rows(
     if not tables:
         return columns.empty_table(), damaged
     rows = pa.concat_tables(tables, promote_options="default")
+    for name in LATER:
+        if name in columns.names and name not in rows.column_names:
+            rows = rows.append_column(
+                columns.field(name), pa.nulls(len(rows), columns.field(name).type)
+            )
     return rows.take(_one_each(rows)), damaged
 
 
@@ -94,7 +102,9 @@ def _read_part(part: Path, columns: "pa.Schema", errors: bool) -> "pa.Table":
     missing = [
         field.name
         for field in columns
-        if field not in found and (errors or not field.name.startswith("errors"))
+        if field not in found
+        and field.name not in LATER
+        and (errors or not field.name.startswith("errors"))
     ]
     if missing:
         raise ValueError(f"it lacks the column {missing[0]}")
