@@ -152,9 +152,7 @@ def test_it_follows_the_slope_of_a_network(case):
 def test_it_does_not_depend_on_the_batch_or_the_devices(batch, devices):
     network, base = toy("curved"), STATES[0]
     samples = jnp.asarray(TIMESTEPS), jnp.asarray(NOISES)
-    alone = error_gradients(
-        *(network, SCHEDULE, NOISE, Z0, base, *samples), loss="l2", batch=7
-    )
+    alone = error_gradients(*(network, SCHEDULE, NOISE, Z0, base, *samples), loss="l2")
     expected = first_order(STATES, base, *alone)
     found = at(estimator(network, batch=batch, devices=devices), base)
     np.testing.assert_allclose(found, expected, rtol=1e-5)

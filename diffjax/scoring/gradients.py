@@ -52,7 +52,6 @@ def error_gradients(
     noises: Int[Array, " s"],
     *,
     loss: str,
-    batch: int,
 ) -> tuple[Float[Array, " s"], Float[Array, "s ..."]]:
     """e(b, s) and g[s] of all samples, float32.
 
@@ -65,7 +64,6 @@ def error_gradients(
         timesteps: t of each sample, in [0, T).
         noises: the noise index of each sample.
         loss: a key of ``LOSSES``.
-        batch: samples at once; bounds the memory.
     """
 
     def total(condition: Array, t: Array, k: Array) -> Array:
@@ -77,14 +75,10 @@ def error_gradients(
         summed: Array = z0.size * error
         return summed
 
-    def sample(tk: tuple[Array, Array]) -> tuple[Array, Array]:
-        value, gradient = jax.value_and_grad(total)(base, *tk)
-        return value / z0.size, gradient / z0.size
-
-    both: tuple[Array, Array] = jax.lax.map(
-        sample, (timesteps, noises), batch_size=batch
-    )
-    return both
+    # not lax.map, which bounds the memory too: CPUs convolve slowly inside a loop
+    over_samples = jax.vmap(jax.value_and_grad(total), in_axes=(None, 0, 0))
+    errors, gradients = over_samples(base, timesteps, noises)
+    return errors / z0.size, gradients / z0.size
 
 
 @jax.jit
@@ -103,19 +97,20 @@ def first_order(
         gradients: g[s].
     """
 
-    def difference(vector: Array) -> Array:
-        product: Array = jnp.tensordot(
-            gradients, vector - base, axes=base.ndim, precision="highest"
+    axes = tuple(range(1, vectors.ndim))
+    products = [
+        jnp.tensordot(
+            vectors[start : start + CLASSES_AT_ONCE] - base,
+            gradients,
+            axes=(axes, axes),
+            precision="highest",
         )
-        return product
-
-    estimate: Array = errors + jax.lax.map(
-        difference, vectors, batch_size=CLASSES_AT_ONCE
-    )
-    return estimate
+        for start in range(0, len(vectors), CLASSES_AT_ONCE)
+    ]
+    return errors + jnp.concatenate(products)
 
 
-@partial(jax.jit, static_argnames=("loss", "batch", "mesh"))
+@partial(jax.jit, static_argnames=("loss", "mesh"))
 def _sharded_gradients(
     denoiser: Network,
     schedule: Schedule,
@@ -126,13 +121,12 @@ def _sharded_gradients(
     noises: Array,
     *,
     loss: str,
-    batch: int,
     mesh: Mesh,
 ) -> tuple[Array, Array]:
     """``error_gradients``, samples split over the mesh."""
     everywhere, split = PartitionSpec(), PartitionSpec(BLOCKS)
     both: tuple[Array, Array] = jax.shard_map(
-        partial(error_gradients, loss=loss, batch=batch),
+        partial(error_gradients, loss=loss),
         mesh=mesh,
         in_specs=(everywhere,) * 5 + (split, split),
         out_specs=(split, split),
@@ -171,25 +165,25 @@ class Estimator:
         """ê of all classes from one base; returns before it has been computed."""
         noise.check(noises)
         s = len(timesteps)
-        share = -(-s // self.mesh.size)  # of each device
-        batch = -(-share // -(-share // self.batch))
-        width = -(-share // batch) * batch * self.mesh.size
+        n_tiles = -(-s // (self.batch * self.mesh.size))
+        width = -(-s // n_tiles // self.mesh.size) * self.mesh.size
         # filled up with repeated samples: a second shape would be compiled for the rest
-        columns = np.minimum(np.arange(width), s - 1)
-        errors, gradients = _sharded_gradients(
-            self.denoiser,
-            self.schedule,
-            noise,
-            z0,
-            base,
-            timesteps[columns],
-            noises[columns],
-            loss=self.loss,
-            batch=batch,
-            mesh=self.mesh,
-        )
-        estimate: Array = first_order(vectors, base, errors[:s], gradients[:s])
-        return estimate
+        tiles = np.minimum(np.arange(n_tiles * width), s - 1).reshape(n_tiles, width)
+        estimates = []
+        for columns in tiles:
+            errors, gradients = _sharded_gradients(
+                self.denoiser,
+                self.schedule,
+                noise,
+                z0,
+                base,
+                timesteps[columns],
+                noises[columns],
+                loss=self.loss,
+                mesh=self.mesh,
+            )
+            estimates.append(first_order(vectors, base, errors, gradients))
+        return jnp.concatenate(estimates, axis=1)[:, :s]
 
     def estimate(
         self,
