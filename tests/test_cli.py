@@ -539,6 +539,13 @@ HELP = {
         "--help",
     ),
     "train": ("--data-dir", "--out", "--steps", "--seed", "--help"),
+    "winoground": (
+        *("--n-samples", "--limit", "--loss", "--dtype", "--seed", "--resolution"),
+        *("--transform", "--interpolation", "--model", "--unet", "--transformer"),
+        *("--vae", "--text-encoder", "--tokenizer", "--revision", "--cache-dir"),
+        *("--offline", "--cells", "--out", "--allow-errors", "--json", "--quiet"),
+        "--help",
+    ),
 }
 
 
