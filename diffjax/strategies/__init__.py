@@ -5,9 +5,15 @@ The same names serve Python, the command line and the header of a results file:
     Staged(to_keep=(5, 1), n_samples=(25, 250))
     staged:to_keep=5,1:n_samples=25,250
     {"name": "staged", "to_keep": [5, 1], "n_samples": [25, 250], ...}
+
+and a shortlist, which has no name:
+
+    Shortlist(k=50, rounds=2)
+    k=50:rounds=2
+    {"k": 50, "rounds": 2, ...}
 """
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import MISSING, asdict, fields
 from typing import Any, get_type_hints
 
@@ -15,6 +21,7 @@ from diffjax.errors import DiffjaxError
 from diffjax.strategies.base import Strategy
 from diffjax.strategies.exhaustive import Exhaustive
 from diffjax.strategies.racing import Racing
+from diffjax.strategies.shortlist import Shortlist
 from diffjax.strategies.staged import Staged
 
 STRATEGIES: dict[str, type[Any]] = {
@@ -39,18 +46,19 @@ def parse_strategy(text: str) -> Strategy:
         DiffjaxError: if the text, the name or a setting is not understood.
     """
     name, *parts = text.strip().split(":")
-    record: dict[str, Any] = {"name": name}
-    for part in parts:
-        key, equals, value = part.partition("=")
-        if not equals or key in record:
-            what = "appears twice" if equals else "is not of the form setting=value"
-            raise DiffjaxError(
-                f"Strategy {text!r}: {part!r} {what}. An example: "
-                "staged:to_keep=5,1:n_samples=25,250"
-            )
-        values = [_number_or_word(v) for v in value.split(",")]
-        record[key] = values if len(values) > 1 else values[0]
-    return strategy_from_dict(record)
+    settings = _read(parts, f"Strategy {text!r}", "staged:to_keep=5,1:n_samples=25,250")
+    return strategy_from_dict(settings | {"name": name})
+
+
+def parse_shortlist(text: str) -> Shortlist:
+    """Read ``k=50:setting=value:…``.
+
+    Raises:
+        DiffjaxError: if the text or a setting is not understood.
+    """
+    settings = _read(text.strip().split(":"), f"Shortlist {text!r}", "k=50:rounds=2")
+    shortlist: Shortlist = _build(Shortlist, settings, "Shortlist")
+    return shortlist
 
 
 def strategy_to_dict(strategy: Strategy) -> dict[str, Any]:
@@ -63,14 +71,13 @@ def strategy_to_dict(strategy: Strategy) -> dict[str, Any]:
 
 def strategy_to_text(strategy: Strategy) -> str:
     """The inverse of ``parse_strategy``; settings at their defaults are left out."""
-    record = strategy_to_dict(strategy)
-    text = str(record.pop("name"))
-    for setting in fields(strategy):  # type: ignore[arg-type]
-        value = record[setting.name]
-        if value != setting.default:
-            values = value if isinstance(value, list) else [value]
-            text += f":{setting.name}={','.join(map(str, values))}"
-    return text
+    name = strategy_to_dict(strategy)["name"]
+    return ":".join([name, *_written(strategy)])
+
+
+def shortlist_to_text(shortlist: Shortlist) -> str:
+    """The inverse of ``parse_shortlist``."""
+    return ":".join(_written(shortlist))
 
 
 def strategy_from_dict(record: Mapping[str, Any]) -> Strategy:
@@ -84,24 +91,61 @@ def strategy_from_dict(record: Mapping[str, Any]) -> Strategy:
         raise DiffjaxError(
             f"There is no strategy {name!r}; choose one of {', '.join(STRATEGIES)}."
         )
-    cls = STRATEGIES[name]
+    given = {key: value for key, value in record.items() if key != "name"}
+    strategy: Strategy = _build(STRATEGIES[name], given, f"Strategy {name}")
+    return strategy
+
+
+def shortlist_from_dict(record: Mapping[str, Any]) -> Shortlist:
+    """From what JSON holds; settings with defaults may be absent.
+
+    Raises:
+        DiffjaxError: if a setting is unknown, missing, or of the wrong kind.
+    """
+    shortlist: Shortlist = _build(Shortlist, record, "Shortlist")
+    return shortlist
+
+
+def _read(parts: Sequence[str], what: str, example: str) -> dict[str, Any]:
+    """The settings of ``setting=value`` texts."""
+    settings: dict[str, Any] = {}
+    for part in parts:
+        key, equals, value = part.partition("=")
+        if not equals or key in settings or key == "name":
+            fault = "appears twice" if equals else "is not of the form setting=value"
+            raise DiffjaxError(f"{what}: {part!r} {fault}. An example: {example}")
+        values = [_number_or_word(v) for v in value.split(",")]
+        settings[key] = values if len(values) > 1 else values[0]
+    return settings
+
+
+def _written(settings: Any) -> list[str]:
+    """The inverse of ``_read`` and ``_build``, without what is at its default."""
+    texts = []
+    for setting in fields(settings):
+        value = getattr(settings, setting.name)
+        if value != setting.default:
+            values = value if isinstance(value, tuple) else [value]
+            texts.append(f"{setting.name}={','.join(map(str, values))}")
+    return texts
+
+
+def _build(cls: type[Any], given: Mapping[str, Any], what: str) -> Any:
+    """The dataclass with these settings."""
     kinds = get_type_hints(cls)
     required = {f.name for f in fields(cls) if f.default is MISSING}
-    given = {key: value for key, value in record.items() if key != "name"}
     unknown, missing = given.keys() - kinds.keys(), required - given.keys()
     if unknown or missing:
         raise DiffjaxError(
-            f"Strategy {name}: "
+            f"{what}: "
             + "".join(f"there is no setting {key!r}; " for key in sorted(unknown))
             + "".join(f"the setting {key!r} is missing; " for key in sorted(missing))
             + f"its settings are {', '.join(kinds)}."
         )
-    settings = {key: _cast(v, kinds[key], name, key) for key, v in given.items()}
-    strategy: Strategy = cls(**settings)
-    return strategy
+    return cls(**{key: _cast(v, kinds[key], what, key) for key, v in given.items()})
 
 
-def _cast(value: Any, kind: Any, name: str, key: str) -> Any:
+def _cast(value: Any, kind: Any, what: str, key: str) -> Any:
     """The JSON value as the type of a setting; one number may stand for a list."""
     if kind == tuple[int, ...]:
         values = value if isinstance(value, list | tuple) else [value]
@@ -111,7 +155,7 @@ def _cast(value: Any, kind: Any, name: str, key: str) -> Any:
         return value
     elif kind is float and type(value) is int:
         return float(value)
-    raise DiffjaxError(f"Strategy {name}: {key} takes {_KINDS[kind]}, not {value!r}.")
+    raise DiffjaxError(f"{what}: {key} takes {_KINDS[kind]}, not {value!r}.")
 
 
 def _number_or_word(text: str) -> int | float | str:

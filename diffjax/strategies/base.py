@@ -31,6 +31,9 @@ from diffjax.errors import DiffjaxError, NotFiniteError
 
 # When a living class was dropped: after any number of rounds.
 NEVER = np.iinfo(np.int64).max
+# What a forward and a backward pass count for: a backward pass takes about as many
+# operations as a forward pass, but shares nothing with other classes'.
+GRADIENT_COST = 3
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
@@ -139,6 +142,9 @@ class State:
             apart. None if each stands for itself.
         risk: that a dropped class was the best after all, as far as a strategy says.
         over: whether the rounds that are left are not needed.
+        estimate: float64 [C], what was thought of each class before the first round,
+            by which those that were never evaluated are ranked.
+        n_gradients: forward and backward passes that the estimate took.
     """
 
     samples: Samples
@@ -149,6 +155,8 @@ class State:
     groups: Int[np.ndarray, "C"] | None = None
     risk: float = 0.0
     over: bool = False
+    estimate: Float[np.ndarray, "C"] | None = None
+    n_gradients: int = 0
 
     @property
     def living(self) -> Bool[np.ndarray, "C"]:
@@ -158,8 +166,9 @@ class State:
 
     @property
     def n_evaluations(self) -> int:
-        """The number of cells evaluated so far."""
-        return int(self.table.n_samples().sum())
+        """The number of cells evaluated so far, and what gradients count for."""
+        cells = int(self.table.n_samples().sum())
+        return cells + GRADIENT_COST * self.n_gradients
 
     @property
     def n_used(self) -> int:
@@ -174,14 +183,17 @@ class Decision:
     Attributes:
         ranking: int [C], a permutation, best first. Living classes come first, by
             mean error; then the dropped, last dropped first, by the mean error at
-            the moment they were dropped. Ties go to the smaller index.
+            the moment they were dropped; those dropped before the first round, by
+            the estimate that had them dropped. Ties go to the smaller index.
         mean_error: float64 [C] over the samples each class saw; NaN for none.
         n_samples: int [C], how many that were. Means over different numbers of
             samples are not comparable.
         pruned: bool [C], the dropped.
-        n_evaluations: cells evaluated in all.
+        n_evaluations: cells evaluated in all, and ``GRADIENT_COST`` for a gradient.
         confidence: how sure it is, at least, that evaluating all samples for all
-            classes would find the same winner; None if the strategy does not say.
+            classes (of a shortlist, if there was one) would find the same winner;
+            None if the strategy does not say.
+        n_gradients: forward and backward passes of a shortlist.
     """
 
     ranking: Int[np.ndarray, "C"]
@@ -190,6 +202,7 @@ class Decision:
     pruned: Bool[np.ndarray, "C"]
     n_evaluations: int
     confidence: float | None = None
+    n_gradients: int = 0
 
     @property
     def winner(self) -> int:
@@ -232,7 +245,15 @@ def run(
     groups: Int[np.ndarray, "C"] | None = None,
 ) -> State:
     """Run a strategy to its end; ``evaluate`` computes the errors of a request."""
-    state = strategy.start(n_classes, n_timesteps, groups)
+    return run_on(strategy, strategy.start(n_classes, n_timesteps, groups), evaluate)
+
+
+def run_on(
+    strategy: Strategy,
+    state: State,
+    evaluate: Callable[[State, Request], Float[np.ndarray, "k s"]],
+) -> State:
+    """Run a strategy from a state that it has started, or later."""
     while (request := strategy.request(state)) is not None:
         errors = evaluate(state, request)
         state = strategy.update(state, request, errors)
@@ -303,13 +324,15 @@ def rank(state: State) -> Decision:
         raise ValueError("nothing was evaluated, so there is nothing to decide")
     # A dropped class sees nothing more, so its mean is that of the moment it went.
     mean, n = state.table.mean(), state.table.n_samples()
+    known = mean if state.estimate is None else np.where(n, mean, state.estimate)
     return Decision(
         # lexsort is stable, sorts by its LAST key first, and puts NaN at the end.
-        ranking=np.lexsort((mean, -state.dropped)),
+        ranking=np.lexsort((known, -state.dropped)),
         mean_error=mean,
         n_samples=n,
         pruned=~state.living,
-        n_evaluations=int(n.sum()),
+        n_evaluations=state.n_evaluations,
+        n_gradients=state.n_gradients,
     )
 
 
@@ -335,6 +358,7 @@ def class_decision(decision: Decision, classidx: Int[np.ndarray, "P"]) -> Decisi
         pruned=decision.pruned[best],
         n_evaluations=decision.n_evaluations,
         confidence=decision.confidence,
+        n_gradients=decision.n_gradients,
     )
 
 

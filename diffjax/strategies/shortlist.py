@@ -1,0 +1,85 @@
+"""The shortlist: only classes whose estimated error is small enough are evaluated.
+
+An estimate of the error of every class, ê[c, s], costs the same for any number of
+classes (``scoring.gradients``). The k classes with the smallest mean of ê over samples
+go on to the strategy; the others are dropped before its first round. They rank below,
+among themselves by the estimate, and have no errors.
+
+A class of several prompts is as good as its best one, and keeps or loses them all.
+"""
+
+from dataclasses import dataclass, replace
+
+import numpy as np
+from jaxtyping import Float
+
+from diffjax.errors import DiffjaxError, NotFiniteError, unknown
+from diffjax.strategies.base import Samples, State, drop, require_positive
+from diffjax.strategies.orders import even_timesteps, with_trials
+
+BASES = ("mean", "unconditional", "clusters")
+
+
+@dataclass(frozen=True, kw_only=True)
+class Shortlist:
+    """Estimate the error of every class, and keep the best k.
+
+    Attributes:
+        k: how many classes; at least two, since one would leave nothing to decide.
+        n_samples: forward and backward passes for each base; timesteps, evenly spread.
+        base: where the gradients are taken: at the "mean" of the classes' conditions,
+            at the "unconditional" one, or at the means of "clusters" of classes.
+        rounds: each further one takes the gradients at the mean of the best k classes
+            of the round before.
+        clusters: how many, for that base.
+    """
+
+    k: int
+    n_samples: int = 16
+    base: str = "mean"
+    rounds: int = 1
+    clusters: int = 8
+
+    def __post_init__(self) -> None:
+        for name in ("n_samples", "rounds", "clusters"):
+            require_positive(name, getattr(self, name))
+        if self.k < 2:
+            raise DiffjaxError(
+                f"A shortlist has at least 2 classes, not {self.k}: one would leave "
+                "nothing to decide."
+            )
+        if self.base not in BASES:
+            raise unknown("base", self.base, BASES)
+
+    def samples(self, n_timesteps: int) -> Samples:
+        """Those of the estimate; DiffjaxError if the schedule has too few timesteps."""
+        return with_trials(even_timesteps(self.n_samples, n_timesteps), 1)
+
+
+def shorten(
+    state: State, k: int, estimates: Float[np.ndarray, "C s"], n_gradients: int
+) -> State:
+    """Drop all but the best k classes before the first round.
+
+    Args:
+        state: that a strategy has started.
+        k: how many classes to keep; groups of rows where there are groups.
+        estimates: ê of every row, on samples of its own.
+        n_gradients: forward and backward passes that they took.
+
+    Raises:
+        NotFiniteError: if an estimate is NaN or infinite.
+    """
+    if not np.isfinite(estimates).all():
+        raise NotFiniteError(
+            "The gradients of the shortlist are not finite: the network's numbers "
+            "overflowed. Compute in float32 or bfloat16, not float16; if float32 "
+            "overflows too, the checkpoint is damaged."
+        )
+    estimate = estimates.mean(axis=1, dtype=np.float64)
+    groups = np.arange(len(estimate)) if state.groups is None else state.groups
+    best = np.full(groups.max() + 1, np.inf)
+    np.minimum.at(best, groups, estimate)
+    kept = np.argsort(best, kind="stable")[:k]
+    state = replace(state, estimate=estimate, n_gradients=n_gradients)
+    return drop(state, np.flatnonzero(~np.isin(groups, kept)))

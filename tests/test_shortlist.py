@@ -1,0 +1,141 @@
+import json
+
+import numpy as np
+import pytest
+
+from diffjax.errors import DiffjaxError, NotFiniteError
+from diffjax.scoring.bases import BASES as MADE
+from diffjax.strategies import (
+    parse_shortlist,
+    shortlist_from_dict,
+    shortlist_to_text,
+)
+from diffjax.strategies.base import GRADIENT_COST, class_decision, run_on
+from diffjax.strategies.exhaustive import Exhaustive
+from diffjax.strategies.racing import Racing
+from diffjax.strategies.shortlist import BASES, Shortlist, shorten
+from diffjax.strategies.staged import Staged
+
+T = 1000
+C = 30
+STRATEGIES = [
+    Exhaustive(n_samples=20),
+    Staged(to_keep=(8, 3, 1), n_samples=(4, 10, 20)),
+    Racing(n_samples=40),
+]
+
+
+def truth(seed=0):
+    """The mean error of each class."""
+    return 1 + 0.1 * np.random.default_rng(seed).standard_normal(C)
+
+
+def evaluate(state, request):
+    shape = len(request.classes), len(request.samples)
+    noise = np.random.default_rng(1).standard_normal(shape)
+    return (truth()[request.classes, None] + 1e-3 * noise).astype(np.float32)
+
+
+def estimates(error, seed=2):
+    """The truth with an error, on 16 samples."""
+    noise = np.random.default_rng(seed).standard_normal((C, 16))
+    return (truth()[:, None] + error * noise).astype(np.float32)
+
+
+def decide(strategy, k, guess, groups=None):
+    state = shorten(strategy.start(C, T, groups), k, guess, n_gradients=16)
+    promised = strategy.remaining(state)
+    state = run_on(strategy, state, evaluate)
+    assert state.n_evaluations <= promised + GRADIENT_COST * 16
+    return state, strategy.decide(state)
+
+
+@pytest.mark.parametrize("strategy", STRATEGIES)
+@pytest.mark.parametrize("k", [2, 7, C, 50])
+def test_the_best_by_the_estimate_go_on(strategy, k):
+    guess = estimates(0.02)
+    state, decision = decide(strategy, k, guess)
+    order = np.argsort(guess.mean(axis=1))
+    seen = decision.n_samples > 0
+    assert set(np.flatnonzero(seen)) == set(order[:k])
+    assert decision.winner == np.argmin(np.where(seen, truth(), np.inf))
+    # the others rank below, among themselves by the estimate
+    np.testing.assert_array_equal(decision.ranking[k:], order[k:])
+    assert decision.pruned[order[k:]].all()
+    assert np.isnan(decision.mean_error[order[k:]]).all()
+    assert decision.n_gradients == 16
+    cells = int(decision.n_samples.sum())
+    assert decision.n_evaluations == state.n_evaluations == cells + 3 * 16
+
+
+def test_all_prompts_of_a_class_stay_or_go():
+    groups = np.arange(C) // 3
+    guess = estimates(0.02)
+    _, decision = decide(Exhaustive(n_samples=5), 4, guess, groups)
+    best = guess.mean(axis=1).reshape(-1, 3).min(axis=1)
+    kept = np.argsort(best)[:4]
+    np.testing.assert_array_equal(decision.n_samples > 0, np.isin(groups, kept))
+    of_classes = class_decision(decision, groups)
+    np.testing.assert_array_equal(of_classes.ranking[4:], np.argsort(best)[4:])
+    assert of_classes.n_gradients == 16
+    assert of_classes.n_evaluations == 4 * 3 * 5 + 3 * 16
+
+
+@pytest.mark.parametrize("value", [np.nan, np.inf])
+def test_an_overflow_is_told(value):
+    guess = estimates(0.1)
+    guess[3, 5] = value
+    with pytest.raises(NotFiniteError, match="gradients of the shortlist"):
+        decide(STRATEGIES[0], 5, guess)
+
+
+def test_samples_are_even():
+    samples = Shortlist(k=5, n_samples=4).samples(T)
+    assert samples.timesteps.tolist() == [125, 375, 625, 875]
+    assert samples.noises.tolist() == [0, 1, 2, 3]
+    with pytest.raises(DiffjaxError, match="1001 timesteps"):
+        Shortlist(k=5, n_samples=1001).samples(T)
+
+
+# --- Settings
+
+
+def test_the_bases_are_those_that_are_made():
+    assert BASES == MADE
+
+
+@pytest.mark.parametrize(
+    ("text", "shortlist"),
+    [
+        ("k=50", Shortlist(k=50)),
+        (
+            "k=5:n_samples=8:base=unconditional:rounds=2",
+            Shortlist(k=5, n_samples=8, base="unconditional", rounds=2),
+        ),
+        ("k=9:base=clusters:clusters=4", Shortlist(k=9, base="clusters", clusters=4)),
+    ],
+)
+def test_text_and_json(text, shortlist):
+    assert parse_shortlist(text) == shortlist
+    assert shortlist_to_text(shortlist) == text
+    record = json.loads(json.dumps(vars(shortlist)))
+    assert shortlist_from_dict(record) == shortlist
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        ("50", "'50' is not of the form setting=value. An example: k=50"),
+        ("k=5:k=6", "'k=6' appears twice"),
+        ("n_samples=8", "the setting 'k' is missing"),
+        ("k=5:samples=8", "no setting 'samples'; its settings are k, n_samples"),
+        ("k=5.5", "k takes a whole number, not 5.5"),
+        ("k=1", "at least 2 classes, not 1"),
+        ("k=5:rounds=0", "rounds must be at least 1"),
+        ("k=5:base=median", "median.*mean, unconditional, clusters"),
+        ("", "not of the form"),
+    ],
+)
+def test_what_makes_no_sense_is_refused(text, message):
+    with pytest.raises(DiffjaxError, match=message):
+        parse_shortlist(text)
