@@ -17,6 +17,7 @@ from diffjax.evaluation import results
 from diffjax.evaluation.plan import make_plan
 from diffjax.evaluation.results import read_run
 from diffjax.evaluation.runner import Watch, evaluate
+from diffjax.evaluation.sharing import Share
 from diffjax.evaluation.task import make_task
 from diffjax.models.diffusion import DiffusionModel, Network
 from diffjax.models.dit import DiTTransformer2DModel
@@ -611,6 +612,29 @@ def test_several_model_classes_may_stand_for_a_class(imagenet_classifier, tmp_pa
         one, a, b, c, d = errors.mean(axis=1)
         assert row["prediction"] == int(np.argmin([one, min(a, b), min(c, d)]))
         assert len(row["ranking"]) == 3 and row["evaluations"] == 5 * 4
+
+
+# ---- several processes
+
+
+def test_processes_share_a_run(whole, classifier, tmp_path):
+    path, tallies = tmp_path / "run", []
+    task = task_of(Made())
+
+    def part(index, count, **kwargs):
+        share = Share(index, count)
+        return evaluate(task, classifier, path, save_errors=True, share=share, **kwargs)
+
+    result = part(0, 2, watch=Watch(image=tallies.append))
+    assert result["images"] == N / 2
+    assert [t.total for t in tallies] == [N / 2] * (N // 2 + 1)
+    assert not (path / "summary.json").exists()
+    part(1, 3)  # another number of processes: nothing is done twice
+    everything = part(0, 1)
+    assert everything["images"] == N and (path / "summary.json").exists()
+    assert_same(read_run(path).rows, whole[0].rows)
+    parts = [pq.read_metadata(p).num_rows for p in (path / "parts").iterdir()]
+    assert sum(parts) == N
 
 
 # ---- the plan

@@ -136,6 +136,22 @@ run_options: Decorator = together(
     click.option(
         "--dry-run", is_flag=True, help="Print what it would cost; evaluate nothing."
     ),
+    click.option(
+        "--process-index",
+        type=click.IntRange(min=0),
+        metavar="K",
+        default=0,
+        show_default=True,
+        help="Which of several processes on one run this is, from 0.",
+    ),
+    click.option(
+        "--process-count",
+        type=click.IntRange(min=1),
+        metavar="N",
+        default=1,
+        show_default=True,
+        help="How many there are; each does its part of the images.",
+    ),
     click.option("--wandb", metavar="PROJECT", help="Follow it on Weights & Biases."),
     click.option(
         "--tensorboard",
@@ -176,12 +192,14 @@ def evaluate(ctx: click.Context, /, preset: str | None, **options: Any) -> None:
     trackers_asked = options.pop("wandb"), options.pop("tensorboard")
     out, cache = options.pop("out"), options.pop("latent_cache")
     save_errors, model = options.pop("save_errors"), options.pop("model")
+    process = options.pop("process_index"), options.pop("process_count")
     with loading(console, quiet):
         from diffjax.evaluation.evidence import failures
         from diffjax.evaluation.plan import make_plan
         from diffjax.evaluation.results import read_run
         from diffjax.evaluation.runner import Watch
         from diffjax.evaluation.runner import evaluate as run_evaluation
+        from diffjax.evaluation.sharing import Share
     experiment = _experiment(ctx, preset, options)
     task = experiment.task(options.pop("data_dir"))
     name = preset or _short(experiment.dataset)
@@ -221,6 +239,7 @@ def evaluate(ctx: click.Context, /, preset: str | None, **options: Any) -> None:
                 asked=experiment.as_dict(),
                 save_errors=save_errors,
                 cache=cache,
+                share=Share(*process),
                 watch=Watch(image=image, tile=bar.tile),
             )
         finally:
@@ -231,6 +250,8 @@ def evaluate(ctx: click.Context, /, preset: str | None, **options: Any) -> None:
     else:
         stdout.print(summary_table(result))
     click.echo(f"Run: {out}", err=True)
+    if missing := len(task.indices) - result["images"] - result["failed_images"]:
+        click.echo(f"{missing:,} images are left to other processes", err=True)
     if result["failed_images"] and not allow_errors:
         first, reason = failures(read_run(out, errors=False))[0]
         raise Failure(

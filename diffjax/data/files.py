@@ -1,6 +1,5 @@
 """Image files as a source: what folders, tables and published layouts share."""
 
-import os
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -36,8 +35,8 @@ class ImageFile:
 class FileSource:
     """Labelled image files; each is decoded when it is asked for.
 
-    The fingerprint covers names, labels and sizes of the files, not their content:
-    that would mean to read everything.
+    The fingerprint covers names and labels of the files, not their content: that would
+    mean to read everything. A broken image may so be mended while a run is going on.
     """
 
     def __init__(
@@ -63,11 +62,8 @@ class FileSource:
         self.model_classes = model_classes
         self._files = tuple(files)
         self._load = load
-        sizes = _sizes([file.path for file in files])
-        stock = (
-            f"{file.id}\t{file.label}\t{size}"
-            for file, size in zip(files, sizes, strict=True)
-        )
+        _require([file.path for file in files])
+        stock = (f"{file.id}\t{file.label}" for file in files)
         self.fingerprint = digest([*class_names, *stock])
 
     def __len__(self) -> int:
@@ -112,18 +108,11 @@ def load_plain(path: Path) -> UInt8[np.ndarray, "h w 3"]:
         ) from error
 
 
-def _sizes(paths: Sequence[Path]) -> list[int]:
-    """The size of each file in bytes."""
-    sizes: list[int] = []
-    missing = []
-    for path in paths:
-        try:
-            sizes.append(os.stat(path).st_size)
-        except OSError:
-            missing.append(path)
+def _require(paths: Sequence[Path]) -> None:
+    """Raise DiffjaxError if a file is missing."""
+    missing = [path for path in paths if not path.is_file()]
     if missing:
         raise DiffjaxError(
             f"{len(missing)} of {len(paths)} image files are missing; the first is "
             f"{missing[0]}."
         )
-    return sizes

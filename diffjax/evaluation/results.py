@@ -15,7 +15,6 @@ read by any number at any time.
 
 import json
 import os
-import socket
 import time
 import uuid
 import warnings
@@ -30,6 +29,7 @@ from jaxtyping import Int
 from diffjax.data.prompts import Prompts
 from diffjax.errors import DiffjaxError
 from diffjax.evaluation.rows import PARTS, read_rows, schema
+from diffjax.evaluation.sharing import ALONE, LOCK, Share, lock
 from diffjax.files import PARTIAL, atomic, write_text
 
 if TYPE_CHECKING:
@@ -37,7 +37,6 @@ if TYPE_CHECKING:
 
 FORMAT = 1
 HEADER, PROMPTS, SUMMARY = "run.json", "prompts.csv", "summary.json"
-LOCK = "lock"
 # parts of the header that must agree for a run to go on
 DECIDING = ("format", "experiment", "model", "data", "class_names", "classes")
 
@@ -165,7 +164,12 @@ class RunWriter:
 
 
 def open_run(
-    path: Path, header: Mapping[str, Any], prompts: Prompts, *, save_errors: bool
+    path: Path,
+    header: Mapping[str, Any],
+    prompts: Prompts,
+    *,
+    save_errors: bool,
+    share: Share = ALONE,
 ) -> RunWriter:
     """Begin a run of classifications, or go on with it; see ``open_rows``.
 
@@ -174,13 +178,18 @@ def open_run(
         header: see ``Run``; it needs what ``DECIDING`` names.
         prompts: rows of the error tables.
         save_errors: whether rows will hold tables of errors.
+        share: of this process.
     """
     columns = schema(header["experiment"].get("also", ()), save_errors)
-    return open_rows(path, header, prompts, columns)
+    return open_rows(path, header, prompts, columns, share)
 
 
 def open_rows(
-    path: Path, header: Mapping[str, Any], prompts: Prompts | None, columns: "pa.Schema"
+    path: Path,
+    header: Mapping[str, Any],
+    prompts: Prompts | None,
+    columns: "pa.Schema",
+    share: Share = ALONE,
 ) -> RunWriter:
     """Begin a run of any kind of rows, or go on with it.
 
@@ -189,6 +198,7 @@ def open_rows(
         header: with what ``DECIDING`` names.
         prompts: of all rows; None if rows have prompts of their own.
         columns: of the rows; index and error must be among them.
+        share: of this process.
 
     Raises:
         DiffjaxError: if the folder holds a run with another header or something else,
@@ -196,7 +206,7 @@ def open_rows(
     """
     _check_folder(path)
     (path / PARTS).mkdir(parents=True, exist_ok=True)
-    release = _lock(path / LOCK)
+    release = lock(path, share)
     try:
         header = json.loads(json.dumps(dict(header)))  # as it will be read: no tuples
         if (path / HEADER).exists():
@@ -207,11 +217,13 @@ def open_rows(
                 if _read_prompts(path) != prompts:  # now, not when the work is done
                     raise DiffjaxError("Prompts with odd line breaks cannot be kept.")
             write_text(path / HEADER, json.dumps(header, indent=1, ensure_ascii=False))
-        for partial in [*path.glob(f".*{PARTIAL}"), *path.glob(f"{PARTS}/.*{PARTIAL}")]:
-            partial.unlink()  # of a process that was killed
         rows, damaged = read_rows(path, columns, errors=False)
-        for part in damaged:
-            part.rename(part.with_suffix(".damaged"))
+        if share.count == 1:  # else another process may be about to finish a file
+            for place in (path, path / PARTS):
+                for partial in place.glob(f".*{PARTIAL}"):
+                    partial.unlink()  # of a process that was killed
+            for part in damaged:
+                part.rename(part.with_suffix(".damaged"))
         import pyarrow.compute as pc
 
         rows = rows.filter(pc.is_null(rows["error"]))
@@ -243,38 +255,19 @@ def _check_folder(path: Path) -> None:
     if not path.exists() or (path / HEADER).exists():
         return
     # parts come first: without them the rest is someone else's
-    ours = {PROMPTS, PARTS, LOCK} if (path / PARTS).is_dir() else set()
+    ours = {PROMPTS, PARTS} if (path / PARTS).is_dir() else set()
     strange = [
         p.name
         for p in (*path.iterdir(), *(path / PARTS).glob("*"))
-        if p.name not in ours and not p.name.endswith(PARTIAL)
+        if p.name not in ours
+        and not p.name.endswith(PARTIAL)
+        and not (ours and p.name.startswith(LOCK))
     ]
     if strange:
         raise DiffjaxError(
             f"{path} is not a run but holds other files ({sorted(strange)[0]}); a run "
             "needs a folder of its own."
         )
-
-
-def _lock(path: Path) -> Callable[[], None]:
-    """Keep other processes from writing; the system lets go when this one dies."""
-    import fcntl
-
-    file = path.open("a+", encoding="utf-8")
-    try:
-        fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-    except BlockingIOError:
-        file.seek(0)
-        holder = file.read().strip() or "another process"
-        file.close()
-        raise DiffjaxError(
-            f"{path.parent} is being written by {holder}. Wait for it, or choose "
-            "another folder."
-        ) from None
-    file.truncate(0)
-    file.write(f"process {os.getpid()} on {socket.gethostname()}")
-    file.flush()
-    return file.close
 
 
 def _read_header(folder: Path) -> dict[str, Any]:

@@ -15,7 +15,7 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 import numpy as np
-from jaxtyping import Float
+from jaxtyping import Float, Int
 from PIL import Image
 
 from diffjax.candidates import Candidates
@@ -33,6 +33,7 @@ from diffjax.evaluation.results import (
     remove_summary,
     write_summary,
 )
+from diffjax.evaluation.sharing import ALONE, Share
 from diffjax.evaluation.task import Task
 from diffjax.record import Record
 from diffjax.search import Encoded, ImageSearch
@@ -85,6 +86,7 @@ def evaluate(
     save_errors: bool = False,
     cache: Path | None = None,
     flush_seconds: float = FLUSH_SECONDS,
+    share: Share = ALONE,
     watch: Watch | None = None,
 ) -> dict[str, Any]:
     """Evaluate a task, or what is missing of it, into the run at ``path``.
@@ -98,10 +100,12 @@ def evaluate(
         save_errors: keep the error of every class and sample.
         cache: a folder of latents, used and added to.
         flush_seconds: how often rows are written.
+        share: which of the images are this process's.
         watch: is told of every image and tile.
 
     Returns:
-        What summary.json holds.
+        What summary.json holds; of the images that are done, where other processes
+        are still at work.
 
     Raises:
         DiffjaxError: if the folder holds something else, the classes, the strategy or
@@ -113,10 +117,14 @@ def evaluate(
         task, classifier, candidates, {**(asked or {}), "save_errors": save_errors}
     )
     latents = Latents(classifier, cache)
-    with open_run(path, header, candidates.prompts, save_errors=save_errors) as run:
-        tally = _tally(run, len(task.indices))
+    share.check()
+    mine = share.of(task.indices)
+    with open_run(
+        path, header, candidates.prompts, save_errors=save_errors, share=share
+    ) as run:
+        tally = _tally(run, mine)
         watch.image(tally)
-        todo = [int(i) for i in task.indices if int(i) not in run.done]
+        todo = [int(i) for i in mine if int(i) not in run.done]
         if todo:
             remove_summary(path)
         flushed = time.monotonic()
@@ -130,8 +138,10 @@ def evaluate(
                 flushed = time.monotonic()
             watch.image(tally)
         run.flush()
-        result = summary(read_run(path, errors=False))
-        write_summary(path, result)
+        found = read_run(path, errors=False)
+        result = summary(found)
+        if len(found.rows) == len(task.indices):  # the last process sees all
+            write_summary(path, result)
     return result
 
 
@@ -230,11 +240,14 @@ def _thumbnail(pixels: Float[np.ndarray, "H W 3"]) -> bytes:
     return buffer.getvalue()
 
 
-def _tally(run: RunWriter, total: int) -> Tally:
+def _tally(run: RunWriter, indices: Int[np.ndarray, " n"]) -> Tally:
     """Of the rows that were there."""
+    mine = np.isin(run.rows["index"].to_numpy(), indices)
     labels, predictions = (run.rows[c].to_numpy() for c in ("label", "prediction"))
     return Tally(
-        total=total, done=len(labels), correct=int((labels == predictions).sum())
+        total=len(indices),
+        done=int(mine.sum()),
+        correct=int((labels == predictions)[mine].sum()),
     )
 
 

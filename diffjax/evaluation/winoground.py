@@ -30,7 +30,7 @@ from diffjax.data.winoground import WinogroundExample
 from diffjax.errors import DiffjaxError, NotFiniteError
 from diffjax.evaluation.metrics import wilson
 from diffjax.evaluation.provenance import settings_of, where_from
-from diffjax.evaluation.results import FORMAT, open_rows, write_summary
+from diffjax.evaluation.results import FORMAT, open_rows, remove_summary, write_summary
 from diffjax.evaluation.rows import read_rows
 from diffjax.evaluation.runner import FLUSH_SECONDS, Tally, Watch
 from diffjax.search import Encoded, ImageSearch
@@ -124,6 +124,7 @@ def evaluate_winoground(
         for index, example in enumerate(examples):
             if index in run.done:
                 continue
+            remove_summary(path)
             row = {"index": index} | _row(example, classifier, watch.tile)
             run.add(row)
             done, failed = done + 1, failed + (row["error"] is not None)
@@ -141,14 +142,15 @@ def evaluate_winoground(
                     evaluations=evaluations,
                 )
             )
-    rows = read_rows(path, columns(), errors=True)[0].to_pylist()
-    summary = {
-        "dataset": "winoground",
-        "model": classifier.model.name,
-        "task": "image_caption_selection",
-        **summarise(rows),
-    }
-    write_summary(path, summary)
+        run.flush()
+        rows = read_rows(path, columns(), errors=True)[0].to_pylist()
+        summary = {
+            "dataset": "winoground",
+            "model": classifier.model.name,
+            "task": "image_caption_selection",
+            **summarise(rows),
+        }
+        write_summary(path, summary)
     return summary
 
 
@@ -206,21 +208,21 @@ def _row(
     captions = Prompts(
         prompts=(*example.captions, EMPTY), classidx=(0, 1, 2), class_names=CAPTIONS
     )
+    candidates = classifier.candidates(captions)
+    key = zlib.crc32(f"winoground {example.id}".encode())  # for both images
     try:
-        candidates = classifier.candidates(captions)
-        key = zlib.crc32(f"winoground {example.id}".encode())  # for both images
         pixels = [classifier.pixels(image) for image in example.load_images()]
-        encoded = [
-            Encoded(
-                pixels=each,
-                z0=np.asarray(classifier.model.latent(each)),
-                key=key,
-                source=i,
-            )
-            for i, each in enumerate(pixels)
-        ]
     except DiffjaxError as error:
         return row | {"error": str(error)}
+    encoded = [
+        Encoded(
+            pixels=each,
+            z0=np.asarray(classifier.model.latent(each)),
+            key=key,
+            source=i,
+        )
+        for i, each in enumerate(pixels)
+    ]
     found = {
         image.source: result
         for image, result in classifier.score(encoded, candidates, tile)
