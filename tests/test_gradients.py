@@ -167,7 +167,7 @@ def test_a_class_that_is_its_own_base_is_exact():
 def test_a_further_round_is_around_the_best():
     network = toy("curved")
     ours = estimator(network)
-    bases = make_bases("mean", STATES, STATES[0], 1)
+    bases = make_bases("mean", STATES, lambda: STATES[0], 1)
     first = estimate(ours, bases)
     np.testing.assert_allclose(first, at(ours, STATES.mean(axis=0)), rtol=1e-5)
     best = np.argsort(first.mean(axis=1))[:3]
@@ -188,7 +188,7 @@ def test_it_finds_the_winner(base):
     picture = (vectors[winner].ravel() @ network.module().matrix[...]).reshape(Z0.shape)
     z0 = picture + jnp.std(picture) * Z0
     ours = estimator(network)
-    bases = make_bases(base, vectors, jnp.zeros((TOKENS, WIDTH)), 3)
+    bases = make_bases(base, vectors, lambda: jnp.zeros((TOKENS, WIDTH)), 3)
     place = replicate((NOISE, z0, vectors), ours.mesh)
     found = ours.estimate(*place, bases, TIMESTEPS, NOISES).mean(axis=1)
     assert found.argmin() == winner
@@ -280,13 +280,31 @@ def test_batches_follow_the_memory(monkeypatch):
     assert 4 * small < large < 16 * small
 
 
-def test_running_out_of_memory_is_an_error_with_a_remedy(monkeypatch):
+def test_running_out_of_memory_makes_batches_smaller(monkeypatch):
+    from diffjax.scoring.gradients import _sharded_gradients
+
+    network, sizes = toy("curved"), []
+    expected = estimate(estimator(network), Bases(STATES[:1], np.zeros(N, int)))
+
     def fail(*args, **kwargs):
-        raise jax.errors.JaxRuntimeError("RESOURCE_EXHAUSTED: Out of memory")
+        sizes.append(len(args[5]))
+        if sizes[-1] > most:
+            raise jax.errors.JaxRuntimeError("RESOURCE_EXHAUSTED: Out of memory")
+        return _sharded_gradients(*args, **kwargs)
 
     monkeypatch.setattr("diffjax.scoring.gradients._sharded_gradients", fail)
-    with pytest.raises(DiffjaxError, match="allow fewer cells"):
-        estimate(estimator(toy("curved")), Bases(STATES[:1], np.zeros(N, int)))
+    most, ours = 2, estimator(network, batch=8)
+    with pytest.warns(UserWarning, match="gradients of 4 samples; going on with 2"):
+        found = estimate(ours, Bases(STATES[:1], np.zeros(N, int)))
+    np.testing.assert_allclose(found, expected, rtol=1e-5)
+    assert sizes == [7, 4, 2, 2, 2, 2]
+    assert ours.batch == 2  # for the next image
+    most = 0
+    with (
+        pytest.warns(UserWarning, match="gradients"),
+        pytest.raises(DiffjaxError, match="gradient of a single sample"),
+    ):
+        estimate(ours, Bases(STATES[:1], np.zeros(N, int)))
 
 
 def test_noise_that_a_file_does_not_hold_is_refused():

@@ -8,6 +8,7 @@
 They depend on the classes alone, so they are made once for many images.
 """
 
+from collections.abc import Callable
 from dataclasses import dataclass
 
 import jax.numpy as jnp
@@ -36,7 +37,7 @@ class Bases:
 def make_bases(
     name: str,
     vectors: Float[Array, "n ..."],
-    unconditional: Float[Array, "..."],
+    unconditional: Callable[[], Float[Array, "..."]],
     n_clusters: int,
 ) -> Bases:
     """The bases of a name.
@@ -44,7 +45,7 @@ def make_bases(
     Args:
         name: of ``BASES``.
         vectors: conditions of the classes.
-        unconditional: the condition that stands for no class.
+        unconditional: makes the condition that stands for no class.
         n_clusters: for "clusters", at most.
 
     Raises:
@@ -54,7 +55,7 @@ def make_bases(
     if name == "mean":
         return Bases(jnp.mean(vectors, axis=0, keepdims=True), alone)
     if name == "unconditional":
-        return Bases(unconditional[None], alone)
+        return Bases(unconditional()[None], alone)
     if name == "clusters":
         points = np.asarray(vectors)
         labels = k_means(points.reshape(len(points), -1), n_clusters)

@@ -12,6 +12,7 @@ Conditions are vectors here: text states [l, d], or a class's row [d] of the tab
 a class-conditional model.
 """
 
+import warnings
 from dataclasses import dataclass
 from functools import partial
 
@@ -135,7 +136,7 @@ def _sharded_gradients(
     return both
 
 
-@dataclass(frozen=True, kw_only=True)
+@dataclass(kw_only=True, eq=False)
 class Estimator:
     """Estimates the errors of all classes of one image.
 
@@ -143,7 +144,7 @@ class Estimator:
         denoiser: replicated over ``mesh``.
         schedule: likewise.
         loss: a key of ``LOSSES``.
-        batch: samples at once on each device, at most.
+        batch: samples at once on each device, at most; less when memory runs out.
         mesh: devices along samples.
     """
 
@@ -214,31 +215,58 @@ class Estimator:
             float32, on the host.
 
         Raises:
-            DiffjaxError: if the device's memory is too small.
+            DiffjaxError: if the device's memory does not hold one sample's gradient.
         """
+        while True:
+            try:
+                return np.asarray(
+                    self._rounds(
+                        noise, z0, vectors, bases, timesteps, noises, rounds, best
+                    )
+                )
+            except jax.errors.JaxRuntimeError as error:
+                self._shrink(error)
+
+    def _rounds(
+        self,
+        noise: ImageNoise,
+        z0: Float[Array, "h w c"],
+        vectors: Float[Array, "n ..."],
+        bases: Bases,
+        timesteps: Int[np.ndarray, " s"],
+        noises: Int[np.ndarray, " s"],
+        rounds: int,
+        best: int,
+    ) -> Float[Array, "n s"]:
+        """The estimate of the last round; the host waits for nothing."""
 
         def at(base: Array) -> Array:
             return self.at(noise, z0, vectors, base, timesteps, noises)
 
-        try:
-            # all dispatched before the first is read
-            every = [at(base) for base in bases.points]
-            estimate = np.array(every[0])
-            for j, values in enumerate(every[1:], start=1):
-                mine = bases.nearest == j
-                estimate[mine] = np.asarray(values)[mine]
-            for _ in range(rounds - 1):
-                order = np.argsort(estimate.mean(axis=1), kind="stable")
-                base = jnp.mean(vectors[order[:best]], axis=0)
-                estimate = np.asarray(at(base))
-        except jax.errors.JaxRuntimeError as error:
-            if "RESOURCE_EXHAUSTED" not in str(error):
-                raise
-            raise DiffjaxError(
-                "The device's memory does not hold the gradients of "
-                f"{self.batch} samples; allow fewer cells."
-            ) from error
+        estimate = at(bases.points[0])
+        for j, base in enumerate(bases.points[1:], start=1):
+            estimate = jnp.where((bases.nearest == j)[:, None], at(base), estimate)
+        for _ in range(rounds - 1):
+            order = jnp.argsort(estimate.mean(axis=1))
+            estimate = at(jnp.mean(vectors[order[:best]], axis=0))
         return estimate
+
+    def _shrink(self, error: Exception) -> None:
+        """After running out of memory: half as many samples at once from now on."""
+        if "RESOURCE_EXHAUSTED" not in str(error):
+            raise error
+        if self.batch == 1:
+            raise DiffjaxError(
+                "The device's memory does not hold the gradient of a single sample; "
+                "do without a shortlist, use a smaller dtype or resolution, or a "
+                "larger device."
+            ) from error
+        warnings.warn(
+            f"the device's memory does not hold the gradients of {self.batch} "
+            f"samples; going on with {self.batch // 2}.",
+            stacklevel=2,
+        )
+        self.batch //= 2
 
 
 def samples_that_fit(
