@@ -526,7 +526,16 @@ HELP = {
         *("--transform", "--interpolation", "--model", "--unet", "--transformer"),
         *("--vae", "--text-encoder", "--tokenizer", "--revision", "--cache-dir"),
         *("--offline", "--out", "--save-errors", "--latent-cache", "--allow-errors"),
-        *("--dry-run", "--wandb", "--tensorboard", "--json", "--quiet", "--help"),
+        *(
+            "--dry-run",
+            "--process-index",
+            "--process-count",
+            "--wandb",
+            "--tensorboard",
+            "--json",
+            "--quiet",
+            "--help",
+        ),
     ),
     "import": (
         *("--out", "--prompts", "--labels", "--dataset", "--split", "--allow-errors"),
