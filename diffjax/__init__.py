@@ -17,6 +17,7 @@ if TYPE_CHECKING:
     from diffjax.record import Record
     from diffjax.settings import Settings
     from diffjax.strategies.exhaustive import Exhaustive
+    from diffjax.strategies.shortlist import Shortlist
     from diffjax.strategies.staged import Staged
 
 __version__ = "0.1.0"
@@ -28,6 +29,7 @@ __all__ = [
     "Prompts",
     "Record",
     "Settings",
+    "Shortlist",
     "Staged",
     "load_model",
 ]
@@ -39,6 +41,7 @@ _HOMES = {
     "Prompts": "diffjax.data.prompts",
     "Record": "diffjax.record",
     "Settings": "diffjax.settings",
+    "Shortlist": "diffjax.strategies.shortlist",
     "Staged": "diffjax.strategies.staged",
     "load_model": "diffjax.checkpoints.loading",
 }

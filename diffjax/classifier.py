@@ -30,6 +30,7 @@ from diffjax.checkpoints.loading import load_model
 from diffjax.data.images import ImageSource, Transform, load_image, preprocess
 from diffjax.data.prompts import DEFAULT_TEMPLATE, Prompts
 from diffjax.errors import DiffjaxError, NotFiniteError
+from diffjax.estimates import Estimates
 from diffjax.models.diffusion import DiffusionModel
 from diffjax.record import Record
 from diffjax.scoring.grid import Grid
@@ -39,7 +40,7 @@ from diffjax.scoring.packing import Packer
 from diffjax.scoring.placement import block_mesh, cells_that_fit, replicate
 from diffjax.search import Encoded, ImageSearch
 from diffjax.settings import Settings
-from diffjax.strategies import parse_strategy
+from diffjax.strategies import parse_shortlist, parse_strategy
 from diffjax.strategies.base import Strategy
 from diffjax.temperature import read_calibration
 
@@ -98,6 +99,7 @@ class DiffusionClassifier:
             cells=self.settings.cells or cells_that_fit(needs, self._mesh),
             mesh=self._mesh,
         )
+        self._estimates: Estimates | None = None  # of the latest candidates
 
     @property
     def _described(self) -> dict[str, Any]:
@@ -152,7 +154,8 @@ class DiffusionClassifier:
             strategy: a ``Strategy``, or as text: "staged:to_keep=5,1:n_samples=25,250".
             temperature: of the scores, or the folder of a run that was calibrated
                 (`diffjax calibrate`), or its calibration.json.
-            **settings: the other fields of ``Settings``.
+            **settings: the other fields of ``Settings``; a shortlist also as text:
+                "k=50:rounds=2".
 
         Raises:
             DiffjaxError: if the model cannot be found, read or run, or a setting is
@@ -160,6 +163,8 @@ class DiffusionClassifier:
         """
         if isinstance(strategy, str):
             strategy = parse_strategy(strategy)
+        if isinstance(settings.get("shortlist"), str):
+            settings["shortlist"] = parse_shortlist(settings["shortlist"])
         if strategy is not None:
             settings["strategy"] = strategy
         if isinstance(temperature, str | Path):
@@ -331,8 +336,9 @@ class DiffusionClassifier:
                 hold the smallest tile.
         """
         n_timesteps = self.model.schedule.n_timesteps
+        estimates = self.estimates(candidates)
         searches = (
-            ImageSearch(image, candidates, self.settings, n_timesteps, tile)
+            ImageSearch(image, candidates, self.settings, n_timesteps, tile, estimates)
             for image in images
         )
         packer = Packer(
@@ -344,6 +350,17 @@ class DiffusionClassifier:
                 yield search.encoded, search.record(self._described)
             except NotFiniteError as error:
                 yield search.encoded, error
+
+    def estimates(self, candidates: Candidates) -> Estimates | None:
+        """What makes shortlists of the candidates; None if all of them take part."""
+        shortlist = self.settings.shortlist
+        if shortlist is None or len(candidates.prompts.class_names) <= shortlist.k:
+            return None
+        if self._estimates is None or self._estimates.candidates is not candidates:
+            self._estimates = Estimates(
+                shortlist, candidates, self.model, self.grid, self.latent_shape
+            )
+        return self._estimates
 
     def _noise(self) -> SeededNoise | NoiseTable:
         noise = self.settings.noise

@@ -86,7 +86,7 @@ class Record:
 
     @property
     def evaluations(self) -> int:
-        """Forward passes of the denoiser that were asked for."""
+        """Forward passes of the denoiser that were asked for; a gradient is three."""
         return self.decision.n_evaluations
 
     @cached_property
@@ -138,6 +138,7 @@ class Record:
     def as_dict(self) -> dict[str, Any]:
         """Plain JSON values: scores, cost, settings, and all errors by timestep."""
         timesteps, errors = self.by_timestep()
+        gradients = self.decision.n_gradients
         also = {
             loss: self.labels[verdict.decision.winner]
             for loss, verdict in self.also.items()
@@ -149,6 +150,7 @@ class Record:
             "temperature": self.temperature,
             "confidence": self.decision.confidence,
             "evaluations": self.evaluations,
+            **({"gradients": gradients} if gradients else {}),
             "seconds": self.seconds,
             "settings": self.settings,
             "prompts": [

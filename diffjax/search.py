@@ -9,6 +9,7 @@ from jaxtyping import Float
 
 from diffjax.candidates import Candidates
 from diffjax.errors import NotFiniteError
+from diffjax.estimates import Estimates
 from diffjax.record import Record, Verdict
 from diffjax.scoring.packing import Cells
 from diffjax.settings import Settings
@@ -54,8 +55,9 @@ class ImageSearch:
         settings: Settings,
         n_timesteps: int,
         tile: Callable[["ImageSearch", int], None],
+        estimates: Estimates | None = None,
     ) -> None:
-        """Begin.
+        """Begin; with estimates, choose the classes that take part.
 
         Args:
             encoded: the image.
@@ -63,6 +65,7 @@ class ImageSearch:
             settings: the strategy, and what the record holds.
             n_timesteps: of the model's schedule.
             tile: is told how many more evaluations are done.
+            estimates: of the candidates' errors, for a shortlist.
 
         Raises:
             DiffjaxError: if the strategy makes no sense for them.
@@ -80,6 +83,11 @@ class ImageSearch:
         self._failure: NotFiniteError | None = None
         classidx = np.asarray(candidates.prompts.classidx)
         self.state: State = self._strategy.start(len(classidx), n_timesteps, classidx)
+        if estimates is not None:
+            try:
+                self.state = estimates.shorten(self.state, self.z0, self.key)
+            except NotFiniteError as failure:
+                self._failure = failure
         self._tables = {
             loss: ErrorTable(np.full_like(self.state.table.errors, np.nan))
             for loss in settings.also

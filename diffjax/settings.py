@@ -10,6 +10,7 @@ from diffjax.record import TEMPERATURE
 from diffjax.scoring.losses import LOSSES
 from diffjax.strategies import strategy_to_dict
 from diffjax.strategies.base import Strategy
+from diffjax.strategies.shortlist import Shortlist
 from diffjax.strategies.staged import Staged
 
 DEFAULT_STRATEGY = Staged(to_keep=(5, 1), n_samples=(25, 250), order="nested")
@@ -23,6 +24,7 @@ class Settings:
 
     Attributes:
         strategy: which cells of the grid to evaluate.
+        shortlist: which classes take part at all, by an estimate; None for all.
         loss: "l2", "l1", "huber", "vlb" or "l2+vlb"; see ``scoring.losses``. It prunes
             and decides.
         also: further losses, had of the same evaluations and decided alongside.
@@ -42,6 +44,7 @@ class Settings:
     """
 
     strategy: Strategy = DEFAULT_STRATEGY
+    shortlist: Shortlist | None = None
     loss: str = "l2"
     also: tuple[str, ...] = ()
     seed: int = 0
@@ -84,8 +87,11 @@ class Settings:
                 raise DiffjaxError(f"{name} is {value}; it must be at least 1.")
 
     def as_dict(self) -> dict[str, Any]:
-        """Plain JSON values."""
-        return asdict(self) | {
+        """Plain JSON values; without the shortlist where there is none."""
+        settings = asdict(self) | {
             "strategy": strategy_to_dict(self.strategy),
             "also": list(self.also),
         }
+        if self.shortlist is None:
+            del settings["shortlist"]  # runs from before there were any go on
+        return settings

@@ -1,5 +1,7 @@
 """Networks small enough to compile in a second, with weights that matter."""
 
+from dataclasses import replace
+
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -24,6 +26,12 @@ UNET = UNet2DConditionConfig(
     cross_attention_dim=WIDTH,
     attention_head_dim=2,
     use_linear_projection=True,
+)
+ONE_LEVEL = replace(  # its gradient compiles in half the time
+    UNET,
+    block_out_channels=(8,),
+    down_block_types=("CrossAttnDownBlock2D",),
+    up_block_types=("CrossAttnUpBlock2D",),
 )
 DIT = DiTTransformer2DConfig(
     num_attention_heads=2,
@@ -69,6 +77,10 @@ def random(kind: type[nnx.Module], config: object, **dtypes: object) -> Network:
 
 def text_denoiser(**dtypes: object) -> Network:
     return random(UNet2DConditionModel, UNET, **dtypes)
+
+
+def one_level_denoiser() -> Network:
+    return random(UNet2DConditionModel, ONE_LEVEL)
 
 
 def class_denoiser() -> Network:

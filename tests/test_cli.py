@@ -513,6 +513,7 @@ HELP = {
         *("--transform", "--interpolation", "--model", "--unet", "--transformer"),
         *("--vae", "--text-encoder", "--tokenizer", "--revision", "--cache-dir"),
         *("--offline", "--top", "--plot", "--json", "--quiet", "--help"),
+        "--shortlist",
     ),
     "demo": (
         *("--model", "--strategy", "--loss", "--dtype", "--seed", "--out", "--json"),
@@ -523,6 +524,7 @@ HELP = {
         *("--subset-seed", "--limit", "--classes", "--prompts", "--classnames"),
         *("--templates", "--template", "--merge", "--strategy", "--loss", "--dtype"),
         *("--seed", "--also", "--noise", "--temperature", "--cells", "--resolution"),
+        "--shortlist",
         *("--transform", "--interpolation", "--model", "--unet", "--transformer"),
         *("--vae", "--text-encoder", "--tokenizer", "--revision", "--cache-dir"),
         *("--offline", "--out", "--save-errors", "--latent-cache", "--allow-errors"),
@@ -591,6 +593,16 @@ def test_the_help_has_strategies_to_copy(command, strategy):
     lines = [line.strip() for line in invoke(command, "--help").stdout.splitlines()]
     assert "exhaustive:n_samples=100" in lines
     assert f"{strategy}  [default]" in lines
+
+
+@pytest.mark.parametrize(
+    "command", [("classify", "cat.jpg", "--labels", "a,b"), ("evaluate", "cifar10")]
+)
+def test_a_shortlist_is_read_before_anything_else(command):
+    result = invoke(*command, "--shortlist", "k=50:base=median")
+    assert_refused(result, "base 'median'", "mean, unconditional, clusters")
+    result = invoke(*command, "--shortlist", "50")
+    assert_refused(result, "An example: k=50:rounds=2")
 
 
 def test_choices_are_those_of_the_package():

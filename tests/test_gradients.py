@@ -1,4 +1,3 @@
-from dataclasses import replace
 from functools import cache
 
 import jax
@@ -9,16 +8,14 @@ from flax import nnx
 from small import (
     SCHEDULE,
     TOKENS,
-    UNET,
     WIDTH,
     class_denoiser,
     jax_random,
-    random,
+    one_level_denoiser,
 )
 
 from diffjax.errors import DiffjaxError
 from diffjax.models.diffusion import Network
-from diffjax.models.unet import UNet2DConditionModel
 from diffjax.scoring.bases import Bases, make_bases
 from diffjax.scoring.gradients import (
     Estimator,
@@ -40,16 +37,14 @@ N = 9
 STATES = jax_random(N, TOKENS, WIDTH, seed=2)
 
 
-@cache
-def text_network():
-    """One level of a U-Net: its gradient compiles in a few seconds."""
-    level = replace(
-        UNET,
-        block_out_channels=(8,),
-        down_block_types=("CrossAttnDownBlock2D",),
-        up_block_types=("CrossAttnUpBlock2D",),
-    )
-    return random(UNet2DConditionModel, level)
+text_network = cache(one_level_denoiser)
+
+
+@pytest.fixture(scope="module", autouse=True)
+def quick_compilation():
+    jax.config.update("jax_disable_most_optimizations", True)
+    yield
+    jax.config.update("jax_disable_most_optimizations", False)
 
 
 class Toy(nnx.Module):

@@ -28,6 +28,17 @@ def number_or_text(
         return str(value)
 
 
+def shortlist(
+    context: click.Context, parameter: click.Parameter, value: str | None
+) -> Any:
+    """The shortlist that a text says."""
+    if value is None:
+        return None
+    from diffjax.strategies import parse_shortlist
+
+    return parse_shortlist(value)
+
+
 def strategy_epilog(default: str) -> str:
     """Strategies to copy, on lines that are not wrapped."""
     return f"""\b
@@ -118,6 +129,14 @@ scoring_options = together(
     seed_option("Seed of the noise."),
 )
 cost_options = together(
+    click.option(
+        "--shortlist",
+        metavar="k=N:...",
+        callback=shortlist,
+        help="Of many classes evaluate only the best N by an estimate, whose cost does "
+        "not depend on their number. Further settings: "
+        "n_samples=16:base=mean|unconditional|clusters:rounds=1:clusters=8.",
+    ),
     click.option(
         "--noise",
         metavar="image|shared|FILE",

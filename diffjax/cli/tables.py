@@ -53,7 +53,7 @@ def ranking_table(
             Bar(1.0, 0, entry["score"], width=BAR_WIDTH, color=_colour(rank, pruned)),
             difference_text(means[c], errors[c]) if rank else "0",
             str(decision.n_samples[c]),
-            "pruned" if pruned else "",
+            _fate(pruned, int(decision.n_samples[c])),
             style="bold" if rank == 0 else "dim" if pruned else "",
         )
     lines: list[RenderableType] = [title, table]
@@ -170,6 +170,12 @@ def count_text(n: int) -> str:
     return str(n)
 
 
+def _fate(pruned: bool, n_samples: int) -> str:
+    if not pruned:
+        return ""
+    return "pruned" if n_samples else "not on the shortlist"
+
+
 def _colour(rank: int, pruned: bool) -> str:
     return "green" if rank == 0 else "bright_black" if pruned else "blue"
 
@@ -210,11 +216,15 @@ def plan_table(plan: "Plan") -> RenderableType:
     table.add_column(justify="right", style="bold", no_wrap=True)
     table.add_column(style="dim")
     classes = "" if plan.prompts == plan.classes else f"{plan.prompts:,} prompts"
+    n = plan.gradients_per_image
+    what = "an image; each counts for 3 evaluations"
+    gradients = [("gradients", f"{n:,}", what)] if n else []
     rows = [
         ("images", f"{plan.images:,}", ""),
         ("classes", f"{plan.classes:,}", classes),
         ("evaluations", f"{plan.evaluations_per_image:,}", "an image, at most"),
         ("", f"{plan.evaluations:,}", "in all"),
+        *gradients,
         ("FLOPs", f"{plan.flops_per_image:.3g}", "an image"),
         ("", f"{plan.flops:.3g}", "in all"),
         ("time", f"{plan.seconds_per_image:.3g} s", f"an image, on {plan.device}"),

@@ -11,7 +11,7 @@ from diffjax.classifier import DiffusionClassifier
 from diffjax.evaluation.task import Task
 from diffjax.scoring.cost import tile_cost
 from diffjax.scoring.packing import split_classes, width_for
-from diffjax.strategies.base import Request, State, run
+from diffjax.strategies.base import Request, State, run_on
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -22,8 +22,10 @@ class Plan:
         images: of the run.
         classes: to choose from.
         prompts: that stand for them, or class ids.
-        evaluations_per_image: forward passes that are asked for, at most.
+        evaluations_per_image: forward passes that are asked for, at most; a gradient
+            counts for three.
         passes_per_image: with those that fill up blocks.
+        gradients_per_image: forward and backward passes, for a shortlist.
         flops_per_image: of these, as the compiler counts them.
         seconds_per_image: of these, timed on a few tiles; without reading and encoding.
         device: they were timed on.
@@ -34,6 +36,7 @@ class Plan:
     prompts: int
     evaluations_per_image: int
     passes_per_image: int
+    gradients_per_image: int
     flops_per_image: float
     seconds_per_image: float
     device: str
@@ -82,7 +85,15 @@ def make_plan(task: Task, classifier: DiffusionClassifier) -> Plan:
 
     n_timesteps = classifier.model.schedule.n_timesteps
     strategy = classifier.settings.strategy
-    state = run(strategy, n_prompts, n_timesteps, evaluate, classidx)
+    state = strategy.start(n_prompts, n_timesteps, classidx)
+    flops, seconds = 0.0, 0.0
+    if (estimates := classifier.estimates(candidates)) is not None:
+        state = estimates.shorten(
+            state, np.zeros(classifier.latent_shape, np.float32), 0
+        )
+        cost = estimates.cost()
+        flops, seconds = cost.flops, cost.seconds
+    state = run_on(strategy, state, evaluate)
     shape = classifier.latent_shape
     costs = {
         width: tile_cost(grid, grid.tile(width), candidates.conditions, shape)
@@ -95,7 +106,8 @@ def make_plan(task: Task, classifier: DiffusionClassifier) -> Plan:
         prompts=n_prompts,
         evaluations_per_image=state.n_evaluations,
         passes_per_image=sum(width * n for width, n in blocks.items()),
-        flops_per_image=sum(costs[width].flops * n for width, n in tiles.items()),
-        seconds_per_image=sum(costs[width].seconds * n for width, n in tiles.items()),
+        gradients_per_image=state.n_gradients,
+        flops_per_image=flops + sum(costs[w].flops * n for w, n in tiles.items()),
+        seconds_per_image=seconds + sum(costs[w].seconds * n for w, n in tiles.items()),
         device=classifier.device,
     )

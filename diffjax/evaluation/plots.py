@@ -19,7 +19,12 @@ from jaxtyping import Float
 
 from diffjax.errors import DiffjaxError
 from diffjax.record import Record
-from diffjax.strategies import strategy_from_dict, strategy_to_text
+from diffjax.strategies import (
+    shortlist_from_dict,
+    shortlist_to_text,
+    strategy_from_dict,
+    strategy_to_text,
+)
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -160,7 +165,9 @@ def _draw_bars(axes: "Axes", record: Record, truth: str | None) -> None:
     decision, scores = record.decision, record.scores()[:N_BARS]
     for y, (c, entry) in enumerate(zip(decision.ranking, scores, strict=False)):
         pruned = bool(decision.pruned[c])
-        text = f"pruned after {decision.n_samples[c]}" if pruned else ""
+        seen = int(decision.n_samples[c])
+        after = f"pruned after {seen}" if seen else "not on the shortlist"
+        text = after if pruned else ""
         axes.barh(
             y,
             entry["score"],
@@ -233,11 +240,14 @@ def _footer(records: Sequence[Record]) -> str:
     settings = records[0].settings
     strategy = settings.get("strategy")
     what = strategy_to_text(strategy_from_dict(strategy)) if strategy else ""
+    shortlist = settings.get("shortlist")
+    short = shortlist_to_text(shortlist_from_dict(shortlist)) if shortlist else ""
     evaluations = sum(record.evaluations for record in records)
     seconds = sum(record.seconds for record in records)
     known = [
         f"model {settings['model']}" if "model" in settings else "",
         f"strategy {what}" if what else "",
+        f"shortlist {short}" if short else "",
         f"loss {settings['loss']}" if "loss" in settings else "",
         f"τ = {records[0].temperature:g}",
         f"{evaluations:,} evaluations in {seconds:.1f} s",

@@ -1,6 +1,7 @@
-"""What a tile costs on this device, in FLOPs and seconds."""
+"""What tiles and gradients cost on this device, in FLOPs and seconds."""
 
 import time
+from collections.abc import Callable
 from dataclasses import dataclass
 from statistics import median
 
@@ -15,8 +16,8 @@ N_NOISES = 4  # different ones; a file may hold few
 
 
 @dataclass(frozen=True, kw_only=True)
-class TileCost:
-    """Of one tile.
+class Cost:
+    """Of one tile, or of an image's gradients.
 
     Attributes:
         flops: as the compiler counts them (a multiplication and an addition are two),
@@ -30,7 +31,7 @@ class TileCost:
 
 def tile_cost(
     grid: Grid, tile: Tile, conditions: Array, latent_shape: tuple[int, int, int]
-) -> TileCost:
+) -> Cost:
     """Compile a tile and time it.
 
     Args:
@@ -53,10 +54,20 @@ def tile_cost(
     # one device's share: the analysis is of the program that each of them runs
     cost = tile_errors.lower(*arguments, **options).compile().cost_analysis()
     assert cost is not None  # every backend of JAX has it
-    jax.block_until_ready(tile_errors(*arguments, **options))
+    return Cost(
+        flops=cost["flops"] * grid.mesh.size,
+        seconds=median_seconds(
+            lambda: jax.block_until_ready(tile_errors(*arguments, **options))
+        ),
+    )
+
+
+def median_seconds(call: Callable[[], object]) -> float:
+    """Of a few calls after the first, which compiles."""
+    call()
     seconds = []
     for _ in range(REPEATS):
         start = time.perf_counter()
-        jax.block_until_ready(tile_errors(*arguments, **options))
+        call()
         seconds.append(time.perf_counter() - start)
-    return TileCost(flops=cost["flops"] * grid.mesh.size, seconds=median(seconds))
+    return median(seconds)

@@ -186,6 +186,17 @@ class Estimator:
             estimates.append(first_order(vectors, base, errors, gradients))
         return jnp.concatenate(estimates, axis=1)[:, :s]
 
+    def flops(
+        self, noise: ImageNoise, z0: Float[Array, "h w c"], base: Float[Array, "..."]
+    ) -> float:
+        """Of one sample's forward and backward pass; nothing is compiled."""
+        one = jnp.zeros(1, jnp.int32)
+        arguments = self.denoiser, self.schedule, noise, z0, base, one, one
+        traced = jax.jit(partial(error_gradients, loss=self.loss)).lower(*arguments)
+        cost = traced.cost_analysis()
+        assert cost is not None  # every backend of JAX has it
+        return float(cost["flops"])
+
     def estimate(
         self,
         noise: ImageNoise,

@@ -1,0 +1,122 @@
+"""Estimates of all candidates' errors, by which a shortlist is made.
+
+See ``scoring.gradients`` for what they are, ``strategies.shortlist`` for their use.
+"""
+
+import jax.numpy as jnp
+import numpy as np
+from jaxtyping import Array, Float
+
+from diffjax.candidates import Candidates
+from diffjax.models.diffusion import DiffusionModel
+from diffjax.scoring.bases import Bases, make_bases
+from diffjax.scoring.cost import Cost, median_seconds
+from diffjax.scoring.gradients import Estimator, condition_vectors, samples_that_fit
+from diffjax.scoring.grid import Grid
+from diffjax.scoring.noise import ImageNoise
+from diffjax.scoring.placement import replicate
+from diffjax.strategies.base import State
+from diffjax.strategies.shortlist import Shortlist, shorten
+
+
+class Estimates:
+    """Estimates the errors of the same candidates for one image after the other.
+
+    Attributes:
+        candidates: all of them.
+        n_gradients: forward and backward passes for an image.
+    """
+
+    def __init__(
+        self,
+        shortlist: Shortlist,
+        candidates: Candidates,
+        model: DiffusionModel,
+        grid: Grid,
+        latent_shape: tuple[int, int, int],
+    ) -> None:
+        """Find the bases.
+
+        Raises:
+            DiffjaxError: if the schedule has fewer timesteps than the shortlist asks
+                for.
+        """
+        self.candidates = candidates
+        self._shortlist = shortlist
+        self._samples = shortlist.samples(model.schedule.n_timesteps)
+        self._noise = grid.noise
+        self._latent_shape = latent_shape
+        self._vectors = condition_vectors(grid.denoiser, candidates.conditions)
+        bases = make_bases(
+            shortlist.base,
+            self._vectors,
+            lambda: _unconditional(model),
+            shortlist.clusters,
+        )
+        self._bases = Bases(replicate(bases.points, grid.mesh), bases.nearest)
+        [loss, *_] = grid.losses
+        fit = samples_that_fit(
+            grid.denoiser,
+            grid.schedule,
+            latent_shape,
+            self._vectors.shape[1:],
+            loss,
+            grid.mesh,
+        )
+        self._estimator = Estimator(
+            denoiser=grid.denoiser,
+            schedule=grid.schedule,
+            loss=loss,
+            batch=max(1, min(fit, grid.cells // grid.devices)),
+            mesh=grid.mesh,
+        )
+        self.n_gradients = shortlist.n_samples * (
+            len(bases.points) + shortlist.rounds - 1
+        )
+
+    def of(self, z0: Float[np.ndarray, "h w c"], key: int) -> Float[np.ndarray, "n s"]:
+        """ê of every row of the candidates.
+
+        Args:
+            z0: the image's latent.
+            key: a number for the image, that decides its noise.
+
+        Raises:
+            DiffjaxError: if the device's memory does not hold one sample's gradient.
+        """
+        return self._estimator.estimate(
+            ImageNoise(self._noise, jnp.uint32(key)),
+            jnp.asarray(z0),
+            self._vectors,
+            self._bases,
+            self._samples.timesteps,
+            self._samples.noises,
+            rounds=self._shortlist.rounds,
+            best=self._shortlist.k,
+        )
+
+    def shorten(self, state: State, z0: Float[np.ndarray, "h w c"], key: int) -> State:
+        """A started state without the classes that are not on the shortlist.
+
+        Raises:
+            NotFiniteError: if the network's numbers overflowed.
+        """
+        return shorten(state, self._shortlist.k, self.of(z0, key), self.n_gradients)
+
+    def cost(self) -> Cost:
+        """Of the gradients of an image, timed."""
+        z0 = np.zeros(self._latent_shape, np.float32)
+        noise = ImageNoise(self._noise, jnp.uint32(0))
+        flops = self._estimator.flops(noise, jnp.asarray(z0), self._bases.points[0])
+        return Cost(
+            flops=self.n_gradients * flops,
+            seconds=median_seconds(lambda: self.of(z0, 0)),
+        )
+
+
+def _unconditional(model: DiffusionModel) -> Float[Array, "..."]:
+    """The condition that stands for no class: the empty prompt, or the null class."""
+    if model.n_classes is None:
+        return model.text_states([""])[0][0]
+    # the table's last row
+    return condition_vectors(model.denoiser, jnp.array([model.n_classes]))[0]
