@@ -105,7 +105,7 @@ def test_tables_and_plots_cope(record, tmp_path):
     console = Console(width=100, record=True, file=io.StringIO())
     console.print(ranking_table(record, "an image"))
     text = console.export_text()
-    assert text.count("not on the shortlist") == 7
+    assert text.count("not listed") == 7
     assert text.count("unknown") == 7
     figure = classification_figure([record], ["an image"])
     shown = [t.get_text() for axes in figure.axes for t in axes.texts]

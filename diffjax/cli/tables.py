@@ -173,7 +173,7 @@ def count_text(n: int) -> str:
 def _fate(pruned: bool, n_samples: int) -> str:
     if not pruned:
         return ""
-    return "pruned" if n_samples else "not on the shortlist"
+    return "pruned" if n_samples else "not listed"
 
 
 def _colour(rank: int, pruned: bool) -> str:
