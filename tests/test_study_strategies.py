@@ -1,0 +1,60 @@
+"""The study of strategies, on runs that are made of tables."""
+
+import csv
+import importlib.util
+import sys
+from pathlib import Path
+
+import pytest
+from runs import tables, write_run
+
+SCRIPT = Path(__file__).parents[1] / "scripts" / "study_strategies.py"
+
+
+@pytest.fixture
+def study(monkeypatch):
+    spec = importlib.util.spec_from_file_location("study_strategies", SCRIPT)
+    module = importlib.util.module_from_spec(spec)
+    monkeypatch.setitem(sys.modules, "study_strategies", module)
+    spec.loader.exec_module(module)
+
+    def call(*arguments):
+        monkeypatch.setattr(sys, "argv", ["study", *map(str, arguments)])
+        module.main()
+
+    return call
+
+
+def test_strategies_are_compared_with_all_samples(study, tmp_path, capsys):
+    errors, labels = tables(20, 6, 50)
+    write_run(tmp_path / "a", errors, labels, failed=[20])
+    errors, labels = tables(2, 100, 50, gap=3)
+    write_run(tmp_path / "b", errors, labels)
+    study(tmp_path / "a", tmp_path / "b", "--out", tmp_path / "out")
+    with (tmp_path / "out" / "strategies.csv").open(encoding="utf-8") as file:
+        rows = list(csv.DictReader(file))
+    a = {row["strategy"]: row for row in rows if row["run"] == "a"}
+    b = {row["strategy"]: row for row in rows if row["run"] == "b"}
+    full = a["exhaustive:n_samples=50"]
+    assert (full["images"], full["evaluations"], full["agree"]) == ("20", "300.0", "20")
+    staged = a["staged:to_keep=5,1:n_samples=5,50"]
+    assert float(staged["evaluations"]) == 6 * 5 + 5 * 45
+    assert "staged:to_keep=20,10,5,1:n_samples=2,5,10,50:order=nested" in b
+    for own in (a, b):
+        raced = [own[name] for name in own if name.startswith("racing")]
+        needed = [float(row["evaluations"]) for row in raced]
+        assert needed == sorted(needed)
+        assert needed[-1] < float(own["exhaustive:n_samples=50"]["evaluations"])
+    assert {row["agree"] for row in b.values()} == {"2"}  # so large a gap is plain
+    text = (tmp_path / "out" / "strategies.md").read_text(encoding="utf-8")
+    assert text.strip() in capsys.readouterr().out
+    assert "## a\n\n20 images." in text
+    assert (tmp_path / "out" / "strategies.png").stat().st_size > 10_000
+
+
+def test_runs_without_errors_are_refused(study, tmp_path):
+    errors, labels = tables(2, 3, 16)
+    write_run(tmp_path / "run", errors, labels, save_errors=False)
+    with pytest.raises(SystemExit, match="--save-errors"):
+        study(tmp_path / "run", "--out", tmp_path / "out")
+    assert not (tmp_path / "out").exists()
