@@ -13,8 +13,8 @@ After n of them the leader l is the living class with the smallest mean, and
 bounds the probability that c beats l on all N. F is Student's t distribution with
 n − 1 degrees of freedom. Λ pays for looking again and again: two looks at nearly the
 same samples find nearly the same, so what counts is how often n doubles. In simulation
-(normal, Laplace and t(3) differences, N from 50 to 1000, a look every 1 to 4 samples)
-all looks together err 2 to 10 times as often as one look does, near Λ.
+(normal, Laplace and t(3) errors, N from 50 to 1000, a look every 1 to 4 samples) all
+looks together err 2 to 10 times as often as one look does, near Λ.
 
 The risk 1 − confidence is shared by the classes (Bonferroni over those still living),
 and what one does not use is left to the others:
@@ -45,8 +45,12 @@ rivals of the others, but the race is over when only prompts of one class are le
 since it counts their trend over the timesteps as noise: that is to the good. The t
 distribution is no friend of strong skewness: differences that are nearly always a
 little positive and, at one timestep in twenty, very negative can have a class dropped
-too early; ``floor`` guards against that. The confidence is about the decision on all
-N samples, not about its being right.
+too early; ``floor`` guards against that. In simulation, classes
+that nothing tells apart, the worst case, are decided otherwise than by all N samples
+about half as often as the risk allows at N = 100, and as often at N = 1000; with t(3)
+errors, at a risk of 1 %, in 1.3 % of all cases. The confidence is about the decision on
+all N samples, not about its being right; of classes that a shortlist left out, it says
+nothing.
 """
 
 from dataclasses import dataclass, replace
