@@ -45,12 +45,11 @@ rivals of the others, but the race is over when only prompts of one class are le
 since it counts their trend over the timesteps as noise: that is to the good. The t
 distribution is no friend of strong skewness: differences that are nearly always a
 little positive and, at one timestep in twenty, very negative can have a class dropped
-too early; ``floor`` guards against that. In simulation, classes
-that nothing tells apart, the worst case, are decided otherwise than by all N samples
-about half as often as the risk allows at N = 100, and as often at N = 1000; with t(3)
-errors, at a risk of 1 %, in 1.3 % of all cases. The confidence is about the decision on
-all N samples, not about its being right; of classes that a shortlist left out, it says
-nothing.
+too early; ``floor`` guards against that. In simulation, classes that nothing tells
+apart, the worst case, are decided otherwise than by all N samples about half as often
+as the risk allows at N = 100, and as often at N = 1000; with t(3) errors and a risk of
+1 %, in 1.3 % of all cases. The confidence is about the decision on all N samples, not
+about its being right; of classes that a shortlist left out, it says nothing.
 """
 
 from dataclasses import dataclass, replace
