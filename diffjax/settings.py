@@ -29,7 +29,8 @@ class Settings:
             and decides.
         also: further losses, had of the same evaluations and decided alongside.
         seed: of the noise, in [0, 2³²).
-        noise: "image" gives each image its own noise, a function of seed and pixels;
+        noise: "image" gives each image its own noise, a function of the seed and of
+            the image's pixels, or in a data set of its id;
             "shared" gives all images the same; a path reads it from a file.
         temperature: of the scores, in units of the error.
         resolution: pixels along an edge, or None for the model's own.

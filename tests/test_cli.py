@@ -304,7 +304,7 @@ def test_odd_images_work_and_an_animation_is_noted(folder, tmp_path):
         (["--labels", "cat,,dog"], ["empty", "comma"]),
         (["--labels", "cat,dog", "--template", "a photo"], ["'a photo'", "{}"]),
         (["--labels", "cat,dog", "--template", "{} {}"], ["'{} {}'", "once"]),
-        (["--labels", "cat,dog", "--strategy", "racing"], ["racing", "staged"]),
+        (["--labels", "cat,dog", "--strategy", "guessing"], ["guessing", "staged"]),
         (["--labels", "cat,dog", "--strategy", "staged:to_keep=2"], ["n_samples"]),
     ],
 )
@@ -522,7 +522,8 @@ HELP = {
     "evaluate": (
         *("--dataset", "--split", "--data-dir", "--subset", "--per-class"),
         *("--subset-seed", "--limit", "--classes", "--prompts", "--classnames"),
-        *("--templates", "--template", "--merge", "--strategy", "--loss", "--dtype"),
+        *("--templates", "--clip-name", "--template", "--merge", "--strategy"),
+        *("--loss", "--dtype"),
         *("--seed", "--also", "--noise", "--temperature", "--cells", "--resolution"),
         "--shortlist",
         *("--transform", "--interpolation", "--model", "--unet", "--transformer"),

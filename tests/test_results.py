@@ -365,7 +365,8 @@ def test_another_configuration_is_refused_with_the_difference(tmp_path, change, 
 
 def test_only_the_differences_are_shown(tmp_path):
     path = tmp_path / "run"
-    opened(path, strategy={"name": "staged", "to_keep": [5, 1]}).__exit__()
+    with opened(path, strategy={"name": "staged", "to_keep": [5, 1]}) as run:
+        run.add(row(0))
     changed = header(strategy={"name": "staged", "to_keep": [2, 1]}, template="x" * 500)
     changed["class_names"] = ["ape", "cat", "wolf"]
     with pytest.raises(DiffjaxError) as caught:
@@ -448,3 +449,13 @@ def test_a_bad_header_is_refused(tmp_path, content, message):
 def test_no_run_at_all(tmp_path):
     with pytest.raises(DiffjaxError, match=r"holds no run.*diffjax evaluate"):
         read_run(tmp_path)
+
+
+def test_a_command_that_failed_before_its_first_image_spoils_nothing(tmp_path):
+    path = tmp_path / "run"
+    with opened(path, seed=1):
+        pass  # refused, or interrupted
+    write(path, [0])
+    assert read_run(path).header == json.loads(json.dumps(header()))
+    with pytest.raises(DiffjaxError, match="another configuration"):
+        opened(path, seed=1)

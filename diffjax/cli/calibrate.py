@@ -41,11 +41,12 @@ def calibrate(run: str, as_json: bool) -> None:
         ("before", result["temperature_before"]),
         ("after", result["temperature"]),
     ):
+        nll, ece = result[f"nll_{name}"], result[f"ece_{name}"]
         table.add_row(
             name,
             f"{temperature:.3g}",
-            f"{result[f'nll_{name}']:.4f}",
-            f"{100 * result[f'ece_{name}']:.2f}",
+            "too few images" if nll is None else f"{nll:.4f}",
+            "" if ece is None else f"{100 * ece:.2f}",
         )
     console = Console()
     console.print(table)

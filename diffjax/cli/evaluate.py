@@ -102,6 +102,11 @@ class_options: Decorator = together(
     click.option("--classnames", metavar="FILE", help="As CLIP_benchmark has them."),
     click.option("--templates", metavar="FILE", help="Likewise; with --classnames."),
     click.option(
+        "--clip-name",
+        metavar="KEY",
+        help="What these files call the data set, where they are tables of several.",
+    ),
+    click.option(
         "--template",
         multiple=True,
         metavar="TEXT",
@@ -274,7 +279,7 @@ def _experiment(
 
     names = (
         *("dataset", "split", "subset", "per_class", "subset_seed", "limit"),
-        *("classes", "prompts", "classnames", "templates", "template"),
+        *("classes", "prompts", "classnames", "templates", "clip_name", "template"),
     )
     given = {name: options.pop(name) for name in names}
     if preset is not None:

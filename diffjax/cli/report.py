@@ -56,7 +56,7 @@ def report(
     from diffjax.evaluation.report import csv_text, read_report
     from diffjax.files import write_text
 
-    found = read_report(runs)
+    found = read_report(runs, errors=html is not None)
     if as_json:
         print_json(found.rows)
     else:

@@ -44,10 +44,12 @@ class Preset:
     note: str = ""
 
 
-def _imagenet_variant(name: str, *, classes: str | None = None, note: str) -> Preset:
+def _imagenet_variant(
+    name: str, *, dataset: str = "", classes: str | None = None, note: str
+) -> Preset:
     return Preset(
         name=name,
-        dataset=name,
+        dataset=dataset or name,
         split="test",
         prompts="imagenet",
         strategy=THOUSAND,
@@ -167,6 +169,7 @@ _PRESETS = (
     ),
     _imagenet_variant(
         "imagenet_v2",
+        dataset="imagenet_v2/matched-frequency",
         note="The matched-frequency images; in the paper for DiT.",
     ),
     _imagenet_variant(

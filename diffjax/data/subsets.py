@@ -2,6 +2,7 @@
 
 import os
 import re
+from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
@@ -19,10 +20,12 @@ def select(
     per_class: int | None = None,
     seed: int = 0,
     limit: int | None = None,
+    *,
+    classes: Sequence[int] | None = None,
 ) -> Int64[np.ndarray, " n"]:
     """The indices of the examples to use; all of them by default.
 
-    The three ways to choose apply one after the other.
+    The ways to choose apply one after the other: subset, classes, per_class, limit.
 
     Args:
         source: what is chosen from.
@@ -33,6 +36,7 @@ def select(
             and a larger ``per_class`` adds to what a smaller one draws.
         limit: at most this many, evenly spread: of n chosen ones those at ⌊i·n/limit⌋,
             so that all classes stay in, however the source is sorted.
+        classes: only examples of these classes.
 
     Returns:
         Indices into the source, ascending, each once.
@@ -44,6 +48,10 @@ def select(
     chosen = np.arange(len(source), dtype=np.int64)
     if subset is not None:
         chosen = _indices(os.fspath(subset), source)
+    if classes is not None:
+        chosen = chosen[np.isin(source.labels()[chosen], list(classes))]
+        if not len(chosen):
+            raise DiffjaxError("None of the images is of the classes to choose from.")
     if per_class is not None:
         chosen = _draw(source, chosen, per_class, seed)
     if limit is not None:

@@ -75,7 +75,8 @@ def calibrate(run: Run) -> dict[str, Any]:
 
     NLL and ECE are those of the run's own temperature ("before") and of the fitted one
     ("after"), where each half of the images is measured with the temperature of the
-    other half. "temperature" itself comes from all of them.
+    other half; None where a half alone has no temperature. "temperature" itself comes
+    from all of them.
 
     Images that cannot take part are left out and counted: those that failed, whose
     label is no candidate, or whose label's class shares no sample with the prediction.
@@ -102,22 +103,25 @@ def calibrate(run: Run) -> dict[str, Any]:
     half = np.random.default_rng(0).permutation(len(own)) % 2
     before = log_scores(settled, temperature_of(run))
     after = np.empty_like(settled)
+    halves = True
     for k in (0, 1):
-        after[half == k] = log_scores(
-            settled[half == k], fit_temperature(excess[half != k])
-        )
-    nll = [negative_log_likelihood(logs, labels) for logs in (before, after)]
-    ece = [
-        reliability(np.exp(logs.max(axis=1)), correct).ece for logs in (before, after)
-    ]
+        try:
+            fitted = fit_temperature(excess[half != k])
+        except DiffjaxError:  # too few images: one half has no mistake, or no success
+            halves = False
+            break
+        after[half == k] = log_scores(settled[half == k], fitted)
+    measured = [before, after] if halves else [before]
+    nll = [negative_log_likelihood(logs, labels) for logs in measured]
+    ece = [reliability(np.exp(logs.max(axis=1)), correct).ece for logs in measured]
     experiment = run.header["experiment"]
     return {
         "temperature": temperature,
         "temperature_before": temperature_of(run),
         "nll_before": nll[0],
-        "nll_after": nll[1],
+        "nll_after": nll[1] if halves else None,
         "ece_before": ece[0],
-        "ece_after": ece[1],
+        "ece_after": ece[1] if halves else None,
         "images": len(own),
         "left_out": len(run.rows) - len(own),
         "model": run.header["model"],

@@ -31,6 +31,8 @@ class Experiment:
         prompts: a CSV file, or a prompt file of the package.
         classnames: a file of class names, as CLIP_benchmark has it.
         templates: a file of templates, likewise.
+        clip_name: what CLIP_benchmark's tables call the data set, where one of the
+            files is a table.
         template: templates for the data set's own class names.
     """
 
@@ -44,6 +46,7 @@ class Experiment:
     prompts: str | None = None
     classnames: str | None = None
     templates: str | None = None
+    clip_name: str | None = None
     template: tuple[str, ...] = ()
 
     def task(self, data_dir: str | Path | None = None) -> Task:
@@ -56,13 +59,18 @@ class Experiment:
             DiffjaxError: if something is missing or does not fit.
         """
         source = open_source(self.dataset, self.split, data_dir)
-        indices = select(
-            source, self.subset, self.per_class, self.subset_seed, self.limit
-        )
         n = len(source.class_names)
         chosen = None
         if self.classes is not None:
             chosen = read_classes(_file(self.classes, ".txt"), n)
+        indices = select(
+            source,
+            self.subset,
+            self.per_class,
+            self.subset_seed,
+            self.limit,
+            classes=chosen,
+        )
         return make_task(source, indices, self._prompts(source), chosen)
 
     def as_dict(self) -> dict[str, Any]:
@@ -82,7 +90,7 @@ class Experiment:
         if self.prompts is not None:
             return Prompts.read_csv(_file(self.prompts, ".csv"))
         if self.classnames is not None and self.templates is not None:
-            return read_clip_benchmark(self.classnames, self.templates, self.dataset)
+            return read_clip_benchmark(self.classnames, self.templates, self.clip_name)
         if self.classnames is not None or self.templates is not None:
             raise DiffjaxError("Give --classnames and --templates together.")
         if self.template:
@@ -117,7 +125,7 @@ def overridden(experiment: Experiment, given: dict[str, Any]) -> Experiment:
     own, another data set its split, images, classes and prompts.
     """
     given = {name: value for name, value in given.items() if value not in (None, ())}
-    ways = ("prompts", "classnames", "templates", "template")
+    ways = ("prompts", "classnames", "templates", "clip_name", "template")
     drop: tuple[str, ...] = ways if any(way in given for way in ways) else ()
     if given.get("dataset", experiment.dataset) != experiment.dataset:
         drop = tuple(f.name for f in fields(Experiment) if f.name != "dataset")

@@ -14,6 +14,7 @@ import numpy as np
 from jaxtyping import Float
 
 from diffjax.classifier import DiffusionClassifier
+from diffjax.errors import DiffjaxError
 from diffjax.evaluation.provenance import fingerprint
 from diffjax.files import atomic
 
@@ -30,6 +31,13 @@ class Latents:
         self._shape = classifier.latent_shape
         self._prefix = ""
         if folder is not None:
+            try:
+                folder.mkdir(parents=True, exist_ok=True)
+            except OSError as error:
+                raise DiffjaxError(
+                    f"The folder {folder} for latents cannot be made "
+                    f"({error.strerror}). Choose another one."
+                ) from error
             self._prefix = fingerprint(self._model.autoencoder)
             self._prefix += f" {self._model.scaling_factor!r}"
 

@@ -129,8 +129,14 @@ class Report:
         return [{key: run.row.get(key) for key in keys} for run in self.runs]
 
 
-def read_report(paths: Sequence[str | os.PathLike[str]]) -> Report:
+def read_report(
+    paths: Sequence[str | os.PathLike[str]], *, errors: bool = True
+) -> Report:
     """Read runs, complete or not.
+
+    Args:
+        paths: their folders.
+        errors: with the curves that saved errors give; these may be large.
 
     Raises:
         DiffjaxError: if there is no run, one is given twice, or has no result yet.
@@ -140,7 +146,7 @@ def read_report(paths: Sequence[str | os.PathLike[str]]) -> Report:
     names = _names([Path(path) for path in paths])
     found: dict[tuple[str, ...], list[tuple[RunReport, Outcomes]]] = {}
     for path, name in zip(paths, names, strict=True):
-        run = read_run(path)
+        run = read_run(path, errors=errors)
         results = outcomes(run)
         _check_results(run, len(results.labels))
         data = run.header["data"]

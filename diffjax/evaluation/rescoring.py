@@ -17,7 +17,12 @@ from jaxtyping import Float
 from diffjax.errors import DiffjaxError, unknown
 from diffjax.evaluation.metrics import summary, wilson
 from diffjax.evaluation.outcomes import decision_columns, local_numbers
-from diffjax.evaluation.results import Run, open_run, read_run, write_summary
+from diffjax.evaluation.results import (
+    Run,
+    open_run,
+    read_run,
+    write_summary,
+)
 from diffjax.evaluation.rows import lists
 from diffjax.evaluation.weights import (
     N_BINS,
@@ -200,7 +205,8 @@ def write_rescored(rescored: Rescored, path: Path) -> Run:
         for row in rescored.rows:
             writer.add(row)
     written = read_run(path)
-    write_summary(path, summary(written))
+    if len(written.rows) >= run.header["data"]["n"]:  # else the run is incomplete
+        write_summary(path, summary(written))
     return written
 
 
@@ -265,8 +271,8 @@ def _replay(
         taken = strategy.start(n_prompts, n_samples).samples
     except DiffjaxError as error:
         raise DiffjaxError(
-            f"{run.path}: the {n_samples} samples saved of image {name} are the "
-            f"schedule here. {error}"
+            f"{run.path}: the strategy does not fit the {n_samples} samples saved of "
+            f"image {name}, which stand for its timesteps. Ask for fewer. ({error})"
         ) from error
     if len(np.unique(taken.timesteps)) < len(taken):
         raise DiffjaxError(

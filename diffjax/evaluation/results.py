@@ -205,11 +205,18 @@ def open_rows(
             or another process writes to it.
     """
     _check_folder(path)
-    (path / PARTS).mkdir(parents=True, exist_ok=True)
+    try:
+        (path / PARTS).mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise DiffjaxError(
+            f"The folder {path} cannot be made ({error.strerror}). Choose another one."
+        ) from error
     release = lock(path, share)
     try:
         header = json.loads(json.dumps(dict(header)))  # as it will be read: no tuples
-        if (path / HEADER).exists():
+        # a header alone is of a command that failed before its first image
+        begun = share.count > 1 or any((path / PARTS).glob("*.*"))
+        if begun and (path / HEADER).exists():
             _check_same(path, _read_header(path), header, prompts)
         else:
             if prompts is not None:
@@ -307,7 +314,8 @@ def _check_same(
     differences = [
         line for key in DECIDING for line in _differences(key, there[key], here[key])
     ]
-    if prompts is not None and _read_prompts(path) != prompts:
+    kept = _read_prompts(path) if (path / PROMPTS).exists() else None
+    if kept != prompts:
         differences.append(f"prompts: other than in {path / PROMPTS}")
     if differences:
         raise DiffjaxError(

@@ -44,7 +44,8 @@ def schema(losses: Sequence[str], save_errors: bool) -> "pa.Schema":
     }
     columns |= {f"prediction_{loss}": pa.int32() for loss in losses}
     if save_errors:
-        table = pa.list_(pa.float32())  # [P, S] row by row, NaN if not evaluated
+        # [P, S] row by row, NaN if not evaluated; large: offsets of 64 bits
+        table = pa.large_list(pa.float32())
         columns |= {"timesteps": pa.list_(pa.int32()), "noises": pa.list_(pa.int32())}
         columns |= {"errors": table}
         columns |= {f"errors_{loss}": table for loss in losses}

@@ -118,6 +118,7 @@ def evaluate(
     )
     latents = Latents(classifier, cache)
     share.check()
+    _check_strategy(classifier, candidates)
     mine = share.of(task.indices)
     with open_run(
         path, header, candidates.prompts, save_errors=save_errors, share=share
@@ -143,6 +144,14 @@ def evaluate(
         if len(found.rows) == len(task.indices):  # the last process sees all
             write_summary(path, result)
     return result
+
+
+def _check_strategy(classifier: DiffusionClassifier, candidates: Candidates) -> None:
+    """Complain now, before a run is begun, of what would fail for every image."""
+    classidx = np.asarray(candidates.prompts.classidx)
+    n_timesteps = classifier.model.schedule.n_timesteps
+    state = classifier.settings.strategy.start(len(classidx), n_timesteps, classidx)
+    classifier.grid.check(state.samples.noises)
 
 
 def _rows(

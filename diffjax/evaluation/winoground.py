@@ -250,7 +250,11 @@ def _cells() -> list[str]:
 def _header(
     examples: Sequence[WinogroundExample], classifier: DiffusionClassifier
 ) -> dict[str, Any]:
-    ids = "\n".join(f"{e.id}\t{e.captions}\t{e.collapsed_tag}" for e in examples)
+    lines = (
+        (e.id, e.captions, e.collapsed_tag, [image.name for image in e.images])
+        for e in examples
+    )
+    ids = "\n".join(map(repr, lines))
     return {
         "format": FORMAT,
         "experiment": {"task": "winoground", **settings_of(classifier)},

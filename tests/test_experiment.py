@@ -1,0 +1,68 @@
+"""Experiments: what is named on the command line becomes a task, without a model."""
+
+import json
+
+import numpy as np
+import pytest
+from tiny_sets import write_folder
+
+from diffjax.data.presets import PRESETS
+from diffjax.errors import DiffjaxError
+from diffjax.evaluation.experiment import Experiment, overridden, preset_experiment
+
+
+@pytest.fixture
+def folder(tmp_path):
+    write_folder(tmp_path / "photos", {"cat": 4, "dog": 4, "fox": 4})
+    return tmp_path
+
+
+def experiment(folder, **kwargs):
+    return Experiment(dataset=str(folder / "photos"), **kwargs)
+
+
+def clip_files(folder, tables):
+    names, templates = ["kitten", "puppy", "vixen"], ["{c}!", "a {c}"]
+    suffix = ".json" if tables else ".txt"
+    paths = [folder / f"names{suffix}", folder / f"templates{suffix}"]
+    for path, lines in zip(paths, (names, templates), strict=True):
+        text = json.dumps({"beasts": lines}) if tables else "\n".join(lines)
+        path.write_text(text)
+    return {"classnames": str(paths[0]), "templates": str(paths[1])}
+
+
+@pytest.mark.parametrize("tables", [False, True])
+def test_names_and_templates_of_clip_benchmark(folder, tables):
+    asked = clip_files(folder, tables) | ({"clip_name": "beasts"} if tables else {})
+    task = experiment(folder, **asked).task()
+    assert task.prompts.prompts[:2] == ("kitten!", "a kitten")
+    assert task.class_names == ("kitten", "puppy", "vixen")
+
+
+def test_ways_to_give_prompts_exclude_each_other(folder):
+    asked = clip_files(folder, tables=False)
+    with pytest.raises(DiffjaxError, match="exclude each other"):
+        experiment(folder, template=("a {}",), **asked).task()
+    del asked["templates"]
+    with pytest.raises(DiffjaxError, match="together"):
+        experiment(folder, **asked).task()
+
+
+def test_classes_restrict_before_the_limit(folder):
+    chosen = folder / "two.txt"
+    chosen.write_text("0 2")
+    task = experiment(folder, classes=str(chosen), limit=4).task()
+    labels = task.source.labels()[task.indices]
+    np.testing.assert_array_equal(labels, [0, 0, 2, 2])
+    assert task.classes == (0, 2) and task.prompts.class_names == ("cat", "fox")
+
+
+@pytest.mark.parametrize("name", PRESETS)
+def test_what_is_given_takes_the_place_of_the_preset(name):
+    preset, _, _ = preset_experiment(name)
+    assert overridden(preset, {"limit": 3, "template": ()}).limit == 3
+    own = overridden(preset, {"template": ("a {}",)})
+    assert own.template == ("a {}",) and own.prompts is None
+    assert own.dataset == preset.dataset
+    other = overridden(preset, {"dataset": "./elsewhere"})
+    assert other == Experiment(dataset="./elsewhere")
