@@ -29,7 +29,7 @@ if TYPE_CHECKING:
     from diffjax.evaluation.tracking import Tracker
 
 PRESET_LINES = "\n".join(
-    f"  {p.name:15} {f'{p.dataset} {p.split}':23} {p.loss} "
+    f"  {p.name:15} {f'{p.dataset.partition('/')[0]} {p.split}':23} {p.loss} "
     # all are staged, in the official order
     + " / ".join(part.rpartition("=")[2] for part in p.strategy.split(":")[1:3])
     for p in PRESETS.values()
