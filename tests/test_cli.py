@@ -506,6 +506,10 @@ def test_train_without_data_is_refused(tmp_path):
 # ---- the face itself
 
 HELP = {
+    "bench": (
+        *("--model", "--random", "--blocks", "--classes", "--dtype", "--resolution"),
+        *("--json", "--quiet", "--help"),
+    ),
     "calibrate": ("--json", "--help"),
     "classify": (
         *("--labels", "--template", "--prompts", "--merge", "--strategy", "--loss"),

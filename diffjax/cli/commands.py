@@ -1,6 +1,7 @@
 """All commands; importing a command's module adds it to the group."""
 
 from diffjax.cli import (
+    bench,
     calibrate,
     classify,
     evaluate,
@@ -14,6 +15,7 @@ from diffjax.cli import (
 from diffjax.cli.group import group
 
 __all__ = [
+    "bench",
     "calibrate",
     "classify",
     "evaluate",

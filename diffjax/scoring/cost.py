@@ -23,10 +23,12 @@ class Cost:
         flops: as the compiler counts them (a multiplication and an addition are two),
             on all devices together.
         seconds: median of a few runs after the first.
+        bytes_accessed: as the compiler counts them; None where it does not.
     """
 
     flops: float
     seconds: float
+    bytes_accessed: float | None = None
 
 
 def tile_cost(
@@ -52,13 +54,14 @@ def tile_cost(
     arguments = (grid.denoiser, grid.schedule, grid.noise, conditions, blocks)
     options = {"losses": grid.losses, "mesh": grid.mesh}
     # one device's share: the analysis is of the program that each of them runs
-    cost = tile_errors.lower(*arguments, **options).compile().cost_analysis()
+    compiled = tile_errors.lower(*arguments, **options).compile()
+    cost = compiled.cost_analysis()
     assert cost is not None  # every backend of JAX has it
+    size = cost.get("bytes accessed")
     return Cost(
         flops=cost["flops"] * grid.mesh.size,
-        seconds=median_seconds(
-            lambda: jax.block_until_ready(tile_errors(*arguments, **options))
-        ),
+        seconds=median_seconds(lambda: jax.block_until_ready(compiled(*arguments))),
+        bytes_accessed=None if size is None else size * grid.mesh.size,
     )
 
 

@@ -1,0 +1,85 @@
+"""Published denoisers with random weights, for measuring speed without a download."""
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import jax.numpy as jnp
+import numpy as np
+from flax import nnx
+from jax.typing import DTypeLike
+
+from diffjax.checkpoints.loading import COMPONENTS, empty_network, read_json
+from diffjax.errors import unknown
+from diffjax.models.diffusion import Network
+
+ASSETS = Path(__file__).parent.parent / "assets"
+UNTRAINED: dict[str, tuple[str, Path]] = {  # the component, and its config
+    "tiny": ("unet", ASSETS / "tiny" / "unet" / "config.json"),
+    "sd-1.5": ("unet", ASSETS / "configs" / "sd-1.5.json"),
+    "sd-2-base": ("unet", ASSETS / "configs" / "sd-2-base.json"),
+    "dit-256": ("transformer", ASSETS / "configs" / "dit-256.json"),
+}
+
+
+@dataclass(frozen=True, kw_only=True)
+class Untrained:
+    """A denoiser that computes as the published one does, and predicts nothing.
+
+    Attributes:
+        kind: "text" or "class".
+        config: of its network.
+        network: with random weights.
+    """
+
+    kind: str
+    config: Any
+    network: Network
+
+
+def untrained(name: str, dtype: DTypeLike = jnp.float32) -> Untrained:
+    """A denoiser of its published size.
+
+    Args:
+        name: a key of ``UNTRAINED``.
+        dtype: of computation and weights; norms stay in float32.
+
+    Raises:
+        DiffjaxError: if there is no such name.
+    """
+    if name not in UNTRAINED:
+        raise unknown("random model", name, UNTRAINED)
+    component, path = UNTRAINED[name]
+    config = COMPONENTS[component].config.from_dict(read_json(path), str(path))
+    return Untrained(
+        kind="class" if component == "transformer" else "text",
+        config=config,
+        network=random_network(component, config, dtype),
+    )
+
+
+def random_network(
+    component: str, config: Any, dtype: DTypeLike = jnp.float32, seed: int = 0
+) -> Network:
+    """A network whose activations keep their size: kernels have variance 1 / fan-in.
+
+    Drawn on the host: the initialisers of a U-Net take minutes to compile.
+
+    Args:
+        component: a key of ``COMPONENTS``.
+        config: of that kind.
+        dtype: of computation and weights; norms stay in float32.
+        seed: of the weights.
+    """
+    graphdef, abstract = empty_network(component, config, dtype)
+    rng = np.random.default_rng(seed)
+
+    def draw(path: tuple[Any, ...], leaf: Any) -> Any:
+        value = rng.standard_normal(leaf.shape, np.float32)
+        value *= max(1, int(np.prod(leaf.shape[:-1]))) ** -0.5
+        if path[-1] == "scale":
+            value += 1
+        return leaf.replace(jnp.asarray(value, leaf.dtype))
+
+    drawn = [(path, draw(path, leaf)) for path, leaf in nnx.to_flat_state(abstract)]
+    return Network(graphdef, nnx.from_flat_state(drawn))

@@ -1,0 +1,143 @@
+"""``diffjax bench``."""
+
+from typing import TYPE_CHECKING, Any, Literal
+
+import click
+
+from diffjax.cli.group import group, loading, print_json, start
+from diffjax.cli.options import model_option
+
+if TYPE_CHECKING:
+    from rich.table import Table
+
+UNTRAINED = ("tiny", "sd-1.5", "sd-2-base", "dit-256")
+EPILOG = """\b
+Examples:
+  diffjax bench
+  diffjax bench --random sd-2-base --dtype bfloat16 --classes 8 \\
+      --blocks 4 --blocks 8 --blocks 16 --resolution 256 --resolution 512"""
+
+
+@group.command(epilog=EPILOG)
+@model_option
+@click.option(
+    "--random",
+    "random",
+    type=click.Choice(UNTRAINED),
+    help="Instead of a model: its denoiser at full size with random weights, which "
+    "is as fast and needs no download.",
+)
+@click.option(
+    "--blocks",
+    type=click.IntRange(min=1),
+    multiple=True,
+    metavar="N",
+    show_default="what memory holds",
+    help="Samples in a tile.",
+)
+@click.option(
+    "--classes",
+    type=click.IntRange(min=1),
+    multiple=True,
+    default=(8,),
+    show_default=True,
+    metavar="N",
+    help="Classes that each sample of a tile is evaluated under.",
+)
+@click.option(
+    "--dtype",
+    "dtypes",
+    type=click.Choice(["float32", "bfloat16", "float16"]),
+    multiple=True,
+    default=("float32",),
+    show_default=True,
+    help="Number type of the denoiser.",
+)
+@click.option(
+    "--resolution",
+    "resolutions",
+    type=click.IntRange(min=1),
+    multiple=True,
+    metavar="N",
+    show_default="the model's",
+    help="Pixels along an edge.",
+)
+@click.option("--json", "as_json", is_flag=True, help="JSON on standard output.")
+@click.option("--quiet", "-q", is_flag=True, help="No progress on standard error.")
+def bench(
+    model: str,
+    random: str | None,
+    blocks: tuple[int, ...],
+    classes: tuple[int, ...],
+    dtypes: tuple[str, ...],
+    resolutions: tuple[int, ...],
+    as_json: bool,
+    quiet: bool,
+) -> None:
+    """Time tiles of evaluations on this machine.
+
+    --blocks, --classes, --dtype and --resolution may be given several times; every
+    combination is timed, and compared with a large matrix product in the same dtype
+    and a large copy on the same devices.
+    """
+    console, out = start()
+    with loading(console, quiet):
+        from diffjax.evaluation.bench import Bench, report
+
+    timings, peaks = [], []
+    for dtype in dtypes:
+        run = Bench(model=random or model, random=random is not None, dtype=dtype)
+        with loading(console, quiet, f"timing tiles in {dtype}"):
+            timings += list(run.timings(resolutions, blocks, classes))
+            peaks.append(run.describe())
+    # of a model there is one copy a dtype; the last one names it
+    result = report(run.subject.name, run.device, peaks, timings)
+    if as_json:
+        print_json(result)
+        return
+    out.print(speed_table(result))
+    for peak in result["peaks"]:
+        out.print(peak_text(peak), style="dim", highlight=False)
+
+
+def speed_table(result: dict[str, Any]) -> "Table":
+    """A row a tile."""
+    from rich.table import Table
+
+    title = f"{result['model']} · {result['environment']['device']}"
+    table = Table(
+        title=title, title_justify="left", box=None, header_style="dim", pad_edge=False
+    )
+    for column in (
+        *("dtype", "px", "blocks", "classes", "ms", "eval/s", "TFLOP/s"),
+        *("% peak", "FLOP/B", "% roof"),
+    ):
+        justify: Literal["left", "right"] = "left" if column == "dtype" else "right"
+        table.add_column(column, justify=justify, no_wrap=True)
+    for row in result["timings"]:
+        shape = [row["dtype"], row["resolution"], row["blocks"], row["classes"]]
+        if row["seconds"] is None:
+            table.add_row(*map(str, shape), "out of memory")
+            continue
+        table.add_row(
+            *map(str, shape),
+            f"{1e3 * row['seconds']:.4g}",
+            f"{row['evaluations_per_second']:.4g}",
+            f"{row['flops_per_second'] / 1e12:.3g}",
+            f"{100 * row['share_of_peak']:.0f}",
+            "?" if row["intensity"] is None else f"{row['intensity']:.3g}",
+            "?"
+            if row["intensity"] is None
+            else f"{100 * row['share_of_roofline']:.0f}",
+        )
+    return table
+
+
+def peak_text(peak: dict[str, Any]) -> str:
+    """The roofline: what was measured to compare with."""
+    ridge = peak["flops"] / peak["bandwidth"]
+    return (
+        f"roofline {peak['dtype']}: {peak['flops'] / 1e12:.3g} TFLOP/s in a large "
+        f"matrix product, {peak['bandwidth'] / 1e9:.3g} GB/s in a large copy; below "
+        f"{ridge:.3g} FLOP/byte, memory limits."
+    )

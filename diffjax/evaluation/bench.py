@@ -1,0 +1,270 @@
+"""Speed of a model's tiles on this machine: evaluations and FLOPs a second."""
+
+import os
+from collections.abc import Iterator, Sequence
+from dataclasses import asdict, dataclass, replace
+from datetime import UTC, datetime
+from functools import cached_property
+from importlib.metadata import version
+from typing import Any
+
+import numpy as np
+
+from diffjax import __version__
+from diffjax.checkpoints.loading import load_model
+from diffjax.checkpoints.untrained import untrained
+from diffjax.errors import DiffjaxError
+from diffjax.evaluation.provenance import PACKAGES, git_revision, processor
+from diffjax.models.diffusion import DiffusionModel, Network
+from diffjax.schedules import Schedule
+from diffjax.scoring.cost import tile_cost
+from diffjax.scoring.grid import Grid, Tile
+from diffjax.scoring.noise import SeededNoise
+from diffjax.scoring.placement import block_mesh, cells_that_fit, replicate
+from diffjax.scoring.speed import Peak, measure_peak
+
+TOKENS = 77  # of CLIP, in every Stable Diffusion
+DOWNSCALE = 8  # of its autoencoder, and DiT's
+CHANNELS = 4
+SCHEDULER = {"_class_name": "DDIMScheduler", "beta_schedule": "scaled_linear"}
+
+
+@dataclass(frozen=True, kw_only=True, eq=False)
+class Subject:
+    """What is timed: a denoiser, and arrays of the right shapes.
+
+    Attributes:
+        name: of the model.
+        denoiser: the network.
+        schedule: the forward process.
+        condition: text states of a prompt [l, d], or a class id [].
+        channels: of a latent.
+        resolution: pixels along an edge.
+        downscale: pixels along an edge of a latent cell.
+        multiple: a resolution must be a multiple of this.
+    """
+
+    name: str
+    denoiser: Network
+    schedule: Schedule
+    condition: Any  # an array, of numpy's or JAX's
+    channels: int
+    resolution: int
+    downscale: int
+    multiple: int
+
+    def latent_shape(self, resolution: int) -> tuple[int, int, int]:
+        """(h, w, c) at a resolution; DiffjaxError if the model cannot take it."""
+        if resolution % self.multiple:
+            raise DiffjaxError(
+                f"A resolution of {resolution} does not fit {self.name}: it must be a "
+                f"multiple of {self.multiple}."
+            )
+        edge = resolution // self.downscale
+        return edge, edge, self.channels
+
+
+@dataclass(frozen=True, kw_only=True)
+class Timing:
+    """A tile's speed.
+
+    Attributes:
+        dtype: of the denoiser.
+        resolution: pixels along an edge.
+        blocks: of the tile, samples.
+        classes: of each block.
+        seconds: of a tile, median; None if memory does not hold it.
+        evaluations_per_second: classes × samples, with what they share done once.
+        flops: of a tile, as compiled.
+        flops_per_second: all devices together.
+        share_of_peak: of the measured matrix product in the same dtype.
+        intensity: FLOPs a byte, as the compiler counts bytes; None if it does not.
+        roofline: FLOP/s that are possible at this intensity.
+        share_of_roofline: of those.
+    """
+
+    dtype: str
+    resolution: int
+    blocks: int
+    classes: int
+    seconds: float | None = None
+    evaluations_per_second: float | None = None
+    flops: float | None = None
+    flops_per_second: float | None = None
+    share_of_peak: float | None = None
+    intensity: float | None = None
+    roofline: float | None = None
+    share_of_roofline: float | None = None
+
+
+@dataclass(kw_only=True)
+class Bench:
+    """A model on this process's devices, in one dtype, made ready to be timed.
+
+    Raises DiffjaxError where the model cannot be had.
+    """
+
+    model: str
+    random: bool
+    dtype: str
+
+    def __post_init__(self) -> None:
+        self._mesh = block_mesh()
+
+    @cached_property
+    def subject(self) -> Subject:
+        """Loaded, on every device."""
+        subject = (
+            random_subject(self.model, self.dtype)
+            if self.random
+            else subject_of(load_model(self.model, dtype=self.dtype))
+        )
+        return replace(subject, denoiser=replicate(subject.denoiser, self._mesh))
+
+    @cached_property
+    def peak(self) -> Peak:
+        """Of the devices, in this dtype."""
+        return measure_peak(self._mesh, self.dtype)
+
+    @property
+    def device(self) -> str:
+        """What is timed: "1 × NVIDIA H200", for one."""
+        devices = self._mesh.devices.flat
+        return f"{len(devices)} × {devices[0].device_kind}"
+
+    def timings(
+        self,
+        resolutions: Sequence[int] = (),
+        blocks: Sequence[int] = (),
+        classes: Sequence[int] = (8,),
+    ) -> Iterator[Timing]:
+        """Time every combination.
+
+        Args:
+            resolutions: in pixels; none for the model's own.
+            blocks: of a tile; none for as many as `diffjax evaluate` would take.
+            classes: of a block.
+
+        Raises:
+            DiffjaxError: if one of them does not fit the model or the devices.
+        """
+        subject = self.subject
+        for resolution in resolutions or (subject.resolution,):
+            shape = subject.latent_shape(resolution)
+            needs = subject.denoiser.module().memory(*shape[:2])
+            grid = Grid(
+                denoiser=subject.denoiser,
+                schedule=replicate(subject.schedule, self._mesh),
+                noise=replicate(SeededNoise.of(0), self._mesh),
+                losses=("l2",),
+                cells=cells_that_fit(needs, self._mesh),
+                mesh=self._mesh,
+            )
+            for k in classes:
+                for n in blocks or (grid.tile(k).blocks,):
+                    if n % grid.devices:
+                        raise DiffjaxError(
+                            f"{n} blocks cannot be split among {grid.devices} devices."
+                        )
+                    tile = Tile(blocks=n, classes=k)
+                    yield self._timing(grid, tile, resolution, shape)
+
+    def _timing(
+        self, grid: Grid, tile: Tile, resolution: int, shape: tuple[int, int, int]
+    ) -> Timing:
+        timing = Timing(
+            dtype=self.dtype,
+            resolution=resolution,
+            blocks=tile.blocks,
+            classes=tile.classes,
+        )
+        one = self.subject.condition
+        conditions: Any = replicate(np.stack([one] * tile.classes), self._mesh)
+        try:
+            cost = tile_cost(grid, tile, conditions, shape)
+        except RuntimeError as error:  # of JAX, which this room does not know
+            if "RESOURCE_EXHAUSTED" not in str(error):
+                raise
+            return timing
+        speed = cost.flops / cost.seconds
+        size = cost.bytes_accessed
+        roofline = self.peak.roofline(cost.flops / size) if size else None
+        return replace(
+            timing,
+            seconds=cost.seconds,
+            evaluations_per_second=tile.cells / cost.seconds,
+            flops=cost.flops,
+            flops_per_second=speed,
+            share_of_peak=speed / self.peak.flops,
+            intensity=cost.flops / size if size else None,
+            roofline=roofline,
+            share_of_roofline=speed / roofline if roofline else None,
+        )
+
+    def describe(self) -> dict[str, Any]:
+        """The peak that was measured, as JSON values."""
+        return {"dtype": self.dtype, **asdict(self.peak)}
+
+
+def subject_of(model: DiffusionModel) -> Subject:
+    """A loaded model, with the states of one prompt or the first class."""
+    states = model.text_states(("a photo",))[0] if model.kind == "text" else None
+    return Subject(
+        name=model.name,
+        denoiser=model.denoiser,
+        schedule=model.schedule,
+        condition=np.asarray(0, np.int32) if states is None else np.asarray(states)[0],
+        channels=model.latent_channels,
+        resolution=model.resolution,
+        downscale=model.downscale,
+        multiple=model.multiple,
+    )
+
+
+def random_subject(name: str, dtype: str) -> Subject:
+    """A published denoiser's size with random weights and states.
+
+    Raises:
+        DiffjaxError: if there is no such name.
+    """
+    found = untrained(name, dtype)
+    config = found.config
+    patch = config.patch_size if found.kind == "class" else 1
+    condition: np.ndarray = (
+        np.asarray(0, np.int32)
+        if found.kind == "class"
+        else np.random.default_rng(0).standard_normal(
+            (TOKENS, config.cross_attention_dim), np.float32
+        )
+    )
+    downscale = 2 if name == "tiny" else DOWNSCALE
+    return Subject(
+        name=f"{name}, random weights",
+        denoiser=found.network,
+        schedule=Schedule.from_config(SCHEDULER, "bench"),
+        condition=condition,
+        channels=CHANNELS,
+        resolution=config.sample_size * downscale,
+        downscale=downscale,
+        multiple=downscale * patch,
+    )
+
+
+def report(
+    name: str, device: str, peaks: Sequence[dict[str, Any]], timings: Sequence[Timing]
+) -> dict[str, Any]:
+    """All that was measured, and where, as JSON values."""
+    return {
+        "model": name,
+        "environment": {
+            "diffjax": __version__,
+            **{package: version(package) for package in PACKAGES},
+            "device": device,
+            "processor": processor(),
+            "cores": os.cpu_count(),
+            "git": git_revision(),
+        },
+        "created": datetime.now(UTC).isoformat(timespec="seconds"),
+        "peaks": list(peaks),
+        "timings": [asdict(timing) for timing in timings],
+    }
