@@ -20,7 +20,7 @@ from diffjax.cli.options import (
     strategy_epilog,
     together,
 )
-from diffjax.data.presets import PRESETS
+from diffjax.data.presets import PRESETS, Preset
 from diffjax.errors import DiffjaxError
 
 if TYPE_CHECKING:
@@ -28,12 +28,15 @@ if TYPE_CHECKING:
     from diffjax.evaluation.runner import Tally
     from diffjax.evaluation.tracking import Tracker
 
-PRESET_LINES = "\n".join(
-    f"  {p.name:15} {f'{p.dataset.partition('/')[0]} {p.split}':23} {p.loss} "
-    # all are staged, in the official order
-    + " / ".join(part.rpartition("=")[2] for part in p.strategy.split(":")[1:3])
-    for p in PRESETS.values()
-)
+
+def _preset_line(preset: Preset) -> str:
+    """A line of the help; all presets are staged, in the official order."""
+    data = f"{preset.dataset.partition('/')[0]} {preset.split}"
+    stages = (part.rpartition("=")[2] for part in preset.strategy.split(":")[1:3])
+    return f"  {preset.name:15} {data:23} {preset.loss} {' / '.join(stages)}"
+
+
+PRESET_LINES = "\n".join(map(_preset_line, PRESETS.values()))
 EPILOG = f"""{strategy_epilog(DEFAULT_STRATEGY)}
 
 \b
