@@ -526,8 +526,15 @@ HELP = {
     "evaluate": (
         *("--dataset", "--split", "--data-dir", "--subset", "--per-class"),
         *("--subset-seed", "--limit", "--classes", "--prompts", "--classnames"),
-        *("--templates", "--clip-name", "--template", "--merge", "--strategy"),
-        *("--loss", "--dtype"),
+        *(
+            "--templates",
+            "--clip-name",
+            "--template",
+            "--merge",
+            "--strategy",
+            "--loss",
+            "--dtype",
+        ),
         *("--seed", "--also", "--noise", "--temperature", "--cells", "--resolution"),
         "--shortlist",
         *("--transform", "--interpolation", "--model", "--unet", "--transformer"),
