@@ -56,6 +56,7 @@ def group() -> None:
     \b
     diffjax demo                                  a few real images, right away
     diffjax classify cat.jpg --labels cat,dog     your own
+    diffjax evaluate cifar10                      a whole data set
     """
 
 
