@@ -21,7 +21,9 @@ Seconds an image run from pixels to the decision, autoencoder included. Seconds 
 evaluation are those of the denoiser's rounds alone, with noise, errors and the transfer
 of errors. Every contestant first does all of its work once, uncounted: that compiles
 and gives the answers that are compared. Then come the repeats, their order rotating.
-Figures are medians; ratios are medians of each repeat's ratio to `packed`.
+Nothing else may run: where threads have to share cores, torch's wait for each other
+and its times grow several-fold; try --threads too. Figures are medians; ratios are
+medians of each repeat's ratio to `packed`.
 
 The authors' program and its article: https://github.com/diffusion-classifier. Today's
 diffusers attends by scaled_dot_product_attention in both contestants.
@@ -53,6 +55,7 @@ from diffjax.files import write_text
 ASSETS = Path(diffjax.__file__).parent / "assets"
 AUTHORS_BATCH = 32
 TOKENS = 77
+BUSY = 0.5  # load average; torch's threads wait for each other where others compute
 SIZES: dict[str, dict[str, Any]] = {  # of random models, besides published configs
     "medium": {
         "sample_size": 32,
@@ -121,6 +124,13 @@ def main() -> None:
         jax.config.update("jax_platforms", "cpu")
     if args.device == "cuda" and not torch.cuda.is_available():
         sys.exit("error: torch finds no CUDA device here; use --device cpu.")
+    if args.device == "cuda" and jax.default_backend() != "gpu":
+        sys.exit("error: JAX finds no CUDA device here; install diffjax[cuda].")
+    if (load := os.getloadavg()[0]) > BUSY:
+        print(
+            f"note: the load of this machine is {load:.1f}; do not trust the figures.",
+            file=sys.stderr,
+        )
     try:
         with tempfile.TemporaryDirectory() if args.random else nullcontext() as scratch:
             folder = Path(scratch or args.model)
@@ -341,8 +351,7 @@ class Torch:
         self.device = torch.device(args.device)
         self.dtype = getattr(torch, args.dtype)
         self.strategy, self.n_timesteps = strategy, n_timesteps
-        self.strong, self.padded = strong, strong and args.compile
-        self.batch = args.batch if strong else AUTHORS_BATCH
+        self.strong, self.batch = strong, args.batch
         self.alphas = pipeline.scheduler.alphas_cumprod.to(self.device)
         # autoencoder and text encoder in float32, as diffjax has them
         self.vae = pipeline.vae.eval().to(self.device)
@@ -351,7 +360,7 @@ class Torch:
             torch.backends.cudnn.benchmark = True  # the authors' program does so too
         if strong:
             self.unet = self.unet.to(memory_format=torch.channels_last)
-        if self.padded:
+        if strong and args.compile:
             self.unet = torch.compile(self.unet, dynamic=False)
         prompts = [TEMPLATE.format(label) for label in LABELS[: args.classes]]
         ids = pipeline.tokenizer(
@@ -407,12 +416,15 @@ class Torch:
         order = np.tile(request.samples, n)
         timesteps = torch.as_tensor(samples.timesteps[order], device=self.device)
         rows = torch.as_tensor(samples.noises[order], device=self.device)
+        batch = AUTHORS_BATCH
+        if self.strong:  # as even as can be: no small batch is left over
+            batch = -(-n * s // -(-n * s // self.batch))
         parts = []
-        for start in range(0, n * s, self.batch):
-            cells = torch.arange(start, start + self.batch, device=self.device)
-            # a compiled network wants one shape: the last batch repeats its last cell
+        for start in range(0, n * s, batch):
+            cells = torch.arange(start, start + batch, device=self.device)
+            # strong keeps one shape: the last batch repeats its last cell
             cells = (
-                cells.clamp(max=n * s - 1) if self.padded else cells[: n * s - start]
+                cells.clamp(max=n * s - 1) if self.strong else cells[: n * s - start]
             )
             errors = self.cells(
                 z0, noises[rows[cells]], timesteps[cells], classes[cells]
@@ -501,6 +513,7 @@ def machine(ours: str, device: str) -> dict[str, Any]:
     return {
         "processor": processor(),
         "cores": os.cpu_count(),
+        "load": list(os.getloadavg()),
         "jax_devices": ours,
         "torch_device": torch.cuda.get_device_name() if device == "cuda" else "cpu",
         "torch_threads": torch.get_num_threads(),
