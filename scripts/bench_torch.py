@@ -212,11 +212,12 @@ def study(args: argparse.Namespace, folder: Path) -> dict[str, Any]:
     first = contestants[0]
     return {
         "settings": {
-            name: str(value) if isinstance(value, Path) else value
+            name: value
             for name, value in vars(args).items()
+            if name not in ("out", "random")
         }
         | {
-            "model": args.random or args.model,
+            "model": args.random or Path(args.model).name,
             "images": len(works),
             "resolution": ours.classifier.resolution,
             "latent": list(ours.classifier.latent_shape),
