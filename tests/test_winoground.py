@@ -139,15 +139,18 @@ def test_both_images_share_their_noise(classifier, folder, tmp_path):
 
 
 def test_a_broken_image_is_counted(classifier, folder, tmp_path):
-    broken = tmp_path / "broken.png"
-    broken.write_bytes(b"nothing")
     first, *others = read_winoground(folder)
-    bad = dataclasses.replace(first, images=(broken, first.images[1]))
-    summary = evaluate_winoground([bad, *others], classifier, tmp_path / "run")
+    image = tmp_path / "image.png"
+    image.write_bytes(b"nothing")
+    examples = [dataclasses.replace(first, images=(image, first.images[1])), *others]
+    summary = evaluate_winoground(examples, classifier, tmp_path / "run")
     assert summary["failed_examples"] == 1
     assert summary["examples"] == len(others)
-    healed = evaluate_winoground([first, *others], classifier, tmp_path / "run")
+    image.write_bytes(first.images[0].read_bytes())
+    healed = evaluate_winoground(examples, classifier, tmp_path / "run")
     assert healed["failed_examples"] == 0
+    with pytest.raises(DiffjaxError, match="another configuration"):
+        evaluate_winoground([first, *others], classifier, tmp_path / "run")
 
 
 def test_what_cannot_be_compared_is_refused(folder, tmp_path):
