@@ -48,6 +48,20 @@ def test_ways_to_give_prompts_exclude_each_other(folder):
         experiment(folder, **asked).task()
 
 
+def test_further_prompts_are_distractors_if_the_first_go_by_the_sets_names(folder):
+    file = folder / "prompts.csv"
+    rows = ["prompt,classname,classidx"]
+    rows += [f"a {name},{name},{i}" for i, name in enumerate(["Cat", "dog", "fox"])]
+    file.write_text("\n".join([*rows, "a tench,tench,3", "a hen,hen,4"]))
+    task = experiment(folder, prompts=str(file)).task()
+    assert task.classes == (0, 1, 2, 3, 4)
+    assert task.class_names[3:] == ("tench", "hen")
+    assert len(task.indices) == 12
+    file.write_text("\n".join([*rows, "a hen,hen,3"]).replace("fox", "hawk"))
+    with pytest.raises(DiffjaxError, match=r"for 4 classes, but .*photos has 3"):
+        experiment(folder, prompts=str(file)).task()
+
+
 def test_classes_restrict_before_the_limit(folder):
     chosen = folder / "two.txt"
     chosen.write_text("0 2")

@@ -24,7 +24,7 @@ class Task:
         indices: which of its images, ascending.
         prompts: of the C candidates, in local numbers 0 … C − 1.
         classes: the data set's number of each candidate, ascending.
-        class_names: how results name ALL classes of the data set.
+        class_names: how results name ALL classes: the data set's, then distractors.
     """
 
     source: Source
@@ -52,6 +52,11 @@ class Task:
     ) -> list[tuple[int, ...]]:
         """The model's class ids that stand for each candidate."""
         source = self.source
+        if len(self.class_names) > len(source.class_names):
+            raise DiffjaxError(
+                "Distractors are prompts, and a class-conditional model takes none. "
+                "Leave --prompts out."
+            )
         if source.model_classes is not None and n == 1000:
             return [source.model_classes[c] for c in self.classes]
         stored = [source.class_names[c] for c in self.classes]
@@ -88,7 +93,9 @@ def make_task(
         source: the data set.
         indices: which of its images.
         prompts: of all classes of the data set, in its numbering; the default
-            template with the data set's class names if there are none.
+            template with the data set's class names if there are none. Further classes
+            may follow, if these go by the data set's names: distractors, which no image
+            shows.
         classes: the candidates, ascending; all by default. They keep their numbers.
             Images of other classes are left out.
 
@@ -98,14 +105,18 @@ def make_task(
     n = len(source.class_names)
     if prompts is None:
         prompts = Prompts.from_labels([readable(name) for name in source.class_names])
-    if len(prompts.class_names) != n:
+    known = len(prompts.class_names)
+    if known < n or (known > n and not _begin_with(prompts, source)):
         raise DiffjaxError(
-            f"There are prompts for {len(prompts.class_names)} classes, but "
-            f"{source.name} has {n}. Give prompts for all of them, in its numbering."
+            f"There are prompts for {known} classes, but {source.name} has {n}. Give "
+            "prompts for all of them, in its numbering; distractors may follow, if "
+            f"these have its names ({readable(source.class_names[0])}, …)."
         )
-    chosen = tuple(range(n)) if classes is None else classes
-    if wrong := [c for c in chosen if not 0 <= c < n]:
-        raise DiffjaxError(f"{source.name} has no class {wrong[0]}, only 0 to {n - 1}.")
+    chosen = tuple(range(known)) if classes is None else classes
+    if wrong := [c for c in chosen if not 0 <= c < known]:
+        raise DiffjaxError(
+            f"{source.name} has no class {wrong[0]}, only 0 to {known - 1}."
+        )
     if classes is not None:
         indices = indices[np.isin(source.labels()[indices], chosen)]
         if not len(indices):
@@ -117,6 +128,12 @@ def make_task(
         classes=chosen,
         class_names=prompts.class_names,
     )
+
+
+def _begin_with(prompts: Prompts, source: Source) -> bool:
+    """Whether the first classes of the prompts go by the data set's names."""
+    pairs = zip(source.class_names, prompts.class_names, strict=False)
+    return all(readable(a).lower() == readable(b).lower() for a, b in pairs)
 
 
 def readable(name: str) -> str:
