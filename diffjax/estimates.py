@@ -69,6 +69,7 @@ class Estimates:
             loss=loss,
             batch=max(1, min(fit, grid.cells // grid.devices)),
             mesh=grid.mesh,
+            sharded=grid.sharded,
         )
         self.n_gradients = shortlist.n_samples * (
             len(bases.points) + shortlist.rounds - 1
@@ -84,9 +85,10 @@ class Estimates:
         Raises:
             DiffjaxError: if the device's memory does not hold one sample's gradient.
         """
+        image, latent = replicate((np.uint32(key), z0), self._estimator.mesh)
         return self._estimator.estimate(
-            ImageNoise(self._noise, jnp.uint32(key)),
-            jnp.asarray(z0),
+            ImageNoise(self._noise, image),
+            latent,
             self._vectors,
             self._bases,
             self._samples.timesteps,

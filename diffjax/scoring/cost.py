@@ -52,7 +52,7 @@ def tile_cost(
         % conditions.shape[0],
     )
     arguments = (grid.denoiser, grid.schedule, grid.noise, conditions, blocks)
-    options = {"losses": grid.losses, "mesh": grid.mesh}
+    options = {"losses": grid.losses, "mesh": grid.mesh, "sharded": grid.sharded}
     # one device's share: the analysis is of the program that each of them runs
     compiled = tile_errors.lower(*arguments, **options).compile()
     cost = compiled.cost_analysis()

@@ -15,6 +15,7 @@ a class-conditional model.
 import warnings
 from dataclasses import dataclass
 from functools import partial
+from typing import Any
 
 import jax
 import jax.numpy as jnp
@@ -28,7 +29,14 @@ from diffjax.schedules import Schedule
 from diffjax.scoring.bases import Bases
 from diffjax.scoring.grid import cell_errors
 from diffjax.scoring.noise import ImageNoise
-from diffjax.scoring.placement import BLOCKS, cells_that_fit
+from diffjax.scoring.placement import (
+    BLOCKS,
+    cells_that_fit,
+    everywhere,
+    gather_weights,
+    split_blocks,
+    weight_specs,
+)
 
 CLASSES_AT_ONCE = 256  # in the product: bounds the copy of c − b
 
@@ -111,7 +119,7 @@ def first_order(
     return errors + jnp.concatenate(products)
 
 
-@partial(jax.jit, static_argnames=("loss", "mesh"))
+@partial(jax.jit, static_argnames=("loss", "mesh", "sharded"))
 def _sharded_gradients(
     denoiser: Network,
     schedule: Schedule,
@@ -123,13 +131,20 @@ def _sharded_gradients(
     *,
     loss: str,
     mesh: Mesh,
+    sharded: bool,
 ) -> tuple[Array, Array]:
-    """``error_gradients``, samples split over the mesh."""
-    everywhere, split = PartitionSpec(), PartitionSpec(BLOCKS)
+    """``error_gradients``, samples split over the mesh; so are weights, if sharded."""
+    specs = weight_specs(denoiser, mesh, sharded=sharded)
+
+    def part(denoiser: Network, *rest: Any) -> tuple[Array, Array]:
+        # the backward pass needs the whole weights once more, so all of them at a time
+        return error_gradients(gather_weights(denoiser, specs), *rest, loss=loss)
+
+    copied, split = PartitionSpec(), PartitionSpec(BLOCKS)
     both: tuple[Array, Array] = jax.shard_map(
-        partial(error_gradients, loss=loss),
+        part,
         mesh=mesh,
-        in_specs=(everywhere,) * 5 + (split, split),
+        in_specs=(specs, *(copied,) * 4, split, split),
         out_specs=(split, split),
         check_vma=False,
     )(denoiser, schedule, noise, z0, base, timesteps, noises)
@@ -141,11 +156,12 @@ class Estimator:
     """Estimates the errors of all classes of one image.
 
     Attributes:
-        denoiser: replicated over ``mesh``.
-        schedule: likewise.
+        denoiser: on ``mesh``, as of ``placement.place_weights``.
+        schedule: replicated over ``mesh``.
         loss: a key of ``LOSSES``.
         batch: samples at once on each device, at most; less when memory runs out.
         mesh: devices along samples.
+        sharded: whether the denoiser's weights are split among the devices.
     """
 
     denoiser: Network
@@ -153,6 +169,7 @@ class Estimator:
     loss: str
     batch: int
     mesh: Mesh
+    sharded: bool = False
 
     def at(
         self,
@@ -178,10 +195,10 @@ class Estimator:
                 noise,
                 z0,
                 base,
-                timesteps[columns],
-                noises[columns],
+                *split_blocks((timesteps[columns], noises[columns]), self.mesh),
                 loss=self.loss,
                 mesh=self.mesh,
+                sharded=self.sharded,
             )
             estimates.append(first_order(vectors, base, errors, gradients))
         return jnp.concatenate(estimates, axis=1)[:, :s]
@@ -230,11 +247,10 @@ class Estimator:
         """
         while True:
             try:
-                return np.asarray(
-                    self._rounds(
-                        noise, z0, vectors, bases, timesteps, noises, rounds, best
-                    )
+                estimate = self._rounds(
+                    noise, z0, vectors, bases, timesteps, noises, rounds, best
                 )
+                return np.asarray(everywhere(estimate, self.mesh))
             except jax.errors.JaxRuntimeError as error:
                 self._shrink(error)
 

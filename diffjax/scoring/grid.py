@@ -27,7 +27,12 @@ from diffjax.models.diffusion import Network, predict
 from diffjax.schedules import Schedule, add_noise
 from diffjax.scoring.losses import LOSSES, Cell
 from diffjax.scoring.noise import Noise
-from diffjax.scoring.placement import BLOCKS
+from diffjax.scoring.placement import (
+    BLOCKS,
+    gather_weights,
+    split_blocks,
+    weight_specs,
+)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -121,7 +126,7 @@ def block_errors(
     return errors
 
 
-@partial(jax.jit, static_argnames=("losses", "mesh"))
+@partial(jax.jit, static_argnames=("losses", "mesh", "sharded"))
 def tile_errors(
     denoiser: Network,
     schedule: Schedule,
@@ -131,16 +136,29 @@ def tile_errors(
     *,
     losses: tuple[str, ...],
     mesh: Mesh,
+    sharded: bool = False,
 ) -> Float[Array, "l B k"]:
-    """``block_errors``, the blocks split over the mesh."""
-    everywhere, split = PartitionSpec(), PartitionSpec(BLOCKS)
+    """``block_errors``, the blocks split over the mesh, the weights too if sharded.
+
+    The errors of a mesh over several processes are on all of its devices.
+    """
+    specs = weight_specs(denoiser, mesh, sharded=sharded)
+
+    def part(denoiser: Network, *rest: Any) -> Array:
+        whole = gather_weights(denoiser, specs)
+        errors = block_errors(whole, *rest, losses=losses)
+        if mesh.is_multi_process:  # every process needs them to decide alike
+            errors = jax.lax.all_gather(errors, BLOCKS, axis=1, tiled=True)
+        return errors
+
+    copied = PartitionSpec()
     # shard_map rather than sharding constraints: the compiler would otherwise merge
     # the class axis into the split axis and have the devices exchange data
     return jax.shard_map(
-        partial(block_errors, losses=losses),
+        part,
         mesh=mesh,
-        in_specs=(everywhere,) * 4 + (split,),
-        out_specs=PartitionSpec(None, BLOCKS),
+        in_specs=(specs, *(copied,) * 3, PartitionSpec(BLOCKS)),
+        out_specs=copied if mesh.is_multi_process else PartitionSpec(None, BLOCKS),
         check_vma=False,
     )(denoiser, schedule, noise, conditions, blocks)
 
@@ -150,12 +168,13 @@ class Grid:
     """A model made ready to evaluate tiles.
 
     Attributes:
-        denoiser: replicated over ``mesh``.
-        schedule: likewise.
+        denoiser: on ``mesh``, as of ``placement.place_weights``.
+        schedule: replicated over ``mesh``.
         noise: likewise.
         losses: keys of ``LOSSES``, all had of the same forward passes.
         cells: how many cells a tile holds, about.
         mesh: devices along blocks.
+        sharded: whether the denoiser's weights are split among the devices.
     """
 
     denoiser: Network
@@ -164,6 +183,7 @@ class Grid:
     losses: tuple[str, ...]
     cells: int
     mesh: Mesh
+    sharded: bool = False
 
     @property
     def devices(self) -> int:
@@ -183,6 +203,8 @@ class Grid:
 
     def errors(self, conditions: Array, blocks: Blocks) -> Float[Array, "l B k"]:
         """Errors of a tile; returns before they are computed."""
+        if self.mesh.is_multi_process:  # else JAX would take host arrays as copies
+            blocks = split_blocks(blocks, self.mesh)
         errors: Array = tile_errors(
             self.denoiser,
             self.schedule,
@@ -191,5 +213,6 @@ class Grid:
             blocks,
             losses=self.losses,
             mesh=self.mesh,
+            sharded=self.sharded,
         )
         return errors
