@@ -174,6 +174,20 @@ def test_another_configuration_is_refused(place, tmp_path):
     assert len(read_run(out).rows) == 1
 
 
+def test_corrupted_images_are_another_configuration(place, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    name = "experiment.corrupt: contrast:1 there, contrast:5 here"
+    few = ("--limit", "1", "--quiet", "--corrupt")
+    out = tmp_path / "run"
+    assert photos(place, out, *few, "contrast:1").exit_code == 0
+    assert read_run(out).header["experiment"]["corrupt"] == "contrast:1"
+    assert_refused(photos(place, out, *few, "contrast:5"), name, "data.fingerprint")
+    assert_refused(photos(place, out, *few, "fog:1"), "fog", "noise, blur")
+    photos_and_more = ("--dataset", place / "photos", "--strategy", STRATEGY)
+    assert evaluate(place, *photos_and_more, *few, "contrast:1").exit_code == 0
+    assert (tmp_path / "runs" / "photos-contrast-1-sd" / "run.json").exists()
+
+
 def test_a_folder_of_something_else_is_refused(place, tmp_path):
     (tmp_path / "thesis.tex").touch()
     assert_refused(photos(place, tmp_path, "--quiet"), "thesis.tex")

@@ -44,6 +44,7 @@ Examples:
   diffjax evaluate cifar10 --data-dir data --limit 100
   diffjax evaluate pets --model sd-2-base --dtype bfloat16 --out runs/pets
   diffjax evaluate imagenet --model dit-256 --also vlb --dry-run
+  diffjax evaluate cifar10 --corrupt blur:3
   diffjax evaluate --dataset ./photos --template "a photo of a {{}}."
 
 \b
@@ -89,6 +90,11 @@ data_options: Decorator = together(
         type=click.IntRange(min=1),
         metavar="N",
         help="So many images, spread evenly.",
+    ),
+    click.option(
+        "--corrupt",
+        metavar="KIND:SEVERITY",
+        help="Make the images worse: noise, blur, contrast, jpeg or shift, 1 to 5.",
     ),
     click.option(
         "--classes",
@@ -211,6 +217,8 @@ def evaluate(ctx: click.Context, /, preset: str | None, **options: Any) -> None:
     experiment = _experiment(ctx, preset, options)
     task = experiment.task(options.pop("data_dir"))
     name = preset or _short(experiment.dataset)
+    if experiment.corrupt is not None:
+        name += f"-{experiment.corrupt.replace(':', '-')}"
     out = out or Path("runs") / f"{name}-{_short(model.rpartition('/')[2] or model)}"
     trackers = [] if dry_run else _trackers(*trackers_asked, experiment, model)
 
@@ -283,6 +291,7 @@ def _experiment(
     names = (
         *("dataset", "split", "subset", "per_class", "subset_seed", "limit"),
         *("classes", "prompts", "classnames", "templates", "clip_name", "template"),
+        "corrupt",
     )
     given = {name: options.pop(name) for name in names}
     if preset is not None:

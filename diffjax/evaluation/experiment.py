@@ -5,6 +5,7 @@ from pathlib import Path
 from typing import Any
 
 from diffjax.data.classes import read_classes
+from diffjax.data.corruptions import CorruptedSource, parse_corruption
 from diffjax.data.datasets import open_source
 from diffjax.data.presets import PRESETS, classes_file, prompts_file
 from diffjax.data.prompts import Prompts
@@ -26,6 +27,7 @@ class Experiment:
         per_class: images of each class.
         subset_seed: of their draw.
         limit: number of images, evenly spread.
+        corrupt: how images are made worse, as ``data.corruptions`` reads it.
         classes: the candidates: a file of class numbers, or a class list of the
             package; all by default.
         prompts: a CSV file, or a prompt file of the package.
@@ -42,6 +44,7 @@ class Experiment:
     per_class: int | None = None
     subset_seed: int = 0
     limit: int | None = None
+    corrupt: str | None = None
     classes: str | None = None
     prompts: str | None = None
     classnames: str | None = None
@@ -59,6 +62,8 @@ class Experiment:
             DiffjaxError: if something is missing or does not fit.
         """
         source = open_source(self.dataset, self.split, data_dir)
+        if self.corrupt is not None:
+            source = CorruptedSource(source, parse_corruption(self.corrupt))
         n = len(source.class_names)
         chosen = None
         if self.classes is not None:
