@@ -37,7 +37,14 @@ from diffjax.scoring.grid import Grid
 from diffjax.scoring.losses import NEED_VARIANCE
 from diffjax.scoring.noise import NoiseTable, SeededNoise, read_noise
 from diffjax.scoring.packing import Packer
-from diffjax.scoring.placement import block_mesh, cells_that_fit, replicate
+from diffjax.scoring.placement import (
+    block_mesh,
+    cells_that_fit,
+    check_same,
+    place_weights,
+    replicate,
+    shards_weights,
+)
 from diffjax.search import Encoded, ImageSearch
 from diffjax.settings import Settings
 from diffjax.strategies import parse_shortlist, parse_strategy
@@ -70,7 +77,8 @@ class DiffusionClassifier:
         """Place a loaded model on this process's devices."""
         self.model = model
         self.settings = settings or Settings()
-        self._mesh = block_mesh()
+        everywhere = self.settings.devices == "global"
+        self._mesh = block_mesh(jax.devices()) if everywhere else block_mesh()
         self.transform = cast(
             Transform, self.settings.transform or TRANSFORMS[model.kind]
         )
@@ -91,13 +99,17 @@ class DiffusionClassifier:
         edge = self.resolution // model.downscale
         self.latent_shape = (edge, edge, model.latent_channels)
         needs = model.denoiser.module().memory(edge, edge)
+        sharded = shards_weights(
+            self.settings.shard_weights, model.denoiser, self._mesh
+        )
         self.grid = Grid(
-            denoiser=replicate(model.denoiser, self._mesh),
+            denoiser=place_weights(model.denoiser, self._mesh, sharded=sharded),
             schedule=replicate(model.schedule, self._mesh),
             noise=replicate(self._noise(), self._mesh),
             losses=losses,
             cells=self.settings.cells or cells_that_fit(needs, self._mesh),
             mesh=self._mesh,
+            sharded=sharded,
         )
         self._estimates: Estimates | None = None  # of the latest candidates
 
@@ -288,6 +300,9 @@ class DiffusionClassifier:
         pixels = self.pixels(image)
         # known by its pixels, an image keeps its noise wherever it stands in a list
         key = zlib.crc32(pixels.tobytes())
+        asked = f"{labels.prompts} {self._described}"
+        check_same(key, self._mesh, "image")
+        check_same(zlib.crc32(asked.encode()), self._mesh, "labels and settings")
         z0 = np.asarray(self.model.latent(pixels))
 
         def tile(search: ImageSearch, cells: int) -> None:

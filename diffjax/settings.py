@@ -8,6 +8,7 @@ from diffjax.data.images import INTERPOLATIONS, Transform
 from diffjax.errors import DiffjaxError, unknown
 from diffjax.record import TEMPERATURE
 from diffjax.scoring.losses import LOSSES
+from diffjax.scoring.placement import SHARD_WEIGHTS
 from diffjax.strategies import strategy_to_dict
 from diffjax.strategies.base import Strategy
 from diffjax.strategies.shortlist import Shortlist
@@ -15,6 +16,7 @@ from diffjax.strategies.staged import Staged
 
 DEFAULT_STRATEGY = Staged(to_keep=(5, 1), n_samples=(25, 250), order="nested")
 MERGES = ("compete", "mean")
+DEVICES = ("local", "global")
 MAX_SEED = 2**32 - 1
 
 
@@ -39,6 +41,11 @@ class Settings:
         merge: of several prompts of a class: "compete" (the best one counts) or
             "mean" (of their text states).
         cells: evaluations in one call of the device, about; None for a default.
+        shard_weights: "always" splits the denoiser's weights among the devices,
+            "never" copies them to each, "auto" splits them where copies would take too
+            much memory.
+        devices: "local" for this process's, "global" for those of all processes
+            together, each of which then has to run the same program.
 
     Raises:
         DiffjaxError: on construction, for a value that makes no sense.
@@ -56,6 +63,8 @@ class Settings:
     interpolation: str = "bicubic"
     merge: str = "compete"
     cells: int | None = None
+    shard_weights: str = "auto"
+    devices: str = "local"
 
     def __post_init__(self) -> None:
         choices = {
@@ -63,6 +72,8 @@ class Settings:
             "transform": (None, *get_args(Transform)),
             "interpolation": tuple(INTERPOLATIONS),
             "merge": MERGES,
+            "shard_weights": SHARD_WEIGHTS,
+            "devices": DEVICES,
         }
         for name, known in choices.items():
             if getattr(self, name) not in known:

@@ -136,7 +136,11 @@ def load_model(
         return elsewhere.get(name, folder / name)
 
     denoiser_config, denoiser_network = load_network(
-        component_folder(denoiser), denoiser, dtype
+        # one device may not hold it; the classifier places it
+        component_folder(denoiser),
+        denoiser,
+        dtype,
+        on_host=True,
     )
     vae_config, autoencoder = load_network(component_folder("vae"), "vae")
     _check_latents(denoiser_config, vae_config, folder)
@@ -190,7 +194,7 @@ def load_model(
 
 
 def load_network(
-    folder: Path, name: str, dtype: DTypeLike = jnp.float32
+    folder: Path, name: str, dtype: DTypeLike = jnp.float32, *, on_host: bool = False
 ) -> tuple[Any, Network]:
     """One network and its config from its own folder.
 
@@ -198,6 +202,7 @@ def load_network(
         folder: with config.json and weights.
         name: a key of ``COMPONENTS``.
         dtype: of computation and weights; norms stay in float32.
+        on_host: leave the weights there, as NumPy's arrays.
 
     Raises:
         DiffjaxError: if config or weights are missing, damaged or do not fit.
@@ -218,7 +223,7 @@ def load_network(
         raise DiffjaxError(f"{path}: {error}") from error
     tensors = read_tensors(folder, stem=STEMS[name])
     state = mappings.fill(abstract, tensors, component.names, str(folder))
-    return config, Network(graphdef, state)
+    return config, Network(graphdef, state if on_host else jax.device_put(state))
 
 
 def empty_network(

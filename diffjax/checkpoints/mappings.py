@@ -115,13 +115,13 @@ def fill(
     names: Names,
     source: str,
 ) -> nnx.State[Any, Any]:
-    """The abstract ``state`` with every parameter taken from ``tensors``.
+    """The abstract ``state`` with every parameter taken from ``tensors``, on the host.
 
     Arguments and errors are those of ``match``; parameters keep the state's dtypes.
     """
     arrays = match(state, tensors, names, source)
     return nnx.from_flat_state(
-        (path, leaf.replace(jnp.asarray(np.asarray(arrays[path], dtype=leaf.dtype))))
+        (path, leaf.replace(np.asarray(arrays[path], dtype=leaf.dtype)))
         for path, leaf in nnx.to_flat_state(state)
     )
 

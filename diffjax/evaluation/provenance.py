@@ -50,7 +50,8 @@ def make_header(
 def settings_of(classifier: DiffusionClassifier) -> dict[str, Any]:
     """The settings that decide, as JSON values."""
     settings = classifier.settings.as_dict()
-    del settings["cells"]  # it changes the speed alone
+    for name in ("cells", "shard_weights", "devices"):
+        del settings[name]  # they change the speed alone
     if settings["noise"] not in ("image", "shared"):
         settings["noise"] = f"sha256 {_file_digest(Path(settings['noise']))}"
     return settings | {

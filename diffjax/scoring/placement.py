@@ -153,8 +153,8 @@ def check_same(value: int, mesh: Mesh, what: str) -> None:
     if len(set(values)) > 1:
         others = [k for k, other in enumerate(values) if other != values[0]]
         raise DiffjaxError(
-            f"Processes that share a mesh need the same {what}; process {others[0]} has "
-            "others than process 0. Give all of them the same command and files."
+            f"Processes that share a mesh need the same {what}; process {others[0]} "
+            "has others than process 0. Give all of them the same command and files."
         )
 
 
