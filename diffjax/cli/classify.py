@@ -8,6 +8,7 @@ import click
 
 from diffjax.cli import demo
 from diffjax.cli.group import fail, group, loading, print_json_line, start
+from diffjax.cli.mesh import mesh_options, on_mesh
 from diffjax.cli.options import (
     DEFAULT_STRATEGY,
     checkpoint_options,
@@ -47,6 +48,7 @@ if TYPE_CHECKING:
     metavar="OUT.png",
     help="Where to draw a picture of the results.",
 )
+@mesh_options
 @output_options
 def classify(
     images: tuple[str, ...],
@@ -84,6 +86,8 @@ def classify(
     drawn: list[Done] = []
 
     def show(item: "Done") -> None:
+        if not shows:
+            return
         if as_json:
             print_json_line({"image": item.source} | item.record.as_dict())
         else:
@@ -92,20 +96,21 @@ def classify(
         if plot is not None:
             drawn.append(item)
 
-    failures = run_batch(
-        images,
-        choices,
-        template,
-        model=model,
-        options=options,
-        console=console,
-        quiet=quiet,
-        show=show,
-    )
-    if not as_json and len(failures) < len(images):
-        stdout.print(legend(options["temperature"]))
-    draw(plot, drawn)
-    fail(failures)
+    with on_mesh(options) as shows:
+        failures = run_batch(
+            images,
+            choices,
+            template,
+            model=model,
+            options=options,
+            console=console,
+            quiet=quiet or not shows,
+            show=show,
+        )
+        if shows and not as_json and len(failures) < len(images):
+            stdout.print(legend(options["temperature"]))
+        draw(plot, drawn)
+        fail(failures)
 
 
 @group.command(name="demo", epilog=strategy_epilog(demo.STRATEGY))

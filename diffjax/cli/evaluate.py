@@ -166,6 +166,11 @@ run_options: Decorator = together(
         show_default=True,
         help="How many there are; each does its part of the images.",
     ),
+    click.option(
+        "--distributed",
+        is_flag=True,
+        help="Take both from what launched the processes: Slurm, MPI or a TPU pod.",
+    ),
     click.option("--wandb", metavar="PROJECT", help="Follow it on Weights & Biases."),
     click.option(
         "--tensorboard",
@@ -207,13 +212,21 @@ def evaluate(ctx: click.Context, /, preset: str | None, **options: Any) -> None:
     out, cache = options.pop("out"), options.pop("latent_cache")
     save_errors, model = options.pop("save_errors"), options.pop("model")
     process = options.pop("process_index"), options.pop("process_count")
+    distributed = options.pop("distributed")
     with loading(console, quiet):
         from diffjax.evaluation.evidence import failures
+        from diffjax.evaluation.launchers import launched
         from diffjax.evaluation.plan import make_plan
         from diffjax.evaluation.results import read_run
         from diffjax.evaluation.runner import Watch
         from diffjax.evaluation.runner import evaluate as run_evaluation
         from diffjax.evaluation.sharing import Share
+    if distributed and process != (0, 1):
+        raise DiffjaxError(
+            "--distributed finds out what --process-index and --process-count say: "
+            "give one or the other."
+        )
+    share = launched() if distributed else Share(*process)
     experiment = _experiment(ctx, preset, options)
     task = experiment.task(options.pop("data_dir"))
     name = preset or _short(experiment.dataset)
@@ -255,7 +268,7 @@ def evaluate(ctx: click.Context, /, preset: str | None, **options: Any) -> None:
                 asked=experiment.as_dict(),
                 save_errors=save_errors,
                 cache=cache,
-                share=Share(*process),
+                share=share,
                 watch=Watch(image=image, tile=bar.tile),
             )
         finally:

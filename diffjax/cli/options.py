@@ -15,6 +15,7 @@ Decorator = Callable[[Callable[..., Any]], Callable[..., Any]]
 
 DEFAULT_STRATEGY = "staged:to_keep=5,1:n_samples=25,250:order=nested"
 LOSSES = ("l2", "l1", "huber", "vlb", "l2+vlb")
+SHARD_WEIGHTS = ("auto", "always", "never")
 ELSEWHERE = "from another folder or id."
 
 
@@ -161,6 +162,14 @@ cost_options = together(
         metavar="N",
         show_default="what memory holds",
         help="Most evaluations per device call: memory against speed.",
+    ),
+    click.option(
+        "--shard-weights",
+        type=click.Choice(SHARD_WEIGHTS),
+        default="auto",
+        show_default=True,
+        help="Split the denoiser's weights among the devices instead of copying them "
+        "to each: always, never, or where copies would take too much memory.",
     ),
 )
 image_options = together(
