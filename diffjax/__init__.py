@@ -17,6 +17,7 @@ if TYPE_CHECKING:
     from diffjax.record import Record
     from diffjax.settings import Settings
     from diffjax.strategies.exhaustive import Exhaustive
+    from diffjax.strategies.racing import Racing
     from diffjax.strategies.shortlist import Shortlist
     from diffjax.strategies.staged import Staged
 
@@ -27,6 +28,7 @@ __all__ = [
     "DiffusionClassifier",
     "Exhaustive",
     "Prompts",
+    "Racing",
     "Record",
     "Settings",
     "Shortlist",
@@ -39,6 +41,7 @@ _HOMES = {
     "DiffusionClassifier": "diffjax.classifier",
     "Exhaustive": "diffjax.strategies.exhaustive",
     "Prompts": "diffjax.data.prompts",
+    "Racing": "diffjax.strategies.racing",
     "Record": "diffjax.record",
     "Settings": "diffjax.settings",
     "Shortlist": "diffjax.strategies.shortlist",

@@ -163,7 +163,7 @@ class DiffusionClassifier:
             cache_dir: of downloads.
             token: for the Hub.
             local_files_only: no network.
-            strategy: a ``Strategy``, or as text: "staged:to_keep=5,1:n_samples=25,250".
+            strategy: a ``Strategy``, or as text: "racing:confidence=0.95".
             temperature: of the scores, or the folder of a run that was calibrated
                 (`diffjax calibrate`), or its calibration.json.
             **settings: the other fields of ``Settings``; a shortlist also as text:

@@ -11,10 +11,10 @@ from diffjax.scoring.losses import LOSSES
 from diffjax.scoring.placement import SHARD_WEIGHTS
 from diffjax.strategies import strategy_to_dict
 from diffjax.strategies.base import Strategy
+from diffjax.strategies.racing import Racing
 from diffjax.strategies.shortlist import Shortlist
-from diffjax.strategies.staged import Staged
 
-DEFAULT_STRATEGY = Staged(to_keep=(5, 1), n_samples=(25, 250), order="nested")
+DEFAULT_STRATEGY = Racing(n_samples=250, confidence=0.9)
 MERGES = ("compete", "mean")
 DEVICES = ("local", "global")
 MAX_SEED = 2**32 - 1

@@ -603,7 +603,7 @@ def test_the_help_names_every_option(command):
 )
 def test_the_help_has_strategies_to_copy(command, strategy):
     lines = [line.strip() for line in invoke(command, "--help").stdout.splitlines()]
-    assert "exhaustive:n_samples=100" in lines
+    assert "exhaustive:n_samples=250" in lines
     assert f"{strategy}  [default]" in lines
 
 
@@ -752,13 +752,13 @@ def test_a_terminal_gets_a_bar_that_counts_all_images():
         bar.update(80, 0, 2)  # fewer than expected
         bar.finish("cat")
         bar.begin("a/b/dog.png")
-        bar.update(20, 60, 5)
-        assert (task.completed, task.total) == (100, 80 + 2 * 80)
+        bar.update(20, 80, 5)  # the last image will need as many as the first did
+        assert (task.completed, task.total) == (100, 80 + 100 + 80)
         assert "2/3 dog.png" in task.description
         with bar.hidden():
             console.print("result")
     text = console.file.getvalue()
-    assert "2/3 dog.png" in text and "100/240 · 5 alive" in text
+    assert "2/3 dog.png" in text and "100/260 · 5 alive" in text
     assert "result" in text
 
 

@@ -7,9 +7,11 @@ import numpy as np
 import pyarrow.parquet as pq
 import pytest
 from PIL import Image
+from rich.console import Console
 from small import DIT, class_model, random, text_model
 
 from diffjax.classifier import DiffusionClassifier
+from diffjax.cli.tables import plan_table
 from diffjax.data.prompts import Prompts
 from diffjax.data.sources import Example, Source
 from diffjax.errors import DiffjaxError
@@ -28,6 +30,7 @@ from diffjax.settings import Settings
 from diffjax.strategies.base import ErrorTable, rank
 from diffjax.strategies.base import run as run_strategy
 from diffjax.strategies.exhaustive import Exhaustive
+from diffjax.strategies.racing import Racing
 from diffjax.strategies.staged import Staged
 
 N = 12  # images: more than a batch of the autoencoder
@@ -645,6 +648,7 @@ def test_a_plan_is_what_a_run_then_does(whole, classifier, monkeypatch, tmp_path
     plan = make_plan(task, classifier)
     assert (plan.images, plan.classes, plan.prompts) == (N, 4, 4)
     assert set(whole[0].rows["evaluations"].to_pylist()) == {plan.evaluations_per_image}
+    assert plan.fewest_evaluations_per_image == plan.evaluations_per_image
     assert plan.evaluations == N * plan.evaluations_per_image
     assert plan.flops_per_image > 1e6 and plan.seconds_per_image > 0
     assert plan.flops == N * plan.flops_per_image
@@ -668,6 +672,16 @@ def test_a_plan_counts_what_fills_up_the_tiles(classifier):
     plan = make_plan(task_of(Made()), odd)
     # three classes are a row of four
     assert (plan.evaluations_per_image, plan.passes_per_image) == (4 + 6, 4 + 8)
+
+
+def test_a_plan_of_a_race_says_what_it_needs_at_least_and_at_most(classifier):
+    race = variant(classifier, strategy=Racing(n_samples=8, floor=3, chunk=2))
+    plan = make_plan(task_of(Made()), race)
+    assert (plan.fewest_evaluations_per_image, plan.evaluations_per_image) == (12, 32)
+    console = Console(width=80, record=True, file=io.StringIO())
+    console.print(plan_table(plan))
+    assert "an image, at most" in (text := console.export_text())
+    assert "An image needs 12 evaluations or more" in text
 
 
 def test_a_plan_of_a_class_model_takes_its_classes(class_classifier):

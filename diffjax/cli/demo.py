@@ -9,7 +9,8 @@ LABELS = (
     *("dog", "frog", "horse", "ship", "truck"),
 )
 TEMPLATE = CIFAR10_TEMPLATE
-# keeping five of ten, all rounds have tiles of one shape: one compilation
+# Not a race, which ends before there are curves to draw; and keeping five of ten, all
+# rounds have tiles of one shape: one compilation.
 STRATEGY = "staged:to_keep=5,1:n_samples=25,100:order=nested"
 PICTURE = "diffjax-demo.png"
 

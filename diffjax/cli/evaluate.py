@@ -37,7 +37,7 @@ def _preset_line(preset: Preset) -> str:
 
 
 PRESET_LINES = "\n".join(map(_preset_line, PRESETS.values()))
-EPILOG = f"""{strategy_epilog(DEFAULT_STRATEGY)}
+EPILOG = f"""{strategy_epilog(DEFAULT_STRATEGY, "default without PRESET")}
 
 \b
 Examples:

@@ -13,7 +13,7 @@ from diffjax.data.prompts import DEFAULT_TEMPLATE
 
 Decorator = Callable[[Callable[..., Any]], Callable[..., Any]]
 
-DEFAULT_STRATEGY = "staged:to_keep=5,1:n_samples=25,250:order=nested"
+DEFAULT_STRATEGY = "racing:n_samples=250:confidence=0.9"
 LOSSES = ("l2", "l1", "huber", "vlb", "l2+vlb")
 SHARD_WEIGHTS = ("auto", "always", "never")
 ELSEWHERE = "from another folder or id."
@@ -40,14 +40,26 @@ def shortlist(
     return parse_shortlist(value)
 
 
-def strategy_epilog(default: str) -> str:
-    """Strategies to copy, on lines that are not wrapped."""
-    return f"""\b
-Strategies:
-  exhaustive:n_samples=100
-    every class sees 100 samples
-  {default}  [default]
-    all see 25 samples; the best 5 go on to more, and the others are pruned"""
+def strategy_epilog(default: str, when: str = "default") -> str:
+    """Strategies to copy, on lines that are not wrapped; ``when`` marks the default."""
+    known = {
+        "racing:": (
+            DEFAULT_STRATEGY,
+            "a class is dropped once it is surely worse, and the race ends when one\n"
+            "    is left, or after 250 samples",
+        ),
+        "staged:": (
+            "staged:to_keep=5,1:n_samples=25,250:order=nested",
+            "all see a few samples; the best 5 go on to more, the others are pruned",
+        ),
+        "exhaustive:": ("exhaustive:n_samples=250", "every class sees 250 samples"),
+    }
+    lines = []
+    for kind, (text, what) in known.items():
+        if default.startswith(kind):
+            text = f"{default}  [{when}]"
+        lines.append(f"  {text}\n    {what}")
+    return "\n".join(["\b", "Strategies:", *lines])
 
 
 def together(*options: Decorator) -> Decorator:

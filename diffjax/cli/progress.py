@@ -31,8 +31,8 @@ LINE_SECONDS = 30.0  # between lines where there is no terminal
 class BatchProgress:
     """Counts the evaluations of a batch of images.
 
-    All images are expected to need as many evaluations as the first, which the
-    totals and the time left assume until an image has been finished.
+    The totals and the time left assume that the images to come need as many evaluations
+    as those before them did, and the first ones as many as the first may.
     """
 
     def __init__(self, console: Console, n_images: int, *, quiet: bool = False) -> None:
@@ -43,7 +43,8 @@ class BatchProgress:
         self._lines = not self._live and not quiet
         self._image = 0
         self._name = ""
-        self._before = 0  # evaluations of the images already finished
+        self._finished = 0  # images
+        self._before = 0  # their evaluations
         self._now = 0  # of the current one
         self._bar = Progress(
             SpinnerColumn(),
@@ -89,7 +90,9 @@ class BatchProgress:
         """The current image's evaluations: done, to come at most; classes alive."""
         self._now = done
         left = self._n_images - self._image
-        total = self._before + (done + remaining) * (1 + left)
+        each = done + remaining
+        usual = self._before / self._finished if self._finished else each
+        total = self._before + each + round(left * usual)
         self._bar.update(
             self._task,
             completed=self._before + done,
@@ -100,6 +103,7 @@ class BatchProgress:
     def finish(self, result: str) -> None:
         """The current image is done."""
         self._before += self._now
+        self._finished += 1
         if self._lines:
             self._console.print(
                 f"{self._image}/{self._n_images} {self._name}: {result}",

@@ -219,21 +219,29 @@ def plan_table(plan: "Plan") -> RenderableType:
     n = plan.gradients_per_image
     what = "an image; each counts for 3 evaluations"
     gradients = [("gradients", f"{n:,}", what)] if n else []
+    fewest, most = plan.fewest_evaluations_per_image, plan.evaluations_per_image
+    each, total = "an image", "in all"
+    notes = ["Timed on a few tiles; reading and encoding the images comes on top."]
+    if fewest < most:
+        each, total = "an image, at most", "in all, at most"
+        notes.append(
+            f"An image needs {fewest:,} evaluations or more; few need as many as the "
+            "most."
+        )
     rows = [
         ("images", f"{plan.images:,}", ""),
         ("classes", f"{plan.classes:,}", classes),
-        ("evaluations", f"{plan.evaluations_per_image:,}", "an image, at most"),
-        ("", f"{plan.evaluations:,}", "in all"),
+        ("evaluations", f"{most:,}", each),
+        ("", f"{plan.evaluations:,}", total),
         *gradients,
-        ("FLOPs", f"{plan.flops_per_image:.3g}", "an image"),
-        ("", f"{plan.flops:.3g}", "in all"),
-        ("time", f"{plan.seconds_per_image:.3g} s", f"an image, on {plan.device}"),
-        ("", str(timedelta(seconds=round(plan.seconds))), "in all"),
+        ("FLOPs", f"{plan.flops_per_image:.3g}", each),
+        ("", f"{plan.flops:.3g}", total),
+        ("time", f"{plan.seconds_per_image:.3g} s", f"{each}, on {plan.device}"),
+        ("", str(timedelta(seconds=round(plan.seconds))), total),
     ]
     for row in rows:
         table.add_row(*row)
-    note = "Timed on a few tiles; reading and encoding the images comes on top."
-    return Group(table, Text(note, style="dim"))
+    return Group(table, Text("\n".join(notes), style="dim"))
 
 
 def winoground_table(summary: Mapping[str, Any]) -> RenderableType:

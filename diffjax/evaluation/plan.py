@@ -1,7 +1,7 @@
 """What a run will cost, before it is begun."""
 
 from collections import Counter
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from typing import Any
 
 import numpy as np
@@ -11,7 +11,7 @@ from diffjax.classifier import DiffusionClassifier
 from diffjax.evaluation.task import Task
 from diffjax.scoring.cost import tile_cost
 from diffjax.scoring.packing import split_classes, width_for
-from diffjax.strategies.base import Request, State, run_on
+from diffjax.strategies.base import ErrorTable, Request, State, run_on
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -24,9 +24,11 @@ class Plan:
         prompts: that stand for them, or class ids.
         evaluations_per_image: forward passes that are asked for, at most; a gradient
             counts for three.
+        fewest_evaluations_per_image: for an image that one look decides, where the
+            strategy stops early; else the same.
         passes_per_image: with those that fill up blocks.
         gradients_per_image: forward and backward passes, for a shortlist.
-        flops_per_image: of these, as the compiler counts them.
+        flops_per_image: of the most evaluations, as the compiler counts them.
         seconds_per_image: of these, timed on a few tiles; without reading and encoding.
         device: they were timed on.
     """
@@ -35,6 +37,7 @@ class Plan:
     classes: int
     prompts: int
     evaluations_per_image: int
+    fewest_evaluations_per_image: int
     passes_per_image: int
     gradients_per_image: int
     flops_per_image: float
@@ -66,7 +69,8 @@ def make_plan(task: Task, classifier: DiffusionClassifier) -> Plan:
     """Plan a run: count its evaluations, and time each shape of tile that it uses.
 
     Strategies that stop early are planned with errors from which nothing can be
-    learned, so the plan is what they need at most, or close to it.
+    learned, so the plan is what they need at most. How few evaluations they may need is
+    found with errors that tell all classes apart at once.
 
     Raises:
         DiffjaxError: if the strategy or the classes do not fit the model.
@@ -81,7 +85,10 @@ def make_plan(task: Task, classifier: DiffusionClassifier) -> Plan:
         n, s = len(request.classes), len(request.samples)
         for width, rows in split_classes(n, width_for(n_prompts)).items():
             blocks[width] += len(rows) * s
-        return np.random.default_rng(0).standard_normal((n, s), np.float32)
+        return _errors(request, apart=0.0)
+
+    def plain(state: State, request: Request) -> Float[np.ndarray, "k s"]:
+        return _errors(request, apart=1e3)
 
     n_timesteps = classifier.model.schedule.n_timesteps
     strategy = classifier.settings.strategy
@@ -93,6 +100,8 @@ def make_plan(task: Task, classifier: DiffusionClassifier) -> Plan:
         )
         cost = estimates.cost()
         flops, seconds = cost.flops, cost.seconds
+    empty = ErrorTable(state.table.errors.copy())  # it is written in place
+    fewest = run_on(strategy, replace(state, table=empty), plain).n_evaluations
     state = run_on(strategy, state, evaluate)
     shape = classifier.latent_shape
     costs = {
@@ -105,9 +114,17 @@ def make_plan(task: Task, classifier: DiffusionClassifier) -> Plan:
         classes=len(task.classes),
         prompts=n_prompts,
         evaluations_per_image=state.n_evaluations,
+        fewest_evaluations_per_image=fewest,
         passes_per_image=sum(width * n for width, n in blocks.items()),
         gradients_per_image=state.n_gradients,
         flops_per_image=flops + sum(costs[w].flops * n for w, n in tiles.items()),
         seconds_per_image=seconds + sum(costs[w].seconds * n for w, n in tiles.items()),
         device=classifier.device,
     )
+
+
+def _errors(request: Request, apart: float) -> Float[np.ndarray, "k s"]:
+    """Errors of classes whose means are so far apart, for a spread of their number."""
+    signs = 1 - 2 * (request.samples % 2)  # samples differ, and cancel out
+    errors = request.classes[:, None] * (apart + signs)
+    return errors.astype(np.float32)
