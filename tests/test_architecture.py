@@ -51,11 +51,13 @@ MAY_IMPORT = {
         "strategies",
         "temperature",
     },
+    "baselines": {"errors", "checkpoints", "data", "models"},
     "training": {"errors", "schedules", "models", "checkpoints", "data"},
     "evaluation": {
         "__version__",
         "errors",
         "files",
+        "baselines",
         "candidates",
         "checkpoints",
         "classifier",
@@ -72,6 +74,7 @@ MAY_IMPORT = {
     "cli": {
         "__version__",
         "errors",
+        "baselines",
         "candidates",
         "checkpoints",
         "classifier",

@@ -1,0 +1,1 @@
+"""What diffusion classifiers are compared with."""
