@@ -227,22 +227,29 @@ def load_network(
 
 
 def empty_network(
-    name: str, config: Any, dtype: DTypeLike = jnp.float32
+    name: str,
+    config: Any,
+    dtype: DTypeLike = jnp.float32,
+    param_dtype: DTypeLike | None = None,
 ) -> tuple[Any, nnx.State[Any, Any]]:
     """A network's structure, and its parameters as shapes without memory.
 
     Args:
         name: a key of ``COMPONENTS``.
         config: of that kind.
-        dtype: of computation and weights; norms stay in float32.
+        dtype: of computation; norms stay in float32.
+        param_dtype: of weights, if it is another.
 
     Raises:
         DiffjaxError: if the config's numbers do not fit one another.
     """
-    module = COMPONENTS[name].module
+    module, weights = (
+        COMPONENTS[name].module,
+        dtype if param_dtype is None else param_dtype,
+    )
 
     def build() -> nnx.Module:
-        return module(config, rngs=_AnyKey(), dtype=dtype, param_dtype=dtype)
+        return module(config, rngs=_AnyKey(), dtype=dtype, param_dtype=weights)
 
     return nnx.split(nnx.eval_shape(build))
 

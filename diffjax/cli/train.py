@@ -36,6 +36,6 @@ def train(
     """Train a small model; the result is the checkpoint RUN/model."""
     console, _ = start()
     with loading(console, quiet=False):
-        from diffjax.training.loop import run_training
+        from diffjax.training.runs import run_training
 
     click.echo(str(run_training(recipe, data_dir, out, steps=steps, seed=seed)))

@@ -1,7 +1,8 @@
 """Which images, captions and timesteps step k sees: pure functions of (seed, k).
 
 The items of a set of n images are 0 … n − 1, the images, and n … 2n − 1, the same
-images flipped left to right. They go round in epochs, each a fresh permutation.
+images flipped left to right; further items may follow. All go round in epochs, each a
+fresh permutation.
 """
 
 from typing import NamedTuple
@@ -10,13 +11,34 @@ import numpy as np
 from jaxtyping import Float32, Int32, UInt8
 
 
-class DenoiserBatch(NamedTuple):
-    """The arguments of ``denoiser_loss`` that change from step to step."""
+class TextBatch(NamedTuple):
+    """Latents, scaled, with the token ids of a caption each."""
 
     latents: Float32[np.ndarray, "b h w c"]
-    captions: Int32[np.ndarray, "k l"]
-    caption: Int32[np.ndarray, " b"]
+    captions: Int32[np.ndarray, "b l"]
     timesteps: Int32[np.ndarray, " b"]
+
+
+class ClassBatch(NamedTuple):
+    """Latents, scaled, with a class id each."""
+
+    latents: Float32[np.ndarray, "b h w c"]
+    classes: Int32[np.ndarray, " b"]
+    timesteps: Int32[np.ndarray, " b"]
+
+
+class Captions(NamedTuple):
+    """Token ids of all captions that items can have.
+
+    Attributes:
+        of_classes: of every template with every class name, for items 0 … 2n − 1.
+        of_items: one each, for the items from 2n on.
+        empty: of the empty caption.
+    """
+
+    of_classes: Int32[np.ndarray, "templates classes l"]
+    of_items: Int32[np.ndarray, "m l"]
+    empty: Int32[np.ndarray, " l"]
 
 
 def batch_items(n: int, batch: int, step: int, seed: int) -> Int32[np.ndarray, " b"]:
@@ -39,44 +61,70 @@ def item_pixels(
     return either
 
 
-def denoiser_batch(
-    latents: Float32[np.ndarray, "m h w c"],
+def text_batch(
+    latents: Float32[np.ndarray, "k h w c"],
     labels: Int32[np.ndarray, " n"],
-    captions: Int32[np.ndarray, "templates classes l"],
-    empty: Int32[np.ndarray, " l"],
+    captions: Captions,
     *,
     batch: int,
-    empty_share: float,
+    empty: float,
     n_timesteps: int,
     step: int,
     seed: int,
-) -> DenoiserBatch:
-    """The batch of a step.
+) -> TextBatch:
+    """The batch of a step of a model of captions.
 
     Args:
-        latents: of all items, scaled; m = 2n.
+        latents: of all k items; k = 2n + m.
         labels: of the images.
-        captions: token ids of every template with every class name.
-        empty: token ids of the empty caption.
+        captions: that items can have.
         batch: items a step.
-        empty_share: the share of items that get the empty caption.
+        empty: the share of items that get the empty caption.
         n_timesteps: T.
         step: from 0 on.
         seed: of the run.
     """
     items = batch_items(len(latents), batch, step, seed)
+    random = _stream(seed, step)
+    n = len(labels)
+    template = random.integers(len(captions.of_classes), size=batch)
+    ids = captions.of_classes[template, labels[items % n]]
+    further = items >= 2 * n
+    ids[further] = captions.of_items[items[further] - 2 * n]
+    ids[random.random(batch) < empty] = captions.empty
+    return TextBatch(latents[items], ids, _timesteps(random, batch, n_timesteps))
+
+
+def class_batch(
+    latents: Float32[np.ndarray, "k h w c"],
+    labels: Int32[np.ndarray, " n"],
+    *,
+    n_classes: int,
+    batch: int,
+    empty: float,
+    n_timesteps: int,
+    step: int,
+    seed: int,
+) -> ClassBatch:
+    """The batch of a step of a model of classes; k = 2n, else as ``text_batch``.
+
+    Class id ``n_classes`` is the unconditional one, which a share ``empty`` gets.
+    """
+    items = batch_items(len(latents), batch, step, seed)
+    random = _stream(seed, step)
+    classes = labels[items % len(labels)]
+    classes[random.random(batch) < empty] = n_classes
+    return ClassBatch(latents[items], classes, _timesteps(random, batch, n_timesteps))
+
+
+def _stream(seed: int, step: int) -> np.random.Generator:
     # a stream of its own: epochs are seeded by (seed, epoch)
-    random = np.random.default_rng((seed, step, 1))
-    templates, classes, _ = captions.shape
-    # One template a class and step: few captions to encode, and in the long run all.
-    template = random.integers(templates, size=classes)
-    caption = labels[items % len(labels)]
-    without = random.random(batch) < empty_share
+    return np.random.default_rng((seed, step, 1))
+
+
+def _timesteps(
+    random: np.random.Generator, batch: int, n_timesteps: int
+) -> Int32[np.ndarray, " b"]:
     # Stratified, so that no step sees only easy timesteps; each one is still uniform.
     u = (random.permutation(batch) + random.random(batch)) / batch
-    return DenoiserBatch(
-        latents=latents[items],
-        captions=np.concatenate([captions[template, np.arange(classes)], empty[None]]),
-        caption=np.where(without, classes, caption).astype(np.int32),
-        timesteps=np.minimum(u * n_timesteps, n_timesteps - 1).astype(np.int32),
-    )
+    return np.minimum(u * n_timesteps, n_timesteps - 1).astype(np.int32)

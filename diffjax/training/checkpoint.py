@@ -1,11 +1,10 @@
-"""Checkpoints of a phase: one safetensors file a step, whole or not there at all.
+"""Checkpoints of a phase, by orbax: one folder a step, whole or not there at all.
 
-    FOLDER/step-00000500.safetensors      leaves of a TrainState by their path
+    FOLDER/500/default/     the leaves of a TrainState, by their path
 
 The last two are kept, so that a crash while writing costs one interval at most.
 """
 
-import os
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -19,57 +18,76 @@ State = TypeVar("State")
 KEEP = 2
 
 
-def save_checkpoint(folder: Path, step: int, state: Any) -> None:
-    """Write a pytree of arrays, then remove all but the last two checkpoints."""
-    from safetensors.numpy import save_file
+class Checkpoints:
+    """Those of one folder; close it after use, or use it in a ``with``."""
 
-    folder.mkdir(parents=True, exist_ok=True)
-    leaves = jax.tree_util.tree_leaves_with_path(state)
-    tensors = {jax.tree_util.keystr(path): np.asarray(leaf) for path, leaf in leaves}
-    path = folder / f"step-{step:08d}.safetensors"
-    partial = path.with_suffix(".partial")
-    save_file(tensors, partial)
-    os.replace(partial, path)
-    for old in _paths(folder)[:-KEEP]:
-        old.unlink()
+    def __init__(self, folder: Path) -> None:
+        """Open or make the folder."""
+        import orbax.checkpoint as ocp
 
-
-def latest_step(folder: Path) -> int | None:
-    """The step of the newest checkpoint, if there is one."""
-    paths = _paths(folder)
-    return int(paths[-1].stem.removeprefix("step-")) if paths else None
-
-
-def load_checkpoint(folder: Path, like: State) -> State:
-    """The newest checkpoint as a pytree like ``like``.
-
-    Raises:
-        DiffjaxError: the file is damaged, or holds other arrays.
-    """
-    from safetensors import SafetensorError
-    from safetensors.numpy import load_file
-
-    path = _paths(folder)[-1]
-    advice = "Remove it to go on from the one before."
-    try:
-        tensors = load_file(path)
-    except (OSError, SafetensorError) as error:
-        raise DiffjaxError(f"{path} cannot be read ({error}). {advice}") from error
-    leaves, structure = jax.tree_util.tree_flatten_with_path(like)
-    wanted = {jax.tree_util.keystr(key): leaf for key, leaf in leaves}
-    differing = sorted(set(wanted) ^ set(tensors)) or [
-        key for key, leaf in wanted.items() if tensors[key].shape != leaf.shape
-    ]
-    if differing:
-        raise DiffjaxError(
-            f"{path} was written by another version or recipe; it differs in "
-            f"{len(differing)} arrays, such as {differing[0]}. Start in a new folder."
+        self.folder = folder.absolute()  # orbax takes no other
+        options = ocp.CheckpointManagerOptions(
+            max_to_keep=KEEP, enable_async_checkpointing=False
         )
-    # copies, which JAX owns: a step gives its input's buffers away
-    arrays = [jax.numpy.array(tensors[key]) for key in wanted]
-    state: State = jax.tree_util.tree_unflatten(structure, arrays)
-    return state
+        self._manager = ocp.CheckpointManager(self.folder, options=options)
+
+    def __enter__(self) -> "Checkpoints":
+        """For ``with``."""
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        """Close."""
+        self._manager.close()
+
+    @property
+    def latest(self) -> int | None:
+        """The newest step, if there is one."""
+        step: int | None = self._manager.latest_step()
+        return step
+
+    def save(self, step: int, state: Any) -> None:
+        """Write a pytree of arrays, then remove all but the last two checkpoints."""
+        import orbax.checkpoint as ocp
+
+        leaves = {name: np.asarray(leaf) for name, leaf in named(state)}
+        self._manager.save(step, args=ocp.args.StandardSave(leaves))
+
+    def load(self, like: State) -> State:
+        """The newest checkpoint as a pytree like ``like``.
+
+        Raises:
+            DiffjaxError: it is damaged, or holds other arrays.
+        """
+        import orbax.checkpoint as ocp
+
+        path = self.folder / str(self.latest)
+        try:
+            loaded = self._manager.restore(self.latest, args=ocp.args.StandardRestore())
+        except Exception as error:  # orbax has no class of its own for damage
+            raise DiffjaxError(
+                f"{path} cannot be read ({str(error)[:200]}). Remove it to go on from "
+                "the one before."
+            ) from error
+        wanted = dict(named(like))
+        differing = sorted(set(wanted) ^ set(loaded)) or [
+            name for name, leaf in wanted.items() if loaded[name].shape != leaf.shape
+        ]
+        if differing:
+            raise DiffjaxError(
+                f"{path} was written by another version or recipe; it differs in "
+                f"{len(differing)} arrays, such as {differing[0]}. Start in a new "
+                "folder."
+            )
+        # copies, which JAX owns: a step gives its input's buffers away
+        arrays = [jax.numpy.array(loaded[name]) for name in wanted]
+        state: State = jax.tree.unflatten(jax.tree.structure(like), arrays)
+        return state
 
 
-def _paths(folder: Path) -> list[Path]:
-    return sorted(folder.glob("step-*.safetensors"))
+def named(tree: Any) -> list[tuple[str, Any]]:
+    """The leaves of a pytree by their dotted paths, in its order."""
+    leaves = jax.tree_util.tree_leaves_with_path(tree)
+    return [
+        (jax.tree_util.keystr(path, simple=True, separator="."), leaf)
+        for path, leaf in leaves
+    ]

@@ -1,10 +1,10 @@
-"""Trained networks → a folder that diffusers' StableDiffusionPipeline loads.
+"""Trained networks → a folder that a pipeline of diffusers loads.
 
     model_index.json  README.md
-    unet/  vae/       config.json, diffusion_pytorch_model.safetensors
-    text_encoder/     config.json, model.safetensors
-    tokenizer/        vocab.json, merges.txt, …
-    scheduler/        scheduler_config.json
+    unet/ or transformer/, vae/   config.json, diffusion_pytorch_model.safetensors
+    text_encoder/                 config.json, model.safetensors
+    tokenizer/                    vocab.json, merges.txt, …
+    scheduler/                    scheduler_config.json
 
 Weights are stored as float16, which diffusers widens on loading; but those of the text
 encoder as float32, since transformers would compute in float16 beside a float32 U-Net.
@@ -12,84 +12,98 @@ encoder as float32, since transformers would compute in float16 beside a float32
 
 import json
 import shutil
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 from flax import nnx
 
-from diffjax.checkpoints.mappings import AUTOENCODER, CLIP_TEXT, UNET, Names, to_torch
-from diffjax.training.networks import Networks
-from diffjax.training.recipes import Recipe
+from diffjax.checkpoints.mappings import Names, to_torch
+from diffjax.training.recipes import Recipe, TextToImage
 
-MODEL_INDEX = {
-    "_class_name": "StableDiffusionPipeline",
-    "feature_extractor": [None, None],
-    "safety_checker": [None, None],
-    "requires_safety_checker": False,
-    "scheduler": ["diffusers", "PNDMScheduler"],
-    "text_encoder": ["transformers", "CLIPTextModel"],
-    "tokenizer": ["transformers", "CLIPTokenizer"],
-    "unet": ["diffusers", "UNet2DConditionModel"],
-    "vae": ["diffusers", "AutoencoderKL"],
+
+class Part(NamedTuple):
+    """A network of a pipeline: with trained weights, their names, and config.json."""
+
+    network: nnx.Module
+    names: Names
+    config: Mapping[str, Any]
+
+
+class File(NamedTuple):
+    """How a kind of network is stored: by which class, in which file and type."""
+
+    library: str
+    model: str
+    weights: str
+    dtype: type
+
+
+WEIGHTS = "diffusion_pytorch_model.safetensors"
+FILES = {
+    "unet": File("diffusers", "UNet2DConditionModel", WEIGHTS, np.float16),
+    "transformer": File("diffusers", "DiTTransformer2DModel", WEIGHTS, np.float16),
+    "vae": File("diffusers", "AutoencoderKL", WEIGHTS, np.float16),
+    "text_encoder": File(
+        "transformers", "CLIPTextModel", "model.safetensors", np.float32
+    ),
+}
+# the other entries of a pipeline's index
+OTHERS: dict[str, dict[str, Any]] = {
+    "StableDiffusionPipeline": {
+        "feature_extractor": [None, None],
+        "safety_checker": [None, None],
+        "requires_safety_checker": False,
+        "tokenizer": ["transformers", "CLIPTokenizer"],
+    },
+    "DiTPipeline": {},
 }
 
 
 def export_pipeline(
-    networks: Networks,
     recipe: Recipe,
-    *,
-    scaling_factor: float,
-    tokenizer: Path,
+    pipeline: str,
+    parts: Mapping[str, Part],
     folder: Path,
+    *,
+    tokenizer: Path | None = None,
+    class_names: Sequence[str] = (),
 ) -> None:
     """Write the pipeline.
 
     Args:
-        networks: with trained weights.
-        recipe: whose configs are written.
-        scaling_factor: of the latents.
-        tokenizer: the folder of its files.
+        recipe: whose scheduler is written, and of which the model card tells.
+        pipeline: the class that loads it, a key of ``OTHERS``.
+        parts: keys of ``FILES``.
         folder: is made; files of an earlier export in it are replaced.
+        tokenizer: the folder of its files, of a model of captions.
+        class_names: of a model of classes.
     """
     folder.mkdir(parents=True, exist_ok=True)
-    weights = "diffusion_pytorch_model.safetensors"
-    parts: list[tuple[str, nnx.Module, Names, Mapping[str, Any], str, type]] = [
-        ("unet", networks.unet, UNET, recipe.unet, weights, np.float16),
-        (
-            "vae",
-            networks.vae,
-            AUTOENCODER,
-            dict(recipe.vae) | {"scaling_factor": scaling_factor},
-            weights,
-            np.float16,
-        ),
-        (
-            "text_encoder",
-            networks.text_encoder,
-            CLIP_TEXT,
-            networks.text_config,
-            "model.safetensors",
-            np.float32,
-        ),
-    ]
-    for name, network, names, config, file, dtype in parts:
+    index: dict[str, Any] = {"_class_name": pipeline} | OTHERS[pipeline]
+    if class_names:
+        index["id2label"] = {str(i): name for i, name in enumerate(class_names)}
+    for name, part in parts.items():
+        file = FILES[name]
         (folder / name).mkdir(exist_ok=True)
-        _write_weights(network, names, folder / name / file, dtype)
-        _write_json(folder / name / "config.json", config)
+        _write_weights(part, folder / name / file.weights, file.dtype)
+        _write_json(folder / name / "config.json", part.config)
+        index[name] = [file.library, file.model]
     (folder / "scheduler").mkdir(exist_ok=True)
     _write_json(folder / "scheduler" / "scheduler_config.json", recipe.scheduler)
-    shutil.copytree(tokenizer, folder / "tokenizer", dirs_exist_ok=True)
-    scheduler = ["diffusers", recipe.scheduler["_class_name"]]
-    _write_json(folder / "model_index.json", MODEL_INDEX | {"scheduler": scheduler})
-    (folder / "README.md").write_text(_card(networks, recipe), encoding="utf-8")
+    index["scheduler"] = ["diffusers", recipe.scheduler["_class_name"]]
+    if tokenizer is not None:
+        shutil.copytree(tokenizer, folder / "tokenizer", dirs_exist_ok=True)
+    _write_json(folder / "model_index.json", index)
+    card = _card(recipe, pipeline, parts)
+    (folder / "README.md").write_text(card, encoding="utf-8")
 
 
-def _write_weights(network: nnx.Module, names: Names, path: Path, dtype: type) -> None:
+def _write_weights(part: Part, path: Path, dtype: type) -> None:
     from safetensors.numpy import save_file
 
-    tensors = to_torch(nnx.state(network, nnx.Param), names)
+    tensors = to_torch(nnx.state(part.network, nnx.Param), part.names)
     stored: dict[str, np.ndarray] = {
         key: np.ascontiguousarray(t, dtype) for key, t in tensors.items()
     }
@@ -101,21 +115,16 @@ def _write_json(path: Path, value: Mapping[str, Any]) -> None:
     path.write_text(json.dumps(value, indent=2) + "\n", encoding="utf-8")
 
 
-def _card(networks: Networks, recipe: Recipe) -> str:
-    sizes = {
-        "U-Net": networks.unet,
-        "autoencoder": networks.vae,
-        "text encoder": networks.text_encoder,
-    }
+def _card(recipe: Recipe, pipeline: str, parts: Mapping[str, Part]) -> str:
     rows = "\n".join(
-        f"| {name} | {_count(network):,} |" for name, network in sizes.items()
+        f"| `{name}` | {_count(part.network):,} |" for name, part in parts.items()
     )
-    templates = "\n".join(f"- `{template}`" for template in recipe.templates)
-    seen = recipe.denoiser.steps * recipe.denoiser.batch
+    phase = recipe.denoiser
+    optimiser = "Muon and AdamW" if phase.muon_rate else "AdamW"
     return f"""# {recipe.name}
 
 {recipe.summary} Written by `diffjax train {recipe.name}`, in the layout that diffusers'
-`StableDiffusionPipeline` loads.
+`{pipeline}` loads.
 
 | network | parameters |
 |---|---|
@@ -124,18 +133,32 @@ def _card(networks: Networks, recipe: Recipe) -> str:
 ## Data
 
 The split `{recipe.split}` of `{recipe.dataset}`, unflipped and flipped left to right,
-with captions made from class names; {recipe.empty_caption:.0%} of them empty:
-
-{templates}
+{_conditions(recipe)}
 
 ## Recipe
 
 - Autoencoder: {recipe.autoencoder.steps:,} steps of {recipe.autoencoder.batch} images.
-- U-Net and text encoder: {recipe.denoiser.steps:,} steps of {recipe.denoiser.batch}
-  images ({seen:,} in all), AdamW, learning rate {recipe.denoiser.learning_rate:g}.
+- Denoiser: {phase.steps:,} steps of {phase.batch} images
+  ({phase.steps * phase.batch:,} in all), {optimiser}, learning rate
+  {phase.learning_rate:g}.
 - The weights are exponential moving averages, stored as float16 (text encoder:
   float32).
 """
+
+
+def _conditions(recipe: Recipe) -> str:
+    if not isinstance(recipe, TextToImage):
+        return f"by class; {recipe.empty:.0%} of them without."
+    scenes = (
+        f"\nand {recipe.scenes:,} composed scenes with captions of their own,"
+        if recipe.scenes
+        else ""
+    )
+    templates = "\n".join(f"- `{template}`" for template in recipe.templates)
+    return (
+        f"with captions made from class names,{scenes} "
+        f"{recipe.empty:.0%} of all captions empty:\n\n{templates}"
+    )
 
 
 def _count(network: nnx.Module) -> int:

@@ -1,14 +1,18 @@
-"""What the two phases minimise. Pure functions of networks, a batch and a key.
+"""What the phases minimise. Pure functions of networks, a batch and a key.
 
 Autoencoder, with posterior N(μ, σ²) of an image x and a draw z = μ + σ ε:
 
     mean |decode(z) − x|  +  w · mean ½ (μ² + σ² − 1 − log σ²)                      (1)
 
-Denoiser, with z_t of a latent z0, a caption c and its text states τ(c):
+Denoiser, with z_t of a latent z0 and a condition c (text states, or a class id):
 
-    mean (model(z_t, t, τ(c)) − target)²,   target = ε, v or z0                     (2)
+    mean (model(z_t, t, c) − target)²,   target = ε, v or z0                        (2)
 
-Sources: Kingma and Welling 2014; Ho et al. 2020, Rombach et al. 2022.
+and where it predicts a variance too, plus w T times the mean term of the variational
+bound (``scoring.bound``), through which no gradient reaches ε̂:                    (3)
+
+Sources: Kingma and Welling 2014; Ho et al. 2020, Rombach et al. 2022; Nichol and
+Dhariwal 2021, equation 16.
 """
 
 import jax
@@ -17,11 +21,17 @@ from flax import nnx
 from jaxtyping import Array, Float, Int
 
 from diffjax.models.autoencoder import AutoencoderKL
-from diffjax.models.clip import CLIPTextModel
+from diffjax.models.dit import DiTTransformer2DModel
 from diffjax.models.layers import ResnetBlock2D
 from diffjax.models.transformer import Transformer2DModel
 from diffjax.models.unet import UNet2DConditionModel
-from diffjax.schedules import Schedule, add_noise, prediction_target
+from diffjax.schedules import (
+    Schedule,
+    add_noise,
+    noise_from_prediction,
+    prediction_target,
+)
+from diffjax.scoring.bound import bound_term
 
 
 def autoencoder_loss(
@@ -46,43 +56,50 @@ def autoencoder_loss(
 
 
 def denoiser_loss(
-    unet: UNet2DConditionModel,
-    text_encoder: CLIPTextModel,
+    denoiser: UNet2DConditionModel | DiTTransformer2DModel,
     schedule: Schedule,
     latents: Float[Array, "b h w c"],
-    captions: Int[Array, "k l"],
-    caption: Int[Array, " b"],
+    conditions: Array,
     timesteps: Int[Array, " b"],
     key: Array,
+    bound_weight: float | Float[Array, ""] = 0.0,
 ) -> Float[Array, ""]:
-    """Equation (2).
+    """Equation (2); with the term (3) where the model predicts a variance.
 
     Args:
-        unet: the denoiser.
-        text_encoder: τ.
+        denoiser: the network.
         schedule: ᾱ and the prediction type.
         latents: z0, scaled.
-        captions: token ids of the batch's different captions, each encoded once.
-        caption: which of them belongs to each latent.
+        conditions: of each latent: text states [b, l, d] or class ids [b].
         timesteps: t in [0, T).
         key: of the noise.
+        bound_weight: w of (3).
     """
-    states = jax.vmap(text_encoder)(captions)
     noise = jax.random.normal(key, latents.shape)
 
     def error(z0: Array, noise: Array, t: Array, condition: Array) -> Array:
         z_t = add_noise(schedule, z0, noise, t)
         target = prediction_target(schedule, z0, noise, t)
-        return jnp.mean((unet(z_t, t, condition) - target) ** 2)
+        output = denoiser(z_t, t, condition)
+        n = z0.shape[-1]
+        prediction, variance = output[..., :n], output[..., n:]
+        squared = jnp.mean((prediction - target) ** 2)
+        if not variance.size:
+            return squared
+        frozen = noise_from_prediction(
+            schedule, jax.lax.stop_gradient(prediction), z_t, t
+        )
+        term = bound_term(schedule, z0, t, noise, frozen, variance)
+        return squared + bound_weight * schedule.n_timesteps * term
 
-    return jax.vmap(error)(latents, noise, timesteps, states[caption]).mean()
+    return jax.vmap(error)(latents, noise, timesteps, conditions).mean()
 
 
 def zero_residuals(model: nnx.Module) -> None:
-    """Set the last layer of every residual branch, and of a U-Net, to zero.
+    """Set the last layer of every residual branch, and of a denoiser, to zero.
 
-    So the network starts as the identity, which trains faster (Ho et al. 2020 and
-    Dhariwal and Nichol 2021 do the same).
+    So the network starts as the identity, which trains faster (Ho et al. 2020,
+    Dhariwal and Nichol 2021, Peebles and Xie 2023 do the same).
     """
     for _, module in nnx.iter_modules(model):
         if isinstance(module, ResnetBlock2D):
@@ -91,6 +108,11 @@ def zero_residuals(model: nnx.Module) -> None:
             _zero(module.proj_out)
         elif isinstance(module, UNet2DConditionModel):
             _zero(module.conv_out)
+        elif isinstance(module, DiTTransformer2DModel):
+            for block in module.transformer_blocks:
+                _zero(block.adaln)
+            _zero(module.proj_out_1)
+            _zero(module.proj_out_2)
 
 
 def _zero(layer: nnx.Conv | nnx.Linear) -> None:

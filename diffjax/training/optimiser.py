@@ -1,4 +1,11 @@
-"""The optimiser of a phase, and the state that it carries from step to step."""
+"""The optimisers of a phase, and the state that it carries from step to step.
+
+AdamW moves every weight by about the learning rate. Muon (Jordan 2024) replaces the
+averaged gradient of a matrix by the nearest orthogonal one, so that all of its
+directions learn at one pace; biases, norms, tables, and the first and last layers are
+AdamW's even then. A convolution counts as a matrix from (height, width, input) to
+output.
+"""
 
 from collections.abc import Callable
 from typing import Any, NamedTuple
@@ -7,8 +14,14 @@ import jax
 import jax.numpy as jnp
 import optax
 from jaxtyping import Array, Float, Int
+from optax import contrib
 
 from diffjax.training.recipes import Phase
+
+Leaves = dict[str, Array]  # weights by their dotted path
+
+# between data and features, where directions are not alike
+OUTERMOST = ("patch", "conv_in", "conv_out", "proj_out_2")
 
 
 class TrainState(NamedTuple):
@@ -16,45 +29,69 @@ class TrainState(NamedTuple):
 
     Attributes:
         step: updates made so far.
-        parameters: of the networks, any pytree.
+        parameters: of the networks.
         average: their exponential moving average, which is what is exported.
         optimiser: optax's state.
     """
 
     step: Int[Array, ""]
-    parameters: Any
-    average: Any
+    parameters: Leaves
+    average: Leaves
     optimiser: Any
 
 
 # (parameters, batch, key) → loss; a batch is a pytree of arrays
-Loss = Callable[[Any, Any, Array], Float[Array, ""]]
+Loss = Callable[[Leaves, Any, Array], Float[Array, ""]]
 
 
-def make_optimiser(phase: Phase) -> optax.GradientTransformation:
-    """AdamW with clipped gradients, linear warm-up and cosine decay to zero."""
-    rate = optax.warmup_cosine_decay_schedule(
-        0.0, phase.learning_rate, phase.warmup, phase.steps
-    )
-    return optax.chain(
-        optax.clip_by_global_norm(phase.clip_norm),
-        optax.adamw(
-            rate,
+def make_optimiser(phase: Phase, leaves: Leaves) -> optax.GradientTransformation:
+    """For weights of these names and shapes."""
+
+    def rate(peak: float) -> optax.Schedule:
+        return optax.warmup_cosine_decay_schedule(0.0, peak, phase.warmup, phase.steps)
+
+    if phase.muon_rate:
+        optimiser = contrib.muon(
+            rate(phase.muon_rate),
+            weight_decay=phase.weight_decay,
+            adam_learning_rate=rate(phase.learning_rate),
+            muon_weight_dimension_numbers=matrices(leaves),
+        )
+    else:
+        optimiser = optax.adamw(
+            rate(phase.learning_rate),
             weight_decay=phase.weight_decay,
             # biases and the scales of norms are not decayed
-            mask=lambda tree: jax.tree.map(lambda leaf: leaf.ndim > 1, tree),
-        ),
-    )
+            mask={name: leaf.ndim > 1 for name, leaf in leaves.items()},
+        )
+    return optax.chain(optax.clip_by_global_norm(phase.clip_norm), optimiser)
 
 
-def initial_state(phase: Phase, parameters: Any) -> TrainState:
+def matrices(leaves: Leaves) -> dict[str, contrib.MuonDimensionNumbers | None]:
+    """How each weight that Muon trains is a matrix; None for AdamW's."""
+    return {
+        name: contrib.MuonDimensionNumbers(
+            reduction_axis=tuple(range(leaf.ndim - 1)), output_axis=leaf.ndim - 1
+        )
+        if _is_inner_kernel(name, leaf)
+        else None
+        for name, leaf in leaves.items()
+    }
+
+
+def _is_inner_kernel(name: str, leaf: Array) -> bool:
+    *layers, kind = name.split(".")
+    return kind == "kernel" and leaf.ndim > 1 and not set(layers) & set(OUTERMOST)
+
+
+def initial_state(phase: Phase, parameters: Leaves) -> TrainState:
     """The state before the first step."""
     return TrainState(
         step=jnp.zeros((), jnp.int32),
-        parameters=parameters,
-        # a copy, since a step gives both buffers away
+        # copies, since a step gives the buffers away
+        parameters=jax.tree.map(jnp.copy, parameters),
         average=jax.tree.map(jnp.copy, parameters),
-        optimiser=make_optimiser(phase).init(parameters),
+        optimiser=make_optimiser(phase, parameters).init(parameters),
     )
 
 
@@ -66,11 +103,11 @@ def make_step(
     The key of a step is a function of seed and step alone, so that a run which was
     interrupted goes on as if it had not been.
     """
-    optimiser = make_optimiser(phase)
 
     def step(state: TrainState, batch: Any) -> tuple[TrainState, Array]:
         key = jax.random.fold_in(jax.random.key(seed), state.step)
         value, gradient = jax.value_and_grad(loss)(state.parameters, batch, key)
+        optimiser = make_optimiser(phase, state.parameters)
         updates, optimiser_state = optimiser.update(
             gradient, state.optimiser, state.parameters
         )

@@ -1,0 +1,116 @@
+"""The config.json files of small networks, in the words of diffusers."""
+
+from typing import Any
+
+# The forward process of Stable Diffusion 1 and 2. PNDM is how their pipelines sample.
+STABLE_DIFFUSION = {
+    "_class_name": "PNDMScheduler",
+    "num_train_timesteps": 1000,
+    "beta_start": 0.00085,
+    "beta_end": 0.012,
+    "beta_schedule": "scaled_linear",
+    "prediction_type": "epsilon",
+    "set_alpha_to_one": False,
+    "skip_prk_steps": True,
+    "steps_offset": 1,
+    "timestep_spacing": "leading",
+}
+
+
+def vae_config(
+    *, widths: tuple[int, ...], latent: int, groups: int, size: int
+) -> dict[str, Any]:
+    """A small AutoencoderKL: one resnet a level, no attention."""
+    n = len(widths)
+    return {
+        "_class_name": "AutoencoderKL",
+        "in_channels": 3,
+        "out_channels": 3,
+        "down_block_types": ["DownEncoderBlock2D"] * n,
+        "up_block_types": ["UpDecoderBlock2D"] * n,
+        "block_out_channels": list(widths),
+        "layers_per_block": 1,
+        "latent_channels": latent,
+        "norm_num_groups": groups,
+        "act_fn": "silu",
+        "sample_size": size,
+        "mid_block_add_attention": False,
+    }
+
+
+def unet_config(
+    *,
+    widths: tuple[int, ...],
+    attends: tuple[bool, ...],
+    latent: int,
+    size: int,
+    groups: int,
+    heads: int,
+    condition: int,
+    layers: int = 1,
+) -> dict[str, Any]:
+    """A UNet2DConditionModel that attends to the text on the given levels."""
+    down = ["CrossAttnDownBlock2D" if each else "DownBlock2D" for each in attends]
+    return {
+        "_class_name": "UNet2DConditionModel",
+        "sample_size": size,
+        "in_channels": latent,
+        "out_channels": latent,
+        "down_block_types": down,
+        "mid_block_type": "UNetMidBlock2DCrossAttn",
+        "up_block_types": [kind.replace("Down", "Up") for kind in reversed(down)],
+        "block_out_channels": list(widths),
+        "layers_per_block": layers,
+        "norm_num_groups": groups,
+        "cross_attention_dim": condition,
+        "attention_head_dim": heads,  # diffusers means the number of heads
+        "use_linear_projection": True,
+    }
+
+
+def text_config(*, width: int, layers: int, heads: int, length: int) -> dict[str, Any]:
+    """A CLIPTextModel."""
+    return {
+        "architectures": ["CLIPTextModel"],
+        "model_type": "clip_text_model",
+        "hidden_size": width,
+        "intermediate_size": 4 * width,
+        "projection_dim": width,
+        "num_hidden_layers": layers,
+        "num_attention_heads": heads,
+        "max_position_embeddings": length,
+        "hidden_act": "quick_gelu",
+        "layer_norm_eps": 1e-5,
+    }
+
+
+# The forward process of DiT. DDIM is how its pipeline samples.
+DIT = {
+    "_class_name": "DDIMScheduler",
+    "num_train_timesteps": 1000,
+    "beta_start": 0.0001,
+    "beta_end": 0.02,
+    "beta_schedule": "linear",
+    "prediction_type": "epsilon",
+    "clip_sample": False,
+}
+
+
+def dit_config(
+    *, width: int, heads: int, layers: int, latent: int, size: int, classes: int
+) -> dict[str, Any]:
+    """A DiTTransformer2DModel that learns the variance too, with patches of 2×2."""
+    return {
+        "_class_name": "DiTTransformer2DModel",
+        "num_attention_heads": heads,
+        "attention_head_dim": width // heads,
+        "in_channels": latent,
+        "out_channels": 2 * latent,
+        "num_layers": layers,
+        "sample_size": size,
+        "patch_size": 2,
+        "activation_fn": "gelu-approximate",
+        "num_embeds_ada_norm": classes,
+        "norm_type": "ada_norm_zero",
+        "norm_elementwise_affine": False,
+    }

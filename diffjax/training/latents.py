@@ -1,0 +1,136 @@
+"""The autoencoder of a recipe, and the latents of its images: the first phase.
+
+OUT/autoencoder/     loss.csv and checkpoints
+OUT/latents.npy      of all items, unscaled
+"""
+
+import os
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import jax
+import numpy as np
+from flax import nnx
+from jaxtyping import Float32, UInt8
+from rich.console import Console
+
+from diffjax.models.autoencoder import AutoencoderKL, AutoencoderKLConfig
+from diffjax.training.batches import batch_items, item_pixels
+from diffjax.training.initial import initial_network
+from diffjax.training.loop import fit
+from diffjax.training.objective import autoencoder_loss
+from diffjax.training.recipes import Recipe
+
+AT_ONCE = 200  # images encoded
+
+
+@dataclass(frozen=True, kw_only=True, eq=False)
+class Latents:
+    """What the second phase begins with.
+
+    Attributes:
+        vae: trained.
+        values: of all items, scaled.
+        scaling_factor: 1 / (standard deviation of the autoencoder's latents).
+    """
+
+    vae: AutoencoderKL
+    values: Float32[np.ndarray, "k h w c"]
+    scaling_factor: float
+
+
+def train_autoencoder(
+    recipe: Recipe,
+    images: UInt8[np.ndarray, "n H W 3"],
+    further: UInt8[np.ndarray, "m H W 3"],
+    out: Path,
+    *,
+    seed: int,
+    console: Console,
+) -> Latents:
+    """Train the autoencoder and encode all items, or read what a former call left.
+
+    Args:
+        recipe: whose autoencoder it is.
+        images: items 0 … n − 1, and mirrored n … 2n − 1.
+        further: items 2n … 2n + m − 1; never mirrored.
+        out: the run's folder.
+        seed: of initial weights, batches and draws.
+        console: where the progress bar goes.
+    """
+    config = AutoencoderKLConfig.from_dict(recipe.vae, f"recipe {recipe.name}: vae")
+    network = initial_network("vae", config, np.random.default_rng(seed))
+    graph, parameters = nnx.split(network)
+    phase = recipe.autoencoder
+    n = 2 * len(images) + len(further)
+
+    def pixels(items: np.ndarray) -> np.ndarray:
+        return _pixels(images, further, items)
+
+    parameters = fit(
+        phase,
+        lambda parameters, pixels, key: autoencoder_loss(
+            nnx.merge(graph, parameters), pixels, key, recipe.kl_weight
+        ),
+        parameters,
+        lambda step: pixels(batch_items(n, phase.batch, step, seed)),
+        out / "autoencoder",
+        seed=seed,
+        console=console,
+    )
+    if not (out / "latents.npy").exists():
+        console.print("Encoding the training images.")
+        batches = (
+            pixels(np.arange(i, min(i + AT_ONCE, n))) for i in range(0, n, AT_ONCE)
+        )
+        write_latents(graph, parameters, batches, out / "latents.npy")
+    values, scaling_factor = read_latents(out / "latents.npy")
+    vae = nnx.merge(graph, parameters)
+    return Latents(vae=vae, values=values, scaling_factor=scaling_factor)
+
+
+def _pixels(images: np.ndarray, further: np.ndarray, items: np.ndarray) -> np.ndarray:
+    """Of any items, in [−1, 1]."""
+    own = items < 2 * len(images)
+    pixels = np.empty((len(items), *images.shape[1:]), np.float32)
+    pixels[own] = item_pixels(images, items[own])
+    if not own.all():
+        pixels[~own] = item_pixels(further, items[~own] - 2 * len(images))
+    return pixels
+
+
+def write_latents(
+    graph: nnx.GraphDef[AutoencoderKL],
+    parameters: Any,
+    batches: Iterator[Float32[np.ndarray, "b H W 3"]],
+    path: Path,
+) -> None:
+    """Write the unscaled latents of images in [−1, 1] to a .npy file.
+
+    Latents are the posterior's means, as the classifier uses them.
+    """
+
+    @jax.jit
+    def encode(parameters: Any, pixels: jax.Array) -> jax.Array:
+        mean, _ = jax.vmap(nnx.merge(graph, parameters).encode)(pixels)
+        return mean
+
+    latents = np.concatenate([np.asarray(encode(parameters, b)) for b in batches])
+    partial = path.with_suffix(".partial")
+    with partial.open("wb") as file:
+        np.save(file, latents, allow_pickle=False)
+    os.replace(partial, path)
+
+
+def read_latents(path: Path) -> tuple[Float32[np.ndarray, "m h w c"], float]:
+    """The scaled latents, and the scaling factor: 1 / (their standard deviation).
+
+    Source: Rombach et al. 2022, section 4.3.
+    """
+    latents = np.load(path, allow_pickle=False)
+    # rounded, since it is written to config.json
+    scaling_factor = float(f"{1 / latents.std():.6g}")
+    latents *= np.float32(scaling_factor)
+    return latents, scaling_factor

@@ -1,0 +1,144 @@
+"""Training runs: a recipe's name and a folder in, a checkpoint out.
+
+OUT/run.json                 recipe and seed: a resume must agree
+OUT/autoencoder/, denoiser/  loss.csv and checkpoints of the two phases
+OUT/latents.npy              of all training images and their mirror images
+OUT/model/                   the result, in the layout that diffusers' pipelines load
+OUT/loss.png                 both loss curves
+"""
+
+import json
+import os
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from jaxtyping import Int32, UInt8
+from rich.console import Console
+
+from diffjax.data.sources import load_arrays
+from diffjax.data.tfds import open_tfds
+from diffjax.errors import DiffjaxError
+from diffjax.training.class_to_image import train_class_to_image
+from diffjax.training.losses import plot_losses
+from diffjax.training.recipes import ClassToImage, Recipe, TextToImage, get_recipe
+from diffjax.training.text_to_image import train_text_to_image
+
+TRAINERS: dict[type[Recipe], Callable[..., None]] = {
+    TextToImage: train_text_to_image,
+    ClassToImage: train_class_to_image,
+}
+
+
+def run_training(
+    recipe_name: str,
+    data_dir: str | os.PathLike[str] | None,
+    out: str | os.PathLike[str],
+    *,
+    steps: int | None = None,
+    seed: int = 0,
+) -> Path:
+    """Train a recipe on a tensorflow-datasets directory; the command line's face.
+
+    Args:
+        recipe_name: a key of ``RECIPES``.
+        data_dir: the folder of prepared data sets; None for the usual one.
+        out: the run's folder; an interrupted run in it goes on.
+        steps: stop after this many of the denoiser's steps; call again to go on.
+        seed: of initial weights, batches and noise.
+
+    Returns:
+        The folder of the trained checkpoint.
+
+    Raises:
+        DiffjaxError: no such recipe or data, or ``out`` holds another run.
+    """
+    recipe = get_recipe(recipe_name)
+    console = Console(stderr=True)
+    source = open_tfds(recipe.dataset, recipe.split, data_dir)
+    start_run(recipe, seed, Path(out))
+    console.print(f"Reading {len(source):,} images of {source.name} {source.split}.")
+    images, labels = load_arrays(source)
+    return train(
+        recipe,
+        images,
+        labels,
+        source.class_names,
+        Path(out),
+        seed=seed,
+        steps=steps,
+        console=console,
+    )
+
+
+def train(
+    recipe: Recipe,
+    images: UInt8[np.ndarray, "n H W 3"],
+    labels: Int32[np.ndarray, " n"],
+    class_names: Sequence[str],
+    out: Path,
+    *,
+    seed: int,
+    steps: int | None = None,
+    console: Console,
+) -> Path:
+    """Train a recipe on arrays; arguments as of ``train_text_to_image``.
+
+    Returns:
+        ``out / "model"``.
+    """
+    TRAINERS[type(recipe)](
+        recipe,
+        images,
+        labels,
+        class_names,
+        out,
+        seed=seed,
+        steps=steps,
+        console=console,
+    )
+    logs = {name: out / name / "loss.csv" for name in ("autoencoder", "denoiser")}
+    plot_losses(logs, out / "loss.png")
+    console.print(f"Wrote {out / 'model'}.")
+    return out / "model"
+
+
+def start_run(recipe: Recipe, seed: int, out: Path) -> None:
+    """Write OUT/run.json, or compare with the one that is there.
+
+    Raises:
+        DiffjaxError: a run is there that has another recipe
+            or seed; the message names what differs.
+    """
+    path = out / "run.json"
+    ours = json.loads(json.dumps({"seed": seed, "recipe": recipe.as_dict()}))
+    if not path.exists():
+        out.mkdir(parents=True, exist_ok=True)
+        path.write_text(json.dumps(ours, indent=1) + "\n", encoding="utf-8")
+        return
+    try:
+        theirs = json.loads(path.read_text(encoding="utf-8"))
+    except ValueError as error:
+        raise DiffjaxError(
+            f"{path} cannot be read ({error}). Train in another folder."
+        ) from error
+    differences = list(_differences(theirs, ours, ""))
+    if differences:
+        raise DiffjaxError(
+            f"{out} holds a run of another recipe or seed (there → now):\n  "
+            + "\n  ".join(differences)
+            + "\nTrain in another folder."
+        )
+
+
+def _differences(theirs: Any, ours: Any, name: str) -> "list[str]":
+    if isinstance(theirs, dict) and isinstance(ours, dict):
+        return [
+            line
+            for key in sorted(theirs.keys() | ours.keys())
+            for line in _differences(
+                theirs.get(key), ours.get(key), f"{name}.{key}".strip(".")
+            )
+        ]
+    return [] if theirs == ours else [f"{name}: {theirs!r} → {ours!r}"]
