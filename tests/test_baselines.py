@@ -8,6 +8,7 @@ import numpy as np
 import optax
 import pytest
 from flax import nnx
+from small_resnet import NAMES, SMALL
 
 from diffjax.baselines.classifier import (
     BATCH,
@@ -17,15 +18,6 @@ from diffjax.baselines.classifier import (
 )
 from diffjax.baselines.resnet import ResNet, ResNetConfig, augment, resnet_loss
 from diffjax.errors import DiffjaxError
-
-SMALL = ResNetConfig(
-    num_classes=3,
-    sample_size=8,
-    block_out_channels=(4, 8),
-    layers_per_block=1,
-    norm_num_groups=2,
-)
-NAMES = ("cat", "dog", "fox")
 
 
 @pytest.fixture(scope="module", autouse=True)

@@ -48,6 +48,11 @@ class ImageClassifier:
         """C."""
         return len(self.class_names)
 
+    @property
+    def device(self) -> str:
+        """What computes."""
+        return f"1 × {jax.devices()[0].device_kind}"
+
     def pixels(self, image: UInt8[np.ndarray, "h w 3"]) -> Float32[np.ndarray, "H W 3"]:
         """Pixels in [−1, 1] as the network sees them: resized and cropped.
 

@@ -71,7 +71,7 @@ def where_from(classifier: DiffusionClassifier) -> dict[str, Any]:
             "fingerprint": model_fingerprint(model),
             "n_timesteps": model.schedule.n_timesteps,
         },
-        "environment": environment(classifier),
+        "environment": environment(classifier.device),
         "created": datetime.now(UTC).isoformat(timespec="seconds"),
     }
 
@@ -95,13 +95,13 @@ def fingerprint(network: Network) -> str:
     return digest.hexdigest()[:16]
 
 
-def environment(classifier: DiffusionClassifier) -> dict[str, Any]:
-    """Versions, devices and machine."""
+def environment(device: str) -> dict[str, Any]:
+    """Versions and machine, beside the devices that evaluate."""
     return {
         "diffjax": __version__,
         "python": platform.python_version(),
         **{name: version(name) for name in PACKAGES},
-        "device": classifier.device,
+        "device": device,
         "processor": processor(),
         "cores": os.cpu_count(),
         "git": git_revision(),

@@ -44,13 +44,17 @@ class Task:
             return classifier.candidates(self.prompts)
         names = self.prompts.class_names
         return classifier.classes(
-            self._model_ids(model.n_classes, model.class_names), names
+            self.model_ids(model.n_classes, model.class_names), names
         )
 
-    def _model_ids(
+    def model_ids(
         self, n: int | None, names: tuple[str, ...] | None
     ) -> list[tuple[int, ...]]:
-        """The model's class ids that stand for each candidate."""
+        """The class ids that stand for each candidate, of a model with n classes.
+
+        Raises:
+            DiffjaxError: if it lacks a class.
+        """
         source = self.source
         if len(self.class_names) > len(source.class_names):
             raise DiffjaxError(
