@@ -195,6 +195,8 @@ def confident_mistakes(
 
 def error_curve(run: Run, found: Outcomes) -> ErrorCurve | None:
     """d over t; None without saved errors, or if no label is a candidate."""
+    if not run.has_errors:
+        return None
     n_timesteps = int(run.header["model"]["n_timesteps"])
     classidx = np.asarray(run.prompts.classidx)
     means, timesteps, samples = [], np.zeros(N_BINS), np.zeros(N_BINS)
