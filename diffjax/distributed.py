@@ -50,6 +50,17 @@ def join(coordinator: str | None, index: int | None, count: int | None) -> int:
     return int(jax.process_index())
 
 
+def keep_output() -> None:
+    """Leave standard output to Python: JAX's own messages go to standard error.
+
+    Between CPUs they come from a library that writes to standard output.
+    """
+    sys.stdout.flush()
+    ours = os.dup(1)
+    os.dup2(2, 1)
+    sys.stdout = os.fdopen(ours, "w", encoding=sys.stdout.encoding, buffering=1)
+
+
 def leave() -> None:
     """Wait for the other processes to be done."""
     jax.distributed.shutdown()

@@ -24,7 +24,12 @@ from diffjax.schedules import add_noise
 from diffjax.scoring.grid import Blocks, Grid, block_errors, cell_errors
 from diffjax.scoring.noise import SeededNoise
 from diffjax.scoring.packing import Cells, Packer
-from diffjax.scoring.placement import block_mesh, cells_that_fit, replicate
+from diffjax.scoring.placement import (
+    block_mesh,
+    cells_that_fit,
+    place_weights,
+    replicate,
+)
 
 KEYS = Path(__file__).parent / "data" / "keys"
 CLASSES, SAMPLES = 5, 7
@@ -40,15 +45,16 @@ def denoiser():
     return text_denoiser()
 
 
-def grid(denoiser, cells=10, losses=("l2",), devices=1):
+def grid(denoiser, cells=10, losses=("l2",), devices=1, sharded=False):
     mesh = block_mesh(jax.local_devices()[:devices])
     return Grid(
-        denoiser=replicate(denoiser, mesh),
+        denoiser=place_weights(denoiser, mesh, sharded=sharded),
         schedule=replicate(SCHEDULE, mesh),
         noise=replicate(NOISE, mesh),
         losses=losses,
         cells=cells,
         mesh=mesh,
+        sharded=sharded,
     )
 
 
@@ -146,16 +152,23 @@ EIGHT = """
 import jax
 jax.config.update("jax_num_cpu_devices", 8)
 import numpy as np, test_grid
-table = test_grid.errors(test_grid.grid(test_grid.text_denoiser(), devices=8))
-np.save({path!r}, table)
+from diffjax.scoring import placement
+placement.SMALLEST_SPLIT = 64
+denoiser = test_grid.text_denoiser()
+grids = [test_grid.grid(denoiser, devices=8, sharded=s) for s in (False, True)]
+split = jax.tree.leaves(grids[1].denoiser)
+assert sum(not leaf.sharding.is_fully_replicated for leaf in split) > 20
+np.save({path!r}, [test_grid.errors(grid) for grid in grids])
 """
 
 
 def test_eight_devices_give_the_same_answer(expected, tmp_path):
-    path = tmp_path / "table.npy"
+    """With copies of the weights on each, and with the weights split among them."""
+    path = tmp_path / "tables.npy"
     code = EIGHT.format(path=str(path))
     subprocess.run([sys.executable, "-c", code], check=True, cwd=Path(__file__).parent)
-    np.testing.assert_allclose(np.load(path), expected, rtol=1e-5)
+    for table in np.load(path):
+        np.testing.assert_allclose(table, expected, rtol=1e-5)
 
 
 def test_noise_is_shared_by_classes(denoiser):

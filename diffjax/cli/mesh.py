@@ -65,7 +65,7 @@ def on_mesh(options: dict[str, Any]) -> Iterator[bool]:
             )
         yield True
         return
-    from diffjax.distributed import abort, join, leave
+    from diffjax.distributed import abort, join, keep_output, leave
     from diffjax.evaluation.launchers import launched
 
     if coordinator is not None and None in (index, count):
@@ -73,6 +73,7 @@ def on_mesh(options: dict[str, Any]) -> Iterator[bool]:
         index = share.index if index is None else index
         count = share.count if count is None else count
     options["devices"] = "global"
+    keep_output()
     index = join(coordinator, index, count)
     try:
         yield index == 0
