@@ -9,6 +9,7 @@ from diffjax.cli import (
     official,
     report,
     rescore,
+    robustness,
     train,
     winoground,
 )
@@ -24,6 +25,7 @@ __all__ = [
     "official",
     "report",
     "rescore",
+    "robustness",
     "train",
     "winoground",
 ]

@@ -130,6 +130,15 @@ def parse_corruption(text: str) -> Corruption:
     return Corruption(kind=kind, severity=int(severity))
 
 
+def every_corruption() -> list[Corruption]:
+    """Each kind at each severity."""
+    return [
+        Corruption(kind=kind, severity=severity)
+        for kind in CORRUPTIONS
+        for severity in SEVERITIES
+    ]
+
+
 class CorruptedSource:
     """A source whose images are made worse; labels and ids are the same."""
 

@@ -1,0 +1,161 @@
+"""``diffjax baseline`` and ``diffjax robustness``."""
+
+from pathlib import Path
+from typing import Any
+
+import click
+
+from diffjax.cli.group import group, loading, print_json, start
+
+ALL = "all"
+BASELINE_EPILOG = """\b
+Examples:
+  diffjax baseline runs/resnet/model cifar10 --data-dir data
+  diffjax baseline runs/resnet/model cifar10 --corrupt all --out runs/resnet-shifts"""
+ROBUSTNESS_EPILOG = """\b
+Example, for a diffusion model and a baseline:
+  for shift in blur:1 blur:3 blur:5; do
+    diffjax evaluate cifar10 --corrupt $shift --limit 1000 --out runs/tiny/$shift
+    diffjax baseline resnet cifar10 --corrupt $shift --out runs/resnet/$shift; done
+  diffjax robustness runs/tiny/* runs/resnet/* --plot robustness.png"""
+
+
+@group.command(epilog=BASELINE_EPILOG)
+@click.argument("model", metavar="FOLDER")
+@click.argument("dataset", metavar="DATASET")
+@click.option("--split", metavar="SPLIT", help="Of the data set.")
+@click.option(
+    "--data-dir",
+    metavar="DIR",
+    show_default="TFDS_DATA_DIR or ~/tensorflow_datasets",
+    help="Where data sets are.",
+)
+@click.option(
+    "--limit",
+    type=click.IntRange(min=1),
+    metavar="N",
+    help="So many images, spread evenly.",
+)
+@click.option(
+    "--corrupt",
+    metavar="KIND:SEVERITY|all",
+    help="Make the images worse: noise, blur, contrast, jpeg or shift, 1 to 5; all: "
+    "clean and in every way, each a run of its own.",
+)
+@click.option(
+    "--out",
+    type=click.Path(path_type=Path),
+    metavar="RUN",
+    show_default="runs/DATASET-baseline",
+    help="Folder of the run, or of the runs; a run that is there goes on.",
+)
+@click.option("--json", "as_json", is_flag=True, help="JSON on standard output.")
+@click.option("--quiet", "-q", is_flag=True, help="No progress on standard error.")
+def baseline(
+    model: str,
+    dataset: str,
+    corrupt: str | None,
+    out: Path | None,
+    data_dir: str | None,
+    as_json: bool,
+    quiet: bool,
+    **asked: Any,
+) -> None:
+    """Evaluate a trained discriminative classifier, as evaluate does a diffusion model.
+
+    FOLDER holds a network of diffjax.baselines. The runs are such as `diffjax report`
+    and `diffjax robustness` compare.
+    """
+    console, stdout = start()
+    with loading(console, quiet):
+        from diffjax.baselines.classifier import load_classifier
+        from diffjax.cli.tables import summary_table
+        from diffjax.data.corruptions import every_corruption
+        from diffjax.evaluation.baselines import evaluate_baseline
+        from diffjax.evaluation.experiment import Experiment
+
+        classifier = load_classifier(model)
+    out = out or Path("runs") / f"{Path(dataset).name}-baseline"
+    places: dict[Path, str | None] = {out: corrupt}
+    if corrupt == ALL:
+        places = {out / "clean": None}
+        for each in every_corruption():
+            places[out / str(each).replace(":", "-")] = str(each)
+    results = []
+    for place, how in places.items():
+        experiment = Experiment(dataset=dataset, corrupt=how, **asked)
+        with loading(console, quiet, f"{how or 'clean'} images"):
+            task = experiment.task(data_dir)
+            asked_for = experiment.as_dict()
+            found = evaluate_baseline(task, classifier, place, asked=asked_for)
+        results.append(found)
+        if not as_json:
+            stdout.print(summary_table(found))
+    if as_json:
+        print_json(results if corrupt == ALL else results[0])
+    click.echo(f"Run: {out}", err=True)
+
+
+@group.command(epilog=ROBUSTNESS_EPILOG)
+@click.argument("runs", metavar="RUN...", nargs=-1, required=True)
+@click.option(
+    "--plot",
+    metavar="FILE",
+    type=click.Path(dir_okay=False, path_type=Path),
+    help="Draw accuracy under shift against clean accuracy.",
+)
+@click.option(
+    "--csv",
+    "csv_file",
+    metavar="FILE",
+    type=click.Path(dir_okay=False, path_type=Path),
+    help="Write the figures, a line a model and kind of shift.",
+)
+@click.option("--json", "as_json", is_flag=True, help="JSON on standard output.")
+def robustness(
+    runs: tuple[str, ...], plot: Path | None, csv_file: Path | None, as_json: bool
+) -> None:
+    """Compare accuracies on shifted images with those on clean ones.
+
+    RUN is a folder of `diffjax evaluate` or `diffjax baseline`, with and without
+    --corrupt. Effective robustness is what a model has above the line through the
+    discriminative models, of which at least two are needed for it.
+    """
+    _, stdout = start()
+    from dataclasses import asdict
+
+    from rich.table import Table
+
+    from diffjax.evaluation.results import read_run
+    from diffjax.evaluation.robustness import csv_text, robustness_figure
+    from diffjax.evaluation.robustness import robustness as compare
+    from diffjax.files import write_text
+
+    points = compare([read_run(run, errors=False) for run in runs])
+    if plot is not None:
+        robustness_figure(points).savefig(plot, dpi=150)
+    if csv_file is not None:
+        write_text(csv_file, csv_text(points))
+    if as_json:
+        print_json([asdict(point) for point in points])
+        return
+    table = Table(box=None, header_style="dim", pad_edge=False)
+    table.add_column("model", style="bold")
+    table.add_column("shift")
+    for name in ("images", "clean", "shifted", "effective"):
+        table.add_column(name, justify="right", no_wrap=True)
+    for p in points:
+        table.add_row(
+            p.model,
+            p.shift,
+            f"{p.images:,}",
+            _percent(p.clean, p.clean_low, p.clean_high),
+            _percent(p.shifted, p.shifted_low, p.shifted_high),
+            "" if p.effective is None else f"{100 * p.effective:+.1f}",
+        )
+    stdout.print(table)
+    stdout.print("percent, with 95 % intervals", style="dim")
+
+
+def _percent(value: float, low: float, high: float) -> str:
+    return f"{100 * value:.1f} ({100 * low:.1f}–{100 * high:.1f})"

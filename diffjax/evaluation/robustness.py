@@ -1,0 +1,275 @@
+"""Accuracy on shifted images against accuracy on clean ones.
+
+    x      accuracy on the clean images
+    y      mean of the accuracies on the same images under each shift
+    line   logit y = a + b logit x, fitted to the discriminative models
+    ρ      y − line(x), effective robustness
+
+Taori et al. 2020 (arXiv 2007.00644): models trained alike lie on a line; what lies
+above it is more robust than its accuracy explains. An image is right on average over
+the shifts or not, and images are independent, so the interval of y is that of a mean
+over images: normal, 95 %. That of x is Wilson's.
+"""
+
+import csv
+import io
+import json
+from collections import defaultdict
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass, replace
+from math import sqrt
+from typing import TYPE_CHECKING
+
+import numpy as np
+from jaxtyping import Bool, Float
+
+from diffjax.data.corruptions import CORRUPTIONS, parse_corruption
+from diffjax.errors import DiffjaxError
+from diffjax.evaluation.baselines import KIND
+from diffjax.evaluation.metrics import Z, wilson
+from diffjax.evaluation.outcomes import outcomes
+from diffjax.evaluation.results import Run
+
+if TYPE_CHECKING:
+    from matplotlib.figure import Figure
+
+ALL = "all"  # in place of a kind of shift: the mean over all shifts
+FAMILIES = {
+    KIND: "discriminative",
+    "class": "diffusion, class-conditional",
+    "text": "diffusion, text-to-image",
+}
+COLOURS = dict(zip(FAMILIES, ("#D55E00", "#0072B2", "#009E73"), strict=True))
+MARKERS = dict(zip(FAMILIES, "osD", strict=True))
+
+Line = tuple[float, float]  # a and b
+
+
+@dataclass(frozen=True, kw_only=True)
+class Point:
+    """One model under one kind of shift; accuracies and 95 % intervals in [0, 1].
+
+    Attributes:
+        model: its name.
+        family: its kind, a key of ``FAMILIES``.
+        shift: a kind of corruption, over all of its severities, or ``ALL``.
+        shifts: how many shifts y is the mean of.
+        images: that all of the model's runs have.
+        clean, clean_low, clean_high: x.
+        shifted, shifted_low, shifted_high: y.
+        effective: ρ; None without a line.
+    """
+
+    model: str
+    family: str
+    shift: str
+    shifts: int
+    images: int
+    clean: float
+    clean_low: float
+    clean_high: float
+    shifted: float
+    shifted_low: float
+    shifted_high: float
+    effective: float | None = None
+
+
+def robustness(runs: Sequence[Run]) -> list[Point]:
+    """A point for each model and kind of shift, and one for all shifts.
+
+    Args:
+        runs: of one data set, clean and with --corrupt; a model's runs have the same
+            settings, and all models the same shifts.
+
+    Raises:
+        DiffjaxError: if runs are about different data, or one is missing.
+    """
+    groups: dict[str, dict[str, Run]] = defaultdict(dict)
+    for run in runs:
+        shift = run.header["experiment"].get("corrupt") or ""
+        members = groups[_settings(run)]
+        if shift in members:
+            raise DiffjaxError(
+                f"{run.path} and {members[shift].path} are of the same model, settings "
+                "and images. Name one of them."
+            )
+        members[shift] = run
+    _check(groups)
+    points = [point for members in groups.values() for point in _points(members)]
+    lines = fit_lines(points)
+    return [
+        replace(p, effective=p.shifted - _on(lines[p.shift], p.clean))
+        if p.shift in lines
+        else p
+        for p in points
+    ]
+
+
+def fit_lines(points: Sequence[Point]) -> dict[str, Line]:
+    """The line of each kind of shift; none where fewer than two models differ in x."""
+    lines = {}
+    for shift in (ALL, *CORRUPTIONS):
+        known = [p for p in points if p.family == KIND and p.shift == shift]
+        x = np.array([_logit(p.clean, p.images) for p in known])
+        y = np.array([_logit(p.shifted, p.images) for p in known])
+        if len(set(x.tolist())) > 1:
+            slope, intercept = np.polyfit(x, y, 1)
+            lines[shift] = (float(intercept), float(slope))
+    return lines
+
+
+def csv_text(points: Sequence[Point]) -> str:
+    """A line a point, with its attributes as columns."""
+    file = io.StringIO()
+    writer = csv.DictWriter(file, [*Point.__dataclass_fields__], lineterminator="\n")
+    writer.writeheader()
+    writer.writerows(asdict(point) for point in points)
+    return file.getvalue()
+
+
+def robustness_figure(points: Sequence[Point]) -> "Figure":
+    """A panel a kind of shift: y over x with intervals, the line, and y = x."""
+    from matplotlib.figure import Figure
+
+    kinds = [k for k in (ALL, *CORRUPTIONS) if any(p.shift == k for p in points)]
+    columns = min(3, len(kinds))
+    rows = -(-len(kinds) // columns)
+    figure = Figure(figsize=(3.3 * columns, 3.2 * rows + 0.5), layout="constrained")
+    panels = figure.subplots(rows, columns, squeeze=False).ravel()
+    lines = fit_lines(points)
+    for axes, kind in zip(panels, kinds, strict=False):
+        shown = [p for p in points if p.shift == kind]
+        edges = np.array([(p.clean_low, p.clean_high) for p in shown])
+        low, high = max(0.0, edges.min() - 0.03), min(1.0, edges.max() + 0.03)
+        x = np.linspace(max(low, 0.01), min(high, 0.99), 50)
+        axes.plot(x, x, color="#999999", linewidth=0.8, linestyle=":")
+        if kind in lines:
+            y = [_on(lines[kind], each) for each in x]
+            axes.plot(x, y, color=COLOURS[KIND], linewidth=1)
+        for family in FAMILIES:
+            members = [p for p in shown if p.family == family]
+            if members:
+                _draw(axes, members, family)
+        axes.set(title="all shifts" if kind == ALL else kind, xlim=(low, high))
+        axes.grid(color="#e4e4e4", linewidth=0.5)
+        axes.set(xlabel="clean accuracy", ylabel="accuracy under shift")
+    for axes in panels[len(kinds) :]:
+        axes.set_visible(False)
+    handles, labels = panels[0].get_legend_handles_labels()
+    figure.legend(handles, labels, loc="outside lower center", ncols=3, frameon=False)
+    return figure
+
+
+def _draw(axes: "object", members: Sequence[Point], family: str) -> None:
+    x, y = ([getattr(p, name) for p in members] for name in ("clean", "shifted"))
+    bars = {
+        key: [
+            [getattr(p, name) - getattr(p, f"{name}_low") for p in members],
+            [getattr(p, f"{name}_high") - getattr(p, name) for p in members],
+        ]
+        for key, name in (("xerr", "clean"), ("yerr", "shifted"))
+    }
+    axes.errorbar(  # type: ignore[attr-defined]
+        x,
+        y,
+        **bars,
+        fmt=MARKERS[family],
+        color=COLOURS[family],
+        markersize=5,
+        linewidth=1,
+        label=FAMILIES[family],
+    )
+
+
+def _points(members: Mapping[str, Run]) -> list[Point]:
+    """The points of one model."""
+    found = {shift: outcomes(run) for shift, run in members.items()}
+    common = set.intersection(*(set(each.indices.tolist()) for each in found.values()))
+    if not common:
+        first = members[""].path
+        raise DiffjaxError(f"{first} and the runs beside it have no image in common.")
+    right = {
+        shift: each.correct[np.isin(each.indices, list(common))]
+        for shift, each in found.items()
+    }
+    n, k = len(common), int(right[""].sum())
+    low, high = wilson(k, n)
+    model = members[""].header["model"]
+    kinds = {shift: parse_corruption(shift).kind for shift in members if shift}
+    points = []
+    for kind in (ALL, *CORRUPTIONS):
+        shifts = [s for s in kinds if kind in (ALL, kinds[s])]
+        if not shifts:
+            continue
+        mean, half = _mean([right[shift] for shift in shifts])
+        points.append(
+            Point(
+                model=str(model["name"]),
+                family=str(model["kind"]),
+                shift=kind,
+                shifts=len(shifts),
+                images=n,
+                clean=k / n,
+                clean_low=low,
+                clean_high=high,
+                shifted=mean,
+                shifted_low=max(0.0, mean - half),
+                shifted_high=min(1.0, mean + half),
+            )
+        )
+    return points
+
+
+def _mean(right: Sequence[Bool[np.ndarray, " n"]]) -> tuple[float, float]:
+    """y, and half of its interval: images are drawn, shifts are not."""
+    images: Float[np.ndarray, " n"] = np.mean(right, axis=0)
+    n = len(images)
+    spread = float(images.std(ddof=1)) if n > 1 else 0.5
+    return float(images.mean()), Z * spread / sqrt(n)
+
+
+def _check(groups: Mapping[str, Mapping[str, Run]]) -> None:
+    """Raise DiffjaxError unless every model has clean images and the same shifts."""
+    if not groups:
+        raise DiffjaxError("There are no runs.")
+    data = {
+        (str(e["dataset"]), str(run.header["data"]["split"])): run.path
+        for members in groups.values()
+        for run in members.values()
+        for e in [run.header["experiment"]]
+    }
+    if len(data) > 1:
+        one, other = list(data.values())[:2]
+        raise DiffjaxError(f"{one} and {other} are about different data sets.")
+    wanted = set().union(*groups.values())
+    for members in groups.values():
+        some = next(iter(members.values()))
+        name = f"{some.header['model']['name']} ({some.path})"
+        if missing := sorted({"", *wanted} - set(members)):
+            how = f"--corrupt {missing[0]}" if missing[0] else "the clean images"
+            raise DiffjaxError(
+                f"{name} has no run with {how}, among {len(missing)} that are missing "
+                "or have other settings. Evaluate it so, or leave the model out."
+            )
+    if wanted == {""}:
+        raise DiffjaxError("All runs are about clean images; evaluate with --corrupt.")
+
+
+def _settings(run: Run) -> str:
+    """What a model's clean and shifted runs have in common."""
+    header, experiment = run.header, run.header["experiment"]
+    kept = {k: v for k, v in experiment.items() if k not in ("corrupt", "save_errors")}
+    model = {key: header["model"].get(key) for key in ("name", "fingerprint")}
+    return json.dumps([model, header["data"]["split"], kept], sort_keys=True)
+
+
+def _logit(p: float, n: int) -> float:
+    p = (n * p + 0.5) / (n + 1)  # finite at 0 and 1
+    return float(np.log(p / (1 - p)))
+
+
+def _on(line: Line, x: float) -> float:
+    """The line's y at an accuracy x."""
+    a, b = line
+    x = min(max(x, 1e-6), 1 - 1e-6)
+    return float(1 / (1 + np.exp(-(a + b * np.log(x / (1 - x))))))

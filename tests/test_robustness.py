@@ -1,0 +1,145 @@
+"""Accuracies under shift against accuracies on clean images."""
+
+import csv
+import io
+import json
+
+import jax
+import numpy as np
+import pytest
+from click.testing import CliRunner
+from runs import write_run
+from small_resnet import NAMES, small_classifier
+from tiny_sets import write_folder
+
+from diffjax.cli.commands import group
+from diffjax.data.corruptions import CORRUPTIONS, every_corruption
+from diffjax.errors import DiffjaxError
+from diffjax.evaluation.metrics import wilson
+from diffjax.evaluation.results import read_run
+from diffjax.evaluation.robustness import csv_text, robustness
+
+KIND = "discriminative"
+
+
+@pytest.fixture(scope="module", autouse=True)
+def quick_compilation():
+    jax.config.update("jax_disable_most_optimizations", True)
+    yield
+    jax.config.update("jax_disable_most_optimizations", False)
+
+
+@pytest.fixture
+def made(tmp_path):
+    """Writes the run of a model whose answers are right or wrong, image by image."""
+
+    def make(model, shift, right, *, kind="text", dataset="made"):
+        right = np.asarray(right, bool)
+        errors = np.stack([~right, right], axis=1)[:, :, None].astype(np.float32)
+        return write_run(
+            tmp_path / f"{model}-{shift}-{dataset}".replace(":", "-"),
+            errors,
+            np.zeros(len(right), int),
+            header={
+                "experiment": {"corrupt": shift, "dataset": dataset},
+                "model": {"name": model, "kind": kind},
+            },
+        )
+
+    return make
+
+
+def some(accuracy, n=200):
+    return np.arange(n) < round(accuracy * n)
+
+
+def test_accuracies_and_intervals(made):
+    random = np.random.default_rng(0)
+    blur = [random.random(200) < p for p in (0.7, 0.5)]
+    noise = random.random(200) < 0.2
+    points = robustness(
+        [
+            made("a", "blur:1", blur[0]),
+            made("a", None, some(0.8)),
+            made("a", "noise:4", noise),
+            made("a", "blur:5", blur[1]),
+        ]
+    )
+    assert [(p.shift, p.shifts) for p in points] == [
+        *(("all", 3), ("noise", 1), ("blur", 2))
+    ]
+    for point in points:
+        assert (point.model, point.family, point.images) == ("a", "text", 200)
+        assert (point.clean, point.clean_low, point.clean_high) == (
+            *(0.8, *wilson(160, 200)),
+        )
+        assert point.effective is None
+        assert point.shifted_low < point.shifted < point.shifted_high
+    images = np.mean([*blur, noise], axis=0)
+    half = 1.96 * images.std(ddof=1) / np.sqrt(200)
+    assert points[0].shifted == pytest.approx(images.mean())
+    assert points[0].shifted_high - points[0].shifted == pytest.approx(half, rel=1e-3)
+    # of one shift it is about the interval of a proportion
+    low, high = wilson(int(noise.sum()), 200)
+    assert points[1].shifted_low == pytest.approx(low, abs=0.02)
+    assert points[1].shifted_high == pytest.approx(high, abs=0.02)
+
+
+def test_effective_robustness_is_what_lies_above_the_line(made):
+    runs = []
+    for name, clean, shifted in [("r1", 0.6, 0.4), ("r2", 0.75, 0.5), ("r3", 0.9, 0.7)]:
+        runs.append(made(name, None, some(clean), kind=KIND))
+        runs.append(made(name, "jpeg:2", some(shifted), kind=KIND))
+    runs += [made("d", None, some(0.75)), made("d", "jpeg:2", some(0.65))]
+    points = {p.model: p for p in robustness(runs) if p.shift == "all"}
+    assert abs(sum(points[name].effective for name in ("r1", "r2", "r3"))) < 0.03
+    assert points["d"].effective == pytest.approx(0.13, abs=0.02)
+    rows = list(csv.DictReader(io.StringIO(csv_text([points["d"], points["r1"]]))))
+    assert [row["family"] for row in rows] == ["text", KIND]
+    assert float(rows[0]["effective"]) == points["d"].effective
+
+
+def test_what_cannot_be_compared(made, tmp_path):
+    clean, worse = made("a", None, some(0.5)), made("a", "blur:1", some(0.4))
+    with pytest.raises(DiffjaxError, match="clean images; evaluate with --corrupt"):
+        robustness([clean])
+    with pytest.raises(DiffjaxError, match=r"a .* has no run with the clean images"):
+        robustness([worse])
+    with pytest.raises(DiffjaxError, match=r"b .* has no run with --corrupt blur:1"):
+        robustness([clean, worse, made("b", None, some(0.5))])
+    with pytest.raises(DiffjaxError, match="same model, settings and images"):
+        robustness([clean, clean, worse])
+    with pytest.raises(DiffjaxError, match="different data sets"):
+        robustness([clean, worse, made("a", None, some(0.5), dataset="other")])
+
+
+def test_from_networks_to_a_plot(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr("diffjax.data.corruptions.SEVERITIES", (2, 3))  # quicker
+    write_folder(tmp_path / "photos", dict.fromkeys(NAMES, 2))
+
+    def call(*arguments):
+        result = CliRunner().invoke(group, [*map(str, arguments)])
+        assert result.exit_code == 0, result.output
+        return result.stdout
+
+    for seed in (0, 1):
+        small_classifier(tmp_path / f"net{seed}", seed)
+        out = call(
+            *("baseline", f"net{seed}", "./photos", "--corrupt", "all"),
+            *("--out", f"runs{seed}", "--json", "--quiet"),
+        )
+        assert len(json.loads(out)) == 1 + len(every_corruption())
+    single = call("baseline", "net0", "./photos", "--corrupt", "blur:3", "--quiet")
+    assert "acc1" in single
+    run = read_run("runs/photos-baseline")
+    assert run.header["experiment"]["corrupt"] == "blur:3"
+    assert run.rows["prediction"] == read_run("runs0/blur-3").rows["prediction"]
+    runs = [*tmp_path.glob("runs0/*"), *tmp_path.glob("runs1/*")]
+    table = call("robustness", *runs, "--plot", "r.png", "--csv", "r.csv")
+    assert table.count("net1") == 1 + len(CORRUPTIONS)
+    assert (tmp_path / "r.png").read_bytes().startswith(b"\x89PNG")
+    assert len((tmp_path / "r.csv").read_text().splitlines()) == 13
+    points = json.loads(call("robustness", *runs, "--json"))
+    assert {point["family"] for point in points} == {KIND}
+    assert {p["shifts"] for p in points} == {2, 10}
