@@ -506,6 +506,10 @@ def test_train_without_data_is_refused(tmp_path):
 # ---- the face itself
 
 HELP = {
+    "baseline": (
+        *("--split", "--data-dir", "--limit", "--corrupt", "--out", "--json"),
+        *("--quiet", "--help"),
+    ),
     "bench": (
         *("--model", "--random", "--blocks", "--classes", "--dtype", "--resolution"),
         *("--json", "--quiet", "--help"),
@@ -526,6 +530,7 @@ HELP = {
     "evaluate": (
         *("--dataset", "--split", "--data-dir", "--subset", "--per-class"),
         *("--subset-seed", "--limit", "--classes", "--prompts", "--classnames"),
+        "--corrupt",
         *(
             "--templates",
             "--clip-name",
@@ -561,6 +566,7 @@ HELP = {
         *("--loss", "--weights", "--strategy", "--folds", "--bins", "--out", "--json"),
         "--help",
     ),
+    "robustness": ("--plot", "--csv", "--json", "--help"),
     "train": ("--data-dir", "--out", "--steps", "--seed", "--help"),
     "winoground": (
         *("--n-samples", "--limit", "--loss", "--dtype", "--seed", "--resolution"),

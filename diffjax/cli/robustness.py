@@ -11,13 +11,13 @@ ALL = "all"
 BASELINE_EPILOG = """\b
 Examples:
   diffjax baseline runs/resnet/model cifar10 --data-dir data
-  diffjax baseline runs/resnet/model cifar10 --corrupt all --out runs/resnet-shifts"""
+  diffjax baseline runs/resnet/model cifar10 --corrupt all --out runs/shifts"""
 ROBUSTNESS_EPILOG = """\b
 Example, for a diffusion model and a baseline:
   for shift in blur:1 blur:3 blur:5; do
-    diffjax evaluate cifar10 --corrupt $shift --limit 1000 --out runs/tiny/$shift
-    diffjax baseline resnet cifar10 --corrupt $shift --out runs/resnet/$shift; done
-  diffjax robustness runs/tiny/* runs/resnet/* --plot robustness.png"""
+    diffjax evaluate cifar10 --corrupt $shift --out runs/tiny/$shift
+    diffjax baseline net cifar10 --corrupt $shift --out runs/net/$shift; done
+  diffjax robustness runs/tiny/* runs/net/* --plot robustness.png"""
 
 
 @group.command(epilog=BASELINE_EPILOG)
