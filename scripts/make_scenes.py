@@ -62,7 +62,7 @@ def main() -> None:
                 for pair in pairs
                 for image, caption in zip(pair.images, pair.captions, strict=True)
             ]
-        draw_sheet(pictures).save(args.sheet)
+        draw_sheet(pictures).quantize(128).save(args.sheet, optimize=True)
 
 
 if __name__ == "__main__":

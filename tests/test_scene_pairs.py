@@ -1,15 +1,20 @@
 """Pairs of scenes in Winoground's format."""
 
+import runpy
+import sys
 from collections import Counter
+from pathlib import Path
 
 import numpy as np
 import pytest
+from PIL import Image
 
 from diffjax.data.scene_pairs import SWAPS, scene_pair, write_scene_pairs
 from diffjax.data.scenes import WORDINGS, is_held_out
 from diffjax.data.winoground import read_winoground
 
 N = 160
+SCRIPT = Path(__file__).parents[1] / "scripts" / "make_scenes.py"
 
 
 @pytest.fixture(scope="module")
@@ -68,3 +73,14 @@ def test_written_as_winoground_is_read(tmp_path, pairs):
         assert example.captions == pair.captions
         for image, pixels in zip(example.load_images(), pair.images, strict=True):
             np.testing.assert_array_equal(np.asarray(image), pixels)
+
+
+@pytest.mark.parametrize("scenes", [(), ("--scenes",)])
+def test_the_script_writes_pairs_and_a_sheet(tmp_path, monkeypatch, scenes):
+    out, sheet = tmp_path / "pairs", tmp_path / "sheet.png"
+    arguments = ["--out", out, "--n", 3, "--sheet", sheet, *scenes]
+    monkeypatch.setattr(sys, "argv", ["make_scenes", *map(str, arguments)])
+    runpy.run_path(str(SCRIPT), run_name="__main__")
+    assert len(read_winoground(out)) == 3
+    with Image.open(sheet) as picture:
+        assert picture.width > 8 * 128 and picture.height > 5 * 128
