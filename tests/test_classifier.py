@@ -213,13 +213,13 @@ def test_overflow_is_an_error_with_a_remedy(model):
 def test_float16_overflows_where_bfloat16_does_not(model):
     def classify(dtype):
         denoiser = text_denoiser(dtype=dtype, param_dtype=dtype)
-        # a last layer whose outputs leave float16's range, 65504, and no other's
+        # a first layer whose outputs leave float16's range, 65504, and no other's
         state = denoiser.state
-        state["conv_out"]["bias"] = jax.tree.map(
-            lambda x: x + jnp.asarray(60000, x.dtype), state["conv_out"]["bias"]
+        state["conv_in"]["bias"] = jax.tree.map(
+            lambda x: x + jnp.asarray(60000, x.dtype), state["conv_in"]["bias"]
         )
-        state["conv_out"]["kernel"] = jax.tree.map(
-            lambda x: x * jnp.asarray(10000, x.dtype), state["conv_out"]["kernel"]
+        state["conv_in"]["kernel"] = jax.tree.map(
+            lambda x: x * jnp.asarray(10000, x.dtype), state["conv_in"]["kernel"]
         )
         changed = dataclasses.replace(model, denoiser=Network(denoiser.graphdef, state))
         settings = Settings(strategy=EXHAUSTIVE, cells=12)

@@ -18,8 +18,9 @@ from jax.typing import DTypeLike
 from jaxtyping import Array, Float, Int
 
 from diffjax.errors import DiffjaxError
+from diffjax.models.attention import attend
 from diffjax.models.config import read_config
-from diffjax.models.layers import ACTIVATIONS, Activation, Make, attend
+from diffjax.models.layers import ACTIVATIONS, Activation, Make
 
 _FIXED: dict[str, Any] = {
     "model_type": "clip_text_model",

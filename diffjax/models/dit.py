@@ -23,6 +23,7 @@ from jax.typing import DTypeLike
 from jaxtyping import Array, Float, Int
 
 from diffjax.errors import DiffjaxError
+from diffjax.models.attention import matrix_elements
 from diffjax.models.config import read_config
 from diffjax.models.layers import (
     ACTIVATIONS,
@@ -151,18 +152,24 @@ class DiTTransformer2DModel(nnx.Module):
         self.transformer_blocks = nnx.List(
             [DiTBlock(config, make) for _ in range(config.num_layers)]
         )
-        self.norm_out = make.layer_norm(d, 1e-6, affine=False)
         self.proj_out_1 = make.linear(d, 2 * d)
+        make = make.precise()
+        self.norm_out = make.layer_norm(d, 1e-6, affine=False)
         self.proj_out_2 = make.linear(d, p * p * self.out_channels)
 
     def memory(self, height: int, width: int) -> int:
         """Bytes that one forward pass needs at its largest layer, about.
 
-        Attention matrices are materialised: logits, weights and a copy, in float32.
+        Where attention is not fused, its matrices are there: logits, weights and a
+        copy, in float32.
         """
-        tokens = height * width // self.config.patch_size**2
-        matrix = self.config.num_attention_heads * tokens**2
-        return 4 * (3 * matrix + 12 * tokens * self.config.features)
+        config = self.config
+        tokens = height * width // config.patch_size**2
+        matrix = matrix_elements(
+            self.dtype, config.num_attention_heads, config.attention_head_dim, tokens
+        )
+        maps = 12 * tokens * config.features
+        return 4 * 3 * matrix + jnp.dtype(self.dtype).itemsize * maps
 
     def __call__(
         self,
@@ -201,7 +208,8 @@ class DiTTransformer2DModel(nnx.Module):
         x = self.proj_out_2(self.norm_out(x) * (1 + scale) + shift)
 
         x = x.reshape(height, width, p, p, self.out_channels).swapaxes(1, 2)
-        return x.reshape(height * p, width * p, self.out_channels).astype(jnp.float32)
+        output: Array = x.reshape(height * p, width * p, self.out_channels)
+        return output
 
     def _class_vector(self, condition: Array) -> Array:
         if jnp.issubdtype(condition.dtype, jnp.integer):

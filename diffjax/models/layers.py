@@ -3,12 +3,13 @@
 Images are [h, w, c], token sequences are [l, d]. A batch is made by vmap from
 outside, so that whatever does not depend on a mapped argument is computed once.
 
-Computation is in ``dtype``; means, variances and softmax are in float32.
+Computation is in ``dtype``; means, variances and softmax are in float32, and so are
+the denoisers' last layers: rounding ε̂ would blur what ε − ε̂ is to tell.
 Attribute names are those of the torch modules in diffusers and transformers.
 """
 
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
 from typing import Literal
 
@@ -20,6 +21,7 @@ from jax.typing import DTypeLike
 from jaxtyping import Array, Float, Int
 
 from diffjax.errors import DiffjaxError
+from diffjax.models.attention import attend
 
 Activation = Literal["gelu", "gelu-approximate", "gelu_new", "quick_gelu"]
 ACTIVATIONS: dict[Activation, Callable[[Array], Array]] = {
@@ -46,6 +48,10 @@ class Make:
     rngs: nnx.Rngs
     dtype: DTypeLike = jnp.float32
     param_dtype: DTypeLike = jnp.float32
+
+    def precise(self) -> "Make":
+        """The same in float32."""
+        return replace(self, dtype=jnp.float32, param_dtype=jnp.float32)
 
     def linear(self, inputs: int, outputs: int, bias: bool = True) -> nnx.Linear:
         """[..., inputs] → [..., outputs]."""
@@ -181,24 +187,6 @@ class Attention(nnx.Module):
         source = x if condition is None else condition
         q, k, v = self.to_q(x), self.to_k(source), self.to_v(source)
         return self.to_out(attend(q, k, v, self.heads))
-
-
-def attend(
-    q: Float[Array, "l d"],
-    k: Float[Array, "m d"],
-    v: Float[Array, "m d"],
-    heads: int,
-    *,
-    causal: bool = False,
-) -> Float[Array, "l d"]:
-    """softmax(q kᵀ / √(d/heads)) v a head; the softmax in float32."""
-    dtype = q.dtype
-    if dtype == jnp.float16 and jax.default_backend() == "cpu":
-        # CPUs lack the product of float16 into float32 that the function asks for
-        q, k, v = (x.astype(jnp.float32) for x in (q, k, v))
-    q, k, v = (x.reshape(x.shape[0], heads, -1) for x in (q, k, v))
-    out: Array = jax.nn.dot_product_attention(q, k, v, is_causal=causal)
-    return out.reshape(out.shape[0], -1).astype(dtype)
 
 
 class ResnetBlock2D(nnx.Module):

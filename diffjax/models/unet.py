@@ -19,6 +19,7 @@ from flax import nnx
 from jax.typing import DTypeLike
 from jaxtyping import Array, Float, Int
 
+from diffjax.models.attention import matrix_elements
 from diffjax.models.config import per_block, read_config
 from diffjax.models.layers import (
     Downsample2D,
@@ -328,30 +329,32 @@ class UNet2DConditionModel(nnx.Module):
             below = widths[level]
         self.up_blocks = nnx.List(up_blocks)
 
-        self.conv_norm_out = make.group_norm(
-            widths[0], config.norm_num_groups, config.norm_eps
-        )
+        make, groups = make.precise(), config.norm_num_groups
+        self.conv_norm_out = make.group_norm(widths[0], groups, config.norm_eps)
         self.conv_out = make.conv(widths[0], config.out_channels, 3)
 
     def memory(self, height: int, width: int) -> int:
         """Bytes that one forward pass needs at its largest layer, about.
 
-        Attention matrices are materialised: logits, weights and a copy, in float32.
+        Where attention is not fused, its matrices are there: logits, weights and a
+        copy, in float32.
         """
-        config = self.config
-        n = len(config.block_out_channels)
-        heads = per_block(config.attention_head_dim, n, "attention_head_dim")
-        kinds = zip(config.down_block_types, config.up_block_types[::-1], strict=True)
-        attends = [any("CrossAttn" in kind for kind in pair) for pair in kinds]
-        attends[-1] = True  # the middle block
+        widths, n = self.config.block_out_channels, len(self.config.block_out_channels)
+        heads = per_block(self.config.attention_head_dim, n, "attention_head_dim")
+        blocks = [*zip(self.down_blocks, self.up_blocks[::-1], strict=True)]
         matrix: int = max(
-            heads[i] * (-(-height // 2**i) * -(-width // 2**i)) ** 2
+            matrix_elements(
+                self.dtype,
+                heads[i],
+                widths[i] // heads[i],
+                -(-height // 2**i) * -(-width // 2**i),
+            )
             for i in range(n)
-            if attends[i]
+            if i == n - 1 or any(block.attends for block in blocks[i])
         )
         # skips and a resnet's intermediate values, in units of the first feature map
-        maps = 20 * height * width * config.block_out_channels[0]
-        return 4 * (3 * matrix + maps)
+        maps = 20 * height * width * widths[0]
+        return 4 * 3 * matrix + jnp.dtype(self.dtype).itemsize * maps
 
     def __call__(
         self,
@@ -384,8 +387,8 @@ class UNet2DConditionModel(nnx.Module):
         x = self.mid_block(skips[-1], embedding, condition)
         for up_block in self.up_blocks:
             x = up_block(x, skips, embedding, condition)
-        x = self.conv_out(jax.nn.silu(self.conv_norm_out(x)))
-        return x.astype(jnp.float32)
+        output: Array = self.conv_out(jax.nn.silu(self.conv_norm_out(x)))
+        return output
 
 
 def _transformer(

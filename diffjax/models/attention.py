@@ -1,0 +1,241 @@
+"""Attention, by the implementation that fits: softmax(q kᵀ / √h) v of each head.
+
+    xla      matrices of logits in memory, in float32; runs everywhere
+    cudnn    fused, on NVIDIA: float16 and bfloat16, heads of a multiple of 8 up to 128,
+             from Hopper on up to 256
+    pallas   fused, JAX's flash attention kernel on TPUs, for long sequences
+
+Fused ones never hold a matrix: at 64×64 latents those of Stable Diffusion 2 are 320 MiB
+for a single layer of a single evaluation. DIFFJAX_ATTENTION=xla does without them.
+
+The networks map one image, and batches come from vmap outside. The kernels want one
+batch axis that q, k and v all have, so they are told here how to take more of them: an
+argument that vmap does not map (queries that no class has touched yet, keys of a text
+for many samples) is repeated.
+"""
+
+import math
+import os
+from collections.abc import Callable
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jax.custom_batching import custom_vmap
+from jax.typing import DTypeLike
+from jaxtyping import Array, Float
+
+from diffjax.errors import unknown
+
+VARIABLE = "DIFFJAX_ATTENTION"
+CHOICES = ("auto", "xla")
+HALF = ("float16", "bfloat16")
+HOPPER = (9, 0)
+# Of the TPU kernel: it takes keys in blocks of 128. Shorter sequences have small
+# matrices, and texts of 77 tokens would be filled up to 128.
+LANES = 128
+SHORTEST_ON_TPU = 512
+BLOCKS_ON_TPU = (512, 384, 256, 128)
+
+
+def choose(
+    backend: str,
+    dtype: DTypeLike,
+    head: int,
+    length_q: int,
+    length_k: int,
+    compute_capability: tuple[int, int] | None = None,
+) -> str:
+    """The implementation for a layer: "xla", "cudnn" or "pallas".
+
+    Args:
+        backend: of JAX: "cpu", "gpu", "cuda", "rocm" or "tpu".
+        dtype: of q, k and v.
+        head: width of a head.
+        length_q: number of queries.
+        length_k: number of keys.
+        compute_capability: of NVIDIA's GPUs; (9, 0) is Hopper. None for others.
+    """
+    kind = str(jnp.dtype(dtype))
+    if backend in ("gpu", "cuda") and compute_capability is not None:
+        widest = 256 if compute_capability >= HOPPER else 128
+        fits = kind in HALF and head % 8 == 0 and head <= widest
+        return "cudnn" if fits and compute_capability >= (8, 0) else "xla"
+    if backend == "tpu":
+        long = min(length_q, length_k) >= SHORTEST_ON_TPU
+        fits = kind == "bfloat16" and (head <= LANES or head % LANES == 0)
+        return "pallas" if fits and long else "xla"
+    return "xla"
+
+
+def chosen(dtype: DTypeLike, head: int, length_q: int, length_k: int) -> str:
+    """``choose`` for this process's devices, unless DIFFJAX_ATTENTION says "xla".
+
+    Raises:
+        DiffjaxError: if DIFFJAX_ATTENTION is neither "auto" nor "xla".
+    """
+    wish = os.environ.get(VARIABLE) or "auto"
+    if wish not in CHOICES:
+        raise unknown(VARIABLE, wish, CHOICES)
+    if wish == "xla":
+        return wish
+    backend = jax.default_backend()
+    capability = _capability() if backend != "cpu" else None
+    return choose(backend, dtype, head, length_q, length_k, capability)
+
+
+def matrix_elements(dtype: DTypeLike, heads: int, head: int, length: int) -> int:
+    """Logits that self-attention holds in memory; none where it is fused."""
+    fused = chosen(dtype, head, length, length) != "xla"
+    return 0 if fused else heads * length**2
+
+
+def attend(
+    q: Float[Array, "l d"],
+    k: Float[Array, "m d"],
+    v: Float[Array, "m d"],
+    heads: int,
+    *,
+    causal: bool = False,
+) -> Float[Array, "l d"]:
+    """softmax(q kᵀ / √(d/heads)) v a head; the softmax in float32.
+
+    Raises:
+        DiffjaxError: if DIFFJAX_ATTENTION is not understood.
+    """
+    dtype = q.dtype
+    if dtype == jnp.float16 and jax.default_backend() == "cpu":
+        # CPUs lack the product of float16 into float32 that the function asks for
+        q, k, v = (x.astype(jnp.float32) for x in (q, k, v))
+    q, k, v = (x.reshape(x.shape[0], heads, -1) for x in (q, k, v))
+    name = chosen(q.dtype, q.shape[-1], len(q), len(k))
+    if causal or name == "xla":  # causal is the text encoder alone, once a prompt
+        out: Array = jax.nn.dot_product_attention(q, k, v, is_causal=causal)
+    else:
+        out = FUSED[name](q, k, v)
+    return out.reshape(out.shape[0], -1).astype(dtype)
+
+
+Kernel = Callable[[Array, Array, Array], Array]
+
+
+def batched(kernel: Kernel, differentiable: Kernel | None = None) -> Kernel:
+    """A kernel of one batch axis made ready for vmap and for reverse differentiation.
+
+    Args:
+        kernel: q [b, l, n, h], k and v [b, m, n, h] → [b, l, n, h].
+        differentiable: the same with a backward pass, where it is another.
+
+    Returns:
+        The same of [..., l, n, h] and [..., m, n, h].
+    """
+
+    def flat(*arrays: Array) -> tuple[Array, ...]:
+        return tuple(x.reshape(-1, *x.shape[-3:]) for x in arrays)
+
+    def forward(q: Array, k: Array, v: Array) -> Array:
+        return kernel(*flat(q, k, v)).reshape(q.shape)
+
+    def backward(q: Array, k: Array, v: Array, slope: Array) -> tuple[Array, ...]:
+        # forward once more inside: what the kernel keeps is not known here
+        slopes = jax.vjp(differentiable or kernel, *flat(q, k, v))[1](*flat(slope))
+        return tuple(s.reshape(x.shape) for s, x in zip(slopes, (q, k, v), strict=True))
+
+    ahead, back = _with_leading_axis(forward), _with_leading_axis(backward)
+
+    @jax.custom_vjp
+    def attention(q: Array, k: Array, v: Array) -> Array:
+        out: Array = ahead(q, k, v)
+        return out
+
+    attention.defvjp(
+        lambda q, k, v: (ahead(q, k, v), (q, k, v)),
+        lambda kept, slope: back(*kept, slope),
+    )
+    return attention
+
+
+def _with_leading_axis(function: Callable[..., Any]) -> Callable[..., Any]:
+    """A function of any number of leading axes, mapped by giving it one more."""
+    mapped = custom_vmap(function)
+
+    @mapped.def_vmap
+    def rule(size: int, is_mapped: list[bool], *arrays: Array) -> tuple[Any, Any]:
+        whole = [
+            x if has else jnp.broadcast_to(x, (size, *x.shape))
+            for x, has in zip(arrays, is_mapped, strict=True)
+        ]
+        out = mapped(*whole)
+        return out, jax.tree.map(lambda _: True, out)
+
+    return mapped
+
+
+def _cudnn(q: Array, k: Array, v: Array) -> Array:
+    out: Array = jax.nn.dot_product_attention(q, k, v, implementation="cudnn")
+    return out
+
+
+def _cudnn_or_xla(q: Array, k: Array, v: Array) -> Array:
+    """JAX has cuDNN's backward pass for even lengths; a text's 77 are few for XLA."""
+    if q.shape[1] % 2 or k.shape[1] % 2:
+        out: Array = jax.nn.dot_product_attention(q, k, v)
+        return out
+    return _cudnn(q, k, v)
+
+
+def _pallas(q: Array, k: Array, v: Array) -> Array:
+    """JAX's kernel, of lengths filled up to blocks; what fills up is masked."""
+    from jax.experimental.pallas.ops.tpu.flash_attention import (
+        BlockSizes,
+        SegmentIds,
+        flash_attention,
+    )
+
+    (b, length_q, _, head), length_k = q.shape, k.shape[1]
+    q, k, v = (_filled(x.swapaxes(1, 2)) for x in (q, k, v))  # [b, n, l, h]
+    rows, columns = q.shape[2], k.shape[2]
+    ids = None
+    if columns > length_k:  # real tokens attend to real ones
+        ids = SegmentIds(
+            jnp.zeros((b, rows), jnp.int32),
+            jnp.broadcast_to(np.arange(columns) >= length_k, (b, columns)).astype(
+                jnp.int32
+            ),
+        )
+    block_q, block_k = (
+        next(size for size in BLOCKS_ON_TPU if n % size == 0) for n in (rows, columns)
+    )
+    sizes = BlockSizes(
+        block_b=1,
+        **dict.fromkeys(("block_q", "block_q_major_dkv", "block_q_dkv"), block_q),
+        **dict.fromkeys(("block_k_major", "block_k", "block_k_major_dkv"), block_k),
+        **dict.fromkeys(("block_k_dkv", "block_k_major_dq", "block_k_dq"), block_k),
+        block_q_dq=block_q,
+    )
+    scale = 1 / math.sqrt(head)
+    out: Array = flash_attention(
+        q, k, v, segment_ids=ids, sm_scale=scale, block_sizes=sizes
+    )
+    return out[:, :, :length_q].swapaxes(1, 2)
+
+
+def _filled(x: Float[Array, "b n l h"]) -> Float[Array, "b n l2 h"]:
+    """Zeros behind the tokens, up to a multiple of the kernel's block."""
+    return jnp.pad(x, ((0, 0), (0, 0), (0, -x.shape[2] % LANES), (0, 0)))
+
+
+def _capability() -> tuple[int, int] | None:
+    """Of the first device, if it is NVIDIA's."""
+    text = getattr(jax.local_devices()[0], "compute_capability", None)
+    if text is None or not str(text).replace(".", "").isdigit():
+        return None  # AMD's are names such as gfx942
+    major, _, minor = str(text).partition(".")
+    return int(major), int(minor or 0)
+
+
+FUSED: dict[str, Kernel] = {
+    "cudnn": batched(_cudnn, _cudnn_or_xla),
+    "pallas": batched(_pallas),
+}
