@@ -1,5 +1,6 @@
 """The embedded model: small, whole, the same in torch, and of some use."""
 
+import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
@@ -61,12 +62,16 @@ def test_diffusers_in_torch_loads_it_and_agrees(tiny):
     assert np.isfinite(image).all()
 
 
-def test_dtypes_by_name_or_type():
+def test_dtypes_by_name_or_type(monkeypatch):
+    assert load_model("tiny").origin["dtype"] == "float32"  # on a CPU
     for dtype in ("bfloat16", jnp.bfloat16):
         assert load_model("tiny", dtype=dtype).origin["dtype"] == "bfloat16"
     for dtype in ("int8", "float33"):
         with pytest.raises(DiffjaxError, match=r"There is no dtype .* bfloat16"):
             load_model("tiny", dtype=dtype)
+    monkeypatch.setattr(jax, "default_backend", lambda: "tpu")
+    assert load_model("tiny").origin["dtype"] == "bfloat16"
+    assert load_model("tiny", dtype="float32").origin["dtype"] == "float32"
 
 
 def test_it_classifies_the_images_of_the_demo():

@@ -39,7 +39,7 @@ class Component:
     classes: tuple[str, ...]  # that config.json may name
 
 
-DTYPES = ("float32", "bfloat16", "float16")
+DTYPES = ("auto", "float32", "bfloat16", "float16")
 
 COMPONENTS: dict[str, Component] = {
     "unet": Component(
@@ -78,7 +78,7 @@ def load_model(
     vae: str | Path | None = None,
     text_encoder: str | Path | None = None,
     tokenizer: str | Path | None = None,
-    dtype: DTypeLike = jnp.float32,
+    dtype: DTypeLike = "auto",
     revision: str | None = None,
     cache_dir: str | Path | None = None,
     token: str | bool | None = None,
@@ -94,8 +94,9 @@ def load_model(
         vae: likewise.
         text_encoder: likewise.
         tokenizer: likewise; name it too where a text encoder needs its own.
-        dtype: in which the denoiser computes and keeps its weights. Autoencoder
-            and text encoder, which run once an image or prompt, stay in float32.
+        dtype: in which the denoiser computes and keeps its weights; "auto" is bfloat16
+            on accelerators and float32 on a CPU. Autoencoder and text encoder, which
+            run once an image or prompt, stay in float32.
         revision: of the Hub repository in ``name_or_path``.
         cache_dir: where downloads are kept, as huggingface_hub has it.
         token: for the Hub, as huggingface_hub has it.
@@ -121,7 +122,7 @@ def load_model(
         for name, place in named.items()
         if place is not None
     }
-    dtype = _known_dtype(dtype)
+    dtype = compute_dtype(dtype)
     folder = resolve(name_or_path, revision=revision, without=tuple(elsewhere), **hub)
     index = read_json(folder / "model_index.json")
     denoiser = _denoiser_name(index, folder)
@@ -193,6 +194,23 @@ def load_model(
     )
 
 
+def compute_dtype(dtype: DTypeLike) -> np.dtype[Any]:
+    """A denoiser's dtype; "auto" is bfloat16 on accelerators and float32 on a CPU.
+
+    Raises:
+        DiffjaxError: if there is no such dtype, or a denoiser cannot run in it.
+    """
+    if isinstance(dtype, str) and dtype == "auto":
+        dtype = jnp.float32 if jax.default_backend() == "cpu" else jnp.bfloat16
+    try:
+        known = jnp.dtype(dtype)
+    except TypeError:
+        raise unknown("dtype", dtype, DTYPES) from None
+    if str(known) not in DTYPES:
+        raise unknown("dtype", str(known), DTYPES)
+    return known
+
+
 def load_network(
     folder: Path, name: str, dtype: DTypeLike = jnp.float32, *, on_host: bool = False
 ) -> tuple[Any, Network]:
@@ -201,7 +219,8 @@ def load_network(
     Args:
         folder: with config.json and weights.
         name: a key of ``COMPONENTS``.
-        dtype: of computation and weights; norms stay in float32.
+        dtype: of computation and weights; norms and a denoiser's last layer stay in
+            float32.
         on_host: leave the weights there, as NumPy's arrays.
 
     Raises:
@@ -285,16 +304,6 @@ def read_json(path: Path) -> dict[str, Any]:
     if not isinstance(content, dict):
         raise DiffjaxError(f"{path} is not a JSON object; download it again.")
     return content
-
-
-def _known_dtype(dtype: DTypeLike) -> np.dtype[Any]:
-    try:
-        known = jnp.dtype(dtype)
-    except TypeError:
-        raise unknown("dtype", dtype, DTYPES) from None
-    if str(known) not in DTYPES:
-        raise unknown("dtype", str(known), DTYPES)
-    return known
 
 
 def _denoiser_name(index: dict[str, Any], folder: Path) -> str:

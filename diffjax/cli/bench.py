@@ -14,7 +14,7 @@ UNTRAINED = ("tiny", "sd-1.5", "sd-2-base", "dit-256")
 EPILOG = """\b
 Examples:
   diffjax bench
-  diffjax bench --random sd-2-base --dtype bfloat16 --classes 8 \\
+  diffjax bench --random sd-2-base --dtype bfloat16 --dtype float32 --classes 8 \\
       --blocks 4 --blocks 8 --blocks 16 --resolution 256 --resolution 512"""
 
 
@@ -47,11 +47,12 @@ Examples:
 @click.option(
     "--dtype",
     "dtypes",
-    type=click.Choice(["float32", "bfloat16", "float16"]),
+    type=click.Choice(["auto", "float32", "bfloat16", "float16"]),
     multiple=True,
-    default=("float32",),
+    default=("auto",),
     show_default=True,
-    help="Number type of the denoiser.",
+    help="Number type of the denoiser; auto is bfloat16 on accelerators, float32 on a "
+    "CPU.",
 )
 @click.option(
     "--resolution",

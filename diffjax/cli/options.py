@@ -126,10 +126,11 @@ loss_option = click.option(
 )
 dtype_option = click.option(
     "--dtype",
-    type=click.Choice(["float32", "bfloat16", "float16"]),
-    default="float32",
+    type=click.Choice(["auto", "float32", "bfloat16", "float16"]),
+    default="auto",
     show_default=True,
-    help="Number type of the denoiser.",
+    help="Number type of the denoiser; auto is bfloat16 on accelerators, float32 on a "
+    "CPU.",
 )
 scoring_options = together(
     click.option(

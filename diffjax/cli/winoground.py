@@ -16,7 +16,7 @@ from diffjax.cli.options import (
 
 EPILOG = """\b
 Example:
-  diffjax winoground winoground --model sd-2-base --dtype bfloat16 --limit 40"""
+  diffjax winoground winoground --model sd-2-base --limit 40"""
 
 
 @group.command(epilog=EPILOG)

@@ -11,7 +11,7 @@ from typing import Any
 import numpy as np
 
 from diffjax import __version__
-from diffjax.checkpoints.loading import load_model
+from diffjax.checkpoints.loading import compute_dtype, load_model
 from diffjax.checkpoints.untrained import untrained
 from diffjax.errors import DiffjaxError
 from diffjax.evaluation.provenance import PACKAGES, git_revision, processor
@@ -101,7 +101,7 @@ class Timing:
 class Bench:
     """A model on this process's devices, in one dtype, made ready to be timed.
 
-    Raises DiffjaxError where the model cannot be had.
+    Raises DiffjaxError where the model cannot be had or there is no such dtype.
     """
 
     model: str
@@ -110,6 +110,7 @@ class Bench:
 
     def __post_init__(self) -> None:
         self._mesh = block_mesh()
+        self.dtype = str(compute_dtype(self.dtype))
 
     @cached_property
     def subject(self) -> Subject:
