@@ -14,7 +14,6 @@ from pathlib import Path
 from typing import Any, cast
 
 import jax
-import jax.numpy as jnp
 import numpy as np
 from jax.typing import DTypeLike
 from jaxtyping import Array, Float
@@ -133,7 +132,7 @@ class DiffusionClassifier:
         cls,
         name_or_path: str | Path = "tiny",
         *,
-        dtype: DTypeLike = jnp.float32,
+        dtype: DTypeLike = "auto",
         strategy: Strategy | str | None = None,
         temperature: float | str | Path | None = None,
         unet: str | Path | None = None,
@@ -153,7 +152,8 @@ class DiffusionClassifier:
             name_or_path: a name of ``diffjax models``, a folder in the diffusers
                 layout, or a Hugging Face id. This and all arguments but the last two
                 are those of ``load_model``, which tells more.
-            dtype: float32, bfloat16 or float16, of the denoiser.
+            dtype: float32, bfloat16 or float16, of the denoiser; "auto" is bfloat16 on
+                accelerators and float32 on a CPU.
             unet: the U-Net from elsewhere.
             transformer: likewise of a DiT.
             vae: likewise.

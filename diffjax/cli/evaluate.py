@@ -42,7 +42,7 @@ EPILOG = f"""{strategy_epilog(DEFAULT_STRATEGY, "default without PRESET")}
 \b
 Examples:
   diffjax evaluate cifar10 --data-dir data --limit 100
-  diffjax evaluate pets --model sd-2-base --dtype bfloat16 --out runs/pets
+  diffjax evaluate pets --model sd-2-base --out runs/pets
   diffjax evaluate imagenet --model dit-256 --also vlb --dry-run
   diffjax evaluate cifar10 --corrupt blur:3
   diffjax evaluate --dataset ./photos --template "a photo of a {{}}."
