@@ -3,6 +3,8 @@
 See ``scoring.gradients`` for what they are, ``strategies.shortlist`` for their use.
 """
 
+from typing import Any
+
 import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Float
@@ -85,7 +87,8 @@ class Estimates:
         Raises:
             DiffjaxError: if the device's memory does not hold one sample's gradient.
         """
-        image, latent = replicate((np.uint32(key), z0), self._estimator.mesh)
+        placed: Any = replicate((np.uint32(key), z0), self._estimator.mesh)
+        image, latent = placed
         return self._estimator.estimate(
             ImageNoise(self._noise, image),
             latent,

@@ -1,18 +1,30 @@
 """Which weights are split, when, and how they lie on the devices."""
 
+import os
+import subprocess
+import sys
+from dataclasses import replace
+from pathlib import Path
+
 import jax
+import jax.numpy as jnp
 import numpy as np
 import pytest
 from jax.sharding import PartitionSpec
+from small import DIT, SCHEDULE, random
 
 from diffjax.errors import DiffjaxError
+from diffjax.models.dit import DiTTransformer2DModel
 from diffjax.scoring import placement
+from diffjax.scoring.grid import Blocks, tile_errors
+from diffjax.scoring.noise import SeededNoise
 from diffjax.scoring.placement import (
     BLOCKS,
     block_mesh,
     check_same,
     least,
     place_weights,
+    replicate,
     shards_weights,
     weight_specs,
 )
@@ -82,3 +94,54 @@ def test_processes_agree_on_what_they_run(mesh, monkeypatch):
     assert least(9, mesh) == 7
     with pytest.raises(DiffjaxError, match="the same image; process 2 has others"):
         check_same(9, mesh, "image")
+
+
+MEMORY = """
+import jax
+jax.config.update("jax_num_cpu_devices", 2)
+import test_placement
+print(*test_placement.memory_of_a_tile())
+"""
+
+
+def memory_of_a_tile():
+    """Bytes of arguments and intermediate values on a device, and of all weights."""
+    mesh = block_mesh()
+    config = replace(DIT, num_attention_heads=8, num_layers=6)  # 64 wide
+    network = random(DiTTransformer2DModel, config)
+    place = np.zeros(mesh.size, np.int32)
+    blocks = Blocks(
+        images=place.astype(np.uint32),
+        z0=np.zeros((mesh.size, 8, 8, 4), np.float32),
+        timesteps=place,
+        noises=place,
+        classes=place[:, None],
+    )
+    lowered = tile_errors.lower(
+        place_weights(network, mesh, sharded=True),
+        *replicate((SCHEDULE, SeededNoise.of(0), jnp.arange(2)), mesh),
+        blocks,
+        losses=("l2",),
+        mesh=mesh,
+        sharded=True,
+    )
+    memory = lowered.compile().memory_analysis()
+    n_bytes = sum(leaf.nbytes for leaf in jax.tree.leaves(network))
+    return memory.argument_size_in_bytes, memory.temp_size_in_bytes, n_bytes
+
+
+def test_a_tile_gathers_weights_as_it_comes_to_them():
+    """Not all at once: then they would take as much memory as copies do."""
+    # by default XLA orders programs for CPUs by speed alone
+    flags = "--xla_cpu_enable_concurrency_optimized_scheduler=false"
+    done = subprocess.run(
+        [sys.executable, "-c", MEMORY],
+        cwd=Path(__file__).parent,
+        env=os.environ | {"XLA_FLAGS": flags},
+        capture_output=True,
+        text=True,
+        check=True,
+    )
+    arguments, temporary, weights = map(int, done.stdout.split())
+    assert arguments < 0.55 * weights
+    assert temporary < 0.25 * weights

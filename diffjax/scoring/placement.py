@@ -17,6 +17,7 @@ from collections.abc import Sequence
 from typing import Any, TypeVar
 
 import jax
+import jax.numpy as jnp
 import numpy as np
 from jax.experimental import multihost_utils
 from jax.sharding import AxisType, Mesh, NamedSharding, PartitionSpec
@@ -51,12 +52,15 @@ def block_mesh(devices: Sequence[jax.Device] | None = None) -> Mesh:
 
 def replicate(tree: Tree, mesh: Mesh) -> Tree:
     """A copy of every array on every device of the mesh."""
-    return _put(tree, jax.tree.map(lambda leaf: PartitionSpec(), tree), mesh)
+    copied: Tree = _put(tree, jax.tree.map(lambda leaf: PartitionSpec(), tree), mesh)
+    return copied
 
 
 def split_blocks(tree: Tree, mesh: Mesh) -> Tree:
     """Every array's first axis split among the devices of the mesh."""
-    return _put(tree, jax.tree.map(lambda leaf: PartitionSpec(BLOCKS), tree), mesh)
+    specs = jax.tree.map(lambda leaf: PartitionSpec(BLOCKS), tree)
+    split: Tree = _put(tree, specs, mesh)
+    return split
 
 
 def everywhere(array: jax.Array, mesh: Mesh) -> jax.Array:
@@ -89,15 +93,21 @@ def weight_specs(network: Tree, mesh: Mesh, *, sharded: bool) -> Tree:
 
 
 def gather_weights(network: Tree, specs: Tree) -> Tree:
-    """All weights whole again, inside of ``shard_map``."""
+    """All weights whole again, inside of ``shard_map``.
+
+    XLA gathers one when the program comes to it, and frees it again, where it minds
+    memory; for CPUs it does not by default.
+    """
 
     def whole(leaf: jax.Array, spec: PartitionSpec) -> jax.Array:
         if BLOCKS not in spec:
             return leaf
-        return jax.lax.all_gather(leaf, BLOCKS, axis=spec.index(BLOCKS), tiled=True)
+        axis = spec.index(BLOCKS)
+        gathered: jax.Array = jax.lax.all_gather(leaf, BLOCKS, axis=axis, tiled=True)
+        return gathered
 
-    gathered: Tree = jax.tree.map(whole, network, specs)
-    return gathered
+    wholes: Tree = jax.tree.map(whole, network, specs)
+    return wholes
 
 
 def shards_weights(choice: str, network: Any, mesh: Mesh) -> bool:
@@ -170,7 +180,7 @@ def _put(tree: Tree, specs: Tree, mesh: Mesh) -> Tree:
         sharding = NamedSharding(mesh, spec)
         if not mesh.is_multi_process:
             return jax.device_put(leaf, sharding)
-        if jax.dtypes.issubdtype(leaf.dtype, jax.dtypes.prng_key):
+        if jnp.issubdtype(leaf.dtype, jax.dtypes.prng_key):
             data = put(jax.random.key_data(leaf), spec)
             return jax.random.wrap_key_data(data, impl=jax.random.key_impl(leaf))
         # not device_put, which would send all of it around to compare it
