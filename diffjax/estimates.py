@@ -16,7 +16,7 @@ from diffjax.scoring.cost import Cost, median_seconds
 from diffjax.scoring.gradients import Estimator, condition_vectors, samples_that_fit
 from diffjax.scoring.grid import Grid
 from diffjax.scoring.noise import ImageNoise
-from diffjax.scoring.placement import replicate
+from diffjax.scoring.placement import everywhere, replicate
 from diffjax.strategies.base import State
 from diffjax.strategies.shortlist import Shortlist, shorten
 
@@ -48,7 +48,8 @@ class Estimates:
         self._samples = shortlist.samples(model.schedule.n_timesteps)
         self._noise = grid.noise
         self._latent_shape = latent_shape
-        self._vectors = condition_vectors(grid.denoiser, candidates.conditions)
+        vectors = condition_vectors(grid.denoiser, candidates.conditions)
+        self._vectors = everywhere(vectors, grid.mesh)  # rows of a table may be split
         bases = make_bases(
             shortlist.base,
             self._vectors,
