@@ -48,7 +48,7 @@ from diffjax.search import Encoded, ImageSearch
 from diffjax.settings import Settings
 from diffjax.strategies import parse_shortlist, parse_strategy
 from diffjax.strategies.base import Strategy
-from diffjax.temperature import read_calibration
+from diffjax.temperature import read_calibration, warn_of_others
 
 # as the models were trained
 TRANSFORMS: dict[str, Transform] = {"text": "resize_crop", "class": "adm"}
@@ -181,7 +181,7 @@ class DiffusionClassifier:
             settings["strategy"] = strategy
         if isinstance(temperature, str | Path):
             calibration = read_calibration(temperature)
-            _warn_of_others(calibration, str(name_or_path), settings.get("loss", "l2"))
+            warn_of_others(calibration, str(name_or_path), settings.get("loss", "l2"))
             temperature = float(calibration["temperature"])
         if temperature is not None:
             settings["temperature"] = temperature
@@ -280,6 +280,7 @@ class DiffusionClassifier:
         labels: Sequence[str] | Prompts | Candidates | None = None,
         template: str | Sequence[str] = DEFAULT_TEMPLATE,
         *,
+        prefilter: Callable[[np.ndarray], Sequence[int]] | None = None,
         progress: Callable[[Progress], None] = lambda progress: None,
     ) -> Record:
         """Classify one image and tell everything.
@@ -289,11 +290,13 @@ class DiffusionClassifier:
             labels: class names, ``Prompts``, or ``candidates`` made once for many
                 images.
             template: as in ``candidates``.
+            prefilter: from the image's pixels [h, w, 3] in [−1, 1], the classes (their
+                places among the labels) to choose from; the others are not evaluated.
             progress: called after each tile.
 
         Raises:
-            DiffjaxError: if the image cannot be read, the labels make no sense, or
-                the network's numbers overflow.
+            DiffjaxError: if the image cannot be read, the labels make no sense, the
+                prefilter leaves none, or the network's numbers overflow.
         """
         if not isinstance(labels, Candidates):
             labels = self.candidates(labels, template)
@@ -311,7 +314,8 @@ class DiffusionClassifier:
                 Progress(done=search.done, remaining=search.remaining, alive=alive)
             )
 
-        one = Encoded(pixels=pixels, z0=z0, key=key)
+        among = None if prefilter is None else tuple(map(int, prefilter(pixels)))
+        one = Encoded(pixels=pixels, z0=z0, key=key, among=among)
         [(_, result)] = self.score([one], labels, tile)
         if isinstance(result, NotFiniteError):
             raise result
@@ -382,17 +386,3 @@ class DiffusionClassifier:
         if noise in ("image", "shared"):
             return SeededNoise.of(self.settings.seed, shared=noise == "shared")
         return read_noise(Path(noise), self.latent_shape)
-
-
-def _warn_of_others(calibration: dict[str, Any], model: str, loss: str) -> None:
-    """A temperature belongs to a model and a loss."""
-    fitted = (
-        calibration.get("model", {}).get("name", model),
-        calibration.get("loss", loss),
-    )
-    if fitted != (model, loss):
-        warnings.warn(
-            f"the temperature was fitted to {fitted[0]} by {fitted[1]}, and this is "
-            f"{model} by {loss}: scores will not be calibrated.",
-            stacklevel=3,
-        )

@@ -51,6 +51,7 @@ class Record:
         prompts: what stood for them, P rows; class names where there are no prompts.
         truncated: the prompts that were too long and have been cut.
         classidx: the class of each prompt.
+        among: the classes that a prefilter left to choose from; None for all.
         samples: the S (timestep, noise) pairs in the order of their use.
         table: errors, float32 [P, S], NaN where not evaluated.
         prompt_decision: about the rows of the table.
@@ -66,6 +67,7 @@ class Record:
     prompts: tuple[str, ...]
     classidx: Int[np.ndarray, "P"]
     truncated: tuple[str, ...] = ()
+    among: tuple[int, ...] | None = None
     samples: Samples
     table: ErrorTable
     prompt_decision: Decision
@@ -143,9 +145,11 @@ class Record:
             loss: self.labels[verdict.decision.winner]
             for loss, verdict in self.also.items()
         }
+        among = None if self.among is None else [self.labels[c] for c in self.among]
         return {
             "label": self.label,
             **({"also": also} if also else {}),
+            **({} if among is None else {"among": among}),
             "scores": self.scores(),
             "temperature": self.temperature,
             "confidence": self.decision.confidence,

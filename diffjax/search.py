@@ -20,6 +20,7 @@ from diffjax.strategies.base import (
     class_decision,
     rank,
 )
+from diffjax.strategies.shortlist import restrict
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
@@ -30,12 +31,14 @@ class Encoded:
         pixels: what the model sees, in [−1, 1].
         z0: its latent.
         key: a number for the image, in [0, 2³²), that decides its noise.
+        among: the classes that a prefilter left, at least one; None for all.
         source: what the caller knows it by.
     """
 
     pixels: Float[np.ndarray, "H W 3"]
     z0: Float[np.ndarray, "h w c"]
     key: int
+    among: tuple[int, ...] | None = None
     source: Any = None
 
 
@@ -68,7 +71,8 @@ class ImageSearch:
             estimates: of the candidates' errors, for a shortlist.
 
         Raises:
-            DiffjaxError: if the strategy makes no sense for them.
+            DiffjaxError: if the strategy makes no sense for them, or a prefilter left
+                no class.
         """
         self.encoded = encoded
         self.key = encoded.key
@@ -83,6 +87,8 @@ class ImageSearch:
         self._failure: NotFiniteError | None = None
         classidx = np.asarray(candidates.prompts.classidx)
         self.state: State = self._strategy.start(len(classidx), n_timesteps, classidx)
+        if encoded.among is not None:
+            self.state = restrict(self.state, encoded.among)
         if estimates is not None:
             try:
                 self.state = estimates.shorten(self.state, self.z0, self.key)
@@ -163,6 +169,7 @@ class ImageSearch:
             prompts=prompts.prompts,
             classidx=classidx,
             truncated=self._candidates.truncated,
+            among=self.encoded.among,
             samples=state.samples,
             table=state.table,
             prompt_decision=self._strategy.decide(state),

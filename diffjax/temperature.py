@@ -2,6 +2,7 @@
 
 import json
 import os
+import warnings
 from math import isfinite
 from pathlib import Path
 from typing import Any
@@ -40,3 +41,17 @@ def read_calibration(path: str | os.PathLike[str]) -> dict[str, Any]:
 def read_temperature(path: str | os.PathLike[str]) -> float:
     """The temperature of a calibration; raises as ``read_calibration`` does."""
     return float(read_calibration(path)["temperature"])
+
+
+def warn_of_others(calibration: dict[str, Any], model: str, loss: str) -> None:
+    """A temperature belongs to a model and a loss; warn of others."""
+    fitted = (
+        calibration.get("model", {}).get("name", model),
+        calibration.get("loss", loss),
+    )
+    if fitted != (model, loss):
+        warnings.warn(
+            f"the temperature was fitted to {fitted[0]} by {fitted[1]}, and this is "
+            f"{model} by {loss}: scores will not be calibrated.",
+            stacklevel=3,
+        )

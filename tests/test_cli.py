@@ -535,6 +535,7 @@ HELP = {
             "--templates",
             "--clip-name",
             "--template",
+            "--prefilter",
             "--merge",
             "--strategy",
             "--loss",

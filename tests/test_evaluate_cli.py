@@ -212,6 +212,23 @@ def test_the_run_is_named_after_data_and_model(place, tmp_path, monkeypatch):
     assert names == {"photos-sd", "list.v2-sd", "pair-1.0.0-sd"}
 
 
+def test_candidate_classes_from_a_file(place, tmp_path):
+    ids = ("cat/0.png", "cat/1.png", "cat/2.png", "dog/0.png", "dog/1.png")
+    file = tmp_path / "clip.csv"
+    file.write_text("id,classes\n" + "\n".join(f"{name},1" for name in ids))
+    result = photos(place, tmp_path / "run", "--prefilter", file)
+    assert result.exit_code == 0, result.output
+    assert "prefilter" in result.stdout and "40.0%" in result.stdout
+    run = read_run(tmp_path / "run")
+    assert set(run.rows["prediction"].to_pylist()) == {1}
+    assert run.header["experiment"]["prefilter"]["name"] == "clip.csv"
+    file.write_text(file.read_text().replace("dog/1.png,1", "dog/1.png,0"))
+    result = photos(place, tmp_path / "run", "--prefilter", file)
+    assert_refused(result, "experiment.prefilter.fingerprint")
+    result = photos(place, tmp_path / "run")
+    assert_refused(result, "experiment.prefilter")
+
+
 # ---- presets
 
 

@@ -12,6 +12,7 @@ from small import DIT, class_model, random, text_model
 
 from diffjax.classifier import DiffusionClassifier
 from diffjax.cli.tables import plan_table
+from diffjax.data.prefilter import Prefilter
 from diffjax.data.prompts import Prompts
 from diffjax.data.sources import Example, Source
 from diffjax.errors import DiffjaxError
@@ -638,6 +639,58 @@ def test_processes_share_a_run(whole, classifier, tmp_path):
     assert_same(read_run(path).rows, whole[0].rows)
     parts = [pq.read_metadata(p).num_rows for p in (path / "parts").iterdir()]
     assert sum(parts) == N
+
+
+# ---- prefilters
+
+
+def test_a_prefilter_leaves_the_rest_unevaluated(whole, classifier, tmp_path):
+    left = {f"image {k}": (k % 4, 3) for k in range(N) if k != 5}
+
+    def choose(name, pixels):
+        if name not in left:
+            raise DiffjaxError(f"{name} is unknown")
+        return left[name]
+
+    prefilter = Prefilter(name="clip.csv", choose=choose, fingerprint="0" * 16)
+    indices = [2, 3, 4, 5, 7]
+    task = task_of(Made(), indices, prefilter=prefilter)
+    path = tmp_path / "run"
+    result = evaluate(task, classifier, path, save_errors=True)
+    rows = read_run(path).rows
+    assert result["images"] == 4 and result["failed_images"] == 1
+    assert result["prefilter"]["recall"] == 1
+    assert rows["error"].to_pylist()[3] == "image 5 is unknown"
+    alone, everything = tables(rows.filter(rows["error"].is_null()), 4), whole[0].rows
+    for k, errors in zip((2, 3, 4, 7), alone, strict=True):
+        chosen = sorted(set(left[f"image {k}"]))
+        assert np.flatnonzero(~np.isnan(errors).all(axis=1)).tolist() == chosen
+        both = ~np.isnan(errors) & ~np.isnan(tables(everything, 4)[k])
+        np.testing.assert_allclose(
+            errors[both], tables(everything, 4)[k][both], rtol=1e-5
+        )
+    other = dataclasses.replace(prefilter, fingerprint="1" * 16)
+    with pytest.raises(DiffjaxError, match="prefilter"):
+        evaluate(task_of(Made(), indices, prefilter=other), classifier, path)
+    with pytest.raises(DiffjaxError, match="image 5 is unknown"):
+        evaluate(task_of(Made(), [5], prefilter=prefilter), classifier, tmp_path / "no")
+    assert not (tmp_path / "no").exists()
+
+
+@pytest.mark.parametrize(("classes", "match"), [((), "no class"), ((9,), "class 9")])
+def test_a_prefilter_that_leaves_nothing_is_refused(classes, match):
+    prefilter = Prefilter(name="clip", choose=lambda name, pixels: classes)
+    with pytest.raises(DiffjaxError, match=match):
+        task_of(Made(), prefilter=prefilter).among("a", np.zeros((2, 2, 3)))
+
+
+def test_a_function_leaves_labels_of_one_image(classifier):
+    labels = ["cat", "dog", "ship"]
+    record = classifier.classify(
+        Made()[0].image, labels, prefilter=lambda pixels: np.array([2, 0])
+    )
+    assert record.among == (2, 0) and record.decision.n_samples[1] == 0
+    assert record.as_dict()["among"] == ["ship", "cat"]
 
 
 # ---- the plan

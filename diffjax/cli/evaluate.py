@@ -121,6 +121,12 @@ class_options: Decorator = together(
         metavar="TEXT",
         help="Prompt with a {} for the data set's class name; may be repeated.",
     ),
+    click.option(
+        "--prefilter",
+        metavar="FILE",
+        help="Candidate classes of each image, as CLIP may have chosen them: a .csv or "
+        ".parquet with the columns id and classes. Reported apart.",
+    ),
     merge_option,
 )
 run_options: Decorator = together(
@@ -304,6 +310,7 @@ def _experiment(
     names = (
         *("dataset", "split", "subset", "per_class", "subset_seed", "limit"),
         *("classes", "prompts", "classnames", "templates", "clip_name", "template"),
+        "prefilter",
         "corrupt",
     )
     given = {name: options.pop(name) for name in names}

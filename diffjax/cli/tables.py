@@ -200,6 +200,13 @@ def summary_table(summary: Mapping[str, Any]) -> RenderableType:
     table.add_row("images", f"{summary['images']:,}", "")
     if summary["failed_images"]:
         table.add_row("failed", f"{summary['failed_images']:,}", "")
+    if filtered := summary.get("prefilter"):
+        low, high = filtered["recall_interval"] or (0.0, 1.0)
+        table.add_row(
+            "prefilter",
+            f"{filtered['recall']:.1%}" if filtered["recall"] is not None else "",
+            f"of labels left; 95 %: {100 * low:.1f} to {100 * high:.1f}",
+        )
     if summary["evaluations_per_image"] is not None:
         table.add_row(
             "evaluations", f"{summary['evaluations_per_image']:,.0f}", "an image"

@@ -7,6 +7,7 @@ from typing import Any
 from diffjax.data.classes import read_classes
 from diffjax.data.corruptions import CorruptedSource, parse_corruption
 from diffjax.data.datasets import open_source
+from diffjax.data.prefilter import read_prefilter
 from diffjax.data.presets import PRESETS, classes_file, prompts_file
 from diffjax.data.prompts import Prompts
 from diffjax.data.sources import Source
@@ -36,6 +37,7 @@ class Experiment:
         clip_name: what CLIP_benchmark's tables call the data set, where one of the
             files is a table.
         template: templates for the data set's own class names.
+        prefilter: a file of each image's candidate classes.
     """
 
     dataset: str
@@ -51,6 +53,7 @@ class Experiment:
     templates: str | None = None
     clip_name: str | None = None
     template: tuple[str, ...] = ()
+    prefilter: str | None = None
 
     def task(self, data_dir: str | Path | None = None) -> Task:
         """Open the data set and read the prompts.
@@ -76,7 +79,8 @@ class Experiment:
             self.limit,
             classes=chosen,
         )
-        return make_task(source, indices, self._prompts(source), chosen)
+        prefilter = None if self.prefilter is None else read_prefilter(self.prefilter)
+        return make_task(source, indices, self._prompts(source), chosen, prefilter)
 
     def as_dict(self) -> dict[str, Any]:
         """Plain JSON values."""

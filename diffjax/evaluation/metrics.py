@@ -211,6 +211,7 @@ def summary(run: Run) -> dict[str, Any]:
         "images": n,
         "failed_images": len(run.rows) - n,
         "labels_not_among_candidates": int((found.local_labels < 0).sum()),
+        **prefiltered(run),
         "evaluations_per_image": _mean(run, "evaluations"),
         "seconds_per_image": _mean(run, "seconds"),
         "confusions": [
@@ -221,6 +222,32 @@ def summary(run: Run) -> dict[str, Any]:
             }
             for label, prediction, count in confusions
         ],
+    }
+
+
+def prefiltered(run: Run) -> dict[str, Any]:
+    """ "prefilter", where there was one: how often it left the label, and how many.
+
+    Keys: name, fingerprint; recall, the share of images whose label it left, and its
+    interval; classes_per_image; acc1_of_these, the accuracy on these images. What is a
+    share of no images is None.
+    """
+    described = run.header["experiment"].get("prefilter")
+    if not isinstance(described, dict):
+        return {}
+    columns = ("label", "prediction", "candidates")
+    rows = run.rows.select(columns).filter(run.rows["error"].is_null()).to_pylist()
+    kept = [row for row in rows if row["label"] in row["candidates"]]
+    right = sum(row["label"] == row["prediction"] for row in kept)
+    n, k, left = len(rows), len(kept), sum(len(row["candidates"]) for row in rows)
+    return {
+        "prefilter": {
+            **described,
+            "recall": k / n if n else None,
+            "recall_interval": wilson(k, n) if n else None,
+            "classes_per_image": left / n if n else None,
+            "acc1_of_these": right / k if k else None,
+        }
     }
 
 

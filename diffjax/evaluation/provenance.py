@@ -36,9 +36,10 @@ def make_header(
         candidates: of the task, ready for the model.
         asked: what else was asked for and decides.
     """
+    prefilter = task.prefilter and {"prefilter": task.prefilter.describe()}
     return {
         "format": FORMAT,
-        "experiment": {**asked, **settings_of(classifier)},
+        "experiment": {**asked, **settings_of(classifier), **(prefilter or {})},
         "data": task.describe(),
         "class_names": list(task.class_names),
         "classes": list(task.classes),

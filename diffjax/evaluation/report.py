@@ -212,6 +212,7 @@ def _row(run: Run, name: str) -> Row:
         "model": str(header["model"]["name"]),
         "model_fingerprint": str(header["model"]["fingerprint"]),
         "strategy": strategy_text(experiment.get("strategy")),
+        "prefilter": _prefilter_name(experiment),
         "loss": None if experiment.get("loss") is None else str(experiment["loss"]),
         "weights": experiment.get("weights"),
         "seed": experiment.get("seed"),
@@ -226,9 +227,19 @@ def _row(run: Run, name: str) -> Row:
         row[metric] = value
         if interval := figures["intervals"].get(metric):
             row[f"{metric}_low"], row[f"{metric}_high"] = interval
+    if filtered := figures.get("prefilter"):
+        row["prefilter_recall"] = filtered["recall"]
+        if interval := filtered["recall_interval"]:
+            row["prefilter_recall_low"], row["prefilter_recall_high"] = interval
+        row["prefilter_classes_per_image"] = filtered["classes_per_image"]
     for key in ("temperature", "evaluations_per_image", "seconds_per_image"):
         row[key] = figures[key]
     return row
+
+
+def _prefilter_name(experiment: Mapping[str, Any]) -> str | None:
+    described = experiment.get("prefilter")
+    return str(described["name"]) if isinstance(described, dict) else None
 
 
 def _settings(header: Mapping[str, Any], prefix: str = "") -> Iterator[tuple[str, str]]:
@@ -290,6 +301,11 @@ def _notes(members: Sequence[tuple[RunReport, Outcomes]]) -> list[str]:
             notes.append(
                 f"{name}: {row['failed_images']:,} of {done:,} images failed; they "
                 "count neither as right nor as wrong."
+            )
+        if row["prefilter"]:
+            notes.append(
+                f"{name} chose among the classes that a prefilter, {row['prefilter']}, "
+                "had left of each image; its accuracy is that of both together."
             )
         if row["labels_not_among_candidates"]:
             notes.append(

@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from jaxtyping import Float
+from jaxtyping import Float, Int
 
 from diffjax.errors import DiffjaxError, unknown
 from diffjax.evaluation.metrics import summary, wilson
@@ -43,8 +43,9 @@ from diffjax.strategies.base import (
     Strategy,
     best_prompts,
     rank,
+    run_on,
 )
-from diffjax.strategies.base import run as run_strategy
+from diffjax.strategies.shortlist import restrict
 
 REMEDY = (
     "Evaluate again with --strategy exhaustive and --save-errors; such a run can be "
@@ -114,14 +115,15 @@ def rescore(
         n_folds=n_folds,
         n_bins=n_bins,
     )
-    classidx = np.asarray(run.prompts.classidx)
+    classidx, to_local = np.asarray(run.prompts.classidx), local_numbers(run)
     for i, (row, image) in enumerate(zip(good, saved, strict=True)):
         if strategy is None:
             errors = image.errors * chosen.of(i, image.timesteps)
             errors = errors.astype(np.float32)
             decision = rank_saved(errors)
         else:
-            state = _replay(run, row["id"], image, strategy, chosen, i)
+            among = None if row["candidates"] is None else to_local[row["candidates"]]
+            state = _replay(run, row["id"], image, strategy, chosen, i, among)
             errors, decision = state.table.errors, strategy.decide(state)
         row |= decision_columns(errors, decision, classidx, run.classes)
         if row["prediction"] == row["label"]:
@@ -242,7 +244,7 @@ def _accuracy(rows: list[dict[str, Any]]) -> dict[str, Any]:
 
 def _plain_rows(run: Run) -> list[dict[str, Any]]:
     """The columns that no decision changes, and the prediction."""
-    kept = ["index", "id", "label", "prediction", "error", "thumbnail"]
+    kept = ["index", "id", "label", "prediction", "candidates", "error", "thumbnail"]
     rows: list[dict[str, Any]] = run.rows.select(kept).to_pylist()
     return rows
 
@@ -263,8 +265,9 @@ def _replay(
     strategy: Strategy,
     weights: Weights,
     i: int,
+    among: Int[np.ndarray, " k"] | None,
 ) -> State:
-    """Run a strategy on one image's saved errors."""
+    """Run a strategy on one image's saved errors, among all classes or some."""
     order = np.lexsort((image.noises, image.timesteps))
     n_prompts, n_samples = image.errors.shape
     try:
@@ -298,7 +301,10 @@ def _replay(
         return cells
 
     classidx = np.asarray(run.prompts.classidx)
-    return run_strategy(strategy, n_prompts, n_samples, evaluate, classidx)
+    state = strategy.start(n_prompts, n_samples, classidx)
+    if among is not None:
+        state = restrict(state, among.tolist())
+    return run_on(strategy, state, evaluate)
 
 
 def _table(

@@ -13,7 +13,7 @@ if TYPE_CHECKING:
     import pyarrow as pa
 
 PARTS = "parts"  # the folder, below the run's
-LATER = ("confidence",)  # columns that runs of earlier versions lack
+LATER = ("confidence", "candidates")  # columns that runs of earlier versions lack
 
 
 def schema(losses: Sequence[str], save_errors: bool) -> "pa.Schema":
@@ -30,6 +30,7 @@ def schema(losses: Sequence[str], save_errors: bool) -> "pa.Schema":
         "id": pa.string(),  # what the data set calls the image
         "label": pa.int32(),
         "prediction": pa.int32(),  # null for an image that failed
+        "candidates": pa.list_(pa.int32()),  # that a prefilter left; null for all
         "ranking": pa.list_(pa.int32()),  # best first
         "differences": pa.list_(pa.float32()),  # Δ per class, to the prediction
         "standard_errors": pa.list_(pa.float32()),  # of Δ

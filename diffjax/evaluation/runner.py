@@ -109,7 +109,8 @@ def evaluate(
 
     Raises:
         DiffjaxError: if the folder holds something else, the classes, the strategy or
-            the noise do not fit, or the disk is full; rows written before are safe.
+            the noise or the prefilter do not fit, or the disk is full; rows written
+            before are safe.
     """
     watch = watch or Watch()
     candidates = task.candidates(classifier)
@@ -119,6 +120,7 @@ def evaluate(
     latents = Latents(classifier, cache)
     share.check()
     _check_strategy(classifier, candidates)
+    _check_prefilter(task, classifier)
     mine = share.of(task.indices)
     with open_run(
         path, header, candidates.prompts, save_errors=save_errors, share=share
@@ -154,6 +156,18 @@ def _check_strategy(classifier: DiffusionClassifier, candidates: Candidates) -> 
     classifier.grid.check(state.samples.noises)
 
 
+def _check_prefilter(task: Task, classifier: DiffusionClassifier) -> None:
+    """Likewise: a prefilter that does not know the images by their ids."""
+    if task.prefilter is None:
+        return
+    try:
+        example = task.source[int(task.indices[0])]
+        pixels = classifier.pixels(example.image)
+    except DiffjaxError:
+        return  # this one cannot be read; others may
+    task.among(example.id, pixels)
+
+
 def _rows(
     task: Task,
     classifier: DiffusionClassifier,
@@ -176,7 +190,13 @@ def _rows(
                 assert item.example is not None  # of the good ones
                 # known by its id, an image keeps its noise in every subset
                 key = zlib.crc32(item.example.id.encode())
-                yield Encoded(pixels=item.pixels, z0=latent, key=key, source=item)
+                yield Encoded(
+                    pixels=item.pixels,
+                    z0=latent,
+                    key=key,
+                    among=item.among,
+                    source=item,
+                )
 
     for image, result in classifier.score(encoded(), candidates, watch.tile):
         row = _known(image.source)
@@ -206,6 +226,7 @@ class _Read(NamedTuple):
     place: int  # in the data set
     example: Example | None = None
     pixels: Float[np.ndarray, "H W 3"] = np.empty((0, 0, 3), np.float32)
+    among: tuple[int, ...] | None = None
     error: str | None = None
 
 
@@ -213,7 +234,8 @@ def _read(task: Task, classifier: DiffusionClassifier, index: int) -> _Read:
     example = None
     try:
         example = task.source[index]
-        return _Read(index, example, classifier.pixels(example.image))
+        pixels = classifier.pixels(example.image)
+        return _Read(index, example, pixels, task.among(example.id, pixels))
     except DiffjaxError as error:
         return _Read(index, example, error=str(error))
 
@@ -227,6 +249,8 @@ def _columns(
         record.table.errors, record.prompt_decision, record.classidx, classes
     )
     columns["seconds"] = record.seconds
+    if record.among is not None:
+        columns["candidates"] = classes[list(record.among)]
     if columns["prediction"] != label:
         columns["thumbnail"] = _thumbnail(record.pixels)
     for loss, verdict in record.also.items():

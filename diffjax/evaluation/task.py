@@ -5,11 +5,12 @@ from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
-from jaxtyping import Int
+from jaxtyping import Float, Int
 
 from diffjax.candidates import Candidates
 from diffjax.classifier import DiffusionClassifier
 from diffjax.data.labels import class_ids
+from diffjax.data.prefilter import Prefilter
 from diffjax.data.prompts import Prompts
 from diffjax.data.sources import Source
 from diffjax.errors import DiffjaxError
@@ -25,6 +26,7 @@ class Task:
         prompts: of the C candidates, in local numbers 0 … C − 1.
         classes: the data set's number of each candidate, ascending.
         class_names: how results name ALL classes: the data set's, then distractors.
+        prefilter: gives each image fewer candidates.
     """
 
     source: Source
@@ -32,6 +34,38 @@ class Task:
     prompts: Prompts
     classes: tuple[int, ...]
     class_names: tuple[str, ...]
+    prefilter: Prefilter | None = None
+
+    def among(
+        self, name: str, pixels: Float[np.ndarray, "h w 3"]
+    ) -> tuple[int, ...] | None:
+        """What the prefilter leaves of the candidates, in local numbers.
+
+        Args:
+            name: the image's id.
+            pixels: in [−1, 1].
+
+        Returns:
+            Ascending; None where there is no prefilter.
+
+        Raises:
+            DiffjaxError: if it leaves none, or does not know the image.
+        """
+        if self.prefilter is None:
+            return None
+        chosen = {int(c) for c in self.prefilter.choose(name, pixels)}
+        n = len(self.class_names)
+        if wrong := [c for c in chosen if not 0 <= c < n]:
+            raise DiffjaxError(
+                f"The prefilter {self.prefilter.name} gives the image {name} the class "
+                f"{wrong[0]}; {self.source.name} has 0 to {n - 1}."
+            )
+        left = tuple(i for i, c in enumerate(self.classes) if c in chosen)
+        if not left:
+            raise DiffjaxError(
+                f"The prefilter {self.prefilter.name} leaves the image {name} no class."
+            )
+        return left
 
     def candidates(self, classifier: DiffusionClassifier) -> Candidates:
         """The candidates as a model takes them: prompts, or its own class numbers.
@@ -90,6 +124,7 @@ def make_task(
     indices: Int[np.ndarray, " n"],
     prompts: Prompts | None = None,
     classes: tuple[int, ...] | None = None,
+    prefilter: Prefilter | None = None,
 ) -> Task:
     """Put together what is evaluated.
 
@@ -102,6 +137,7 @@ def make_task(
             shows.
         classes: the candidates, ascending; all by default. They keep their numbers.
             Images of other classes are left out.
+        prefilter: gives each image fewer candidates.
 
     Raises:
         DiffjaxError: if prompts or classes do not fit the data set.
@@ -131,6 +167,7 @@ def make_task(
         prompts=prompts.restricted(chosen),
         classes=chosen,
         class_names=prompts.class_names,
+        prefilter=prefilter,
     )
 
 

@@ -76,6 +76,12 @@ def run_summary(run: RunReport) -> str:
     parts = [f"{model}, strategy {_strategy(run)}, loss {row['loss']}."]
     if rate:
         parts.append(f"{rate_text(rate)} of {row['images']:,} images are correct.")
+    if recall := run.rate("prefilter_recall"):
+        left = _number(row["prefilter_classes_per_image"], ",.1f")
+        parts.append(
+            f"The prefilter {row['prefilter']} left {left} classes an image, and the "
+            f"label among them for {rate_text(recall)} of the images."
+        )
     if row["status"] == "in progress":
         parts.append(f"The run is to do {row['images_selected']:,} and is in progress.")
     if row["failed_images"]:
@@ -369,6 +375,8 @@ def _each_rate(runs: Sequence[RunReport]) -> str:
 def _strategy(run: RunReport) -> str:
     weights = run.row["weights"]
     extra = f", weights {weights}" if weights else ""
+    if prefilter := run.row["prefilter"]:
+        extra += f", prefilter {prefilter}"
     return f"{run.row['strategy'] or 'unknown'}{extra}"
 
 

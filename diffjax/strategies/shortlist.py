@@ -1,4 +1,6 @@
-"""The shortlist: only classes whose estimated error is small enough are evaluated.
+"""Fewer classes before the first round: a shortlist, or a prefilter's choice.
+
+**Shortlist.** Only classes whose estimated error is small enough are evaluated.
 
 An estimate of the error of every class, ê[c, s], costs the same for any number of
 classes (``scoring.gradients``). The k classes with the smallest mean of ê over samples
@@ -6,12 +8,16 @@ go on to the strategy; the others are dropped before its first round. They rank 
 among themselves by the estimate, and have no errors.
 
 A class of several prompts is as good as its best one, and keeps or loses them all.
+
+**Prefilter.** Something else, as CLIP, has chosen an image's classes: ``restrict``.
+A shortlist is then made of these.
 """
 
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 
 import numpy as np
-from jaxtyping import Float
+from jaxtyping import Float, Int
 
 from diffjax.errors import DiffjaxError, NotFiniteError, unknown
 from diffjax.strategies.base import Samples, State, drop, require_positive
@@ -77,9 +83,35 @@ def shorten(
             "overflows too, the checkpoint is damaged."
         )
     estimate = estimates.mean(axis=1, dtype=np.float64)
-    groups = np.arange(len(estimate)) if state.groups is None else state.groups
+    groups = _groups(state)
     best = np.full(groups.max() + 1, np.inf)
-    np.minimum.at(best, groups, estimate)
+    np.minimum.at(best, groups, np.where(state.living, estimate, np.inf))
     kept = np.argsort(best, kind="stable")[:k]
     state = replace(state, estimate=estimate, n_gradients=n_gradients)
     return drop(state, np.flatnonzero(~np.isin(groups, kept)))
+
+
+def restrict(state: State, classes: Sequence[int]) -> State:
+    """Drop all but these classes before the first round.
+
+    Args:
+        state: that a strategy has started.
+        classes: those to keep, groups of rows where there are groups; one at least.
+
+    Raises:
+        DiffjaxError: if there are none, or no such ones.
+    """
+    groups = _groups(state)
+    n = int(groups.max()) + 1
+    if not len(classes):
+        raise DiffjaxError("A prefilter left no class to choose from.")
+    if wrong := [c for c in classes if not 0 <= c < n]:
+        raise DiffjaxError(
+            f"A prefilter left the class {wrong[0]}; there are 0 to {n - 1}."
+        )
+    return drop(state, np.flatnonzero(~np.isin(groups, np.asarray(classes, int))))
+
+
+def _groups(state: State) -> Int[np.ndarray, "C"]:
+    """The class of each row."""
+    return np.arange(len(state.dropped)) if state.groups is None else state.groups

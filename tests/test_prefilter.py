@@ -1,0 +1,157 @@
+"""Prefilters: files of candidate classes, and what they leave to a strategy."""
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
+import pytest
+from runs import tables, write_run
+
+from diffjax.data.prefilter import Prefilter, read_prefilter
+from diffjax.errors import DiffjaxError
+from diffjax.evaluation.metrics import summary
+from diffjax.evaluation.report import read_report
+from diffjax.evaluation.rescoring import rescore
+from diffjax.evaluation.words import comparison_table, run_summary
+from diffjax.strategies.base import NEVER, run_on
+from diffjax.strategies.exhaustive import Exhaustive
+from diffjax.strategies.racing import Racing
+from diffjax.strategies.shortlist import restrict, shorten
+
+PIXELS = np.zeros((2, 2, 3), np.float32)
+
+
+def write(path, rows):
+    if path.suffix == ".csv":
+        lines = [f"{name},{' '.join(map(str, classes))}" for name, classes in rows]
+        path.write_text("\n".join(["id,classes", *lines]))
+    else:
+        names, classes = zip(*rows, strict=True)
+        pq.write_table(pa.table({"classes": classes, "id": names, "p": names}), path)
+    return path
+
+
+@pytest.mark.parametrize("suffix", [".csv", ".parquet"])
+def test_a_file_gives_each_image_its_classes(tmp_path, suffix):
+    rows = [("b.jpg", [5, 2]), ("a, 1.jpg" if suffix == ".parquet" else "a.jpg", [7])]
+    path = write(tmp_path / f"clip{suffix}", rows)
+    prefilter = read_prefilter(path)
+    for name, classes in rows:
+        assert prefilter.choose(name, PIXELS) == tuple(classes)
+    with pytest.raises(DiffjaxError, match=r"no candidate classes .* c\.jpg.*b\.jpg"):
+        prefilter.choose("c.jpg", PIXELS)
+    before = prefilter.describe()
+    assert before["name"] == path.name and len(before["fingerprint"]) == 16
+    write(path, [("b.jpg", [5, 3])])
+    assert read_prefilter(path).describe() != before
+
+
+def test_a_function_is_known_by_its_name():
+    def best_two(pixels):
+        return [int(pixels.sum()), 1]
+
+    prefilter = Prefilter.of(best_two)
+    assert prefilter.choose("any", PIXELS) == [0, 1]
+    assert prefilter.describe()["name"].endswith("best_two")
+
+
+@pytest.mark.parametrize(
+    ("name", "text", "match"),
+    [
+        ("a.txt", "", r"name it \.csv"),
+        ("a.csv", None, "cannot be read"),
+        ("a.csv", "id,labels\na,1", "columns must include id and classes"),
+        ("a.csv", "id,classes\na,1\nb,cat", r"line 3: .*'cat'"),
+        ("a.csv", "id,classes\na,1\na,2", "line 3: .* already"),
+        ("a.csv", "id,classes\na,", "line 2: .* no candidate"),
+        ("a.csv", "id,classes\na", "line 2: .* no candidate"),
+        ("a.csv", 'id,classes\n"a', "unexpected end"),
+        ("a.parquet", "id,classes\na,1", "no parquet table"),
+    ],
+)
+def test_malformed_files_say_where(tmp_path, name, text, match):
+    if text is not None:
+        (tmp_path / name).write_text(text)
+    with pytest.raises(DiffjaxError, match=match):
+        read_prefilter(tmp_path / name)
+
+
+# ---- strategies
+
+
+@pytest.mark.parametrize("strategy", [Exhaustive(n_samples=16), Racing(n_samples=16)])
+def test_only_the_classes_that_are_left_are_evaluated(strategy):
+    [errors], _ = tables(1, 8, 16)
+    classidx = np.array([0, 0, 1, 1, 2, 2, 3, 3])
+    state = restrict(strategy.start(8, 16, classidx), (3, 1))
+
+    def evaluate(state, request):
+        assert set(classidx[request.classes]) <= {1, 3}
+        return errors[np.ix_(request.classes, request.samples)]
+
+    decision = strategy.decide(run_on(strategy, state, evaluate))
+    assert set(classidx[decision.ranking[:4]]) == {1, 3}
+    assert (decision.n_samples == 0).tolist() == [True, True, False, False] * 2
+
+
+def test_a_single_class_is_decided_without_much_ado():
+    state = restrict(Racing(n_samples=16).start(3, 16), [2])
+    done = run_on(Racing(n_samples=16), state, lambda s, r: np.ones((1, 8), np.float32))
+    assert Racing(n_samples=16).decide(done).winner == 2
+    assert done.n_evaluations == 8
+
+
+def test_a_shortlist_is_made_of_what_is_left():
+    state = restrict(Racing().start(4, 1000), [1, 2, 3])
+    estimates = np.array([[0.0], [3.0], [1.0], [2.0]], np.float32)
+    state = shorten(state, 2, estimates, 1)
+    assert np.flatnonzero(state.dropped == NEVER).tolist() == [2, 3]
+
+
+@pytest.mark.parametrize(("classes", "match"), [([], "no class"), ([4], "class 4")])
+def test_no_class_or_an_unknown_one_is_refused(classes, match):
+    with pytest.raises(DiffjaxError, match=match):
+        restrict(Racing().start(4, 1000), classes)
+
+
+# ---- runs
+
+
+def test_a_run_tells_how_often_the_label_was_left(tmp_path):
+    errors, _ = tables(4, 3, 8, gap=3)
+    best = errors.mean(axis=2).argmin(axis=1)
+    left = [[int(b), int(b + 1) % 3] for b in best]
+    labels = [*best[:2], (best[2] + 1) % 3, (best[3] + 2) % 3]  # right, right, no, lost
+    described = {"name": "clip.csv", "fingerprint": "0" * 16}
+    run = write_run(
+        tmp_path / "run",
+        errors,
+        labels,
+        header={"experiment": {"prefilter": described}},
+        columns={"candidates": left},
+    )
+    found = summary(run)["prefilter"]
+    low, high = found.pop("recall_interval")
+    assert 0 < low < 0.75 < high < 1
+    assert found == described | {
+        "recall": 0.75,
+        "classes_per_image": 2.0,
+        "acc1_of_these": pytest.approx(2 / 3),
+    }
+    # decided again, it is among the same classes
+    again = rescore(run, strategy=Exhaustive(n_samples=8))
+    assert [row["candidates"] for row in again.rows] == left
+    assert {row["evaluations"] for row in again.rows} == {16}
+    [group] = read_report([run.path]).groups
+    assert any("clip.csv" in note for note in group.notes)
+    assert "prefilter clip.csv" in comparison_table(group)[2][0][-2]
+    assert "left 2.0 classes an image, and the label" in run_summary(group.runs[0])
+
+
+def test_other_runs_say_nothing_of_prefilters(tmp_path):
+    errors, labels = tables(2, 3, 8)
+    run = write_run(tmp_path / "run", errors, labels)
+    assert "prefilter" not in summary(run)
+    [group] = read_report([run.path]).groups
+    assert not any(
+        "prefilter" in text for text in (*group.notes, run_summary(group.runs[0]))
+    )
