@@ -521,7 +521,8 @@ HELP = {
         *("--transform", "--interpolation", "--model", "--unet", "--transformer"),
         *("--vae", "--text-encoder", "--tokenizer", "--revision", "--cache-dir"),
         *("--offline", "--top", "--plot", "--json", "--quiet", "--help"),
-        "--shortlist",
+        *("--shortlist", "--shard-weights", "--global-mesh", "--coordinator"),
+        *("--process-index", "--process-count"),
     ),
     "demo": (
         *("--model", "--strategy", "--loss", "--dtype", "--seed", "--out", "--json"),
@@ -550,6 +551,8 @@ HELP = {
             "--dry-run",
             "--process-index",
             "--process-count",
+            "--distributed",
+            "--shard-weights",
             "--wandb",
             "--tensorboard",
             "--json",
