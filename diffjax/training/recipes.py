@@ -152,13 +152,14 @@ RECIPES: dict[str, Recipe] = {
     for recipe in (
         TextToImage(
             name="tiny",
-            summary="Stable Diffusion in miniature on CIFAR-10; an hour on two cores.",
+            summary="Stable Diffusion in miniature: CIFAR-10 and scenes; hours on two cores.",
             dataset="cifar10",
             templates=TEMPLATES,
+            scenes=40_000,
             vae=configs.vae_config(widths=(16, 32), latent=4, groups=8, size=32),
             unet=configs.unet_config(
                 widths=(32, 64, 128),
-                attends=(False, False, True),
+                attends=(False, True, True),
                 latent=4,
                 size=16,
                 groups=8,
@@ -171,12 +172,13 @@ RECIPES: dict[str, Recipe] = {
                 steps=3000, batch=8, learning_rate=2e-3, warmup=100, ema_decay=0.995
             ),
             denoiser=Phase(
-                steps=3500,
+                steps=9000,
                 batch=64,
                 learning_rate=1.5e-3,
-                warmup=200,
-                weight_decay=0.01,
+                muon_rate=2e-2,
+                warmup=100,
                 ema_decay=0.999,
+                show_every=1000,
             ),
         ),
         ClassToImage(
