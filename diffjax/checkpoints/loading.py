@@ -262,29 +262,14 @@ def empty_network(
     Raises:
         DiffjaxError: if the config's numbers do not fit one another.
     """
-    module, weights = (
-        COMPONENTS[name].module,
-        dtype if param_dtype is None else param_dtype,
+    module = COMPONENTS[name].module(
+        config,
+        rngs=None,
+        dtype=dtype,
+        param_dtype=dtype if param_dtype is None else param_dtype,
     )
-
-    def build() -> nnx.Module:
-        return module(config, rngs=_AnyKey(), dtype=dtype, param_dtype=weights)
-
-    return nnx.split(nnx.eval_shape(build))
-
-
-class _AnyKey(nnx.Rngs):
-    """One key for every parameter, as nothing is drawn where only shapes count.
-
-    Tracing the counters of ``nnx.Rngs`` takes time quadratic in their number: ten
-    times as long for the U-Net of Stable Diffusion.
-    """
-
-    def __init__(self) -> None:
-        pass
-
-    def params(self) -> jax.Array:
-        return jax.random.key(0)
+    graphdef, state = nnx.split(module)
+    return graphdef, state
 
 
 def read_json(path: Path) -> dict[str, Any]:

@@ -13,7 +13,6 @@ from diffjax.cli.group import EXIT_INTERRUPTED
 
 def main() -> None:
     """Run the command line in a process of its own."""
-    os.environ.setdefault("TRANSFORMERS_VERBOSITY", "error")  # "PyTorch not found"
     if not sys.stderr.isatty():
         os.environ.setdefault("HF_HUB_DISABLE_PROGRESS_BARS", "1")
     try:

@@ -56,4 +56,4 @@ def keep_compilations() -> None:
         return
     os.environ["JAX_COMPILATION_CACHE_DIR"] = str(folder)
     # JAX's default of one second leaves out many small programs
-    os.environ.setdefault("JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS", "0.1")
+    os.environ.setdefault("JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS", "0")

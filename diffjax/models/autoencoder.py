@@ -233,7 +233,7 @@ class AutoencoderKL(nnx.Module):
         self,
         config: AutoencoderKLConfig,
         *,
-        rngs: nnx.Rngs,
+        rngs: nnx.Rngs | None,
         dtype: DTypeLike = jnp.float32,
         param_dtype: DTypeLike = jnp.float32,
     ) -> None:

@@ -152,7 +152,7 @@ class CLIPTextModel(nnx.Module):
         self,
         config: CLIPTextConfig,
         *,
-        rngs: nnx.Rngs,
+        rngs: nnx.Rngs | None,
         dtype: DTypeLike = jnp.float32,
         param_dtype: DTypeLike = jnp.float32,
     ) -> None:

@@ -124,8 +124,8 @@ class DiffusionModel:
                 f"An image of {width}×{height} pixels does not fit {self.name}: both "
                 f"must be multiples of {self.multiple}."
             )
-        means: Array = _encode(self.autoencoder, pixels)
-        return self.scaling_factor * means
+        z0: Array = _encode(self.autoencoder, pixels, self.scaling_factor)
+        return z0
 
     def text_states(
         self, prompts: Sequence[str], rows: Int[np.ndarray, " n"] | None = None
@@ -184,11 +184,11 @@ def predict(
 
 
 @jax.jit
-def _encode(autoencoder: Network, pixels: Array) -> Array:
+def _encode(autoencoder: Network, pixels: Array, scale: float | Array) -> Array:
     # TPUs and recent GPUs would multiply float32 in fewer digits
     with jax.default_matmul_precision("float32"):
         means: Array = jax.vmap(autoencoder.module().encode)(pixels)[0]
-    return means
+    return scale * means
 
 
 @partial(jax.jit, donate_argnums=0)

@@ -136,7 +136,7 @@ class DiTTransformer2DModel(nnx.Module):
         self,
         config: DiTTransformer2DConfig,
         *,
-        rngs: nnx.Rngs,
+        rngs: nnx.Rngs | None,
         dtype: DTypeLike = jnp.float32,
         param_dtype: DTypeLike = jnp.float32,
     ) -> None:

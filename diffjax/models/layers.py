@@ -11,7 +11,7 @@ Attribute names are those of the torch modules in diffusers and transformers.
 from collections.abc import Callable
 from dataclasses import dataclass, replace
 from functools import partial
-from typing import Literal
+from typing import Any, Literal
 
 import jax
 import jax.numpy as jnp
@@ -36,22 +36,54 @@ class GroupNorm(nnx.GroupNorm):
     """Group normalisation of one [..., c] array over all its leading axes."""
 
     def __call__(self, x: Array, *, mask: Array | None = None) -> Array:
-        """Normalise; flax's own layer takes the first axis for a batch."""
-        normalised: Array = super().__call__(x[None], mask=mask)
-        return normalised[0]
+        """Normalise, in float32; flax's own layer takes the first axis for a batch."""
+        assert mask is None
+        assert self.scale is not None and self.bias is not None
+        groups = x.astype(jnp.float32).reshape(-1, self.num_groups, self.group_size)
+        centred = groups - groups.mean((0, 2), keepdims=True)
+        variance = jax.lax.square(centred).mean((0, 2), keepdims=True)
+        normal = (centred * jax.lax.rsqrt(variance + self.epsilon)).reshape(x.shape)
+        return (normal * self.scale[...] + self.bias[...]).astype(self.dtype)
+
+
+class _NoKeys(nnx.Rngs):
+    """Stands where flax asks for keys that nothing is drawn with."""
+
+    def __init__(self) -> None:
+        pass
+
+    def params(self) -> None:
+        return None
+
+
+_NO_KEYS = _NoKeys()
+
+
+def _shape(key: None, shape: tuple[int, ...], dtype: Any) -> jax.ShapeDtypeStruct:
+    return jax.ShapeDtypeStruct(shape, dtype)
 
 
 @dataclass(frozen=True, kw_only=True)
 class Make:
-    """Makes the primitive layers, with torch's defaults where flax's differ."""
+    """Makes the primitive layers, with torch's defaults where flax's differ.
 
-    rngs: nnx.Rngs
+    Without ``rngs`` their parameters are shapes alone: what a checkpoint fills needs no
+    values, and tracing how they would be drawn takes longer than reading them.
+    """
+
+    rngs: nnx.Rngs | None
     dtype: DTypeLike = jnp.float32
     param_dtype: DTypeLike = jnp.float32
 
     def precise(self) -> "Make":
         """The same in float32."""
         return replace(self, dtype=jnp.float32, param_dtype=jnp.float32)
+
+    def _drawn(self, *parameters: str) -> dict[str, Any]:
+        """Where the parameters of a layer come from, as arguments of flax's layers."""
+        if self.rngs is not None:
+            return {"rngs": self.rngs}
+        return {"rngs": _NO_KEYS} | {f"{name}_init": _shape for name in parameters}
 
     def linear(self, inputs: int, outputs: int, bias: bool = True) -> nnx.Linear:
         """[..., inputs] → [..., outputs]."""
@@ -61,7 +93,7 @@ class Make:
             use_bias=bias,
             dtype=self.dtype,
             param_dtype=self.param_dtype,
-            rngs=self.rngs,
+            **self._drawn("kernel", "bias"),
         )
 
     def conv(
@@ -85,7 +117,7 @@ class Make:
             use_bias=bias,
             dtype=self.dtype,
             param_dtype=self.param_dtype,
-            rngs=self.rngs,
+            **self._drawn("kernel", "bias"),
         )
 
     def group_norm(self, channels: int, groups: int, epsilon: float) -> GroupNorm:
@@ -101,7 +133,7 @@ class Make:
             dtype=self.dtype,
             # flax's E[x²] − E[x]² loses digits where the mean is large
             use_fast_variance=False,
-            rngs=self.rngs,
+            **self._drawn("scale", "bias"),
         )
 
     def layer_norm(
@@ -115,7 +147,7 @@ class Make:
             use_scale=affine,
             dtype=self.dtype,
             use_fast_variance=False,
-            rngs=self.rngs,
+            **self._drawn("scale", "bias"),
         )
 
     def embedding(self, entries: int, features: int) -> nnx.Embed:
@@ -125,7 +157,7 @@ class Make:
             features,
             dtype=self.dtype,
             param_dtype=self.param_dtype,
-            rngs=self.rngs,
+            **self._drawn("embedding"),
         )
 
 

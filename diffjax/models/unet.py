@@ -274,7 +274,7 @@ class UNet2DConditionModel(nnx.Module):
         self,
         config: UNet2DConditionConfig,
         *,
-        rngs: nnx.Rngs,
+        rngs: nnx.Rngs | None,
         dtype: DTypeLike = jnp.float32,
         param_dtype: DTypeLike = jnp.float32,
     ) -> None:
