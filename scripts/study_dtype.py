@@ -4,9 +4,9 @@
 
 Every image is classified by all samples and by racing, in float32 and in DTYPE, with
 the same noise. Told are how often the decisions agree (intervals are Wilson's, 95 %);
-how far the errors of cells are from float32's, relative to them; and how far the
+how far the errors of cells are from float32's, relative to them; how far the
 differences between classes on the same sample are, which decide, relative to their
-spread.
+spread; and how sure float32 was where the other decided otherwise.
 """
 
 import argparse
@@ -64,6 +64,22 @@ def compare(theirs: np.ndarray, ours: np.ndarray) -> dict[str, float]:
     }
 
 
+def leads(errors: np.ndarray, winners: np.ndarray, others: np.ndarray) -> list[float]:
+    """How far float32's winner is ahead of another, in standard errors; worst first.
+
+    Args:
+        errors: in float32 [images, classes, samples].
+        winners: by float32.
+        others: by the other dtype.
+    """
+    found = []
+    for table, first, second in zip(errors, winners, others, strict=True):
+        if first != second:
+            apart = table[second] - table[first]
+            found.append(float(apart.mean() / apart.std(ddof=1) * len(apart) ** 0.5))
+    return sorted(found, reverse=True)
+
+
 def rate(k: int, n: int) -> str:
     low, high = wilson(k, n)
     return f"{100 * k / n:.1f} % ({100 * low:.1f} to {100 * high:.1f})"
@@ -93,9 +109,8 @@ def main() -> None:
                 classify(args.model, dtype, text, experiment, args.data_dir)
                 for dtype in ("float32", args.dtype)
             ]
-            (theirs, labels, _), (ours, _, _) = runs
+            theirs, labels, _ = runs[0]
             keys = sorted(theirs)
-            names = np.array([[r[k].label for k in keys] for r, _, _ in runs])
             table = [[r[k].table.errors for k in keys] for r, _, _ in runs]
             winners = [
                 np.array([r[k].decision.winner for k in keys]) for r, _, _ in runs
@@ -103,12 +118,13 @@ def main() -> None:
             result[kind] = {
                 "strategy": text,
                 "images": len(keys),
-                "agree": int((names[0] == names[1]).sum()),
+                "agree": int((winners[0] == winners[1]).sum()),
                 "right": [int((w == labels).sum()) for w in winners],
                 "seconds": [seconds for _, _, seconds in runs],
             }
             if kind == "exhaustive":
                 result[kind] |= compare(np.array(table[0]), np.array(table[1]))
+                result[kind]["leads"] = leads(np.array(table[0]), *winners)
     except DiffjaxError as error:
         sys.exit(f"error: {error}")
     if args.json:
@@ -125,6 +141,11 @@ def main() -> None:
         f"cells: off by {own['cells_median']:.2g} (median), {own['cells_worst']:.2g} "
         f"(worst) of themselves; on average by {own['bias']:+.2g}"
     )
+    if own["leads"]:
+        print(
+            f"where they decide apart, float32's winner is {own['leads'][0]:.2g} "
+            "standard errors ahead at most"
+        )
     print(
         f"differences between classes: off by {own['differences']:.2g} of their "
         "spread (root mean square)"
