@@ -130,6 +130,7 @@ def memory_of_a_tile():
     return memory.argument_size_in_bytes, memory.temp_size_in_bytes, n_bytes
 
 
+@pytest.mark.slow
 def test_a_tile_gathers_weights_as_it_comes_to_them():
     """Not all at once: then they would take as much memory as copies do."""
     # by default XLA orders programs for CPUs by speed alone
