@@ -14,6 +14,7 @@ if TYPE_CHECKING:
     from diffjax.classifier import DiffusionClassifier
     from diffjax.data.prompts import Prompts
     from diffjax.errors import DiffjaxError
+    from diffjax.explanation import explain
     from diffjax.record import Record
     from diffjax.settings import Settings
     from diffjax.strategies.exhaustive import Exhaustive
@@ -33,6 +34,7 @@ __all__ = [
     "Settings",
     "Shortlist",
     "Staged",
+    "explain",
     "load_model",
 ]
 
@@ -46,6 +48,7 @@ _HOMES = {
     "Settings": "diffjax.settings",
     "Shortlist": "diffjax.strategies.shortlist",
     "Staged": "diffjax.strategies.staged",
+    "explain": "diffjax.explanation",
     "load_model": "diffjax.checkpoints.loading",
 }
 

@@ -9,7 +9,7 @@ import os
 import warnings
 import zlib
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, cast
 
@@ -300,13 +300,9 @@ class DiffusionClassifier:
         """
         if not isinstance(labels, Candidates):
             labels = self.candidates(labels, template)
-        pixels = self.pixels(image)
-        # known by its pixels, an image keeps its noise wherever it stands in a list
-        key = zlib.crc32(pixels.tobytes())
+        one = self.encode(image)
         asked = f"{labels.prompts} {self._described}"
-        check_same(key, self._mesh, "image")
         check_same(zlib.crc32(asked.encode()), self._mesh, "labels and settings")
-        z0 = np.asarray(self.model.latent(pixels))
 
         def tile(search: ImageSearch, cells: int) -> None:
             alive = int(search.state.living.sum())
@@ -314,12 +310,22 @@ class DiffusionClassifier:
                 Progress(done=search.done, remaining=search.remaining, alive=alive)
             )
 
-        among = None if prefilter is None else tuple(map(int, prefilter(pixels)))
-        one = Encoded(pixels=pixels, z0=z0, key=key, among=among)
+        if prefilter is not None:
+            among = tuple(map(int, prefilter(one.pixels)))
+            one = replace(one, among=among)
         [(_, result)] = self.score([one], labels, tile)
         if isinstance(result, NotFiniteError):
             raise result
         return result
+
+    def encode(self, image: ImageSource) -> Encoded:
+        """An image as the grid takes it; DiffjaxError if it cannot be read."""
+        pixels = self.pixels(image)
+        # known by its pixels, an image keeps its noise wherever it stands in a list
+        key = zlib.crc32(pixels.tobytes())
+        check_same(key, self._mesh, "image")
+        z0 = np.asarray(self.model.latent(pixels))
+        return Encoded(pixels=pixels, z0=z0, key=key)
 
     def pixels(self, image: ImageSource) -> Float[np.ndarray, "h w 3"]:
         """An image as the model sees it, in [−1, 1]."""

@@ -32,15 +32,15 @@ EDGE = 0.999  # beyond it the outermost bins are open
 SMALLEST = 1e-12  # probability, to keep the logarithm finite
 
 
-def bound_term(
+def bound_terms(
     schedule: Schedule,
     z0: Float[Array, "h w c"],
     t: Int[Array, ""],
     noise: Float[Array, "h w c"],
     predicted: Float[Array, "h w c"],
     variance: Float[Array, "h w c"],
-) -> Float[Array, ""]:
-    """The term of one timestep, in bits per element.
+) -> Float[Array, "h w c"]:
+    """The terms of one timestep, in bits: one for each element.
 
     Args:
         schedule: the forward process.
@@ -62,7 +62,7 @@ def bound_term(
     shift = schedule.posterior_weight[t] * distance
     kl = gaussian_kl(shift, log_beta_tilde, log_variance)
     nats = jnp.where(t == 0, discretised_nll(z0, z0_hat, log_variance), kl)
-    return jnp.mean(nats) / math.log(2)
+    return nats / math.log(2)
 
 
 def gaussian_kl(

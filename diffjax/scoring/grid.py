@@ -83,7 +83,7 @@ def cell_errors(
     z_t = add_noise(schedule, z0, noise, t)
     predicted, variance = predict(denoiser, schedule, z_t, t, condition)
     cell = Cell(schedule, z0, t, noise, predicted, variance)
-    return jnp.stack([LOSSES[loss](cell) for loss in losses])
+    return jnp.stack([jnp.mean(LOSSES[loss](cell)) for loss in losses])
 
 
 def block_errors(

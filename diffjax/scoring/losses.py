@@ -8,7 +8,8 @@ With d = ε − ε̂, per element of the latent:
     vlb     the variational bound's term of timestep t, in bits: see ``bound``
     l2+vlb  their sum
 
-each averaged over the elements. vlb needs a model that predicts its variance.
+A loss gives them all; their mean is the error. vlb needs a model that predicts its
+variance.
 """
 
 from collections.abc import Callable
@@ -18,7 +19,7 @@ import jax.numpy as jnp
 from jaxtyping import Array, Float, Int
 
 from diffjax.schedules import Schedule
-from diffjax.scoring.bound import bound_term
+from diffjax.scoring.bound import bound_terms
 
 
 class Cell(NamedTuple):
@@ -32,26 +33,26 @@ class Cell(NamedTuple):
     variance: Float[Array, "h w c"] | None  # the model's variance channels, as they are
 
 
-def l2(cell: Cell) -> Float[Array, ""]:
+def l2(cell: Cell) -> Float[Array, "h w c"]:
     """Squared error."""
-    return jnp.mean(jnp.square(cell.noise - cell.predicted))
+    return jnp.square(cell.noise - cell.predicted)
 
 
-def l1(cell: Cell) -> Float[Array, ""]:
+def l1(cell: Cell) -> Float[Array, "h w c"]:
     """Absolute error."""
-    return jnp.mean(jnp.abs(cell.noise - cell.predicted))
+    return jnp.abs(cell.noise - cell.predicted)
 
 
-def huber(cell: Cell) -> Float[Array, ""]:
+def huber(cell: Cell) -> Float[Array, "h w c"]:
     """Squared up to a distance of 1, absolute beyond."""
     d = jnp.abs(cell.noise - cell.predicted)
-    return jnp.mean(jnp.where(d <= 1, jnp.square(d) / 2, d - 0.5))
+    return jnp.where(d <= 1, jnp.square(d) / 2, d - 0.5)
 
 
-def vlb(cell: Cell) -> Float[Array, ""]:
-    """The variational bound's term, in bits per element."""
+def vlb(cell: Cell) -> Float[Array, "h w c"]:
+    """The variational bound's term, in bits."""
     assert cell.variance is not None, "checked when the classifier is made"
-    return bound_term(
+    return bound_terms(
         cell.schedule, cell.z0, cell.t, cell.noise, cell.predicted, cell.variance
     )
 

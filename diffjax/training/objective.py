@@ -31,7 +31,7 @@ from diffjax.schedules import (
     noise_from_prediction,
     prediction_target,
 )
-from diffjax.scoring.bound import bound_term
+from diffjax.scoring.bound import bound_terms
 
 
 def autoencoder_loss(
@@ -89,8 +89,8 @@ def denoiser_loss(
         frozen = noise_from_prediction(
             schedule, jax.lax.stop_gradient(prediction), z_t, t
         )
-        term = bound_term(schedule, z0, t, noise, frozen, variance)
-        return squared + bound_weight * schedule.n_timesteps * term
+        terms = bound_terms(schedule, z0, t, noise, frozen, variance)
+        return squared + bound_weight * schedule.n_timesteps * terms.mean()
 
     return jax.vmap(error)(latents, noise, timesteps, conditions).mean()
 

@@ -152,7 +152,7 @@ RECIPES: dict[str, Recipe] = {
     for recipe in (
         TextToImage(
             name="tiny",
-            summary="Stable Diffusion in miniature: CIFAR-10 and scenes; hours on two cores.",
+            summary="Stable Diffusion in miniature, on CIFAR-10 and composed scenes.",
             dataset="cifar10",
             templates=TEMPLATES,
             scenes=40_000,
@@ -183,7 +183,7 @@ RECIPES: dict[str, Recipe] = {
         ),
         ClassToImage(
             name="tiny-dit",
-            summary="DiT in miniature on Fashion-MNIST; an hour on two cores.",
+            summary="DiT in miniature, on Fashion-MNIST.",
             dataset="fashion_mnist",
             vae=configs.vae_config(widths=(16, 32), latent=4, groups=8, size=28),
             transformer=configs.dit_config(

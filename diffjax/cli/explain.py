@@ -1,0 +1,129 @@
+"""``diffjax explain``."""
+
+from pathlib import Path
+from typing import Any
+
+import click
+
+from diffjax.cli.group import group, loading, print_json_line, start
+from diffjax.cli.options import (
+    checkpoint_options,
+    dtype_option,
+    image_options,
+    loss_option,
+    output_options,
+    seed_option,
+)
+from diffjax.data.prompts import DEFAULT_TEMPLATE
+from diffjax.errors import DiffjaxError
+
+
+@group.command()
+@click.argument("image", metavar="IMAGE")
+@click.option(
+    "--labels",
+    required=True,
+    metavar="A,B",
+    help="The label to explain, and another that it is explained against.",
+)
+@click.option(
+    "--template",
+    metavar="TEXT",
+    default=DEFAULT_TEMPLATE,
+    show_default=True,
+    help="Prompt with a {} for the label.",
+)
+@click.option(
+    "--n-samples",
+    type=click.IntRange(min=1),
+    metavar="N",
+    default=100,
+    show_default=True,
+    help="Timesteps, even over the schedule; two evaluations each.",
+)
+@click.option(
+    "--bands",
+    type=click.IntRange(1, 6),
+    metavar="N",
+    default=3,
+    show_default=True,
+    help="Groups of neighbouring timesteps with a map each.",
+)
+@click.option(
+    "--out",
+    type=click.Path(path_type=Path),
+    metavar="OUT.png",
+    default="explain.png",
+    show_default=True,
+    help="Where the picture goes.",
+)
+@loss_option
+@dtype_option
+@seed_option("Seed of the noise.")
+@image_options
+@checkpoint_options
+@output_options
+def explain(
+    image: str,
+    labels: str,
+    template: str,
+    n_samples: int,
+    bands: int,
+    out: Path,
+    model: str,
+    as_json: bool,
+    quiet: bool,
+    **options: Any,
+) -> None:
+    """Draw where in an image the evidence for one label over another lies.
+
+    \b
+    diffjax explain cat.jpg --labels cat,dog
+    diffjax explain ship.png --labels ship,truck --bands 4 --out ship-truck.png
+    """
+    console, _ = start()
+    names = [name.strip() for name in labels.split(",")]
+    if len(names) != 2:
+        raise DiffjaxError(f"--labels takes two labels, as in cat,dog; not {labels!r}.")
+    if bands > n_samples:
+        raise DiffjaxError(
+            f"{n_samples} samples do not make {bands} bands; ask for fewer --bands or "
+            "more --n-samples."
+        )
+    with loading(console, quiet):
+        from diffjax.classifier import DiffusionClassifier
+        from diffjax.data.images import load_image
+        from diffjax.evaluation.heatmaps import explanation_figure
+        from diffjax.evaluation.plots import check_output, save_figure
+        from diffjax.explanation import explain as explained
+
+    check_output(out)
+    pixels = load_image(image)
+    with console.status("evaluating", spinner="line") as status:
+        status.update(f"loading {model}")
+        classifier = DiffusionClassifier.from_pretrained(model, **options)
+        status.update("evaluating")
+        found = explained(
+            classifier, pixels, *names, template=template, n_samples=n_samples
+        )
+    save_figure(explanation_figure(found, bands), out)
+    if as_json:
+        print_json_line(
+            {
+                "image": image,
+                "labels": names,
+                "difference": found.difference,
+                "bands": [
+                    {
+                        "timesteps": [band.first, band.last],
+                        "evidence": band.evidence.tolist(),
+                        "standard_error": band.standard_error.tolist(),
+                    }
+                    for band in found.bands(bands)
+                ],
+                "settings": found.settings,
+                "picture": str(out),
+            }
+        )
+    elif not quiet:
+        console.print(f"Wrote {out}.")

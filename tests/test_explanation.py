@@ -1,0 +1,137 @@
+"""Explanations: their maps are the grid's errors, laid out over the image."""
+
+import json
+from pathlib import Path
+
+import jax
+import numpy as np
+import pytest
+from click.testing import CliRunner
+from small import class_model, images, text_model
+
+import diffjax
+from diffjax.classifier import DiffusionClassifier
+from diffjax.cli.commands import group
+from diffjax.errors import DiffjaxError
+from diffjax.evaluation.heatmaps import explanation_figure, overlay
+from diffjax.explanation import Explanation, explain
+from diffjax.settings import Settings
+from diffjax.strategies.exhaustive import Exhaustive
+
+SHIP = Path(diffjax.__file__).parent / "assets" / "images" / "0202_ship.png"
+STRATEGY = Exhaustive(n_samples=6)
+
+
+@pytest.fixture(scope="module", autouse=True)
+def quick_compilation():
+    jax.config.update("jax_disable_most_optimizations", True)
+    yield
+    jax.config.update("jax_disable_most_optimizations", False)
+
+
+@pytest.mark.parametrize(
+    ("make", "loss"), [(text_model, "l1"), (class_model, "l2+vlb")]
+)
+def test_the_mean_of_a_map_is_the_cell_of_the_grid(make, loss):
+    model = make()
+    labels = list((model.class_names or ("cat", "dog"))[:2])
+    classifier = DiffusionClassifier(
+        model, Settings(strategy=STRATEGY, cells=8, loss=loss)
+    )
+    [image] = images(1)
+    found = explain(classifier, image, *labels, n_samples=6)
+    record = classifier.classify(image, labels)
+    timesteps, errors = record.by_timestep()
+    np.testing.assert_array_equal(found.timesteps, timesteps)
+    assert found.maps.shape == (6, 2, 8, 8)
+    np.testing.assert_allclose(found.maps.mean(axis=(2, 3)).T, errors, rtol=1e-5)
+    assert found.difference == pytest.approx(
+        (errors[1] - errors[0]).mean(), rel=1e-4, abs=1e-7
+    )
+
+
+def made_up(S=7, seed=0):
+    random = np.random.default_rng(seed)
+    return Explanation(
+        pixels=random.uniform(-1, 1, (8, 8, 3)).astype(np.float32),
+        label="cat",
+        other="dog",
+        timesteps=np.arange(S) * 10,
+        maps=random.normal(size=(S, 2, 4, 4)).astype(np.float32),
+        settings={"model": "small", "loss": "l2"},
+    )
+
+
+def test_bands_share_the_samples_out():
+    found = made_up()
+    bands = found.bands(3)
+    assert [(b.first, b.last) for b in bands] == [(0, 20), (30, 40), (50, 60)]
+    sizes = np.array([3, 2, 2])
+    together = np.average([b.evidence for b in bands], axis=0, weights=sizes)
+    [whole] = found.bands(1)
+    np.testing.assert_allclose(together, whole.evidence)
+    assert whole.evidence.mean() == pytest.approx(found.difference)
+    d = found.maps[3:5, 1].astype(float) - found.maps[3:5, 0]
+    np.testing.assert_allclose(bands[1].standard_error, np.abs(d[0] - d[1]) / 2)
+    assert np.isnan(found.bands(7)[0].standard_error).all()
+    with pytest.raises(ValueError, match="7 samples do not make 8 bands"):
+        found.bands(8)
+
+
+def test_the_overlay_colours_by_sign_and_leaves_the_rest_grey():
+    evidence = np.zeros((4, 4))
+    evidence[0, 0], evidence[3, 3] = 2.0, -2.0
+    pixels = np.zeros((8, 8, 3), np.float32)
+    mixed, strongest = overlay(pixels, evidence)
+    assert strongest == pytest.approx(2.0)
+    blue, orange = mixed[1, 1], mixed[6, 6]
+    assert blue[2] > blue[0] and orange[0] > orange[2]
+    np.testing.assert_allclose(mixed[4, 0], 0.5)
+    flat, nothing = overlay(pixels, np.zeros((4, 4)))
+    np.testing.assert_allclose(flat, 0.5)
+    assert nothing == 0
+
+
+def test_the_picture_has_a_panel_for_each_band():
+    titles = [a.get_title() for a in explanation_figure(made_up(), 3).axes]
+    assert titles[:2] == ["the image", "all timesteps"]
+    assert titles[2:] == ["t = 0 … 20", "t = 30 … 40", "t = 50 … 60"]
+    assert len(explanation_figure(made_up(), 1).axes) == 2
+
+
+def test_the_command_draws_and_tells(tmp_path):
+    out = tmp_path / "ship.png"
+    command = ["explain", str(SHIP), "--labels", "ship,truck", "--n-samples", "4"]
+    done = CliRunner().invoke(
+        group, [*command, "--bands", "2", "--out", str(out), "--json"]
+    )
+    assert done.exit_code == 0, done.output
+    assert out.read_bytes().startswith(b"\x89PNG")
+    told = json.loads(done.stdout)
+    assert told["labels"] == ["ship", "truck"]
+    assert np.shape(told["bands"][1]["evidence"]) == (16, 16)
+    means = [np.mean(band["evidence"]) for band in told["bands"]]
+    assert np.mean(means) == pytest.approx(told["difference"], rel=1e-6)
+
+
+@pytest.mark.parametrize(
+    ("given", "message"),
+    [
+        (["--labels", "cat"], "--labels takes two labels"),
+        (["--labels", "cat,cat"], "Two different labels are needed"),
+        (["--labels", "a,b", "--n-samples", "2"], "2 samples do not make 3 bands"),
+        (["--labels", "a,b", "--out", "x.doc"], "must end in one of .png"),
+    ],
+)
+def test_bad_input_is_told(given, message, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    done = CliRunner().invoke(group, ["explain", str(SHIP), *given])
+    said = done.stderr + str(done.exception)
+    assert done.exit_code != 0 and message in said
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_the_same_label_twice_is_refused():
+    classifier = DiffusionClassifier(text_model(), Settings(strategy=STRATEGY))
+    with pytest.raises(DiffjaxError, match="Two different labels"):
+        explain(classifier, images(1)[0], "cat", "cat")
