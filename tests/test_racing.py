@@ -264,6 +264,18 @@ def test_a_thousand_classes():
     assert state.n_evaluations < 250_000 / 8
 
 
+def test_what_differs_smoothly_over_the_timesteps_is_no_noise():
+    rng = np.random.default_rng(8)
+    trend = np.array([0, 1])[:, None] * np.linspace(-2, 2.6, 200, dtype=np.float32)
+    needed = {}
+    for name, order in (("smooth", np.arange(200)), ("rough", rng.permutation(200))):
+        noise = (made(rng, [0, 0], 200) / 10 for _ in range(20))
+        states = [race(Racing(n_samples=200), each + trend[:, order]) for each in noise]
+        assert all(state.living[0] for state in states)
+        needed[name] = np.mean([state.n_evaluations for state in states])
+    assert needed["smooth"] < 0.6 * needed["rough"]
+
+
 # --- Ties
 
 
