@@ -564,6 +564,13 @@ HELP = {
         *("--out", "--prompts", "--labels", "--dataset", "--split", "--allow-errors"),
         *("--json", "--help"),
     ),
+    "explain": (
+        *("--labels", "--template", "--n-samples", "--bands", "--out", "--loss"),
+        *("--dtype", "--seed", "--resolution", "--transform", "--interpolation"),
+        *("--model", "--unet", "--transformer", "--vae", "--text-encoder"),
+        *("--tokenizer", "--revision", "--cache-dir", "--offline", "--json"),
+        *("--quiet", "--help"),
+    ),
     "models": ("--json", "--help"),
     "report": ("--html", "--csv", "--json", "--help"),
     "rescore": (
@@ -571,6 +578,7 @@ HELP = {
         "--help",
     ),
     "robustness": ("--plot", "--csv", "--json", "--help"),
+    "study": ("--out", "--json", "--help"),
     "train": ("--data-dir", "--out", "--steps", "--seed", "--help"),
     "winoground": (
         *("--n-samples", "--limit", "--loss", "--dtype", "--seed", "--resolution"),

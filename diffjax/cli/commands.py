@@ -11,6 +11,7 @@ from diffjax.cli import (
     report,
     rescore,
     robustness,
+    study,
     train,
     winoground,
 )
@@ -28,6 +29,7 @@ __all__ = [
     "report",
     "rescore",
     "robustness",
+    "study",
     "train",
     "winoground",
 ]

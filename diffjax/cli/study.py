@@ -1,0 +1,70 @@
+"""``diffjax study``."""
+
+from pathlib import Path
+
+import click
+
+from diffjax.cli.group import group, print_json, start
+
+EPILOG = """\b
+Studies:
+  variance  spread over noises, of errors and of differences between classes;
+            needs several noises a timestep
+  timestep  accuracy of deciding by one timestep alone
+  samples   accuracy against the number of samples: even over the timesteps,
+            at the middle one, around it, and even with learned weights
+
+\b
+Example:
+  diffjax evaluate cifar10 --limit 200 --save-errors --out runs/full \\
+      --strategy exhaustive:n_samples=20:n_trials=8
+  diffjax study samples runs/full --out docs"""
+
+
+@group.command(epilog=EPILOG)
+@click.argument("study", type=click.Choice(["variance", "timestep", "samples"]))
+@click.argument("run", metavar="RUN")
+@click.option(
+    "--out",
+    type=click.Path(path_type=Path),
+    metavar="FOLDER",
+    show_default="the run's",
+    help="Where STUDY.csv and STUDY.png go.",
+)
+@click.option("--json", "as_json", is_flag=True, help="The table on standard output.")
+def study(study: str, run: str, out: Path | None, as_json: bool) -> None:
+    """Draw a figure of the paper from a run's saved errors.
+
+    RUN holds the errors of all classes on all samples.
+    """
+    import csv
+
+    from diffjax.evaluation.plots import save_figure
+    from diffjax.evaluation.results import read_run
+    from diffjax.evaluation.studies import STUDIES, read_errors
+    from diffjax.evaluation.study_plots import study_figure
+
+    console, _ = start()
+    found = read_run(run)
+    errors = read_errors(found)
+    table = STUDIES[study](errors)
+    folder = Path(run) if out is None else out
+    folder.mkdir(parents=True, exist_ok=True)
+    with (folder / f"{study}.csv").open("w", newline="", encoding="utf-8") as file:
+        csv.writer(file).writerows(
+            [list(table), *zip(*table.values(), strict=True)],
+        )
+    n, C = errors.values.shape[:2]
+    experiment = found.header["experiment"]
+    title = (
+        f"{found.header['model']['name']} on {experiment['dataset']}, "
+        f"{experiment['loss']}, {n:,} images"
+    )
+    save_figure(
+        study_figure(study, table, title, 1 / C),
+        folder / f"{study}.png",
+    )
+    if as_json:
+        print_json(table)
+    else:
+        console.print(f"Wrote {folder / f'{study}.csv'} and {study}.png beside it.")

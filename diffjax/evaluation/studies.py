@@ -1,0 +1,235 @@
+"""What the errors of a complete run say about samples: three studies of the paper's.
+
+From the error e[i, c, t, k] of image i, class c, timestep t and the k-th noise there:
+
+    variance   how much errors differ over noises, and how much less the differences
+               between classes do (Fig. 2)
+    timestep   the accuracy of deciding by one timestep alone (Fig. 3)
+    samples    the accuracy against the number of samples, by where they lie (Fig. 4)
+
+Each is a table: columns by name. Intervals are Wilson's, 95 %. Figures are those of Li
+et al. 2023.
+"""
+
+import warnings
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+
+import numpy as np
+from jaxtyping import Float, Int
+
+from diffjax.errors import DiffjaxError
+from diffjax.evaluation.metrics import wilson
+from diffjax.evaluation.outcomes import outcomes
+from diffjax.evaluation.rescoring import rank_saved, saved_errors
+from diffjax.evaluation.results import Run
+from diffjax.evaluation.weights import Labelled, Saved, Weights, weights_by_name
+from diffjax.strategies.base import best_prompts
+
+Table = dict[str, list[float | int | str]]
+
+REMEDY = (
+    "Evaluate with --strategy exhaustive:n_samples=N:n_trials=K and --save-errors, and "
+    "let it finish."
+)
+N_SIZES = 10  # points of a curve over numbers of samples
+
+
+@dataclass(frozen=True, kw_only=True, eq=False)
+class Errors:
+    """All errors of a complete run.
+
+    Attributes:
+        values: e of n images, C classes (by their best prompt), T timesteps and K
+            noises.
+        timesteps: ascending.
+        labels: the local class of each image.
+        n_timesteps: of the model's schedule.
+    """
+
+    values: Float[np.ndarray, "n C T K"]
+    timesteps: Int[np.ndarray, " T"]
+    labels: Int[np.ndarray, " n"]
+    n_timesteps: int
+
+    def rate(self, means: Float[np.ndarray, "n C"]) -> tuple[float, float, float]:
+        """The accuracy of deciding by these means, and its interval."""
+        right = int((means.argmin(axis=1) == self.labels).sum())
+        return right / len(means), *wilson(right, len(means))
+
+
+def read_errors(run: Run) -> Errors:
+    """The saved errors of the images whose label is a candidate.
+
+    Raises:
+        DiffjaxError: if a cell was not evaluated, or images differ in their samples.
+    """
+    found = outcomes(run)
+    classidx = np.asarray(run.prompts.classidx)
+    values: list[np.ndarray] = []
+    labels: list[int] = []
+    timesteps = np.zeros(0, np.int64)
+    loss = run.header["experiment"]["loss"]
+    for label, saved in zip(found.local_labels, saved_errors(run, loss), strict=False):
+        if np.isnan(saved.errors).any():
+            raise DiffjaxError(
+                f"{run.path}: not every class was evaluated on every sample. {REMEDY}"
+            )
+        order = np.lexsort((saved.noises, saved.timesteps))
+        every, counts = np.unique(saved.timesteps, return_counts=True)
+        if len(set(counts.tolist())) > 1 or (values and len(order) != timesteps.size):
+            raise DiffjaxError(
+                f"{run.path}: images or timesteps differ in their number of samples. "
+                f"{REMEDY}"
+            )
+        timesteps = saved.timesteps[order]
+        if label < 0:
+            continue
+        rows = best_prompts(rank_saved(saved.errors), classidx)
+        table = saved.errors[rows][:, order].astype(np.float64)
+        values.append(table.reshape(len(rows), len(every), -1))
+        labels.append(int(label))
+    if not values:
+        raise DiffjaxError(f"{run.path} has no image with errors and a known label.")
+    return Errors(
+        values=np.stack(values),
+        timesteps=np.unique(timesteps),
+        labels=np.array(labels),
+        n_timesteps=int(run.header["model"]["n_timesteps"]),
+    )
+
+
+def variance(errors: Errors) -> Table:
+    """The spread over noises, by timestep: of errors, and of differences to the label.
+
+    Both are root mean squares, over images and classes (the label's own left out), of
+    standard deviations over the noises of a timestep.
+
+    Raises:
+        DiffjaxError: if there is one noise per timestep only.
+    """
+    if errors.values.shape[3] < 2:
+        raise DiffjaxError(
+            "A spread needs two noises per timestep or more; there is one. Evaluate "
+            "with --strategy exhaustive:n_samples=20:n_trials=8 and --save-errors."
+        )
+    images = np.arange(len(errors.labels))
+    others = np.ones(errors.values.shape[:2], bool)
+    others[images, errors.labels] = False
+    own = errors.values[images, errors.labels][:, None]
+
+    def spread(values: Float[np.ndarray, "n C T K"]) -> Float[np.ndarray, " T"]:
+        squares = values.var(axis=3, ddof=1)[others]
+        rms: np.ndarray = np.sqrt(squares.mean(axis=0))
+        return rms
+
+    whole, paired = spread(errors.values), spread(errors.values - own)
+    return {
+        "timestep": errors.timesteps.tolist(),
+        "sd_of_errors": whole.tolist(),
+        "sd_of_differences": paired.tolist(),
+        "ratio": (whole / paired).tolist(),
+    }
+
+
+def timestep(errors: Errors) -> Table:
+    """The accuracy of deciding by the mean over the noises of one timestep alone."""
+    rates = [
+        errors.rate(errors.values[:, :, place].mean(axis=2))
+        for place in range(len(errors.timesteps))
+    ]
+    accuracy, low, high = zip(*rates, strict=True)
+    return {
+        "timestep": errors.timesteps.tolist(),
+        "samples": [errors.values.shape[3]] * len(rates),
+        "accuracy": list(accuracy),
+        "low": list(low),
+        "high": list(high),
+    }
+
+
+def samples(errors: Errors) -> Table:
+    """The accuracy by the number of samples a class, for four ways to place them.
+
+    even      over all timesteps; the first noise of each, then the second, …
+    single    the noises of the middle timestep
+    centred   the timesteps next to the middle, one noise each, then the second, …
+    weighted  even, with weights over timesteps learned from the other images' labels;
+              left out, with a warning, where there is nothing to learn from
+    """
+    _, C, T, K = errors.values.shape
+    middle = np.argsort(
+        np.abs(errors.timesteps - errors.n_timesteps / 2), kind="stable"
+    )
+    try:
+        weights = _learned(errors)
+    except DiffjaxError as error:
+        warnings.warn(f"no weights over timesteps: {error}", stacklevel=2)
+        weights = None
+    flat = errors.values.reshape(*errors.values.shape[:2], T * K)
+
+    def even(n: int) -> Int[np.ndarray, " n"]:
+        whole, rest = divmod(n, T)
+        spread = (2 * np.arange(rest) + 1) * T // (2 * max(rest, 1))
+        full = (np.arange(T)[None] * K + np.arange(whole)[:, None]).ravel()
+        return np.concatenate([full, spread * K + whole])
+
+    def centred(n: int) -> Int[np.ndarray, " n"]:
+        place = np.arange(n)
+        chosen: np.ndarray = middle[place % T] * K + place // T
+        return chosen
+
+    ways: dict[str, tuple[int, Callable[[int], np.ndarray]]] = {
+        "even": (T * K, even),
+        "single": (K, lambda n: middle[0] * K + np.arange(n)),
+        "centred": (T * K, centred),
+    }
+    if weights is not None:
+        ways["weighted"] = (T * K, even)
+    table: Table = {name: [] for name in _SAMPLE_COLUMNS}
+    for way, (most, columns) in ways.items():
+        for n in _sizes(most):
+            chosen = columns(n)
+            values = flat[:, :, chosen]
+            if way == "weighted" and weights is not None:
+                # a few samples may all have the weight 0: they decide as they are
+                factor = weights[:, errors.timesteps[chosen // K]]
+                factor = np.where(factor.sum(axis=1, keepdims=True) > 0, factor, 1.0)
+                values = values * factor[:, None]
+            row = (way, n, n * C, *errors.rate(values.mean(axis=2)))
+            for name, value in zip(_SAMPLE_COLUMNS, row, strict=True):
+                table[name].append(value)
+    return table
+
+
+_SAMPLE_COLUMNS = ("where", "samples", "evaluations", "accuracy", "low", "high")
+STUDIES: dict[str, Callable[[Errors], Table]] = {
+    "variance": variance,
+    "timestep": timestep,
+    "samples": samples,
+}
+
+
+def _sizes(most: int) -> list[int]:
+    sizes = np.geomspace(1, most, min(N_SIZES, most)).round().astype(int)
+    return [int(size) for size in np.unique(sizes)]
+
+
+def _learned(errors: Errors) -> Float[np.ndarray, "n T_model"]:
+    """Of each image, weights for all timesteps of the schedule."""
+    labelled = list(_labelled(errors))
+    found: Weights = weights_by_name("learned", labelled, errors.n_timesteps)
+    weights: np.ndarray = found.by_timestep[found.which]
+    return weights
+
+
+def _labelled(errors: Errors) -> Iterator[Labelled]:
+    _, C, T, K = errors.values.shape
+    samples = np.repeat(errors.timesteps, K)
+    for values, label in zip(errors.values, errors.labels, strict=True):
+        saved = Saved(
+            timesteps=samples,
+            noises=np.arange(T * K),
+            errors=values.reshape(C, T * K).astype(np.float32),
+        )
+        yield Labelled(saved=saved, rows=np.arange(C), label=int(label))

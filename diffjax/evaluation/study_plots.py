@@ -1,0 +1,107 @@
+"""The figures of ``studies``, without pyplot, so that there is no global state."""
+
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from diffjax.evaluation.charts import COLOURS, GRID, MARKERS, MUTED
+from diffjax.evaluation.studies import Table
+
+if TYPE_CHECKING:
+    from matplotlib.axes import Axes
+    from matplotlib.figure import Figure
+
+SIZE = (6.0, 3.8)  # inches
+
+
+def study_figure(study: str, table: Table, title: str, chance: float) -> "Figure":
+    """The figure of a study.
+
+    Args:
+        study: a key of ``studies.STUDIES``.
+        table: what it found.
+        title: names the run.
+        chance: the accuracy of guessing, in [0, 1].
+    """
+    from matplotlib.figure import Figure
+
+    figure = Figure(figsize=SIZE, layout="constrained")
+    axes = figure.subplots()
+    axes.grid(color=GRID, linewidth=0.6)
+    axes.spines[["top", "right"]].set_visible(False)
+    match study:
+        case "variance":
+            _variance(axes, table)
+        case "timestep":
+            _timestep(axes, table)
+        case _:
+            _samples(axes, table)
+    if study != "variance":
+        axes.axhline(chance, color=MUTED, linestyle=":", linewidth=1)
+        axes.text(1, chance, "chance", transform=axes.get_yaxis_transform(), ha="right",
+                  va="bottom", fontsize=8, color=MUTED)  # fmt: skip
+        axes.set_ylabel("accuracy")
+        axes.yaxis.set_major_formatter(lambda value, _: f"{100 * value:.0f} %")
+    axes.set_title(title, fontsize=10, parse_math=False)
+    return figure
+
+
+def _variance(axes: "Axes", table: Table) -> None:
+    for place, (column, name) in enumerate(
+        [
+            ("sd_of_errors", "errors of a class"),
+            ("sd_of_differences", "differences between classes"),
+        ]
+    ):
+        axes.plot(
+            table["timestep"],
+            table[column],
+            color=COLOURS[place],
+            marker=MARKERS[place],
+            markersize=4,
+            label=name,
+        )
+    axes.set(
+        yscale="log",
+        xlabel="timestep",
+        ylabel="standard deviation over noises",
+    )
+    axes.legend(frameon=False)
+
+
+def _timestep(axes: "Axes", table: Table) -> None:
+    axes.plot(table["timestep"], table["accuracy"], color=COLOURS[0], marker="o",
+              markersize=4)  # fmt: skip
+    axes.fill_between(
+        table["timestep"],
+        table["low"],
+        table["high"],
+        color=COLOURS[0],
+        alpha=0.18,
+        linewidth=0,
+    )
+    n = table["samples"][0]
+    axes.set_xlabel(f"the one timestep of {n} sample{'s' if n != 1 else ''} a class")
+
+
+def _samples(axes: "Axes", table: Table) -> None:
+    where = np.array(table["where"])
+    n, accuracy, low, high = (
+        np.array(table[name], dtype=float)
+        for name in ("samples", "accuracy", "low", "high")
+    )
+    for place, way in enumerate(dict.fromkeys(table["where"])):
+        rows = where == way
+        axes.errorbar(
+            n[rows] * (1 + 0.03 * (place - 1.5)),  # side by side, not on each other
+            accuracy[rows],
+            yerr=[accuracy[rows] - low[rows], high[rows] - accuracy[rows]],
+            color=COLOURS[place],
+            marker=MARKERS[place],
+            markersize=4,
+            linewidth=1.2,
+            elinewidth=0.7,
+            label=str(way),
+        )
+    axes.set(xscale="log", xlabel="samples a class")
+    axes.legend(frameon=False)
