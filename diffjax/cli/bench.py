@@ -14,8 +14,8 @@ UNTRAINED = ("tiny", "sd-1.5", "sd-2-base", "dit-256")
 EPILOG = """\b
 Examples:
   diffjax bench
-  diffjax bench --random sd-2-base --dtype bfloat16 --dtype float32 --classes 8 \\
-      --blocks 4 --blocks 8 --blocks 16 --resolution 256 --resolution 512"""
+  diffjax bench --random sd-2-base --dtype bfloat16 --dtype float32 \\
+      --classes 8 --blocks 4 --blocks 16 --resolution 256 --resolution 512"""
 
 
 @group.command(epilog=EPILOG)
