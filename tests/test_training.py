@@ -17,8 +17,10 @@ from rich.console import Console
 from safetensors.numpy import load_file
 from small import DIT
 
+from diffjax.baselines.classifier import load_classifier
 from diffjax.errors import DiffjaxError
-from diffjax.models.autoencoder import AutoencoderKLConfig
+from diffjax.models.autoencoder import AutoencoderKL, AutoencoderKLConfig
+from diffjax.models.dit import DiTTransformer2DModel
 from diffjax.schedules import Schedule
 from diffjax.training.batches import (
     Captions,
@@ -161,7 +163,7 @@ def test_the_untrained_denoiser_predicts_zero_so_its_loss_is_the_noise():
 @pytest.fixture(scope="module")
 def bound_gradients():
     """Of the loss with w = 0 and w = 1, by an untrained transformer."""
-    network = initial_network("transformer", DIT, np.random.default_rng(0))
+    network = initial_network(DiTTransformer2DModel, DIT, np.random.default_rng(0))
     graph, parameters = nnx.split(network)
     schedule = Schedule.from_config(TEST_DIT.scheduler, "test")
 
@@ -193,7 +195,7 @@ def test_the_bound_trains_the_variance_and_nothing_else(bound_gradients):
 
 def test_the_autoencoder_pays_for_its_divergence():
     config = AutoencoderKLConfig.from_dict(TEST.vae, "test")
-    network = initial_network("vae", config, np.random.default_rng(0))
+    network = initial_network(AutoencoderKL, config, np.random.default_rng(0))
     graph, parameters = nnx.split(network)
     pixels = jax.random.uniform(jax.random.key(1), (2, 16, 16, 3), minval=-1)
     key = jax.random.key(2)
@@ -416,7 +418,7 @@ SMALL = dataclasses.replace(TEST, scenes=6)
 
 def train_small(out, recipe=SMALL, steps=None):
     random = np.random.default_rng(0)
-    size = recipe.vae["sample_size"]
+    size = 28 if recipe.dataset == "fashion_mnist" else 32
     images = random.integers(0, 256, (12, size, size, 3), dtype=np.uint8)
     labels = (np.arange(12) % len(CLASSES)).astype(np.int32)
     return train(
@@ -517,6 +519,20 @@ def test_torch_reads_an_exported_dit_and_computes_the_same(tmp_path):
     np.testing.assert_allclose(predicted, output.numpy(), atol=1e-4)
     assert np.abs(predicted).max() > 1e-3  # six steps moved it off zero
     assert "by class; 10% of them without" in (model / "README.md").read_text()
+
+
+def test_a_resnet_is_trained_by_the_same_loop(tmp_path):
+    model = train_small(tmp_path, get_recipe("test-resnet"))
+    classifier = load_classifier(model)
+    assert classifier.class_names == CLASSES
+    assert classifier.resolution == 32
+    pixels = np.zeros((2, 32, 32, 3), np.float32)
+    probabilities = np.exp(classifier.log_probabilities(pixels))
+    np.testing.assert_allclose(probabilities.sum(axis=1), 1, rtol=1e-5)
+    rows = read_rows(tmp_path / "classifier" / "loss.csv")
+    assert [row["step"] for row in rows] == ["3", "6"]
+    assert abs(float(rows[0]["loss"]) - np.log(3)) < 0.5  # nearly untrained
+    assert (tmp_path / "loss.png").exists()
 
 
 # Sample images

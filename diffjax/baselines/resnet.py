@@ -88,7 +88,7 @@ class ResNet(nnx.Module):
         self,
         config: ResNetConfig,
         *,
-        rngs: nnx.Rngs,
+        rngs: nnx.Rngs | None,
         dtype: DTypeLike = jnp.float32,
         param_dtype: DTypeLike = jnp.float32,
     ) -> None:

@@ -27,6 +27,13 @@ class ClassBatch(NamedTuple):
     timesteps: Int32[np.ndarray, " b"]
 
 
+class PixelBatch(NamedTuple):
+    """Images, in [−1, 1], with a label each."""
+
+    pixels: Float32[np.ndarray, "b H W 3"]
+    labels: Int32[np.ndarray, " b"]
+
+
 class Captions(NamedTuple):
     """Token ids of all captions that items can have.
 

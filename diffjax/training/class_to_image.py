@@ -16,7 +16,7 @@ from rich.console import Console
 
 from diffjax.checkpoints.mappings import AUTOENCODER, DIT
 from diffjax.models.autoencoder import AutoencoderKL
-from diffjax.models.dit import DiTTransformer2DConfig
+from diffjax.models.dit import DiTTransformer2DConfig, DiTTransformer2DModel
 from diffjax.schedules import Schedule
 from diffjax.training.batches import class_batch
 from diffjax.training.export import Part, export_pipeline
@@ -52,7 +52,9 @@ def train_class_to_image(
     )
     # the phases must not share their draws: all of this one have the next seed
     random = np.random.default_rng(seed + 1)
-    transformer = initial_network("transformer", config, random, compute_dtype(recipe))
+    transformer = initial_network(
+        DiTTransformer2DModel, config, random, compute_dtype(recipe)
+    )
     graph, parameters = nnx.split(transformer)
     schedule = Schedule.from_config(recipe.scheduler, source)
 

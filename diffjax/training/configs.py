@@ -114,3 +114,15 @@ def dit_config(
         "norm_type": "ada_norm_zero",
         "norm_elementwise_affine": False,
     }
+
+
+def resnet_config(
+    *, widths: tuple[int, ...], layers: int, groups: int
+) -> dict[str, Any]:
+    """A ResNet of ``baselines``; classes and resolution are those of the data."""
+    return {
+        "_class_name": "ResNet",
+        "block_out_channels": list(widths),
+        "layers_per_block": layers,
+        "norm_num_groups": groups,
+    }

@@ -20,7 +20,7 @@ import numpy as np
 from flax import nnx
 
 from diffjax.checkpoints.mappings import Names, to_torch
-from diffjax.training.recipes import Recipe, TextToImage
+from diffjax.training.recipes import Diffusion, TextToImage
 
 
 class Part(NamedTuple):
@@ -62,7 +62,7 @@ OTHERS: dict[str, dict[str, Any]] = {
 
 
 def export_pipeline(
-    recipe: Recipe,
+    recipe: Diffusion,
     pipeline: str,
     parts: Mapping[str, Part],
     folder: Path,
@@ -115,7 +115,7 @@ def _write_json(path: Path, value: Mapping[str, Any]) -> None:
     path.write_text(json.dumps(value, indent=2) + "\n", encoding="utf-8")
 
 
-def _card(recipe: Recipe, pipeline: str, parts: Mapping[str, Part]) -> str:
+def _card(recipe: Diffusion, pipeline: str, parts: Mapping[str, Part]) -> str:
     rows = "\n".join(
         f"| `{name}` | {_count(part.network):,} |" for name, part in parts.items()
     )
@@ -146,7 +146,7 @@ The split `{recipe.split}` of `{recipe.dataset}`, unflipped and flipped left to 
 """
 
 
-def _conditions(recipe: Recipe) -> str:
+def _conditions(recipe: Diffusion) -> str:
     if not isinstance(recipe, TextToImage):
         return f"by class; {recipe.empty:.0%} of them without."
     scenes = (

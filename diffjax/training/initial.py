@@ -5,6 +5,7 @@ and scales 1. flax's own initialisers draw the same, but take minutes to compile
 U-Net.
 """
 
+from collections.abc import Callable
 from typing import Any
 
 import jax.numpy as jnp
@@ -12,12 +13,11 @@ import numpy as np
 from flax import nnx
 from jax.typing import DTypeLike
 
-from diffjax.checkpoints.loading import empty_network
 from diffjax.training.objective import zero_residuals
 
 
 def initial_network(
-    component: str,
+    module: Callable[..., nnx.Module],
     config: Any,
     random: np.random.Generator,
     dtype: DTypeLike = jnp.float32,
@@ -25,12 +25,13 @@ def initial_network(
     """A module to train, whose residual branches begin as zero.
 
     Args:
-        component: a key of ``checkpoints.loading.COMPONENTS``.
-        config: of that kind.
+        module: its class; without ``rngs`` it makes shapes instead of weights.
+        config: of that class.
         random: where the weights come from.
         dtype: of the computation; weights are float32.
     """
-    graph, abstract = empty_network(component, config, dtype, jnp.float32)
+    empty = module(config, rngs=None, dtype=dtype, param_dtype=jnp.float32)
+    graph, abstract = nnx.split(empty)
 
     def draw(path: tuple[Any, ...], leaf: Any) -> Any:
         match path[-1]:

@@ -21,7 +21,7 @@ from diffjax.training.batches import batch_items, item_pixels
 from diffjax.training.initial import initial_network
 from diffjax.training.loop import fit
 from diffjax.training.objective import autoencoder_loss
-from diffjax.training.recipes import Recipe
+from diffjax.training.recipes import Diffusion
 
 AT_ONCE = 200  # images encoded
 
@@ -42,7 +42,7 @@ class Latents:
 
 
 def train_autoencoder(
-    recipe: Recipe,
+    recipe: Diffusion,
     images: UInt8[np.ndarray, "n H W 3"],
     further: UInt8[np.ndarray, "m H W 3"],
     out: Path,
@@ -61,7 +61,7 @@ def train_autoencoder(
         console: where the progress bar goes.
     """
     config = AutoencoderKLConfig.from_dict(recipe.vae, f"recipe {recipe.name}: vae")
-    network = initial_network("vae", config, np.random.default_rng(seed))
+    network = initial_network(AutoencoderKL, config, np.random.default_rng(seed))
     graph, parameters = nnx.split(network)
     phase = recipe.autoencoder
     n = 2 * len(images) + len(further)
@@ -83,7 +83,8 @@ def train_autoencoder(
     if not (out / "latents.npy").exists():
         console.print("Encoding the training images.")
         batches = (
-            pixels(np.arange(i, min(i + AT_ONCE, n))) for i in range(0, n, AT_ONCE)
+            pixels(np.arange(i, min(i + AT_ONCE, n), dtype=np.int32))
+            for i in range(0, n, AT_ONCE)
         )
         write_latents(graph, parameters, batches, out / "latents.npy")
     values, scaling_factor = read_latents(out / "latents.npy")

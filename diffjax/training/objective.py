@@ -20,6 +20,7 @@ import jax.numpy as jnp
 from flax import nnx
 from jaxtyping import Array, Float, Int
 
+from diffjax.baselines.resnet import Block
 from diffjax.models.autoencoder import AutoencoderKL
 from diffjax.models.dit import DiTTransformer2DModel
 from diffjax.models.layers import ResnetBlock2D
@@ -102,7 +103,7 @@ def zero_residuals(model: nnx.Module) -> None:
     Dhariwal and Nichol 2021, Peebles and Xie 2023 do the same).
     """
     for _, module in nnx.iter_modules(model):
-        if isinstance(module, ResnetBlock2D):
+        if isinstance(module, ResnetBlock2D | Block):
             _zero(module.conv2)
         elif isinstance(module, Transformer2DModel):
             _zero(module.proj_out)

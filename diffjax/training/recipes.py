@@ -47,35 +47,21 @@ class Phase:
 
 @dataclass(frozen=True, kw_only=True)
 class Recipe:
-    """A latent diffusion model of any size, and how it is trained on labelled images.
+    """A model of any size, and how it is trained on labelled images.
 
     Attributes:
         name: what the command line calls it.
         summary: one line for people.
         dataset: as tensorflow-datasets calls it; images of one size.
         split: the part that is trained on.
-        empty: the share of images that are shown without their caption or class.
-        vae: config.json of the autoencoder, but for the ``scaling_factor``, which is
-            measured in the run.
-        scheduler: scheduler_config.json.
-        kl_weight: of the autoencoder's divergence from N(0, 1), a latent element,
-            against the mean absolute error of a pixel.
-        autoencoder: the first phase; trains the VAE.
-        denoiser: the second phase; trains the denoiser, and the text encoder with it.
-        dtype: of the denoiser's computation: "float32", "bfloat16", or "auto":
-            bfloat16 where there is an accelerator. Parameters are float32.
+        dtype: of the computation of denoiser or classifier: "float32", "bfloat16", or
+            "auto": bfloat16 where there is an accelerator. Parameters are float32.
     """
 
     name: str
     summary: str
     dataset: str
     split: str = "train"
-    empty: float = 0.1
-    vae: Mapping[str, Any]
-    scheduler: Mapping[str, Any]
-    kl_weight: float = 1e-3
-    autoencoder: Phase
-    denoiser: Phase
     dtype: str = "auto"
 
     def as_dict(self) -> dict[str, Any]:
@@ -87,7 +73,30 @@ class Recipe:
 
 
 @dataclass(frozen=True, kw_only=True)
-class TextToImage(Recipe):
+class Diffusion(Recipe):
+    """A latent diffusion model.
+
+    Attributes:
+        empty: the share of images that are shown without their caption or class.
+        vae: config.json of the autoencoder, but for the ``scaling_factor``, which is
+            measured in the run.
+        scheduler: scheduler_config.json.
+        kl_weight: of the autoencoder's divergence from N(0, 1), a latent element,
+            against the mean absolute error of a pixel.
+        autoencoder: the first phase; trains the VAE.
+        denoiser: the second phase; trains the denoiser, and the text encoder with it.
+    """
+
+    empty: float = 0.1
+    vae: Mapping[str, Any]
+    scheduler: Mapping[str, Any]
+    kl_weight: float = 1e-3
+    autoencoder: Phase
+    denoiser: Phase
+
+
+@dataclass(frozen=True, kw_only=True)
+class TextToImage(Diffusion):
     """A Stable Diffusion, whose captions are made from class names.
 
     Attributes:
@@ -106,7 +115,7 @@ class TextToImage(Recipe):
 
 
 @dataclass(frozen=True, kw_only=True)
-class ClassToImage(Recipe):
+class ClassToImage(Diffusion):
     """A DiT, conditioned on the labels.
 
     Attributes:
@@ -117,6 +126,19 @@ class ClassToImage(Recipe):
 
     transformer: Mapping[str, Any]
     bound_weight: float = 1e-3
+
+
+@dataclass(frozen=True, kw_only=True)
+class Discriminative(Recipe):
+    """A ResNet that is trained to classify, for comparison.
+
+    Attributes:
+        network: config.json.
+        classifier: its one phase.
+    """
+
+    network: Mapping[str, Any]
+    classifier: Phase
 
 
 TEMPLATES = (
@@ -203,6 +225,21 @@ RECIPES: dict[str, Recipe] = {
                 show_every=500,
             ),
         ),
+        Discriminative(
+            name="resnet",
+            summary="A small ResNet on CIFAR-10, to compare with.",
+            dataset="cifar10",
+            network=configs.resnet_config(widths=(32, 64, 128), layers=2, groups=8),
+            classifier=Phase(
+                steps=4000,
+                batch=64,
+                learning_rate=2e-3,
+                muon_rate=2e-2,
+                warmup=100,
+                weight_decay=0.01,
+                ema_decay=0.995,
+            ),
+        ),
         TextToImage(
             name="test",
             summary="A few steps of the smallest networks, to try the path.",
@@ -237,6 +274,13 @@ RECIPES: dict[str, Recipe] = {
             autoencoder=A_FEW_STEPS,
             denoiser=A_FEW_STEPS,
         ),
+        Discriminative(
+            name="test-resnet",
+            summary="Likewise of a ResNet.",
+            dataset="cifar10",
+            network=configs.resnet_config(widths=(8, 8), layers=1, groups=4),
+            classifier=A_FEW_STEPS,
+        ),
     )
 }
 
@@ -255,7 +299,7 @@ def get_recipe(name: str) -> Recipe:
 
 
 def compute_dtype(recipe: Recipe) -> str:
-    """Of the recipe's denoiser on this machine."""
+    """Of the recipe's denoiser or classifier on this machine."""
     import jax
 
     if recipe.dtype != "auto":

@@ -1,15 +1,17 @@
 """Training runs: a recipe's name and a folder in, a checkpoint out.
 
 OUT/run.json                 recipe and seed: a resume must agree
-OUT/autoencoder/, denoiser/  loss.csv and checkpoints of the two phases
+OUT/autoencoder/, denoiser/  loss.csv and checkpoints of a diffusion model's two phases
+OUT/classifier/              the same of a classifier's one
 OUT/latents.npy              of all training images and their mirror images
-OUT/model/                   the result, in the layout that diffusers' pipelines load
-OUT/loss.png                 both loss curves
+OUT/model/                   the result; a diffusion model as diffusers' pipelines load
+OUT/loss.png                 the loss curves
 """
 
 import json
 import os
 from collections.abc import Callable, Sequence
+from dataclasses import fields
 from pathlib import Path
 from typing import Any
 
@@ -21,13 +23,22 @@ from diffjax.data.sources import load_arrays
 from diffjax.data.tfds import open_tfds
 from diffjax.errors import DiffjaxError
 from diffjax.training.class_to_image import train_class_to_image
+from diffjax.training.discriminative import train_discriminative
 from diffjax.training.losses import plot_losses
-from diffjax.training.recipes import ClassToImage, Recipe, TextToImage, get_recipe
+from diffjax.training.recipes import (
+    ClassToImage,
+    Discriminative,
+    Phase,
+    Recipe,
+    TextToImage,
+    get_recipe,
+)
 from diffjax.training.text_to_image import train_text_to_image
 
 TRAINERS: dict[type[Recipe], Callable[..., None]] = {
     TextToImage: train_text_to_image,
     ClassToImage: train_class_to_image,
+    Discriminative: train_discriminative,
 }
 
 
@@ -98,7 +109,10 @@ def train(
         steps=steps,
         console=console,
     )
-    logs = {name: out / name / "loss.csv" for name in ("autoencoder", "denoiser")}
+    phases = [
+        f.name for f in fields(recipe) if isinstance(getattr(recipe, f.name), Phase)
+    ]
+    logs = {name: out / name / "loss.csv" for name in phases}
     plot_losses(logs, out / "loss.png")
     console.print(f"Wrote {out / 'model'}.")
     return out / "model"

@@ -154,7 +154,7 @@ def build_networks(
     # the phases must not share their draws: all of this one have the next seed
     random = np.random.default_rng(seed + 1)
     unet_config = UNet2DConditionConfig.from_dict(recipe.unet, f"{source}: unet")
-    unet = initial_network("unet", unet_config, random, dtype)
+    unet = initial_network(UNet2DConditionModel, unet_config, random, dtype)
     clip_config = CLIPTextConfig.from_dict(text_config, f"{source}: text_encoder")
-    text_encoder = initial_network("text_encoder", clip_config, random, dtype)
+    text_encoder = initial_network(CLIPTextModel, clip_config, random, dtype)
     return unet, text_encoder, text_config
