@@ -47,7 +47,9 @@ def prompt_candidates(
     """
     mean = merge == "mean"
     states, truncated = model.text_states(
-        prompts.prompts, np.asarray(prompts.classidx) if mean else None
+        prompts.prompts,
+        np.asarray(prompts.classidx) if mean else None,
+        model.denoiser.dtype,  # to which the denoiser would round them
     )
     if truncated:
         warnings.warn(

@@ -35,7 +35,7 @@ from diffjax.record import Record
 from diffjax.scoring.grid import Grid
 from diffjax.scoring.losses import NEED_VARIANCE
 from diffjax.scoring.noise import NoiseTable, SeededNoise, read_noise
-from diffjax.scoring.packing import Packer
+from diffjax.scoring.packing import Packer, Work
 from diffjax.scoring.placement import (
     block_mesh,
     cells_that_fit,
@@ -110,6 +110,7 @@ class DiffusionClassifier:
             mesh=self._mesh,
             sharded=sharded,
         )
+        self.work = Work()  # of the devices, so far
         self._estimates: Estimates | None = None  # of the latest candidates
 
     @property
@@ -367,7 +368,7 @@ class DiffusionClassifier:
             for image in images
         )
         packer = Packer(
-            self.grid, candidates.conditions, len(candidates.prompts.prompts)
+            self.grid, candidates.conditions, len(candidates.prompts.prompts), self.work
         )
         for search in packer.run(searches):
             assert isinstance(search, ImageSearch)  # it gives back what it was given

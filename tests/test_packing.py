@@ -74,6 +74,9 @@ class Result:
     def copy_to_host_async(self):
         pass
 
+    def is_ready(self):
+        return False
+
     def __array__(self, *args, **kwargs):
         self.device.waiting -= 1
         if self.fails:
@@ -123,8 +126,8 @@ def test_every_cell_comes_back(n_images, devices):
     images = [Image(k, rounds[: 1 + k % 4]) for k in range(n_images)]
     device = Device(devices=devices)
     packer = pack(device, images, 10)
-    assert packer.tiles == sum(device.shapes.values())
-    assert packer.passes == sum(b * k * n for (b, k), n in device.shapes.items())
+    assert packer.work.tiles == sum(device.shapes.values())
+    assert packer.work.passes == sum(b * k * n for (b, k), n in device.shapes.items())
 
 
 def test_few_shapes_and_full_tiles():
@@ -135,14 +138,14 @@ def test_few_shapes_and_full_tiles():
     packer = pack(device, images, 37)
     assert len(device.shapes) <= 4
     useful = 70 * 4 * sum(alive)
-    assert useful > 0.9 * packer.passes
+    assert useful > 0.9 * packer.work.passes
     assert device.longest == TILES_AHEAD + 1  # the device always has some to go on
 
 
 def test_one_image_alone_is_done_too():
     device = Device(cells=32)
     packer = pack(device, [Image(0, [(3, 1), (2, 1)])], 3)
-    assert packer.passes <= 2 * 8  # small tiles for small requests
+    assert packer.work.passes <= 2 * 8  # small tiles for small requests
 
 
 def test_images_are_taken_as_they_are_needed():
@@ -161,6 +164,89 @@ def test_images_are_taken_as_they_are_needed():
     taken.clear()
     next(iter(many.run(images())))
     assert len(taken) == MOST_OPEN
+
+
+def test_many_classes_open_few_images():
+    """The host keeps a table of errors an image; one alone fills the tiles."""
+    for classes, most in ((10, 64), (2500, 64), (10_000, 16), (10**6, 4)):
+        packer, taken = Packer(Device(cells=1000), None, classes), []
+        images = (taken.append(k) or Image(k, [(2, 1)]) for k in range(100))
+        next(iter(packer.run(images)))
+        assert len(taken) == most
+
+
+class Clock:
+    """Time that passes when it is told to."""
+
+    now = 0.0
+
+
+class Timed(Device):
+    """Computes one tile after the other, each as long; the host goes on meanwhile."""
+
+    def __init__(self, clock, seconds, **options):
+        super().__init__(**options)
+        self.clock, self.seconds, self.free, self.idle = clock, seconds, 0.0, 0.0
+
+    def errors(self, conditions, blocks):
+        tile = super().errors(conditions, blocks)
+        if self.free:
+            self.idle += max(0.0, self.clock.now - self.free)
+        self.free = max(self.free, self.clock.now) + self.seconds
+        return Later(tile, self.clock, self.free)
+
+
+class Later:
+    def __init__(self, tile, clock, end):
+        self.tile, self.clock, self.end = tile, clock, end
+
+    def copy_to_host_async(self):
+        pass
+
+    def is_ready(self):
+        return self.clock.now >= self.end
+
+    def __array__(self, *args, **kwargs):
+        self.clock.now = max(self.clock.now, self.end)  # the host waits
+        return np.asarray(self.tile)
+
+
+class Slow(Image):
+    """Takes the host some time at every decision."""
+
+    def __init__(self, clock, seconds, *arguments):
+        super().__init__(*arguments)
+        self.clock, self.thinks = clock, seconds
+
+    def receive(self, errors):
+        super().receive(errors)
+        self.clock.now += self.thinks
+
+
+@pytest.mark.parametrize("thinks", [0.01, 0.2, 5.0])
+def test_the_device_does_not_wait_for_the_host(monkeypatch, thinks):
+    """Unless the host is slower than it; either way the counters tell."""
+    clock = Clock()
+    monkeypatch.setattr("diffjax.scoring.packing.time.perf_counter", lambda: clock.now)
+    alive = [37, 30, 22, 17, 12, 9, 8, 7, 6, 5, 4, 3, 2, 2, 2]
+    images = [
+        Slow(clock, thinks, k, [(n, 4) for n in alive[: 5 + k % 11]]) for k in range(64)
+    ]
+    device = Timed(clock, 1.0, cells=64)
+    work = pack(device, images, 37).work
+    assert work.seconds == pytest.approx(device.free)
+    assert (
+        work.seconds - work.busy >= device.idle - 1e-6
+    )  # it is no better than it says
+    if thinks < 1:
+        # the last images are alone: the host prunes, and there is nothing else to do
+        assert device.idle < 0.02 * work.seconds
+        assert work.busy / work.seconds > 0.98
+        assert work.late < 0.05 * work.tiles
+    else:
+        assert device.idle > 0.3 * work.seconds
+        assert work.busy / work.seconds < 0.7
+        assert work.late > 0.3 * work.tiles
 
 
 @pytest.mark.parametrize("n", [1, 2, 3, 7, 8, 9, 10, 37, 100, 101, 1000])

@@ -285,6 +285,8 @@ def evaluate(ctx: click.Context, /, preset: str | None, **options: Any) -> None:
     else:
         stdout.print(summary_table(result))
     click.echo(f"Run: {out}", err=True)
+    if classifier.work.tiles and not quiet:
+        click.echo(f"{classifier.work}", err=True)
     if missing := len(task.indices) - result["images"] - result["failed_images"]:
         click.echo(f"{missing:,} images are left to other processes", err=True)
     if result["failed_images"] and not allow_errors:

@@ -16,7 +16,9 @@ for many samples) is repeated.
 
 import math
 import os
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from contextvars import ContextVar
 from typing import Any
 
 import jax
@@ -37,6 +39,7 @@ HOPPER = (9, 0)
 LANES = 128
 SHORTEST_ON_TPU = 512
 BLOCKS_ON_TPU = (512, 384, 256, 128)
+_UNFUSED: ContextVar[bool] = ContextVar("unfused", default=False)
 
 
 def choose(
@@ -78,11 +81,21 @@ def chosen(dtype: DTypeLike, head: int, length_q: int, length_k: int) -> str:
     wish = os.environ.get(VARIABLE) or "auto"
     if wish not in CHOICES:
         raise unknown(VARIABLE, wish, CHOICES)
-    if wish == "xla":
-        return wish
+    if wish == "xla" or _UNFUSED.get():
+        return "xla"
     backend = jax.default_backend()
     capability = _capability() if backend != "cpu" else None
     return choose(backend, dtype, head, length_q, length_k, capability)
+
+
+@contextmanager
+def unfused() -> Iterator[None]:
+    """Trace with matrices: compilers do not see the FLOPs inside of fused kernels."""
+    token = _UNFUSED.set(True)
+    try:
+        yield
+    finally:
+        _UNFUSED.reset(token)
 
 
 def matrix_elements(dtype: DTypeLike, heads: int, head: int, length: int) -> int:

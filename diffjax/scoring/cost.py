@@ -3,13 +3,16 @@
 import time
 from collections.abc import Callable
 from dataclasses import dataclass
+from functools import partial
 from statistics import median
+from typing import Any
 
 import jax
 import numpy as np
 from jaxtyping import Array
 
-from diffjax.scoring.grid import Blocks, Grid, Tile, tile_errors
+from diffjax.models.attention import unfused
+from diffjax.scoring.grid import Blocks, Grid, Tile, block_errors, tile_errors
 
 REPEATS = 3
 N_NOISES = 4  # different ones; a file may hold few
@@ -20,8 +23,8 @@ class Cost:
     """Of one tile, or of an image's gradients.
 
     Attributes:
-        flops: as the compiler counts them (a multiplication and an addition are two),
-            on all devices together.
+        flops: a multiplication and an addition are two; on all devices together, and
+            the same whatever the attention is computed by.
         seconds: median of a few runs after the first.
         bytes_accessed: as the compiler counts them; None where it does not.
     """
@@ -59,10 +62,26 @@ def tile_cost(
     assert cost is not None  # every backend of JAX has it
     size = cost.get("bytes accessed")
     return Cost(
-        flops=cost["flops"] * grid.mesh.size,
+        flops=count_flops(partial(block_errors, losses=grid.losses), *arguments),
         seconds=median_seconds(lambda: jax.block_until_ready(compiled(*arguments))),
         bytes_accessed=None if size is None else size * grid.mesh.size,
     )
+
+
+def count_flops(function: Callable[..., object], *arguments: Any) -> float:
+    """As XLA counts them before it optimises; nothing is compiled.
+
+    Args:
+        function: not traced before: a partial object of its own.
+        arguments: of it; their shapes count.
+    """
+    shapes = jax.tree.map(
+        lambda leaf: jax.ShapeDtypeStruct(np.shape(leaf), leaf.dtype), arguments
+    )
+    with unfused():
+        cost = jax.jit(function).lower(*shapes).cost_analysis()
+    assert cost is not None  # every backend of JAX has it
+    return float(cost["flops"])
 
 
 def median_seconds(call: Callable[[], object]) -> float:

@@ -27,6 +27,7 @@ from diffjax.errors import DiffjaxError
 from diffjax.models.diffusion import Network
 from diffjax.schedules import Schedule
 from diffjax.scoring.bases import Bases
+from diffjax.scoring.cost import count_flops
 from diffjax.scoring.grid import cell_errors
 from diffjax.scoring.noise import ImageNoise
 from diffjax.scoring.placement import (
@@ -44,9 +45,9 @@ CLASSES_AT_ONCE = 256  # in the product: bounds the copy of c − b
 def condition_vectors(
     denoiser: Network, conditions: Float[Array, "n ..."] | Int[Array, " n"]
 ) -> Float[Array, "n ..."]:
-    """Text states as they are; for class ids their rows of the model's table."""
+    """Text states, or for class ids their rows of the model's table, in float32."""
     if jnp.issubdtype(conditions.dtype, jnp.floating):
-        return conditions
+        return conditions.astype(jnp.float32)
     rows: Array = denoiser.module().class_embedder(conditions)
     return rows.astype(jnp.float32)
 
@@ -209,10 +210,7 @@ class Estimator:
         """Of one sample's forward and backward pass; nothing is compiled."""
         one = jnp.zeros(1, jnp.int32)
         arguments = self.denoiser, self.schedule, noise, z0, base, one, one
-        traced = jax.jit(partial(error_gradients, loss=self.loss)).lower(*arguments)
-        cost = traced.cost_analysis()
-        assert cost is not None  # every backend of JAX has it
-        return float(cost["flops"])
+        return count_flops(partial(error_gradients, loss=self.loss), *arguments)
 
     def estimate(
         self,

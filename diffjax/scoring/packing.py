@@ -10,7 +10,8 @@ works on the others. The shapes are few:
     blocks a tile       as many as memory holds, or a quarter of that for remainders
 
 Tiles are dispatched ahead of reading their results: the device does not wait for the
-host. When its memory does not hold a tile, tiles become half as large.
+host, and ``Work`` says whether it did. When its memory does not hold a tile, tiles
+become half as large.
 """
 
 import time
@@ -28,7 +29,10 @@ from diffjax.errors import DiffjaxError
 from diffjax.scoring.grid import Blocks, Tile
 
 TILES_AHEAD = 2  # dispatched before the first is read
-MOST_OPEN = 64  # images at a time; bounds the memory of the host
+MOST_OPEN = 64  # images at a time, which bounds the memory of the host; enough to fill
+# tiles with pairs, four samples an image
+MOST_OPEN_CLASSES = 160_000  # of all open images; ten thousand fill tiles alone
+FEWEST_OPEN = 4
 MOST_CLASSES = 8  # a block; wider blocks share little more
 PAIR = 2
 
@@ -135,6 +139,32 @@ class _Job:
         return sample, rows[row]
 
 
+@dataclass(kw_only=True)
+class Work:
+    """What the device did, and whether it had to wait.
+
+    Attributes:
+        tiles: dispatched.
+        passes: forward passes in them, those that fill up included.
+        late: tiles at whose dispatch the device had nothing left to do.
+        busy: seconds in which a tile was surely being computed.
+        seconds: from the first dispatch to the last result, compilation included.
+    """
+
+    tiles: int = 0
+    passes: int = 0
+    late: int = 0
+    busy: float = 0.0
+    seconds: float = 0.0
+
+    def __str__(self) -> str:
+        share = self.busy / self.seconds if self.seconds else 1.0
+        return (
+            f"{self.tiles:,} tiles; the device computed {100 * share:.1f} % of the "
+            f"time, and waited for the host {self.late:,} times"
+        )
+
+
 class _Run(NamedTuple):
     """Blocks start … stop of one width of a job."""
 
@@ -147,8 +177,13 @@ class _Run(NamedTuple):
 class Packer:
     """Evaluates searches, many at a time."""
 
-    def __init__(self, grid: Evaluator, conditions: Any, classes: int) -> None:
-        """Make ready for searches among ``classes`` classes at first."""
+    def __init__(
+        self, grid: Evaluator, conditions: Any, classes: int, work: Work | None = None
+    ) -> None:
+        """Make ready for searches among ``classes`` classes at first.
+
+        What the device does is added to ``work``.
+        """
         self._grid = grid
         self._conditions = conditions
         self._width = width_for(classes)
@@ -156,9 +191,12 @@ class Packer:
         self._queues: dict[int, deque[_Run]] = {self._width: deque(), PAIR: deque()}
         self._flying: deque[tuple[Any, list[_Run]]] = deque()
         self._open = 0
+        self._most_open = min(
+            MOST_OPEN, max(FEWEST_OPEN, MOST_OPEN_CLASSES // max(1, classes))
+        )
         self._clock = time.perf_counter()
-        self.tiles = 0  # dispatched
-        self.passes = 0  # forward passes in them, those that fill up included
+        self._latest: float | None = None  # moment that ``work`` knows of
+        self.work = work or Work()
 
     def run(self, searches: Iterator[Search]) -> Iterator[Search]:
         """The searches as they get done, in any order."""
@@ -168,7 +206,7 @@ class Packer:
                 runs = self._take(full=True)
                 if runs:
                     self._dispatch(runs)
-                elif more and self._open < MOST_OPEN:
+                elif more and self._open < self._most_open:
                     search = next(searches, None)
                     if search is None:
                         more = False
@@ -226,23 +264,31 @@ class Packer:
         blocks = self._grid.tile(width, self._cells).blocks
         small = self._grid.tile(width, self._cells // 4).blocks
         blocks = small if count <= small else blocks
+        tile = _gather(runs, blocks)
+        if self._latest is None:
+            self._latest = time.perf_counter()
+        elif not self._account(self._computing()):
+            self.work.late += 1
         try:
-            errors = self._grid.errors(self._conditions, _gather(runs, blocks))
+            errors = self._grid.errors(self._conditions, tile)
         except jax.errors.JaxRuntimeError as error:
             self._shrink(error, runs)
             return
         errors.copy_to_host_async()
-        self.tiles, self.passes = self.tiles + 1, self.passes + blocks * width
+        self.work.tiles += 1
+        self.work.passes += blocks * width
         self._flying.append((errors, runs))
 
     def _collect(self) -> Iterator[Search]:
         """Read the oldest tile, and go on with the searches that it completes."""
+        computing = self._account(self._computing())
         errors, runs = self._flying.popleft()
         try:
             values = np.asarray(errors)
         except jax.errors.JaxRuntimeError as error:
             self._shrink(error, runs)
             return
+        self._account(computing)
         now = time.perf_counter()
         seconds, self._clock = now - self._clock, now
         total = sum(run.stop - run.start for run in runs)
@@ -260,6 +306,19 @@ class Packer:
                 job.search.receive(job.errors)
                 if not self._ask(job.search):
                     yield job.search
+
+    def _computing(self) -> bool:
+        """Whether the device has something to do."""
+        return any(not errors.is_ready() for errors, _ in self._flying)
+
+    def _account(self, computing: bool) -> bool:
+        """Count the time since the last call, in which no tile was dispatched."""
+        now = time.perf_counter()
+        passed = now - (now if self._latest is None else self._latest)
+        self.work.seconds += passed
+        self.work.busy += passed if computing else 0.0
+        self._latest = now
+        return computing
 
     def _shrink(self, error: Exception, runs: list[_Run]) -> None:
         """After running out of memory: try again with tiles of half the size."""
