@@ -1,19 +1,26 @@
 """Evaluations against agreement and accuracy, for all strategies, on saved errors.
 
-    diffjax evaluate --preset cifar10 --strategy exhaustive:n_samples=250 \\
+    diffjax evaluate cifar10 --data-dir data --strategy exhaustive:n_samples=250 \\
         --save-errors --out runs/full
-    python scripts/study_strategies.py runs/full --out docs/study
+    python scripts/study_strategies.py runs/full --out study --live --data-dir data
 
 Each strategy is simulated on the errors of each RUN, whose samples stand for its
-timesteps; no model is needed. Agreement is with what all samples decide. OUT gets
-strategies.md (tables), strategies.csv and strategies.png. Intervals are Wilson's, 95 %.
+timesteps. With --live the run's own model estimates the errors of the run's images
+from gradients, and races among the shortlists are simulated too; a gradient counts for
+three evaluations. Without it no model is needed.
+
+Agreement is with what all samples decide. A decision that differs is "as good" if the
+class is not surely worse than the best: its mean error over all samples is larger by
+less than two standard errors. OUT gets strategies.md (tables), strategies.csv and
+strategies.png. Intervals are Wilson's, 95 %.
 """
 
 import argparse
 import csv
 import sys
+import zlib
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, fields, replace
 from pathlib import Path
 
 import numpy as np
@@ -21,44 +28,98 @@ from matplotlib.figure import Figure
 from matplotlib.ticker import LogLocator
 from rich.progress import track
 
+from diffjax.classifier import DiffusionClassifier
 from diffjax.errors import DiffjaxError
+from diffjax.estimates import Estimates
 from diffjax.evaluation.charts import BLUE, COLOURS, GRID, MARKERS, MUTED
+from diffjax.evaluation.experiment import Experiment
 from diffjax.evaluation.metrics import wilson
-from diffjax.evaluation.rescoring import rescore
+from diffjax.evaluation.outcomes import local_numbers
+from diffjax.evaluation.provenance import model_fingerprint
+from diffjax.evaluation.rescoring import saved_errors
 from diffjax.evaluation.results import Run, read_run
 from diffjax.files import atomic, write_text
-from diffjax.strategies import strategy_to_text
-from diffjax.strategies.base import Strategy
+from diffjax.strategies import shortlist_to_text, strategy_to_text
+from diffjax.strategies.base import (
+    Decision,
+    ErrorTable,
+    Strategy,
+    best_prompts,
+    class_decision,
+    run_on,
+)
 from diffjax.strategies.exhaustive import Exhaustive
 from diffjax.strategies.racing import Racing
+from diffjax.strategies.shortlist import Shortlist, shorten
 from diffjax.strategies.staged import Staged
 
 CONFIDENCES = (0.5, 0.8, 0.9, 0.95, 0.99)
-MANY = 100  # classes, from which on the authors prune in four stages
+# the authors' stages for so many classes and more: classes kept, shares of all samples
+STAGES = {
+    0: ((5, 1), (1 / 10, 1)),  # CIFAR-10: 50 500
+    100: ((20, 10, 5, 1), (1 / 25, 1 / 10, 1 / 5, 1)),  # Food-101: 20 50 100 500
+    300: ((500, 50, 10, 1), (1 / 20, 1 / 10, 1 / 2, 1)),  # ImageNet: 50 100 500 1000
+}
+ESTIMATES = (
+    {"n_samples": 8},
+    {"n_samples": 16},
+    {"n_samples": 32},
+    {"n_samples": 16, "base": "unconditional"},
+    {"n_samples": 16, "rounds": 2},
+    {"n_samples": 16, "base": "clusters"},
+)
 
 
 def strategies(n_classes: int, N: int) -> Iterator[tuple[str, Strategy]]:
-    """What is compared on N samples: the family's name, and the strategy.
-
-    The stages are in the authors' proportions: 50 500 for CIFAR-10, 20 50 100 500 for
-    Food-101.
-    """
+    """What is compared on N samples: the family's name, and the strategy."""
     yield "exhaustive", Exhaustive(n_samples=N)
     for part in (2, 5, 10):
         if N >= part:
             yield "exhaustive, fewer samples", Exhaustive(n_samples=N // part)
-    keep, parts = ((5, 1), (10, 1))
-    if n_classes >= MANY:
-        keep, parts = (20, 10, 5, 1), (25, 10, 5, 1)
-    stages = tuple(N // part for part in parts)
+    keep, shares = STAGES[max(least for least in STAGES if least <= n_classes)]
+    stages = tuple(int(share * N) for share in shares)
+    while keep[0] >= n_classes:  # a stage that keeps all is none
+        keep, stages = keep[1:], stages[1:]
     if 0 < stages[0] and len(set(stages)) == len(stages):
         for order in ("official", "nested"):
-            yield (
-                f"staged, {order}",
-                Staged(to_keep=keep, n_samples=stages, order=order),
-            )
+            staged = Staged(to_keep=keep, n_samples=stages, order=order)
+            yield f"staged, {order}", staged
     for confidence in CONFIDENCES:
         yield "racing", Racing(n_samples=N, confidence=confidence)
+
+
+def shortlists(n_classes: int) -> Iterator[tuple[str, Shortlist]]:
+    """Shortlists of a few lengths by each estimate: the family's name, and the list."""
+    many = n_classes >= 100
+    lengths = (10, 20, 50, 100) if many else (2, 3, 5)
+    for settings in ESTIMATES:
+        if settings.get("base") == "clusters" and not many:
+            continue
+        for k in lengths:
+            if k >= n_classes:
+                continue
+            shortlist = Shortlist(k=k, **settings)
+            name = shortlist_to_text(shortlist).partition(":")[2] or "n_samples=16"
+            yield f"shortlist {name}, racing", shortlist
+
+
+@dataclass(frozen=True, kw_only=True, eq=False)
+class Tables:
+    """A run's images that did not fail.
+
+    Attributes:
+        run: name of its folder.
+        errors: [n, P, S], samples by timestep.
+        classidx: the local class of each of the P rows.
+        labels: local class of each image; −1 for no candidate.
+        indices: of the images in the data set.
+    """
+
+    run: str
+    errors: np.ndarray
+    classidx: np.ndarray
+    labels: np.ndarray
+    indices: np.ndarray
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -68,11 +129,12 @@ class Result:
     Attributes:
         run: name of its folder.
         family: of strategies, for the plot.
-        strategy: as text.
+        strategy: as text, with the shortlist before it.
         images: that did not fail.
         evaluations: an image, on average.
         most: the evaluations that 95 % of the images need no more than.
         agree: images decided as by all samples.
+        as_good: these, and images whose decision is not surely worse.
         right: images decided as labelled.
         sure: mean of what the strategy says of its confidence, if anything.
     """
@@ -84,49 +146,170 @@ class Result:
     evaluations: float
     most: float
     agree: int
+    as_good: int
     right: int
     sure: float | None
 
 
-def study(run: Run, loss: str | None) -> list[Result]:
-    """All strategies on one run.
+def read_tables(run: Run, loss: str | None) -> Tables:
+    """The errors of an exhaustive run, complete or not.
 
     Raises:
         DiffjaxError: if it has no saved errors, or not all of them.
     """
-    if not run.has_errors:
+    loss = loss or run.header["experiment"]["loss"]
+    saved = list(saved_errors(run, loss))
+    if len({image.errors.shape for image in saved}) != 1:
         raise DiffjaxError(
-            f"{run.path} has no saved errors. Evaluate with --save-errors."
-        )
-    lengths = {len(each) for each in run.rows["timesteps"].to_pylist() if each}
-    if len(lengths) != 1:
-        raise DiffjaxError(
-            f"{run.path}: {'no image was' if not lengths else 'not all images were'} "
+            f"{run.path}: {'no image was' if not saved else 'not all images were'} "
             "evaluated on the same number of samples."
         )
-    todo = list(strategies(len(run.classes), lengths.pop()))
-    truth: list[int] = []
-    results = []
-    for family, strategy in track(todo, description=str(run.path)):
-        rows = rescore(run, loss=loss, strategy=strategy).good
-        found = [row["prediction"] for row in rows]
-        truth = truth or found  # the first is the exhaustive strategy
-        evaluations = [row["evaluations"] for row in rows]
-        said = [row["confidence"] for row in rows]
-        results.append(
-            Result(
-                run=run.path.name,
-                family=family,
-                strategy=strategy_to_text(strategy),
-                images=len(rows),
-                evaluations=float(np.mean(evaluations)),
-                most=float(np.quantile(evaluations, 0.95)),
-                agree=sum(a == b for a, b in zip(found, truth, strict=True)),
-                right=sum(row["prediction"] == row["label"] for row in rows),
-                sure=None if None in said else float(np.mean(said)),
-            )
-        )
-    return results
+    orders = [np.lexsort((image.noises, image.timesteps)) for image in saved]
+    pairs = zip(saved, orders, strict=True)
+    errors = np.stack([image.errors[:, order] for image, order in pairs])
+    if np.isnan(errors).any():
+        raise DiffjaxError(f"{run.path} is not exhaustive: errors are missing.")
+    good = run.rows.filter(run.rows["error"].is_null())
+    return Tables(
+        run=run.path.name,
+        errors=errors,
+        classidx=np.asarray(run.prompts.classidx),
+        labels=local_numbers(run)[good["label"].to_numpy()],
+        indices=good["index"].to_numpy(),
+    )
+
+
+def play(
+    strategy: Strategy,
+    errors: np.ndarray,
+    classidx: np.ndarray,
+    shortlist: tuple[int, np.ndarray, int] | None = None,
+) -> Decision:
+    """A strategy's decision about the P rows of an image, perhaps of the best k by ê.
+
+    Args:
+        strategy: to simulate.
+        errors: of all samples, [P, S].
+        classidx: the class of each row.
+        shortlist: k, ê [P], and the number of gradients it took.
+    """
+    state = strategy.start(*errors.shape, classidx)
+    if shortlist is not None:
+        k, means, n_gradients = shortlist
+        state = shorten(state, k, means[:, None], n_gradients)
+    columns = errors[:, state.samples.timesteps]
+    state = run_on(
+        strategy,
+        state,
+        lambda _, request: columns[np.ix_(request.classes, request.samples)],
+    )
+    return strategy.decide(state)
+
+
+def judge(
+    tables: Tables,
+    full: Sequence[Decision],
+    decisions: Sequence[Decision],
+    family: str,
+    strategy: str,
+) -> Result:
+    """Compare decisions about rows with those of all samples."""
+    classes = [class_decision(each, tables.classidx) for each in decisions]
+    found = np.array([each.winner for each in classes])
+    truth = np.array([class_decision(d, tables.classidx).winner for d in full])
+    as_good = 0
+    for errors, decision, a, b in zip(tables.errors, full, found, truth, strict=True):
+        best = best_prompts(decision, tables.classidx)
+        paired = ErrorTable(errors[best]).difference(int(b))
+        as_good += bool(a == b or paired.mean[a] < 2 * paired.standard_error[a])
+    evaluations = [each.n_evaluations for each in decisions]
+    said = [each.confidence for each in decisions if each.confidence is not None]
+    return Result(
+        run=tables.run,
+        family=family,
+        strategy=strategy,
+        images=len(found),
+        evaluations=float(np.mean(evaluations)),
+        most=float(np.quantile(evaluations, 0.95)),
+        agree=int((found == truth).sum()),
+        as_good=as_good,
+        right=int((found == tables.labels).sum()),
+        sure=float(np.mean(said)) if said else None,
+    )
+
+
+def study(run: Run, args: argparse.Namespace) -> Iterator[Result]:
+    """All strategies on one run; with ``--live`` also after shortlists.
+
+    Raises:
+        DiffjaxError: if its errors were not saved, or its model is another by now.
+    """
+    tables = read_tables(run, args.loss)
+    N, C = tables.errors.shape[2], len(run.classes)
+    full: list[Decision] = []
+    todo = list(strategies(C, N))
+    for family, strategy in track(todo, description=f"{run.path}, simulated"):
+        decisions = [play(strategy, each, tables.classidx) for each in tables.errors]
+        full = full or decisions  # the first is the exhaustive strategy
+        yield judge(tables, full, decisions, family, strategy_to_text(strategy))
+    if not args.live:
+        return
+    racing = Racing(n_samples=N)
+    lists = list(shortlists(C))
+    estimates = estimate(run, tables, [each for _, each in lists], args)
+    for family, shortlist in track(lists, description=f"{run.path}, shortlists"):
+        means, n_gradients = estimates[_key(shortlist)]
+        decisions = [
+            play(racing, errors, tables.classidx, (shortlist.k, mean, n_gradients))
+            for errors, mean in zip(tables.errors, means, strict=True)
+        ]
+        text = f"{shortlist_to_text(shortlist)}, {strategy_to_text(racing)}"
+        yield judge(tables, full, decisions, family, text)
+
+
+def estimate(
+    run: Run,
+    tables: Tables,
+    shortlists: Sequence[Shortlist],
+    args: argparse.Namespace,
+) -> dict[Shortlist, tuple[np.ndarray, int]]:
+    """ê [n, P] of the run's images by its own model, and the number of gradients."""
+    header = run.header["experiment"]
+    known = {field.name for field in fields(Experiment)}
+    asked = {name: value for name, value in header.items() if name in known}
+    task = Experiment(**asked | {"template": tuple(asked["template"])}).task(
+        args.data_dir
+    )
+    names = ("seed", "noise", "resolution", "transform", "interpolation", "merge")
+    classifier = DiffusionClassifier.from_pretrained(
+        args.model or run.header["model"]["model"],
+        dtype=run.header["model"]["dtype"],
+        loss=args.loss or header["loss"],
+        **{name: header[name] for name in names},
+    )
+    if model_fingerprint(classifier.model) != run.header["model"]["fingerprint"]:
+        raise DiffjaxError(f"{run.path} is of a model with other weights.")
+    candidates = task.candidates(classifier)
+    model, grid, shape = classifier.model, classifier.grid, classifier.latent_shape
+    makers = {
+        key: Estimates(key, candidates, model, grid, shape)
+        for key in dict.fromkeys(map(_key, shortlists))
+    }
+    found: dict[Shortlist, list[np.ndarray]] = {key: [] for key in makers}
+    for index in track(tables.indices, description=f"{run.path}, gradients"):
+        example = task.source[int(index)]
+        z0 = np.asarray(model.latent(classifier.pixels(example.image)))
+        number = zlib.crc32(example.id.encode())  # as a run has it
+        for key, maker in makers.items():
+            found[key].append(maker.of(z0, number).mean(axis=1))
+    return {
+        key: (np.stack(means), makers[key].n_gradients) for key, means in found.items()
+    }
+
+
+def _key(shortlist: Shortlist) -> Shortlist:
+    """What an estimate depends on: with one round it serves all lengths."""
+    return shortlist if shortlist.rounds > 1 else replace(shortlist, k=2)
 
 
 def markdown(results: Sequence[Result]) -> str:
@@ -135,20 +318,24 @@ def markdown(results: Sequence[Result]) -> str:
     for name in dict.fromkeys(result.run for result in results):
         own = [result for result in results if result.run == name]
         full = own[0].evaluations
+        staged = [r.evaluations for r in own if r.family == "staged, official"]
         lines += [
             f"## {name}",
             "",
             f"{own[0].images} images.",
             "",
             "| strategy | evaluations an image | 95 % need at most | of exhaustive "
-            "| agrees with exhaustive | accuracy | says it is sure |",
-            "|---|---|---|---|---|---|---|",
+            "| of Algorithm 2 | agrees with exhaustive | as good | accuracy "
+            "| says it is sure |",
+            "|---|---|---|---|---|---|---|---|---|",
         ]
         for r in own:
             sure = "" if r.sure is None else f"{100 * r.sure:.1f} %"
+            part = f"1/{staged[0] / r.evaluations:.1f}" if staged else ""
             lines.append(
                 f"| `{r.strategy}` | {r.evaluations:,.0f} | {r.most:,.0f} "
-                f"| 1/{full / r.evaluations:.1f} | {_rate(r.agree, r.images)} "
+                f"| 1/{full / r.evaluations:.1f} | {part} "
+                f"| {_rate(r.agree, r.images)} | {100 * r.as_good / r.images:.1f} % "
                 f"| {_rate(r.right, r.images)} | {sure} |"
             )
         lines.append("")
@@ -158,14 +345,16 @@ def markdown(results: Sequence[Result]) -> str:
 def plot(results: Sequence[Result]) -> Figure:
     """Agreement and accuracy against evaluations; a row a run."""
     names = list(dict.fromkeys(result.run for result in results))
-    figure = Figure(figsize=(10, 0.6 + 3.4 * len(names)), layout="constrained")
+    figure = Figure(figsize=(11, 0.6 + 3.8 * len(names)), layout="constrained")
     panels = figure.subplots(len(names), 2, squeeze=False)
+    families = list(dict.fromkeys(result.family for result in results))
     for row, name in zip(panels, names, strict=True):
         own = [result for result in results if result.run == name]
-        families = list(dict.fromkeys(r.family for r in own))
         for axes, what in zip(row, ("agree", "right"), strict=True):
             for number, family in enumerate(families):
                 mine = [r for r in own if r.family == family]
+                if not mine:
+                    continue
                 p = np.array([getattr(r, what) / r.images for r in mine])
                 ends = np.array([wilson(getattr(r, what), r.images) for r in mine])
                 axes.errorbar(
@@ -174,6 +363,7 @@ def plot(results: Sequence[Result]) -> Figure:
                     100 * np.abs(ends.T - p),
                     marker=MARKERS[number % len(MARKERS)],
                     color=(*COLOURS, MUTED)[number % (len(COLOURS) + 1)],
+                    linestyle="--" if family.startswith("shortlist") else "-",
                     linewidth=1,
                     elinewidth=0.8,
                     capsize=2,
@@ -190,8 +380,19 @@ def plot(results: Sequence[Result]) -> Figure:
         row[0].axhline(99, color=BLUE, linewidth=0.8, linestyle=":")
         row[1].set_ylabel("accuracy, %")
         row[0].set_title(f"{name}: {own[0].images} images", loc="left", fontsize=10)
-    panels[0, 0].legend(fontsize=8, frameon=False, loc="lower right")
+    figure.legend(
+        *_labels(panels), fontsize=8, frameon=False, loc="outside lower center", ncols=4
+    )
     return figure
+
+
+def _labels(panels: np.ndarray) -> tuple[list[object], list[str]]:
+    """Each family once, for the legend."""
+    found: dict[str, object] = {}
+    for axes in panels[:, 0]:
+        for handle, label in zip(*axes.get_legend_handles_labels(), strict=True):
+            found.setdefault(label, handle)
+    return list(found.values()), list(found)
 
 
 def write(results: Sequence[Result], out: Path) -> None:
@@ -221,9 +422,14 @@ def main() -> None:
     parser.add_argument("runs", nargs="+", metavar="RUN")
     parser.add_argument("--out", type=Path, required=True)
     parser.add_argument("--loss", help="one that was saved; the run's own by default")
+    parser.add_argument("--live", action="store_true", help="with shortlists")
+    parser.add_argument(
+        "--data-dir", metavar="DIR", help="of the data sets; for --live"
+    )
+    parser.add_argument("--model", help="where it is now, if elsewhere; for --live")
     args = parser.parse_args()
     try:
-        results = [r for run in args.runs for r in study(read_run(run), args.loss)]
+        results = [each for run in args.runs for each in study(read_run(run), args)]
         write(results, args.out)
     except DiffjaxError as error:
         sys.exit(f"error: {error}")

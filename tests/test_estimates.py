@@ -221,4 +221,6 @@ def test_a_plan_counts_gradients(classifier, task):
     assert plan.seconds_per_image > 0
     console = Console(width=100, record=True, file=io.StringIO())
     console.print(plan_table(plan))
-    assert "each counts for 3 evaluations" in console.export_text()
+    ratio = plan.gradient_in_evaluations
+    assert ratio > 0 and without.gradient_in_evaluations is None
+    assert f"3 evaluations and takes the time of {ratio:.1f}" in console.export_text()

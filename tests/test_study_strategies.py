@@ -5,10 +5,23 @@ import importlib.util
 import sys
 from pathlib import Path
 
+import jax
+import pipelines
 import pytest
+from click.testing import CliRunner
 from runs import tables, write_run
+from tiny_sets import write_folder
+
+from diffjax.cli.commands import group
 
 SCRIPT = Path(__file__).parents[1] / "scripts" / "study_strategies.py"
+
+
+@pytest.fixture
+def quick_compilation():
+    jax.config.update("jax_disable_most_optimizations", True)
+    yield
+    jax.config.update("jax_disable_most_optimizations", False)
 
 
 @pytest.fixture
@@ -18,7 +31,9 @@ def study(monkeypatch):
     monkeypatch.setitem(sys.modules, "study_strategies", module)
     spec.loader.exec_module(module)
 
-    def call(*arguments):
+    def call(*arguments, **changes):
+        for name, value in changes.items():
+            monkeypatch.setattr(module, name, value)
         monkeypatch.setattr(sys, "argv", ["study", *map(str, arguments)])
         module.main()
 
@@ -58,3 +73,28 @@ def test_runs_without_errors_are_refused(study, tmp_path):
     with pytest.raises(SystemExit, match="--save-errors"):
         study(tmp_path / "run", "--out", tmp_path / "out")
     assert not (tmp_path / "out").exists()
+
+
+@pytest.mark.slow
+def test_shortlists_are_made_by_the_runs_own_model(study, tmp_path, quick_compilation):
+    pipelines.stable_diffusion(tmp_path / "sd")
+    write_folder(tmp_path / "photos", dict.fromkeys("abcd", 1))
+    asked = (
+        *("evaluate", "--dataset", tmp_path / "photos", "--model", tmp_path / "sd"),
+        *("--strategy", "exhaustive:n_samples=16", "--save-errors", "--cells", "8"),
+        *("--out", tmp_path / "run"),
+    )
+    result = CliRunner().invoke(group, [*map(str, asked)])
+    assert result.exit_code == 0, result.output
+    out = ("--out", tmp_path / "out")
+    study(tmp_path / "run", "--live", *out, ESTIMATES=({"n_samples": 2},))
+    with (tmp_path / "out" / "strategies.csv").open(encoding="utf-8") as file:
+        rows = {row["strategy"]: row for row in csv.DictReader(file)}
+    for k in (2, 3):
+        row = rows[f"k={k}:n_samples=2, racing:n_samples=16"]
+        assert k * 8 + 6 <= float(row["evaluations"]) <= k * 16 + 6
+        assert int(row["agree"]) <= int(row["as_good"]) <= 4
+    other = pipelines.randomise(pipelines.unet(), seed=9)
+    pipelines.stable_diffusion(tmp_path / "other", unet=other)
+    with pytest.raises(SystemExit, match="other weights"):
+        study(tmp_path / "run", "--live", "--model", tmp_path / "other", *out)

@@ -223,9 +223,12 @@ def plan_table(plan: "Plan") -> RenderableType:
     table.add_column(justify="right", style="bold", no_wrap=True)
     table.add_column(style="dim")
     classes = "" if plan.prompts == plan.classes else f"{plan.prompts:,} prompts"
-    n = plan.gradients_per_image
-    what = "an image; each counts for 3 evaluations"
-    gradients = [("gradients", f"{n:,}", what)] if n else []
+    gradients = []
+    if ratio := plan.gradient_in_evaluations:
+        what = "an image; each counts for 3 evaluations and takes the time of"
+        gradients = [
+            ("gradients", f"{plan.gradients_per_image:,}", f"{what} {ratio:.1f}")
+        ]
     fewest, most = plan.fewest_evaluations_per_image, plan.evaluations_per_image
     each, total = "an image", "in all"
     notes = ["Timed on a few tiles; reading and encoding the images comes on top."]

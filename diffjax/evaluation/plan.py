@@ -28,6 +28,8 @@ class Plan:
             strategy stops early; else the same.
         passes_per_image: with those that fill up blocks.
         gradients_per_image: forward and backward passes, for a shortlist.
+        gradient_in_evaluations: how many evaluations take as long as one of these, as
+            timed; None where there are none.
         flops_per_image: of the most evaluations, as the compiler counts them.
         seconds_per_image: of these, timed on a few tiles; without reading and encoding.
         device: they were timed on.
@@ -40,6 +42,7 @@ class Plan:
     fewest_evaluations_per_image: int
     passes_per_image: int
     gradients_per_image: int
+    gradient_in_evaluations: float | None
     flops_per_image: float
     seconds_per_image: float
     device: str
@@ -108,6 +111,10 @@ def make_plan(task: Task, classifier: DiffusionClassifier) -> Plan:
         width: tile_cost(grid, grid.tile(width), candidates.conditions, shape)
         for width in blocks
     }
+    wide = max(costs)
+    evaluation = costs[wide].seconds / grid.tile(wide).cells
+    n_gradients = state.n_gradients
+    ratio = seconds / n_gradients / evaluation if n_gradients else None
     tiles = {width: n / grid.tile(width).blocks for width, n in blocks.items()}
     return Plan(
         images=len(task.indices),
@@ -116,7 +123,8 @@ def make_plan(task: Task, classifier: DiffusionClassifier) -> Plan:
         evaluations_per_image=state.n_evaluations,
         fewest_evaluations_per_image=fewest,
         passes_per_image=sum(width * n for width, n in blocks.items()),
-        gradients_per_image=state.n_gradients,
+        gradients_per_image=n_gradients,
+        gradient_in_evaluations=ratio,
         flops_per_image=flops + sum(costs[w].flops * n for w, n in tiles.items()),
         seconds_per_image=seconds + sum(costs[w].seconds * n for w, n in tiles.items()),
         device=classifier.device,
