@@ -60,8 +60,7 @@ SCHEDULE = Schedule.from_config(
 
 def random(kind: type[nnx.Module], config: object, **dtypes: object) -> Network:
     """A network whose every parameter matters, without compiling initialisers."""
-    shapes = nnx.eval_shape(lambda: kind(config, rngs=nnx.Rngs(0), **dtypes))
-    graphdef, state = nnx.split(shapes)
+    graphdef, state = nnx.split(kind(config, rngs=None, **dtypes))
     rng = np.random.default_rng(0)
 
     def draw(path: tuple[object, ...], leaf: object) -> object:

@@ -20,13 +20,6 @@ from diffjax.baselines.resnet import ResNet, ResNetConfig, augment, resnet_loss
 from diffjax.errors import DiffjaxError
 
 
-@pytest.fixture(scope="module", autouse=True)
-def quick_compilation():
-    jax.config.update("jax_disable_most_optimizations", True)
-    yield
-    jax.config.update("jax_disable_most_optimizations", False)
-
-
 @pytest.fixture(scope="module")
 def model():
     return ResNet(SMALL, rngs=nnx.Rngs(0))

@@ -25,13 +25,6 @@ DEVICES = jax.local_device_count()
 MODEL = small.text_model(denoiser=small.one_level_denoiser())
 
 
-@pytest.fixture(scope="module", autouse=True)
-def quick_compilation():
-    jax.config.update("jax_disable_most_optimizations", True)
-    yield
-    jax.config.update("jax_disable_most_optimizations", False)
-
-
 @pytest.fixture
 def tiny(monkeypatch):
     """Every model is one small network; peaks are measured on small arrays."""

@@ -23,13 +23,6 @@ LABELS = ["cat", "dog", "ship", "frog", "horse"]
 EXHAUSTIVE = Exhaustive(n_samples=6)
 
 
-@pytest.fixture(scope="module", autouse=True)
-def quick_compilation():
-    jax.config.update("jax_disable_most_optimizations", True)
-    yield
-    jax.config.update("jax_disable_most_optimizations", False)
-
-
 @pytest.fixture(scope="module")
 def model():
     return text_model()

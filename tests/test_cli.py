@@ -12,7 +12,6 @@ from dataclasses import fields
 from typing import get_args
 
 import click
-import jax
 import numpy as np
 import pipelines
 import pytest
@@ -49,13 +48,6 @@ def folder(tmp_path_factory):
     noise = np.random.default_rng(0).integers(0, 256, (40, 30, 3), np.uint8)
     Image.fromarray(noise).save(root / "noise.png")
     return root
-
-
-@pytest.fixture(scope="module", autouse=True)
-def quick_compilation():
-    jax.config.update("jax_disable_most_optimizations", True)
-    yield
-    jax.config.update("jax_disable_most_optimizations", False)
 
 
 @pytest.fixture(autouse=True)

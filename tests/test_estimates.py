@@ -2,7 +2,6 @@ import dataclasses
 import io
 import json
 
-import jax
 import numpy as np
 import pytest
 from PIL import Image
@@ -28,13 +27,6 @@ S = 4  # samples
 C = 10  # classes
 EXHAUSTIVE = Exhaustive(n_samples=S)
 SHORTLIST = Shortlist(k=3, n_samples=S)
-
-
-@pytest.fixture(scope="module", autouse=True)
-def quick_compilation():
-    jax.config.update("jax_disable_most_optimizations", True)
-    yield
-    jax.config.update("jax_disable_most_optimizations", False)
 
 
 @pytest.fixture(scope="module")

@@ -10,7 +10,6 @@ import sys
 import time
 import types
 
-import jax
 import numpy as np
 import pipelines
 import pyarrow.parquet as pq
@@ -30,13 +29,6 @@ from diffjax.evaluation.runner import Tally
 
 # Two classes in every test, and two cells a tile: all compiled once.
 STRATEGY = "exhaustive:n_samples=2"
-
-
-@pytest.fixture(scope="module", autouse=True)
-def quick_compilation():
-    jax.config.update("jax_disable_most_optimizations", True)
-    yield
-    jax.config.update("jax_disable_most_optimizations", False)
 
 
 @pytest.fixture(scope="module", autouse=True)

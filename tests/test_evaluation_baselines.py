@@ -2,7 +2,6 @@
 
 import json
 
-import jax
 import numpy as np
 import pytest
 from small_resnet import NAMES, small_classifier
@@ -16,13 +15,6 @@ from diffjax.evaluation.metrics import run_log_scores
 from diffjax.evaluation.outcomes import outcomes
 from diffjax.evaluation.report import read_report
 from diffjax.evaluation.results import read_run
-
-
-@pytest.fixture(scope="module", autouse=True)
-def quick_compilation():
-    jax.config.update("jax_disable_most_optimizations", True)
-    yield
-    jax.config.update("jax_disable_most_optimizations", False)
 
 
 @pytest.fixture(scope="module")

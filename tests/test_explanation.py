@@ -3,7 +3,6 @@
 import json
 from pathlib import Path
 
-import jax
 import numpy as np
 import pytest
 from click.testing import CliRunner
@@ -20,13 +19,6 @@ from diffjax.strategies.exhaustive import Exhaustive
 
 SHIP = Path(diffjax.__file__).parent / "assets" / "images" / "0202_ship.png"
 STRATEGY = Exhaustive(n_samples=6)
-
-
-@pytest.fixture(scope="module", autouse=True)
-def quick_compilation():
-    jax.config.update("jax_disable_most_optimizations", True)
-    yield
-    jax.config.update("jax_disable_most_optimizations", False)
 
 
 @pytest.mark.parametrize(

@@ -40,13 +40,6 @@ STATES = jax_random(N, TOKENS, WIDTH, seed=2)
 text_network = cache(one_level_denoiser)
 
 
-@pytest.fixture(scope="module", autouse=True)
-def quick_compilation():
-    jax.config.update("jax_disable_most_optimizations", True)
-    yield
-    jax.config.update("jax_disable_most_optimizations", False)
-
-
 class Toy(nnx.Module):
     """A denoiser that is a matrix product and a function."""
 

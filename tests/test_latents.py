@@ -12,13 +12,6 @@ from diffjax.models.diffusion import DiffusionModel, Network
 from diffjax.settings import Settings
 
 
-@pytest.fixture(scope="module", autouse=True)
-def quick_compilation():
-    jax.config.update("jax_disable_most_optimizations", True)
-    yield
-    jax.config.update("jax_disable_most_optimizations", False)
-
-
 @pytest.fixture(scope="module")
 def classifier():
     return DiffusionClassifier(text_model(), Settings(cells=2))

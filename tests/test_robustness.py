@@ -4,7 +4,6 @@ import csv
 import io
 import json
 
-import jax
 import numpy as np
 import pytest
 from click.testing import CliRunner
@@ -20,13 +19,6 @@ from diffjax.evaluation.results import read_run
 from diffjax.evaluation.robustness import csv_text, robustness
 
 KIND = "discriminative"
-
-
-@pytest.fixture(scope="module", autouse=True)
-def quick_compilation():
-    jax.config.update("jax_disable_most_optimizations", True)
-    yield
-    jax.config.update("jax_disable_most_optimizations", False)
 
 
 @pytest.fixture

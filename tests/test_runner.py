@@ -38,13 +38,6 @@ N = 12  # images: more than a batch of the autoencoder
 STAGED = Staged(to_keep=(2, 1), n_samples=(2, 4), order="nested")
 
 
-@pytest.fixture(scope="module", autouse=True)
-def quick_compilation():
-    jax.config.update("jax_disable_most_optimizations", True)
-    yield
-    jax.config.update("jax_disable_most_optimizations", False)
-
-
 class Made:
     """Images of noise; the class of image i is i mod C."""
 

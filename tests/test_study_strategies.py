@@ -5,7 +5,6 @@ import importlib.util
 import sys
 from pathlib import Path
 
-import jax
 import pipelines
 import pytest
 from click.testing import CliRunner
@@ -15,13 +14,6 @@ from tiny_sets import write_folder
 from diffjax.cli.commands import group
 
 SCRIPT = Path(__file__).parents[1] / "scripts" / "study_strategies.py"
-
-
-@pytest.fixture
-def quick_compilation():
-    jax.config.update("jax_disable_most_optimizations", True)
-    yield
-    jax.config.update("jax_disable_most_optimizations", False)
 
 
 @pytest.fixture
@@ -76,7 +68,7 @@ def test_runs_without_errors_are_refused(study, tmp_path):
 
 
 @pytest.mark.slow
-def test_shortlists_are_made_by_the_runs_own_model(study, tmp_path, quick_compilation):
+def test_shortlists_are_made_by_the_runs_own_model(study, tmp_path):
     pipelines.stable_diffusion(tmp_path / "sd")
     write_folder(tmp_path / "photos", dict.fromkeys("abcd", 1))
     asked = (
