@@ -107,7 +107,10 @@ class Estimates:
         Raises:
             NotFiniteError: if the network's numbers overflowed.
         """
-        return shorten(state, self._shortlist.k, self.of(z0, key), self.n_gradients)
+        estimates = self.of(z0, key)
+        return shorten(
+            state, self._shortlist.k, estimates, self.n_gradients, self._samples
+        )
 
     def cost(self) -> Cost:
         """Of the gradients of an image, timed."""

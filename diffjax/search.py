@@ -156,7 +156,8 @@ class ImageSearch:
         state = self.state
 
         def verdict(table: ErrorTable) -> Verdict:
-            decision = rank(replace(state, table=table))
+            # what was foreseen, was of the deciding loss
+            decision = rank(replace(state, table=table, foreseen=None))
             return Verdict(
                 table=table,
                 prompt_decision=decision,

@@ -43,6 +43,7 @@ from diffjax.strategies import shortlist_to_text, strategy_to_text
 from diffjax.strategies.base import (
     Decision,
     ErrorTable,
+    Samples,
     Strategy,
     best_prompts,
     class_decision,
@@ -88,11 +89,11 @@ def strategies(n_classes: int, N: int) -> Iterator[tuple[str, Strategy]]:
         yield "racing", Racing(n_samples=N, confidence=confidence)
 
 
-def shortlists(n_classes: int) -> Iterator[tuple[str, Shortlist]]:
+def shortlists(n_classes: int, N: int) -> Iterator[tuple[str, Shortlist]]:
     """Shortlists of a few lengths by each estimate: the family's name, and the list."""
     many = n_classes >= 100
-    lengths = (10, 20, 50, 100) if many else (2, 3, 5)
-    for settings in ESTIMATES:
+    lengths = (10, 20, 30, 50, 100) if many else (2, 3, 5)
+    for settings in (*ESTIMATES, {"n_samples": N}):
         if settings.get("base") == "clusters" and not many:
             continue
         for k in lengths:
@@ -110,6 +111,7 @@ class Tables:
     Attributes:
         run: name of its folder.
         errors: [n, P, S], samples by timestep.
+        timesteps: of the samples.
         classidx: the local class of each of the P rows.
         labels: local class of each image; −1 for no candidate.
         indices: of the images in the data set.
@@ -117,6 +119,7 @@ class Tables:
 
     run: str
     errors: np.ndarray
+    timesteps: np.ndarray
     classidx: np.ndarray
     labels: np.ndarray
     indices: np.ndarray
@@ -173,6 +176,7 @@ def read_tables(run: Run, loss: str | None) -> Tables:
     return Tables(
         run=run.path.name,
         errors=errors,
+        timesteps=saved[0].timesteps[orders[0]],
         classidx=np.asarray(run.prompts.classidx),
         labels=local_numbers(run)[good["label"].to_numpy()],
         indices=good["index"].to_numpy(),
@@ -183,7 +187,7 @@ def play(
     strategy: Strategy,
     errors: np.ndarray,
     classidx: np.ndarray,
-    shortlist: tuple[int, np.ndarray, int] | None = None,
+    shortlist: tuple[int, np.ndarray, int, Samples | None] | None = None,
 ) -> Decision:
     """A strategy's decision about the P rows of an image, perhaps of the best k by ê.
 
@@ -191,12 +195,12 @@ def play(
         strategy: to simulate.
         errors: of all samples, [P, S].
         classidx: the class of each row.
-        shortlist: k, ê [P], and the number of gradients it took.
+        shortlist: k, ê [P, s], how many gradients these took, and their samples, if
+            they are among the columns of the errors.
     """
     state = strategy.start(*errors.shape, classidx)
     if shortlist is not None:
-        k, means, n_gradients = shortlist
-        state = shorten(state, k, means[:, None], n_gradients)
+        state = shorten(state, *shortlist)
     columns = errors[:, state.samples.timesteps]
     state = run_on(
         strategy,
@@ -255,13 +259,22 @@ def study(run: Run, args: argparse.Namespace) -> Iterator[Result]:
     if not args.live:
         return
     racing = Racing(n_samples=N)
-    lists = list(shortlists(C))
+    lists = list(shortlists(C, N))
     estimates = estimate(run, tables, [each for _, each in lists], args)
     for family, shortlist in track(lists, description=f"{run.path}, shortlists"):
-        means, n_gradients = estimates[_key(shortlist)]
+        guesses, n_gradients = estimates[_key(shortlist)]
+        # the same cells as the run's: columns of its errors
+        samples = shortlist.samples(run.header["model"]["n_timesteps"])
+        same = np.array_equal(samples.timesteps, tables.timesteps)
+        columns = Samples(timesteps=np.arange(N), noises=np.arange(N))
         decisions = [
-            play(racing, errors, tables.classidx, (shortlist.k, mean, n_gradients))
-            for errors, mean in zip(tables.errors, means, strict=True)
+            play(
+                racing,
+                errors,
+                tables.classidx,
+                (shortlist.k, guess, n_gradients, columns if same else None),
+            )
+            for errors, guess in zip(tables.errors, guesses, strict=True)
         ]
         text = f"{shortlist_to_text(shortlist)}, {strategy_to_text(racing)}"
         yield judge(tables, full, decisions, family, text)
@@ -272,8 +285,8 @@ def estimate(
     tables: Tables,
     shortlists: Sequence[Shortlist],
     args: argparse.Namespace,
-) -> dict[Shortlist, tuple[np.ndarray, int]]:
-    """ê [n, P] of the run's images by its own model, and the number of gradients."""
+) -> dict[Shortlist, tuple[list[np.ndarray], int]]:
+    """ê [P, s] of each image of a run by its own model, and the number of gradients."""
     header = run.header["experiment"]
     known = {field.name for field in fields(Experiment)}
     asked = {name: value for name, value in header.items() if name in known}
@@ -301,10 +314,8 @@ def estimate(
         z0 = np.asarray(model.latent(classifier.pixels(example.image)))
         number = zlib.crc32(example.id.encode())  # as a run has it
         for key, maker in makers.items():
-            found[key].append(maker.of(z0, number).mean(axis=1))
-    return {
-        key: (np.stack(means), makers[key].n_gradients) for key, means in found.items()
-    }
+            found[key].append(maker.of(z0, number))
+    return {key: (each, makers[key].n_gradients) for key, each in found.items()}
 
 
 def _key(shortlist: Shortlist) -> Shortlist:

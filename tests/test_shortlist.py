@@ -10,7 +10,7 @@ from diffjax.strategies import (
     shortlist_from_dict,
     shortlist_to_text,
 )
-from diffjax.strategies.base import GRADIENT_COST, class_decision, run_on
+from diffjax.strategies.base import GRADIENT_COST, Samples, class_decision, run_on
 from diffjax.strategies.exhaustive import Exhaustive
 from diffjax.strategies.racing import Racing
 from diffjax.strategies.shortlist import BASES, Shortlist, shorten
@@ -87,6 +87,73 @@ def test_an_overflow_is_told(value):
     guess[3, 5] = value
     with pytest.raises(NotFiniteError, match="gradients of the shortlist"):
         decide(STRATEGIES[0], 5, guess)
+
+
+# --- Control variates
+
+
+def foreseeable(error, strategy, seed=0):
+    """Errors [C, S] of a strategy's samples, by timestep, and ê, off by ``error``."""
+    rng = np.random.default_rng(seed)
+    samples = strategy.start(C, T).samples
+    shape = (C, len(samples))
+    errors = truth(seed)[:, None] + 0.5 * rng.standard_normal(shape)
+    guess = errors + error * rng.standard_normal(shape) - 0.3
+    order = np.argsort(samples.timesteps)
+    even = Samples(timesteps=samples.timesteps[order], noises=samples.noises[order])
+    return errors.astype(np.float32), guess.astype(np.float32), even
+
+
+def play(strategy, errors, state, even):
+    column = {int(t): s for s, t in enumerate(even.timesteps)}
+
+    def evaluate(state, request):
+        columns = [column[int(t)] for t in state.samples.timesteps[request.samples]]
+        return errors[np.ix_(request.classes, columns)]
+
+    return run_on(strategy, state, evaluate)
+
+
+def test_estimates_of_a_strategys_own_samples_save_evaluations():
+    strategy = Racing(n_samples=64)
+    needed = {False: [], True: []}
+    for seed in range(10):
+        errors, guess, even = foreseeable(0.1, strategy, seed)
+        for own, counts in needed.items():
+            state = strategy.start(C, T)
+            state = shorten(state, C, guess, 64, even if own else None)
+            state = play(strategy, errors, state, even)
+            assert strategy.decide(state).winner == errors.mean(axis=1).argmin()
+            counts.append(state.n_evaluations - 3 * 64)
+    assert np.mean(needed[True]) < 0.5 * np.mean(needed[False])
+
+
+@pytest.mark.parametrize("strategy", [STRATEGIES[0], Racing(n_samples=20)])
+@pytest.mark.parametrize("error", [0.0, 5.0])
+def test_over_all_samples_what_was_foreseen_cancels(strategy, error):
+    errors, guess, even = foreseeable(error, strategy)
+    state = shorten(strategy.start(C, T), C, guess, 20, even)
+    state = play(strategy, errors, state, even)
+    decision = strategy.decide(state)
+    all_seen = decision.n_samples == 20
+    np.testing.assert_allclose(
+        decision.mean_error[all_seen], errors.mean(axis=1)[all_seen], atol=1e-5
+    )
+    assert decision.winner == errors.mean(axis=1).argmin()
+
+
+@pytest.mark.parametrize("change", ["timesteps", "noises", "fewer"])
+def test_estimates_of_other_samples_are_no_control_variates(change):
+    strategy = Racing(n_samples=16)
+    _, guess, even = foreseeable(0.1, strategy)
+    state = strategy.start(C, T)
+    assert shorten(state, 5, guess, 16, even).foreseen is not None
+    parts = {"timesteps": even.timesteps, "noises": even.noises}
+    if change == "fewer":
+        parts, guess = {k: v[1:] for k, v in parts.items()}, guess[:, 1:]
+    else:
+        parts[change] = parts[change] + 1
+    assert shorten(state, 5, guess, 16, Samples(**parts)).foreseen is None
 
 
 def test_samples_are_even():

@@ -144,6 +144,7 @@ class State:
         over: whether the rounds that are left are not needed.
         estimate: float64 [C], what was thought of each class before the first round,
             by which those that were never evaluated are ranked.
+        foreseen: float32 [C, S], an estimate of the errors less its mean; or None.
         n_gradients: forward and backward passes that the estimate took.
     """
 
@@ -156,6 +157,7 @@ class State:
     risk: float = 0.0
     over: bool = False
     estimate: Float[np.ndarray, "C"] | None = None
+    foreseen: Float[np.ndarray, "C S"] | None = None
     n_gradients: int = 0
 
     @property
@@ -163,6 +165,13 @@ class State:
         """Which classes have not been dropped."""
         alive: np.ndarray = self.dropped == NEVER
         return alive
+
+    @property
+    def unforeseen(self) -> ErrorTable:
+        """The errors less what was foreseen: the same mean over all samples."""
+        if self.foreseen is None:
+            return self.table
+        return ErrorTable(self.table.errors - self.foreseen)
 
     @property
     def n_evaluations(self) -> int:
@@ -185,7 +194,7 @@ class Decision:
             mean error; then the dropped, last dropped first, by the mean error at
             the moment they were dropped; those dropped before the first round, by
             the estimate that had them dropped. Ties go to the smaller index.
-        mean_error: float64 [C] over the samples each class saw; NaN for none.
+        mean_error: float64 [C] over the samples seen, less what was foreseen of them.
         n_samples: int [C], how many that were. Means over different numbers of
             samples are not comparable.
         pruned: bool [C], the dropped.
@@ -323,7 +332,7 @@ def rank(state: State) -> Decision:
     if state.n_rounds == 0:
         raise ValueError("nothing was evaluated, so there is nothing to decide")
     # A dropped class sees nothing more, so its mean is that of the moment it went.
-    mean, n = state.table.mean(), state.table.n_samples()
+    mean, n = state.unforeseen.mean(), state.table.n_samples()
     known = mean if state.estimate is None else np.where(n, mean, state.estimate)
     return Decision(
         # lexsort is stable, sorts by its LAST key first, and puts NaN at the end.
@@ -381,12 +390,6 @@ def best_prompts(
     first = np.unique(classidx[decision.ranking], return_index=True)[1]
     best: np.ndarray = decision.ranking[first]
     return best
-
-
-def require_positive(name: str, value: int) -> None:
-    """Raise DiffjaxError unless a setting is at least one."""
-    if value < 1:
-        raise DiffjaxError(f"{name} must be at least 1, not {value}.")
 
 
 def _mean(

@@ -13,9 +13,8 @@ from diffjax.strategies.base import (
     finish_round,
     next_round,
     rank,
-    require_positive,
 )
-from diffjax.strategies.orders import even_timesteps, with_trials
+from diffjax.strategies.orders import even_timesteps, require_positive, with_trials
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -1,4 +1,4 @@
-"""Orders of samples: which timesteps a run uses, one after the other."""
+"""Which timesteps a run uses, one after the other, and how many may be asked for."""
 
 import numpy as np
 from jaxtyping import Int
@@ -15,6 +15,12 @@ def even_timesteps(n: int, n_timesteps: int) -> Int[np.ndarray, "n"]:
     """
     require_timesteps(n, n_timesteps)
     return (2 * np.arange(n) + 1) * n_timesteps // (2 * n)
+
+
+def require_positive(name: str, value: int) -> None:
+    """Raise DiffjaxError unless a setting is at least one."""
+    if value < 1:
+        raise DiffjaxError(f"{name} must be at least 1, not {value}.")
 
 
 def require_timesteps(n: int, n_timesteps: int) -> None:

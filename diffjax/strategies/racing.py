@@ -52,6 +52,9 @@ samples about half as often as the risk allows at N = 100, and as often at N = 1
 with t(3) errors and a risk of 1 %, in 1.2 % of all cases. The confidence is about the
 decision on all N samples, not about its being right; of classes that a shortlist or a
 prefilter left out, it says nothing.
+
+Where a shortlist's estimates foresee the errors of the race's own samples, e is what
+was not foreseen (``State.unforeseen``): the same mean over all N, with less variance.
 """
 
 from dataclasses import dataclass, replace
@@ -70,9 +73,8 @@ from diffjax.strategies.base import (
     finish_round,
     next_round,
     rank,
-    require_positive,
 )
-from diffjax.strategies.orders import even_timesteps, van_der_corput
+from diffjax.strategies.orders import even_timesteps, require_positive, van_der_corput
 
 SURE = 1e-50  # a smaller probability is no smaller
 
@@ -175,12 +177,13 @@ class Racing:
         """How the living stand after some samples, but not all."""
         classes = np.flatnonzero(state.living)
         n, N = state.n_used, len(state.samples)
-        errors = state.table.errors[classes, :n].astype(np.float64)
+        errors = state.unforeseen.errors[classes, :n].astype(np.float64)
         leader = int(np.argmin(errors.mean(axis=1)))
         difference = errors - errors[leader]
         order = np.lexsort((state.samples.noises[:n], state.samples.timesteps[:n]))
         steps = np.diff(difference[:, order], axis=1)
         variance = np.square(steps).sum(axis=1) / (2 * (n - 1))
+        spread = float(state.table.errors[classes[leader], :n].std(ddof=1, dtype=float))
         groups = classes if state.groups is None else state.groups[classes]
         return _Standing(
             classes=classes,
@@ -189,7 +192,7 @@ class Racing:
             standard_error=np.sqrt(variance * (1 / n - 1 / N)),
             degrees=2 * (n - 1) ** 2 / (3 * n - 4),
             looks=1 + np.log2(N / self.floor),
-            width=self.indifference * float(errors[leader].std(ddof=1)),
+            width=self.indifference * spread,
         )
 
 

@@ -9,6 +9,11 @@ among themselves by the estimate, and have no errors.
 
 A class of several prompts is as good as its best one, and keeps or loses them all.
 
+If the estimate's samples are the strategy's own, as with ``racing:n_samples=64`` after
+``k=30:n_samples=64``, it serves a second time, as a control variate: instead of e[c, s]
+a strategy compares e[c, s] − ê[c, s] + mean of ê[c, ·], which has the same mean over
+all samples, and varies less the better the estimate is.
+
 **Prefilter.** Something else, as CLIP, has chosen an image's classes: ``restrict``.
 A shortlist is then made of these.
 """
@@ -20,8 +25,8 @@ import numpy as np
 from jaxtyping import Float, Int
 
 from diffjax.errors import DiffjaxError, NotFiniteError, unknown
-from diffjax.strategies.base import Samples, State, drop, require_positive
-from diffjax.strategies.orders import even_timesteps, with_trials
+from diffjax.strategies.base import Samples, State, drop
+from diffjax.strategies.orders import even_timesteps, require_positive, with_trials
 
 BASES = ("mean", "unconditional", "clusters")
 
@@ -33,6 +38,7 @@ class Shortlist:
     Attributes:
         k: how many classes; at least two, since one would leave nothing to decide.
         n_samples: forward and backward passes for each base; timesteps, evenly spread.
+            As many as the strategy's make the estimate a control variate.
         base: where the gradients are taken: at the "mean" of the classes' conditions,
             at the "unconditional" one, or at the means of "clusters" of classes.
         rounds: each further one takes the gradients at the mean of the best k classes
@@ -63,15 +69,21 @@ class Shortlist:
 
 
 def shorten(
-    state: State, k: int, estimates: Float[np.ndarray, "C s"], n_gradients: int
+    state: State,
+    k: int,
+    estimates: Float[np.ndarray, "C s"],
+    n_gradients: int,
+    samples: Samples | None = None,
 ) -> State:
     """Drop all but the best k classes before the first round.
 
     Args:
         state: that a strategy has started.
         k: how many classes to keep; groups of rows where there are groups.
-        estimates: ê of every row, on samples of its own.
+        estimates: ê of every row.
         n_gradients: forward and backward passes that they took.
+        samples: of the estimates; those of the strategy, in any order, make them a
+            control variate.
 
     Raises:
         NotFiniteError: if an estimate is NaN or infinite.
@@ -87,8 +99,30 @@ def shorten(
     best = np.full(groups.max() + 1, np.inf)
     np.minimum.at(best, groups, np.where(state.living, estimate, np.inf))
     kept = np.argsort(best, kind="stable")[:k]
-    state = replace(state, estimate=estimate, n_gradients=n_gradients)
+    foreseen = None
+    if samples is not None:
+        foreseen = _foreseen(estimates, samples, state.samples)
+    state = replace(
+        state, estimate=estimate, foreseen=foreseen, n_gradients=n_gradients
+    )
     return drop(state, np.flatnonzero(~np.isin(groups, kept)))
+
+
+def _foreseen(
+    estimates: Float[np.ndarray, "C s"], samples: Samples, own: Samples
+) -> Float[np.ndarray, "C s"] | None:
+    """ê less its mean, in the order of a strategy's own samples; None for others."""
+    theirs = np.lexsort((samples.noises, samples.timesteps))
+    ours = np.lexsort((own.noises, own.timesteps))
+    if len(theirs) != len(ours) or not (
+        np.array_equal(samples.timesteps[theirs], own.timesteps[ours])
+        and np.array_equal(samples.noises[theirs], own.noises[ours])
+    ):
+        return None
+    centred = estimates - estimates.mean(axis=1, keepdims=True, dtype=np.float64)
+    foreseen = np.empty_like(estimates)
+    foreseen[:, ours] = centred[:, theirs]
+    return foreseen
 
 
 def restrict(state: State, classes: Sequence[int]) -> State:

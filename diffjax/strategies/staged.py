@@ -35,9 +35,13 @@ from diffjax.strategies.base import (
     finish_round,
     next_round,
     rank,
-    require_positive,
 )
-from diffjax.strategies.orders import even_timesteps, require_timesteps, with_trials
+from diffjax.strategies.orders import (
+    even_timesteps,
+    require_positive,
+    require_timesteps,
+    with_trials,
+)
 
 
 @dataclass(frozen=True, kw_only=True)
