@@ -93,7 +93,7 @@ def shortlists(n_classes: int, N: int) -> Iterator[tuple[str, Shortlist]]:
     """Shortlists of a few lengths by each estimate: the family's name, and the list."""
     many = n_classes >= 100
     lengths = (10, 20, 30, 50, 100) if many else (2, 3, 5)
-    for settings in (*ESTIMATES, {"n_samples": N}):
+    for settings in (*ESTIMATES, *([{"n_samples": N}] if many else [])):
         if settings.get("base") == "clusters" and not many:
             continue
         for k in lengths:

@@ -97,7 +97,7 @@ class Racing:
     confidence: float = 0.9
     floor: int = 8
     chunk: int = 4
-    indifference: float = 1e-4
+    indifference: float = 1e-5
     n_trials: int = 1
 
     def __post_init__(self) -> None:
