@@ -478,7 +478,7 @@ def test_train_hands_its_options_on(monkeypatch, tmp_path):
         calls.append((args, kwargs))
         return tmp_path / "model"
 
-    monkeypatch.setattr("diffjax.training.loop.run_training", run_training)
+    monkeypatch.setattr("diffjax.training.runs.run_training", run_training)
     result = invoke(
         *("train", "test", "--data-dir", "data", "--out", tmp_path),
         *("--steps", "3", "--seed", "5"),

@@ -4,6 +4,7 @@ import io
 import json
 import os
 import random
+import re
 import signal
 import subprocess
 import sys
@@ -119,10 +120,11 @@ def test_a_folder_end_to_end(place, tmp_path):
         assert part in result.stdout
     assert "acc5" not in result.stdout  # of two classes
     # no terminal: a line at the end, and no control codes
-    line, last = result.stderr.splitlines()
+    line, last, work = result.stderr.splitlines()
     assert line.startswith(f"photos {place / 'sd'}: 5/5 · ")
     assert "evals/s" in line and "left" not in line
     assert last == f"Run: {out}"
+    assert re.search(r"tiles; the device computed [0-9.]+ % of the time", work)
     assert "\x1b" not in result.output and "\r" not in result.output
 
 
