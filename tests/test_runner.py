@@ -315,6 +315,12 @@ def test_another_configuration_is_refused(classifier, tmp_path):
         classifier.model, denoiser=Network(classifier.model.denoiser.graphdef, scaled)
     )
     refuse("model.fingerprint", DiffusionClassifier(other, classifier.settings))
+    half = dataclasses.replace(
+        classifier.model, origin=classifier.model.origin | {"dtype": "bfloat16"}
+    )
+    refuse(
+        "model.dtype: .*, bfloat16 here", DiffusionClassifier(half, classifier.settings)
+    )
     # what changes the speed alone may change
     faster = variant(classifier, cells=7)
     evaluate(task_of(Made(), [0, 1]), faster, path, asked={"limit": 2})
