@@ -35,7 +35,6 @@ from diffjax.evaluation.charts import BLUE, COLOURS, GRID, MARKERS, MUTED
 from diffjax.evaluation.experiment import Experiment
 from diffjax.evaluation.metrics import wilson
 from diffjax.evaluation.outcomes import local_numbers
-from diffjax.evaluation.provenance import model_fingerprint
 from diffjax.evaluation.rescoring import saved_errors
 from diffjax.evaluation.results import Run, read_run
 from diffjax.files import atomic, write_text
@@ -300,7 +299,7 @@ def estimate(
         loss=args.loss or header["loss"],
         **{name: header[name] for name in names},
     )
-    if model_fingerprint(classifier.model) != run.header["model"]["fingerprint"]:
+    if classifier.model.fingerprint != run.header["model"]["fingerprint"]:
         raise DiffjaxError(f"{run.path} is of a model with other weights.")
     candidates = task.candidates(classifier)
     model, grid, shape = classifier.model, classifier.grid, classifier.latent_shape

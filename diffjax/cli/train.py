@@ -29,13 +29,25 @@ RECIPE_LINES = "\n".join(f"  {r.name}: {r.summary}" for r in RECIPES.values())
     metavar="N",
     help="Stop after so many steps.",
 )
+@click.option(
+    "--init",
+    metavar="MODEL",
+    help="Train the weights of this model on, as named for --model, and keep its "
+    "autoencoder; otherwise weights begin at random.",
+)
 @seed_option("Seed of initial weights, batches and noise.")
 def train(
-    recipe: str, data_dir: str | None, out: str, steps: int | None, seed: int
+    recipe: str,
+    data_dir: str | None,
+    out: str,
+    steps: int | None,
+    init: str | None,
+    seed: int,
 ) -> None:
     """Train a small model; the result is the checkpoint RUN/model."""
     console, _ = start()
     with loading(console, quiet=False):
         from diffjax.training.runs import run_training
 
-    click.echo(str(run_training(recipe, data_dir, out, steps=steps, seed=seed)))
+    model = run_training(recipe, data_dir, out, steps=steps, seed=seed, init=init)
+    click.echo(str(model))

@@ -16,7 +16,7 @@ from diffjax.baselines.classifier import ImageClassifier
 from diffjax.data.prompts import Prompts
 from diffjax.errors import DiffjaxError
 from diffjax.evaluation.metrics import summary
-from diffjax.evaluation.provenance import environment, fingerprint
+from diffjax.evaluation.provenance import environment
 from diffjax.evaluation.results import FORMAT, open_run, read_run, write_summary
 from diffjax.evaluation.task import Task
 
@@ -122,7 +122,7 @@ def _header(
         "model": {
             "name": classifier.name,
             "kind": KIND,
-            "fingerprint": fingerprint(classifier.network),
+            "fingerprint": classifier.network.fingerprint,
         },
         "environment": environment(classifier.device),
     }

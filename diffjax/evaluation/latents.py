@@ -15,7 +15,6 @@ from jaxtyping import Float
 
 from diffjax.classifier import DiffusionClassifier
 from diffjax.errors import DiffjaxError
-from diffjax.evaluation.provenance import fingerprint
 from diffjax.files import atomic
 
 BATCH = 8  # images in one call of the autoencoder
@@ -38,7 +37,7 @@ class Latents:
                     f"The folder {folder} for latents cannot be made "
                     f"({error.strerror}). Choose another one."
                 ) from error
-            self._prefix = fingerprint(self._model.autoencoder)
+            self._prefix = self._model.autoencoder.fingerprint
             self._prefix += f" {self._model.scaling_factor!r}"
 
     def of(

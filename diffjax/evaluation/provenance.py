@@ -10,14 +10,11 @@ from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
-import numpy as np
-
 from diffjax import __version__
 from diffjax.candidates import Candidates
 from diffjax.classifier import DiffusionClassifier
 from diffjax.evaluation.results import FORMAT
 from diffjax.evaluation.task import Task
-from diffjax.models.diffusion import DiffusionModel, Network
 
 PACKAGES = ("jax", "jaxlib", "flax", "numpy", "pillow")
 
@@ -69,31 +66,12 @@ def where_from(classifier: DiffusionClassifier) -> dict[str, Any]:
             **model.origin,
             "name": model.name,
             "kind": model.kind,
-            "fingerprint": model_fingerprint(model),
+            "fingerprint": model.fingerprint,
             "n_timesteps": model.schedule.n_timesteps,
         },
         "environment": environment(classifier.device),
         "created": datetime.now(UTC).isoformat(timespec="seconds"),
     }
-
-
-def model_fingerprint(model: DiffusionModel) -> str:
-    """16 hex digits of all weights: a name can come to mean others."""
-    digest = hashlib.sha256()
-    for network in (model.denoiser, model.autoencoder, model.text_encoder):
-        if network is not None:
-            digest.update(fingerprint(network).encode())
-    return digest.hexdigest()[:16]
-
-
-def fingerprint(network: Network) -> str:
-    """16 hex digits of a network's weights."""
-    digest = hashlib.sha256()
-    for path, leaf in network.leaves():
-        array = np.ascontiguousarray(leaf)
-        digest.update(f"{path} {array.shape} {array.dtype}".encode())
-        digest.update(array.tobytes())
-    return digest.hexdigest()[:16]
 
 
 def environment(device: str) -> dict[str, Any]:

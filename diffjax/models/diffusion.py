@@ -5,6 +5,7 @@ condition = text states of a prompt, or a class id
 ε̂ = noise that the denoiser's prediction for (z_t, t, condition) stands for
 """
 
+import hashlib
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import partial
@@ -53,6 +54,16 @@ class Network:
         return [
             (name, np.asarray(leaf)) for name, leaf in sorted(names, key=itemgetter(0))
         ]
+
+    @property
+    def fingerprint(self) -> str:
+        """16 hex digits of the weights."""
+        digest = hashlib.sha256()
+        for path, leaf in self.leaves():
+            array = np.ascontiguousarray(leaf)
+            digest.update(f"{path} {array.shape} {array.dtype}".encode())
+            digest.update(array.tobytes())
+        return digest.hexdigest()[:16]
 
     @property
     def parameters(self) -> int:
@@ -115,6 +126,15 @@ class DiffusionModel:
     tokenize: Callable[[Sequence[str]], Tokens] | None = None
     class_names: tuple[str, ...] | None = None
     n_classes: int | None = None
+
+    @property
+    def fingerprint(self) -> str:
+        """16 hex digits of all weights: a name can come to mean others."""
+        digest = hashlib.sha256()
+        for network in (self.denoiser, self.autoencoder, self.text_encoder):
+            if network is not None:
+                digest.update(network.fingerprint.encode())
+        return digest.hexdigest()[:16]
 
     def latent(self, pixels: Float[np.ndarray, "H W 3"]) -> Float[Array, "h w c"]:
         """z0 of one image; see ``latents``."""

@@ -19,6 +19,7 @@ from diffjax.models.autoencoder import AutoencoderKL
 from diffjax.models.dit import DiTTransformer2DConfig, DiTTransformer2DModel
 from diffjax.schedules import Schedule
 from diffjax.training.batches import class_batch
+from diffjax.training.beginning import Beginning
 from diffjax.training.export import Part, export_pipeline
 from diffjax.training.initial import initial_network
 from diffjax.training.latents import train_autoencoder
@@ -39,12 +40,13 @@ def train_class_to_image(
     *,
     seed: int,
     steps: int | None,
+    beginning: Beginning | None,
     console: Console,
 ) -> None:
     """Both phases and the export; arguments as of ``train_text_to_image``."""
     nothing = np.empty((0, *images.shape[1:]), np.uint8)
     latents = train_autoencoder(
-        recipe, images, nothing, out, seed=seed, console=console
+        recipe, images, nothing, out, seed=seed, beginning=beginning, console=console
     )
     source = f"recipe {recipe.name}"
     config = DiTTransformer2DConfig.from_dict(
@@ -55,6 +57,8 @@ def train_class_to_image(
     transformer = initial_network(
         DiTTransformer2DModel, config, random, compute_dtype(recipe)
     )
+    if beginning is not None:
+        transformer = beginning.weights(transformer, "denoiser")
     graph, parameters = nnx.split(transformer)
     schedule = Schedule.from_config(recipe.scheduler, source)
 

@@ -29,6 +29,7 @@ def train_discriminative(
     *,
     seed: int,
     steps: int | None,
+    beginning: None = None,
     console: Console,
 ) -> None:
     """Train and save; arguments as of ``train_text_to_image``.

@@ -18,8 +18,9 @@ from rich.console import Console
 
 from diffjax.models.autoencoder import AutoencoderKL, AutoencoderKLConfig
 from diffjax.training.batches import batch_items, item_pixels
+from diffjax.training.beginning import Beginning
 from diffjax.training.initial import initial_network
-from diffjax.training.loop import fit
+from diffjax.training.loop import batch_shardings, fit
 from diffjax.training.objective import autoencoder_loss
 from diffjax.training.recipes import Diffusion
 
@@ -48,6 +49,7 @@ def train_autoencoder(
     out: Path,
     *,
     seed: int,
+    beginning: Beginning | None = None,
     console: Console,
 ) -> Latents:
     """Train the autoencoder and encode all items, or read what a former call left.
@@ -58,10 +60,13 @@ def train_autoencoder(
         further: items 2n … 2n + m − 1; never mirrored.
         out: the run's folder.
         seed: of initial weights, batches and draws.
+        beginning: whose autoencoder is taken as it is, instead of a new one.
         console: where the progress bar goes.
     """
     config = AutoencoderKLConfig.from_dict(recipe.vae, f"recipe {recipe.name}: vae")
     network = initial_network(AutoencoderKL, config, np.random.default_rng(seed))
+    if beginning is not None:
+        network = beginning.weights(network, "autoencoder")
     graph, parameters = nnx.split(network)
     phase = recipe.autoencoder
     n = 2 * len(images) + len(further)
@@ -69,17 +74,18 @@ def train_autoencoder(
     def pixels(items: np.ndarray) -> np.ndarray:
         return _pixels(images, further, items)
 
-    parameters = fit(
-        phase,
-        lambda parameters, pixels, key: autoencoder_loss(
-            nnx.merge(graph, parameters), pixels, key, recipe.kl_weight
-        ),
-        parameters,
-        lambda step: pixels(batch_items(n, phase.batch, step, seed)),
-        out / "autoencoder",
-        seed=seed,
-        console=console,
-    )
+    if beginning is None:
+        parameters = fit(
+            phase,
+            lambda parameters, pixels, key: autoencoder_loss(
+                nnx.merge(graph, parameters), pixels, key, recipe.kl_weight
+            ),
+            parameters,
+            lambda step: pixels(batch_items(n, phase.batch, step, seed)),
+            out / "autoencoder",
+            seed=seed,
+            console=console,
+        )
     if not (out / "latents.npy").exists():
         console.print("Encoding the training images.")
         batches = (
@@ -87,7 +93,8 @@ def train_autoencoder(
             for i in range(0, n, AT_ONCE)
         )
         write_latents(graph, parameters, batches, out / "latents.npy")
-    values, scaling_factor = read_latents(out / "latents.npy")
+    kept = None if beginning is None else beginning.model.scaling_factor
+    values, scaling_factor = read_latents(out / "latents.npy", kept)
     vae = nnx.merge(graph, parameters)
     return Latents(vae=vae, values=values, scaling_factor=scaling_factor)
 
@@ -113,25 +120,36 @@ def write_latents(
     Latents are the posterior's means, as the classifier uses them.
     """
 
+    everywhere, split = batch_shardings(AT_ONCE)
+    parameters = jax.device_put(parameters, everywhere)
+
     @jax.jit
     def encode(parameters: Any, pixels: jax.Array) -> jax.Array:
         mean, _ = jax.vmap(nnx.merge(graph, parameters).encode)(pixels)
         return mean
 
-    latents = np.concatenate([np.asarray(encode(parameters, b)) for b in batches])
+    means = []
+    for pixels in batches:
+        full = np.resize(pixels, (AT_ONCE, *pixels.shape[1:]))  # one shape to compile
+        latents = encode(parameters, jax.device_put(full, split))
+        means.append(np.asarray(latents)[: len(pixels)])
+    latents = np.concatenate(means)
     partial = path.with_suffix(".partial")
     with partial.open("wb") as file:
         np.save(file, latents, allow_pickle=False)
     os.replace(partial, path)
 
 
-def read_latents(path: Path) -> tuple[Float32[np.ndarray, "m h w c"], float]:
-    """The scaled latents, and the scaling factor: 1 / (their standard deviation).
+def read_latents(
+    path: Path, scaling_factor: float | None = None
+) -> tuple[Float32[np.ndarray, "m h w c"], float]:
+    """The scaled latents, and the scaling factor.
 
-    Source: Rombach et al. 2022, section 4.3.
+    By default 1 / (their standard deviation), as in Rombach et al. 2022, section 4.3.
     """
     latents = np.load(path, allow_pickle=False)
-    # rounded, since it is written to config.json
-    scaling_factor = float(f"{1 / latents.std():.6g}")
+    if scaling_factor is None:
+        # rounded, since it is written to config.json
+        scaling_factor = float(f"{1 / latents.std():.6g}")
     latents *= np.float32(scaling_factor)
     return latents, scaling_factor

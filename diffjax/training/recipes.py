@@ -177,11 +177,11 @@ RECIPES: dict[str, Recipe] = {
             summary="Stable Diffusion in miniature, on CIFAR-10 and composed scenes.",
             dataset="cifar10",
             templates=TEMPLATES,
-            scenes=40_000,
+            scenes=30_000,
             vae=configs.vae_config(widths=(16, 32), latent=4, groups=8, size=32),
             unet=configs.unet_config(
                 widths=(32, 64, 128),
-                attends=(False, True, True),
+                attends=(False, False, True),
                 latent=4,
                 size=16,
                 groups=8,
@@ -194,10 +194,10 @@ RECIPES: dict[str, Recipe] = {
                 steps=3000, batch=8, learning_rate=2e-3, warmup=100, ema_decay=0.995
             ),
             denoiser=Phase(
-                steps=9000,
+                steps=5000,
                 batch=64,
-                learning_rate=1.5e-3,
-                muon_rate=2e-2,
+                learning_rate=1e-3,
+                muon_rate=1e-2,
                 warmup=100,
                 ema_decay=0.999,
                 show_every=1000,

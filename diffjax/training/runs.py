@@ -1,6 +1,6 @@
 """Training runs: a recipe's name and a folder in, a checkpoint out.
 
-OUT/run.json                 recipe and seed: a resume must agree
+OUT/run.json                 recipe, seed and beginning: a resume must agree
 OUT/autoencoder/, denoiser/  loss.csv and checkpoints of a diffusion model's two phases
 OUT/classifier/              the same of a classifier's one
 OUT/latents.npy              of all training images and their mirror images
@@ -22,11 +22,13 @@ from rich.console import Console
 from diffjax.data.sources import load_arrays
 from diffjax.data.tfds import open_tfds
 from diffjax.errors import DiffjaxError
+from diffjax.training.beginning import Beginning
 from diffjax.training.class_to_image import train_class_to_image
 from diffjax.training.discriminative import train_discriminative
 from diffjax.training.losses import plot_losses
 from diffjax.training.recipes import (
     ClassToImage,
+    Diffusion,
     Discriminative,
     Phase,
     Recipe,
@@ -49,6 +51,7 @@ def run_training(
     *,
     steps: int | None = None,
     seed: int = 0,
+    init: str | None = None,
 ) -> Path:
     """Train a recipe on a tensorflow-datasets directory; the command line's face.
 
@@ -58,17 +61,22 @@ def run_training(
         out: the run's folder; an interrupted run in it goes on.
         steps: stop after this many of the denoiser's steps; call again to go on.
         seed: of initial weights, batches and noise.
+        init: a model, by name or folder, whose weights are trained on; its
+            autoencoder is kept. By default weights begin at random.
 
     Returns:
         The folder of the trained checkpoint.
 
     Raises:
-        DiffjaxError: no such recipe or data, or ``out`` holds another run.
+        DiffjaxError: no such recipe, model or data, or ``out`` holds another run.
     """
     recipe = get_recipe(recipe_name)
     console = Console(stderr=True)
+    if init is not None and not isinstance(recipe, Diffusion):
+        raise DiffjaxError(f"Recipe {recipe.name} always begins at random.")
     source = open_tfds(recipe.dataset, recipe.split, data_dir)
-    start_run(recipe, seed, Path(out))
+    beginning = None if init is None else Beginning(init)
+    start_run(recipe, seed, Path(out), beginning)
     console.print(f"Reading {len(source):,} images of {source.name} {source.split}.")
     images, labels = load_arrays(source)
     return train(
@@ -79,6 +87,7 @@ def run_training(
         Path(out),
         seed=seed,
         steps=steps,
+        beginning=beginning,
         console=console,
     )
 
@@ -92,6 +101,7 @@ def train(
     *,
     seed: int,
     steps: int | None = None,
+    beginning: Beginning | None = None,
     console: Console,
 ) -> Path:
     """Train a recipe on arrays; arguments as of ``train_text_to_image``.
@@ -107,26 +117,32 @@ def train(
         out,
         seed=seed,
         steps=steps,
+        beginning=beginning,
         console=console,
     )
     phases = [
         f.name for f in fields(recipe) if isinstance(getattr(recipe, f.name), Phase)
     ]
     logs = {name: out / name / "loss.csv" for name in phases}
-    plot_losses(logs, out / "loss.png")
+    done = {name: log for name, log in logs.items() if log.exists()}
+    plot_losses(done, out / "loss.png")
     console.print(f"Wrote {out / 'model'}.")
     return out / "model"
 
 
-def start_run(recipe: Recipe, seed: int, out: Path) -> None:
+def start_run(
+    recipe: Recipe, seed: int, out: Path, beginning: Beginning | None = None
+) -> None:
     """Write OUT/run.json, or compare with the one that is there.
 
     Raises:
-        DiffjaxError: a run is there that has another recipe
-            or seed; the message names what differs.
+        DiffjaxError: a run is there that has another recipe, seed or beginning; the
+            message names what differs.
     """
     path = out / "run.json"
-    ours = json.loads(json.dumps({"seed": seed, "recipe": recipe.as_dict()}))
+    began = beginning and {"model": beginning.name, "weights": beginning.fingerprint}
+    header = {"seed": seed, "init": began, "recipe": recipe.as_dict()}
+    ours = json.loads(json.dumps(header))
     if not path.exists():
         out.mkdir(parents=True, exist_ok=True)
         path.write_text(json.dumps(ours, indent=1) + "\n", encoding="utf-8")
@@ -140,7 +156,7 @@ def start_run(recipe: Recipe, seed: int, out: Path) -> None:
     differences = list(_differences(theirs, ours, ""))
     if differences:
         raise DiffjaxError(
-            f"{out} holds a run of another recipe or seed (there → now):\n  "
+            f"{out} holds a run of another recipe, seed or beginning (there → now):\n  "
             + "\n  ".join(differences)
             + "\nTrain in another folder."
         )

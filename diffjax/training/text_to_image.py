@@ -22,6 +22,7 @@ from diffjax.models.clip import CLIPTextConfig, CLIPTextModel
 from diffjax.models.unet import UNet2DConditionConfig, UNet2DConditionModel
 from diffjax.schedules import Schedule
 from diffjax.training.batches import Captions, text_batch
+from diffjax.training.beginning import Beginning
 from diffjax.training.export import Part, export_pipeline
 from diffjax.training.initial import initial_network
 from diffjax.training.latents import train_autoencoder
@@ -44,6 +45,7 @@ def train_text_to_image(
     *,
     seed: int,
     steps: int | None,
+    beginning: Beginning | None,
     console: Console,
 ) -> None:
     """Both phases and the export, each from where a former call in ``out`` stopped.
@@ -56,6 +58,7 @@ def train_text_to_image(
         out: the run's folder.
         seed: of everything random.
         steps: stop after this many of the denoiser's steps.
+        beginning: a model whose weights are trained on, instead of random ones.
         console: where the progress bar goes.
     """
     composed, sentences = np.empty((0, *images.shape[1:]), np.uint8), list[str]()
@@ -74,9 +77,12 @@ def train_text_to_image(
         empty=ids[-1],
     )
     latents = train_autoencoder(
-        recipe, images, composed, out, seed=seed, console=console
+        recipe, images, composed, out, seed=seed, beginning=beginning, console=console
     )
     unet, text_encoder, text_config = build_networks(recipe, vocabulary, seed)
+    if beginning is not None:
+        unet = beginning.weights(unet, "denoiser")
+        text_encoder = beginning.weights(text_encoder, "text_encoder", vocabulary)
     graph, parameters = nnx.split((unet, text_encoder))
     schedule = Schedule.from_config(recipe.scheduler, f"recipe {recipe.name}")
 
