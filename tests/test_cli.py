@@ -481,10 +481,11 @@ def test_train_hands_its_options_on(monkeypatch, tmp_path):
     monkeypatch.setattr("diffjax.training.runs.run_training", run_training)
     result = invoke(
         *("train", "test", "--data-dir", "data", "--out", tmp_path),
-        *("--steps", "3", "--seed", "5"),
+        *("--steps", "3", "--seed", "5", "--init", "tiny"),
     )
     assert result.exit_code == 0, result.output
-    assert calls == [(("test", "data", str(tmp_path)), {"steps": 3, "seed": 5})]
+    asked = {"steps": 3, "seed": 5, "init": "tiny"}
+    assert calls == [(("test", "data", str(tmp_path)), asked)]
     assert result.stdout.strip() == str(tmp_path / "model")
 
 
@@ -571,7 +572,7 @@ HELP = {
     ),
     "robustness": ("--plot", "--csv", "--json", "--help"),
     "study": ("--out", "--json", "--help"),
-    "train": ("--data-dir", "--out", "--steps", "--seed", "--help"),
+    "train": ("--data-dir", "--out", "--steps", "--init", "--seed", "--help"),
     "winoground": (
         *("--n-samples", "--limit", "--loss", "--dtype", "--seed", "--resolution"),
         *("--transform", "--interpolation", "--model", "--unet", "--transformer"),

@@ -134,6 +134,54 @@ def test_each_latent_gets_its_class_or_none():
     np.testing.assert_array_equal(labels, np.arange(12) % 3)  # left as they were
 
 
+def test_without_flipped_images_further_items_follow_the_images():
+    labels = np.arange(12, dtype=np.int32) % 3
+    captions = Captions(
+        of_classes=np.arange(3, dtype=np.int32)[None, :, None],
+        of_items=np.arange(50, 56, dtype=np.int32)[:, None],
+        empty=np.array([99], np.int32),
+    )
+    seen = set()
+    for step in range(100):
+        batch = text_batch(
+            np.arange(18, dtype=np.float32)[:, None, None, None],
+            labels,
+            captions,
+            batch=6,
+            empty=0.0,
+            n_timesteps=1000,
+            step=step,
+            seed=3,
+        )
+        items = batch.latents.ravel().astype(int)
+        ids = batch.captions[:, 0]
+        assert all(np.where(items < 12, ids == items % 3, ids == 50 + items - 12))
+        seen |= set(items.tolist())
+    assert seen == set(range(18))
+
+
+def test_logit_normal_timesteps_have_that_mean_and_spread():
+    labels = np.zeros(64, np.int32)
+    t = [
+        class_batch(
+            np.zeros((64, 1, 1, 1), np.float32),
+            labels,
+            n_classes=1,
+            batch=64,
+            empty=0.0,
+            n_timesteps=100_000,
+            logit_normal=(-0.5, 1.2),
+            step=step,
+            seed=0,
+        ).timesteps
+        for step in range(50)
+    ]
+    share = (np.concatenate(t) + 0.5) / 100_000
+    logits = np.log(share / (1 - share))
+    assert abs(logits.mean() + 0.5) < 0.02
+    assert abs(logits.std() - 1.2) < 0.02
+
+
 def test_timesteps_are_stratified_and_cover_the_schedule():
     t = np.array([np.sort(make_batch(step).timesteps) for step in range(300)])
     low = np.arange(8) * 125
@@ -403,7 +451,7 @@ def test_a_resume_under_another_recipe_or_seed_is_refused(tmp_path):
 
 def test_bad_arguments_are_refused_before_anything_is_written(tmp_path):
     with pytest.raises(
-        DiffjaxError, match="no recipe 'huge'; there are: tiny, tiny-dit"
+        DiffjaxError, match="no recipe 'huge'; there are: tiny, tiny-full"
     ):
         run_training("huge", tmp_path, tmp_path / "out")
     with pytest.raises(DiffjaxError, match="no data set cifar10"):

@@ -1,14 +1,16 @@
 """Which images, captions and timesteps step k sees: pure functions of (seed, k).
 
-The items of a set of n images are 0 … n − 1, the images, and n … 2n − 1, the same
-images flipped left to right; further items may follow. All go round in epochs, each a
-fresh permutation.
+The items of a set of n images are 0 … n − 1, the images, and perhaps n … 2n − 1, the
+same images flipped left to right; further items may follow. All go round in epochs,
+each a fresh permutation.
 """
 
 from typing import NamedTuple
 
 import numpy as np
 from jaxtyping import Float32, Int32, UInt8
+from scipy.special import expit
+from scipy.stats import norm
 
 
 class TextBatch(NamedTuple):
@@ -38,8 +40,8 @@ class Captions(NamedTuple):
     """Token ids of all captions that items can have.
 
     Attributes:
-        of_classes: of every template with every class name, for items 0 … 2n − 1.
-        of_items: one each, for the items from 2n on.
+        of_classes: of every template with every class name, for the images' items.
+        of_items: one each, for the m items after those.
         empty: of the empty caption.
     """
 
@@ -76,18 +78,20 @@ def text_batch(
     batch: int,
     empty: float,
     n_timesteps: int,
+    logit_normal: tuple[float, float] | None = None,
     step: int,
     seed: int,
 ) -> TextBatch:
     """The batch of a step of a model of captions.
 
     Args:
-        latents: of all k items; k = 2n + m.
+        latents: of all k items; k = n + m, or 2n + m with the flipped images.
         labels: of the images.
         captions: that items can have.
         batch: items a step.
         empty: the share of items that get the empty caption.
         n_timesteps: T.
+        logit_normal: mean and standard deviation of logit t/T; None for uniform t.
         step: from 0 on.
         seed: of the run.
     """
@@ -96,10 +100,12 @@ def text_batch(
     n = len(labels)
     template = random.integers(len(captions.of_classes), size=batch)
     ids = captions.of_classes[template, labels[items % n]]
-    further = items >= 2 * n
-    ids[further] = captions.of_items[items[further] - 2 * n]
+    own = len(latents) - len(captions.of_items)
+    further = items >= own
+    ids[further] = captions.of_items[items[further] - own]
     ids[random.random(batch) < empty] = captions.empty
-    return TextBatch(latents[items], ids, _timesteps(random, batch, n_timesteps))
+    t = _timesteps(random, batch, n_timesteps, logit_normal)
+    return TextBatch(latents[items], ids, t)
 
 
 def class_batch(
@@ -110,10 +116,11 @@ def class_batch(
     batch: int,
     empty: float,
     n_timesteps: int,
+    logit_normal: tuple[float, float] | None = None,
     step: int,
     seed: int,
 ) -> ClassBatch:
-    """The batch of a step of a model of classes; k = 2n, else as ``text_batch``.
+    """The batch of a step of a model of classes; k = n or 2n, else as ``text_batch``.
 
     Class id ``n_classes`` is the unconditional one, which a share ``empty`` gets.
     """
@@ -121,7 +128,8 @@ def class_batch(
     random = _stream(seed, step)
     classes = labels[items % len(labels)]
     classes[random.random(batch) < empty] = n_classes
-    return ClassBatch(latents[items], classes, _timesteps(random, batch, n_timesteps))
+    t = _timesteps(random, batch, n_timesteps, logit_normal)
+    return ClassBatch(latents[items], classes, t)
 
 
 def _stream(seed: int, step: int) -> np.random.Generator:
@@ -130,8 +138,15 @@ def _stream(seed: int, step: int) -> np.random.Generator:
 
 
 def _timesteps(
-    random: np.random.Generator, batch: int, n_timesteps: int
+    random: np.random.Generator,
+    batch: int,
+    n_timesteps: int,
+    logit_normal: tuple[float, float] | None = None,
 ) -> Int32[np.ndarray, " b"]:
-    # Stratified, so that no step sees only easy timesteps; each one is still uniform.
+    # Stratified, so that no step sees only easy timesteps; each one is still uniform,
+    # or logit t/T is normal (Esser et al. 2024, section 3.1).
     u = (random.permutation(batch) + random.random(batch)) / batch
+    if logit_normal is not None:
+        mean, sd = logit_normal
+        u = expit(norm.ppf(np.clip(u, 1e-6, 1 - 1e-6), mean, sd))
     return np.minimum(u * n_timesteps, n_timesteps - 1).astype(np.int32)

@@ -103,6 +103,7 @@ def train_class_to_image(
             batch=recipe.denoiser.batch,
             empty=recipe.empty,
             n_timesteps=schedule.n_timesteps,
+            logit_normal=recipe.logit_normal,
             step=step,
             seed=seed,
         ),

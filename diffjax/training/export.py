@@ -132,7 +132,7 @@ def _card(recipe: Diffusion, pipeline: str, parts: Mapping[str, Part]) -> str:
 
 ## Data
 
-The split `{recipe.split}` of `{recipe.dataset}`, unflipped and flipped left to right,
+The split `{recipe.split}` of `{recipe.dataset}`, {_ways(recipe)},
 {_conditions(recipe)}
 
 ## Recipe
@@ -144,6 +144,10 @@ The split `{recipe.split}` of `{recipe.dataset}`, unflipped and flipped left to 
 - The weights are exponential moving averages, stored as float16 (text encoder:
   float32).
 """
+
+
+def _ways(recipe: Diffusion) -> str:
+    return "unflipped and flipped left to right" if recipe.mirror else "unflipped"
 
 
 def _conditions(recipe: Diffusion) -> str:

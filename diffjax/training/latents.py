@@ -56,8 +56,8 @@ def train_autoencoder(
 
     Args:
         recipe: whose autoencoder it is.
-        images: items 0 … n − 1, and mirrored n … 2n − 1.
-        further: items 2n … 2n + m − 1; never mirrored.
+        images: items 0 … n − 1, and where the recipe mirrors them, n … 2n − 1.
+        further: the items after those; never mirrored.
         out: the run's folder.
         seed: of initial weights, batches and draws.
         beginning: whose autoencoder is taken as it is, instead of a new one.
@@ -69,10 +69,11 @@ def train_autoencoder(
         network = beginning.weights(network, "autoencoder")
     graph, parameters = nnx.split(network)
     phase = recipe.autoencoder
-    n = 2 * len(images) + len(further)
+    own = len(images) * (2 if recipe.mirror else 1)
+    n = own + len(further)
 
     def pixels(items: np.ndarray) -> np.ndarray:
-        return _pixels(images, further, items)
+        return _pixels(images, further, own, items)
 
     if beginning is None:
         parameters = fit(
@@ -99,13 +100,15 @@ def train_autoencoder(
     return Latents(vae=vae, values=values, scaling_factor=scaling_factor)
 
 
-def _pixels(images: np.ndarray, further: np.ndarray, items: np.ndarray) -> np.ndarray:
-    """Of any items, in [−1, 1]."""
-    own = items < 2 * len(images)
+def _pixels(
+    images: np.ndarray, further: np.ndarray, n_own: int, items: np.ndarray
+) -> np.ndarray:
+    """Of any items, in [−1, 1]; the first ``n_own`` items are those of the images."""
+    own = items < n_own
     pixels = np.empty((len(items), *images.shape[1:]), np.float32)
     pixels[own] = item_pixels(images, items[own])
     if not own.all():
-        pixels[~own] = item_pixels(further, items[~own] - 2 * len(images))
+        pixels[~own] = item_pixels(further, items[~own] - n_own)
     return pixels
 
 

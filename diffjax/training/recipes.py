@@ -77,7 +77,10 @@ class Diffusion(Recipe):
     """A latent diffusion model.
 
     Attributes:
+        mirror: whether images are flipped left to right as well.
         empty: the share of images that are shown without their caption or class.
+        logit_normal: mean and standard deviation of logit t/T in training; None for
+            uniform t. Where little is left of an image, there is little to learn.
         vae: config.json of the autoencoder, but for the ``scaling_factor``, which is
             measured in the run.
         scheduler: scheduler_config.json.
@@ -87,7 +90,9 @@ class Diffusion(Recipe):
         denoiser: the second phase; trains the denoiser, and the text encoder with it.
     """
 
+    mirror: bool = True
     empty: float = 0.1
+    logit_normal: tuple[float, float] | None = None
     vae: Mapping[str, Any]
     scheduler: Mapping[str, Any]
     kl_weight: float = 1e-3
@@ -203,10 +208,43 @@ RECIPES: dict[str, Recipe] = {
                 show_every=1000,
             ),
         ),
+        TextToImage(
+            name="tiny-full",
+            summary="tiny at full size, for an accelerator.",
+            dataset="cifar10",
+            templates=TEMPLATES,
+            scenes=100_000,
+            vae=configs.vae_config(widths=(32, 64), latent=4, groups=8, size=32),
+            unet=configs.unet_config(
+                widths=(64, 128, 192),
+                attends=(False, True, True),
+                latent=4,
+                size=16,
+                groups=8,
+                heads=4,
+                condition=128,
+            ),
+            text_encoder=configs.text_config(width=128, layers=3, heads=4, length=32),
+            scheduler=configs.STABLE_DIFFUSION,
+            autoencoder=Phase(
+                steps=5000, batch=64, learning_rate=2e-3, warmup=100, ema_decay=0.995
+            ),
+            denoiser=Phase(
+                steps=40_000,
+                batch=256,
+                learning_rate=1e-3,
+                muon_rate=2e-2,
+                warmup=500,
+                checkpoint_every=2000,
+                show_every=4000,
+            ),
+        ),
         ClassToImage(
             name="tiny-dit",
             summary="DiT in miniature, on Fashion-MNIST.",
             dataset="fashion_mnist",
+            mirror=False,  # all shoes point to the left
+            logit_normal=(-0.5, 1.2),
             vae=configs.vae_config(widths=(16, 32), latent=4, groups=8, size=28),
             transformer=configs.dit_config(
                 width=96, heads=4, layers=4, latent=4, size=14, classes=10
@@ -223,6 +261,28 @@ RECIPES: dict[str, Recipe] = {
                 warmup=100,
                 ema_decay=0.999,
                 show_every=500,
+            ),
+        ),
+        ClassToImage(
+            name="tiny-dit-full",
+            summary="A larger DiT on CIFAR-10, for an accelerator.",
+            dataset="cifar10",
+            vae=configs.vae_config(widths=(32, 64), latent=4, groups=8, size=32),
+            transformer=configs.dit_config(
+                width=256, heads=8, layers=8, latent=4, size=16, classes=10
+            ),
+            scheduler=configs.DIT,
+            autoencoder=Phase(
+                steps=5000, batch=64, learning_rate=2e-3, warmup=100, ema_decay=0.995
+            ),
+            denoiser=Phase(
+                steps=40_000,
+                batch=256,
+                learning_rate=1e-3,
+                muon_rate=2e-2,
+                warmup=500,
+                checkpoint_every=2000,
+                show_every=4000,
             ),
         ),
         Discriminative(

@@ -3,7 +3,7 @@
 OUT/run.json                 recipe, seed and beginning: a resume must agree
 OUT/autoencoder/, denoiser/  loss.csv and checkpoints of a diffusion model's two phases
 OUT/classifier/              the same of a classifier's one
-OUT/latents.npy              of all training images and their mirror images
+OUT/latents.npy              of all training images, and of their mirror images
 OUT/model/                   the result; a diffusion model as diffusers' pipelines load
 OUT/loss.png                 the loss curves
 """

@@ -122,6 +122,7 @@ def train_text_to_image(
             batch=recipe.denoiser.batch,
             empty=recipe.empty,
             n_timesteps=schedule.n_timesteps,
+            logit_normal=recipe.logit_normal,
             step=step,
             seed=seed,
         ),
