@@ -363,7 +363,7 @@ def test_parameter_counts_are_those_of_the_key_lists():
     assert {name: count(name) for name in known} == known
     for model in MODELS.values():
         denoiser, text = {
-            "tiny": (None, None),  # test_tiny.py counts it
+            "tiny": (None, None),  # test_embedded.py counts them
             "sd-1": ("sd15-unet", "sd1-text"),
             "sd-2": ("sd2-unet", "sd2-text"),
             "dit-": ("dit-xl-2-256", None),
