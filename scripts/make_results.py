@@ -10,8 +10,8 @@ To be run in the repository's folder, whose paths the runs remember. Every resul
 run that is there goes on where it stopped. Afterwards its parts are packed into one
 file, so that it can be kept in the repository. Pictures go to docs.
 
-The robustness of earlier checkpoints is measured where they are named, as in
-    --diffusion tiny-v1 --baseline resnet-500 --baseline resnet-1500
+The robustness of other checkpoints is measured where they are named, as in
+    --diffusion tiny-v1 --baseline runs/resnet/model
 """
 
 import argparse
@@ -45,7 +45,6 @@ def commands(args: argparse.Namespace) -> dict[str, list[tuple[str, Command]]]:
     return {
         "cifar10": [
             ("tiny-cifar10", ["evaluate", "cifar10", *decide, *data]),
-            ("resnet-cifar10", ["baseline", "resnet", "cifar10", *data]),
         ],
         "fashion": [("dit-fashion", ["evaluate", *dit, "--strategy", DECIDE, *data])],
         "study": [
@@ -87,7 +86,7 @@ def shifted(args: argparse.Namespace, data: Command) -> Iterator[tuple[str, Comm
                 f"robustness/{Path(model).name}/{name}",
                 ["evaluate", "cifar10", *settings, *how],
             )
-    for model in ("resnet", *args.baseline):
+    for model in args.baseline:
         for name, how in shifts(worse):
             yield (
                 f"robustness/{Path(model).name}/{name}",
@@ -137,10 +136,10 @@ def main() -> None:
     parser.add_argument("--docs", type=Path, default=Path("docs"), help="of pictures")
     parser.add_argument("--limit", type=int, default=200, help="images a shift")
     parser.add_argument(
-        "--diffusion", action="append", default=[], help="further model's folder"
+        "--diffusion", action="append", default=[], help="another diffusion model"
     )
     parser.add_argument(
-        "--baseline", action="append", default=[], help="further ResNet's folder"
+        "--baseline", action="append", default=[], help="a trained ResNet"
     )
     parser.add_argument("--list", action="store_true", help="print the commands alone")
     args = parser.parse_args()
