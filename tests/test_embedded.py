@@ -83,7 +83,7 @@ def test_diffusers_in_torch_loads_the_dit_and_agrees(tiny_dit):
     predicted = network(z_t, jnp.int32(300), jnp.int32(7))
     error = np.abs(np.asarray(predicted).transpose(2, 0, 1) - noise[0].numpy()).max()
     assert error <= 1e-4 * noise.std().item()
-    assert tiny_dit.class_names[9] == pipeline.config["id2label"]["9"]
+    assert pipeline.labels[tiny_dit.class_names[9]] == 9
 
 
 def test_the_dit_knows_a_class_from_what_it_draws_of_it(tiny_dit):

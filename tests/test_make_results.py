@@ -1,0 +1,65 @@
+"""The script of the saved runs: its commands exist, its packing loses no row."""
+
+import subprocess
+import sys
+from pathlib import Path
+
+import pyarrow as pa
+import pyarrow.parquet as pq
+import pytest
+
+ROOT = Path(__file__).parents[1]
+SCRIPT = ROOT / "scripts" / "make_results.py"
+
+
+@pytest.fixture(scope="module")
+def script():
+    sys.path.insert(0, str(SCRIPT.parent))
+    try:
+        import make_results
+    finally:
+        sys.path.remove(str(SCRIPT.parent))
+    return make_results
+
+
+def test_every_listed_command_is_one_that_diffjax_takes():
+    from diffjax.cli import group
+
+    listed = subprocess.run(
+        [sys.executable, str(SCRIPT), "--list", "--baseline", "net"],
+        capture_output=True,
+        text=True,
+        check=True,
+        cwd=ROOT,
+    ).stdout.splitlines()
+    assert len(listed) > 10
+    for line in listed:
+        program, command, *arguments = line.split()
+        assert program == "diffjax"
+        options = {o for p in group.commands[command].params for o in p.opts}
+        asked = {each for each in arguments if each.startswith("--")}
+        assert asked <= options, line
+
+
+def test_an_unknown_result_is_refused():
+    found = subprocess.run(
+        [sys.executable, str(SCRIPT), "nonsense"], capture_output=True, text=True
+    )
+    assert found.returncode == 2
+    assert "no result 'nonsense'; there are cifar10" in found.stderr
+
+
+def test_packing_keeps_every_row_and_drops_pictures(script, tmp_path):
+    parts = tmp_path / "parts"
+    parts.mkdir()
+    for k in range(3):
+        rows = {"index": [2 * k, 2 * k + 1], "thumbnail": [b"jpeg", None]}
+        schema = pa.schema({"index": pa.int64(), "thumbnail": pa.binary()})
+        pq.write_table(pa.table(rows, schema=schema), parts / f"{k}.parquet")
+    script.pack(tmp_path)
+    script.pack(tmp_path)  # once is enough
+    [packed] = parts.iterdir()
+    table = pq.read_table(packed, page_checksum_verification=True)
+    assert table["index"].to_pylist() == list(range(6))
+    assert table["thumbnail"].null_count == 6
+    assert table.schema.field("thumbnail").type == pa.binary()
