@@ -30,6 +30,7 @@ DECIDE = "racing:n_samples=25:confidence=0.6"  # what a CPU does in an hour
 FULL = "exhaustive:n_samples=20:n_trials=5"
 SEVERITIES = (3,)
 PACKED = "packed.parquet"
+DIT_DECIDE = ("--limit", "500", "--strategy", "racing:n_samples=50:confidence=0.8")
 
 Command = list[str]
 
@@ -46,7 +47,7 @@ def commands(args: argparse.Namespace) -> dict[str, list[tuple[str, Command]]]:
         "cifar10": [
             ("tiny-cifar10", ["evaluate", "cifar10", *decide, *data]),
         ],
-        "fashion": [("dit-fashion", ["evaluate", *dit, "--strategy", DECIDE, *data])],
+        "fashion": [("dit-fashion", ["evaluate", *dit, *DIT_DECIDE, *data])],
         "study": [
             ("study", ["evaluate", "cifar10", "--loss", "l2", *also, *few, *data]),
         ],

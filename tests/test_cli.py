@@ -343,7 +343,7 @@ def test_an_unknown_model_is_met_with_a_suggestion(folder):
     result = invoke(
         "classify", folder / "noise.png", "--labels", "a,b", "--model", "tinny"
     )
-    assert_refused(result, "tinny", "Did you mean tiny?")
+    assert_refused(result, "tinny", "Did you mean tiny or tiny-dit?")
 
 
 def edited(change):
