@@ -10,8 +10,10 @@ To be run in the repository's folder, whose paths the runs remember. Every resul
 run that is there goes on where it stopped. Afterwards its parts are packed into one
 file, so that it can be kept in the repository. Pictures go to docs.
 
-The robustness of other checkpoints is measured where they are named, as in
-    --diffusion tiny-v1 --baseline runs/resnet/model
+Robustness takes a run for each checkpoint and shift. These are many, so they stay in
+runs/robustness, and their figures are kept as a table, notebooks/saved/robustness.csv.
+The line through the ResNets needs at least two, and more checkpoints say more, as in
+    --diffusion runs/tiny-1 --baseline runs/resnet-1000/model
 """
 
 import argparse
@@ -19,25 +21,25 @@ import os
 import shlex
 import subprocess
 import sys
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 
-from diffjax.data.corruptions import Corruption, every_corruption
+from diffjax.data.corruptions import SEVERITIES, every_corruption
 
 SAVED = Path("notebooks") / "saved"
+ROBUSTNESS = Path("runs") / "robustness"
 PAIRS = 240  # of composed scenes
 DECIDE = "racing:n_samples=25:confidence=0.6"  # what a CPU does in an hour
 FULL = "exhaustive:n_samples=20:n_trials=5"
-SEVERITIES = (3,)
 PACKED = "packed.parquet"
 DIT_DECIDE = ("--limit", "500", "--strategy", "racing:n_samples=50:confidence=0.8")
 
 Command = list[str]
 
 
-def commands(args: argparse.Namespace) -> dict[str, list[tuple[str, Command]]]:
+def commands(args: argparse.Namespace) -> dict[str, list[tuple[Path, Command]]]:
     """By result: the folder of each run, and the arguments of `diffjax`."""
-    data = ["--data-dir", str(args.data_dir)]
+    saved, data = args.saved, ["--data-dir", str(args.data_dir)]
     also = ["--also", "l1"]
     bound = [*also, "--also", "vlb", "--also", "l2+vlb"]
     few = ["--limit", "100", "--save-errors", "--strategy", FULL]
@@ -45,13 +47,19 @@ def commands(args: argparse.Namespace) -> dict[str, list[tuple[str, Command]]]:
     dit = ["fashion_mnist", "--model", "tiny-dit", "--loss", "l2", *bound]
     return {
         "cifar10": [
-            ("tiny-cifar10", ["evaluate", "cifar10", *decide, *data]),
+            (saved / "tiny-cifar10", ["evaluate", "cifar10", *decide, *data]),
+            (saved / "resnet-cifar10", ["baseline", "resnet", "cifar10", *data]),
         ],
-        "fashion": [("dit-fashion", ["evaluate", *dit, *DIT_DECIDE, *data])],
+        "fashion": [(saved / "dit-fashion", ["evaluate", *dit, *DIT_DECIDE, *data])],
         "study": [
-            ("study", ["evaluate", "cifar10", "--loss", "l2", *also, *few, *data]),
+            (
+                saved / "study",
+                ["evaluate", "cifar10", "--loss", "l2", *also, *few, *data],
+            ),
         ],
-        "scenes": [("scenes", ["winoground", "scene-pairs", "--n-samples", "50"])],
+        "scenes": [
+            (saved / "scenes", ["winoground", "scene-pairs", "--n-samples", "50"])
+        ],
         "robustness": list(shifted(args, data)),
     }
 
@@ -60,7 +68,7 @@ def pictures(args: argparse.Namespace) -> dict[str, list[Command]]:
     """By result: what is drawn from its runs."""
     plot = str(args.docs / "robustness.png")
     table = str(args.saved / "robustness.csv")
-    runs = sorted(str(p.parent) for p in args.saved.glob("robustness/*/*/run.json"))
+    runs = [str(run) for run, _ in commands(args)["robustness"]]
     return {
         "study": [
             [
@@ -76,30 +84,31 @@ def pictures(args: argparse.Namespace) -> dict[str, list[Command]]:
     }
 
 
-def shifted(args: argparse.Namespace, data: Command) -> Iterator[tuple[str, Command]]:
+def shifted(args: argparse.Namespace, data: Command) -> Iterator[tuple[Path, Command]]:
     """Clean and worse images for every checkpoint; few, since each is a run."""
-    worse = [each for each in every_corruption() if each.severity in SEVERITIES]
-    few = ["--limit", str(args.limit)]
+    few, many = (["--limit", n, *data] for n in (str(args.limit), "2000"))
     for model in ("tiny", *args.diffusion):
-        settings = ["--loss", "l2", "--model", model, "--strategy", DECIDE, *few, *data]
-        for name, how in shifts(worse):
-            yield (
-                f"robustness/{Path(model).name}/{name}",
-                ["evaluate", "cifar10", *settings, *how],
-            )
-    for model in args.baseline:
-        for name, how in shifts(worse):
-            yield (
-                f"robustness/{Path(model).name}/{name}",
-                ["baseline", model, "cifar10", "--limit", "2000", *data, *how],
-            )
+        decide = ["--model", model, "--loss", "l2", "--strategy", DECIDE]
+        for name, how in shifts(args.severity):
+            run = ROBUSTNESS / flat(model) / name
+            yield run, ["evaluate", "cifar10", *decide, *few, *how]
+    for model in ("resnet", *args.baseline):
+        for name, how in shifts(args.severity):
+            run = ROBUSTNESS / flat(model) / name
+            yield run, ["baseline", model, "cifar10", *many, *how]
 
 
-def shifts(worse: list[Corruption]) -> Iterator[tuple[str, Command]]:
+def flat(model: str) -> str:
+    """A name for the folder of a model's runs."""
+    return "-".join(Path(model).parts)
+
+
+def shifts(severities: Sequence[int]) -> Iterator[tuple[str, Command]]:
     """Name of a run, and how its images are made worse."""
     yield "clean", []
-    for each in worse:
-        yield str(each).replace(":", "-"), ["--corrupt", str(each)]
+    for each in every_corruption():
+        if each.severity in severities:
+            yield str(each).replace(":", "-"), ["--corrupt", str(each)]
 
 
 def pack(run: Path) -> None:
@@ -135,7 +144,16 @@ def main() -> None:
     parser.add_argument("--data-dir", type=Path, default=Path("data"))
     parser.add_argument("--saved", type=Path, default=SAVED, help="where runs go")
     parser.add_argument("--docs", type=Path, default=Path("docs"), help="of pictures")
-    parser.add_argument("--limit", type=int, default=200, help="images a shift")
+    parser.add_argument(
+        "--limit", type=int, default=200, help="images a shift, of diffusion models"
+    )
+    parser.add_argument(
+        "--severity",
+        type=int,
+        action="append",
+        choices=SEVERITIES,
+        help="of the shifts; 3 by default",
+    )
     parser.add_argument(
         "--diffusion", action="append", default=[], help="another diffusion model"
     )
@@ -144,6 +162,7 @@ def main() -> None:
     )
     parser.add_argument("--list", action="store_true", help="print the commands alone")
     args = parser.parse_args()
+    args.severity = args.severity or [3]
     known = commands(args)
     if unknown := set(args.results) - set(known):
         parser.error(f"no result {sorted(unknown)[0]!r}; there are {', '.join(known)}")
@@ -151,8 +170,7 @@ def main() -> None:
     flag = f"--xla_force_host_platform_device_count={os.cpu_count()}"
     environment = {"XLA_FLAGS": flag} | os.environ
     for result in args.results or known:
-        for place, command in known[result]:
-            run = args.saved / place
+        for run, command in known[result]:
             if result == "scenes":
                 pairs = args.saved.parent / "scene-pairs"
                 command[1] = str(pairs)
@@ -168,7 +186,8 @@ def main() -> None:
                     check=True,
                     env=environment,
                 )
-                pack(run)
+                if args.saved in run.parents:
+                    pack(run)
         for drawing in pictures(args).get(result, ()):
             print(shlex.join(["diffjax", *drawing]), flush=True)
             if not args.list:

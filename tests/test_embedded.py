@@ -7,11 +7,13 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
+from diffjax.baselines.classifier import EMBEDDED, load_classifier
 from diffjax.checkpoints.catalog import MODELS
 from diffjax.checkpoints.loading import load_model
 from diffjax.checkpoints.resolving import resolve
 from diffjax.classifier import DiffusionClassifier
 from diffjax.cli import demo
+from diffjax.data.images import load_image
 from diffjax.data.scenes import scenes
 from diffjax.errors import DiffjaxError
 from diffjax.schedules import add_noise
@@ -31,7 +33,7 @@ def tiny_dit():
 
 
 def test_they_are_small():
-    folders = [resolve("tiny"), resolve("tiny-dit")]
+    folders = [resolve("tiny"), resolve("tiny-dit"), EMBEDDED["resnet"]]
     files = [path for folder in folders for path in folder.rglob("*")]
     assert sum(path.stat().st_size for path in files) <= 48 * MEBI
 
@@ -123,6 +125,26 @@ def test_the_dit_knows_a_class_from_what_it_draws_of_it(tiny_dit):
 
     table = np.asarray(errors(network, draw(network)))
     assert (table.argmin(axis=1) == np.arange(n)).sum() >= n // 2
+
+
+def test_the_resnet_is_right_about_most_images_of_the_demo():
+    classifier = load_classifier("resnet")
+    images = {
+        path: truth for path, truth in demo.examples().items() if "_" in path.stem
+    }
+    pixels = np.stack([classifier.pixels(load_image(path)) for path in images])
+    found = classifier.log_probabilities(pixels).argmax(axis=1)
+    right = [
+        classifier.class_names[k] == truth
+        for k, truth in zip(found, images.values(), strict=True)
+    ]
+    assert sum(right) >= 4  # of six; chance is less than one
+
+
+def test_the_resnet_is_what_its_recipe_makes():
+    config = json.loads((EMBEDDED["resnet"] / "config.json").read_text())
+    assert config.pop("id2label")
+    assert config == get_recipe("resnet").network
 
 
 def test_diffusers_in_torch_loads_it_and_agrees(tiny):

@@ -3,6 +3,7 @@
 import csv
 import io
 import json
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -16,7 +17,7 @@ from diffjax.data.corruptions import CORRUPTIONS, every_corruption
 from diffjax.errors import DiffjaxError
 from diffjax.evaluation.metrics import wilson
 from diffjax.evaluation.results import read_run
-from diffjax.evaluation.robustness import csv_text, robustness
+from diffjax.evaluation.robustness import csv_text, read_points, robustness
 
 KIND = "discriminative"
 
@@ -77,7 +78,7 @@ def test_accuracies_and_intervals(made):
     assert points[1].shifted_high == pytest.approx(high, abs=0.02)
 
 
-def test_effective_robustness_is_what_lies_above_the_line(made):
+def test_effective_robustness_is_what_lies_above_the_line(made, tmp_path):
     runs = []
     for name, clean, shifted in [("r1", 0.6, 0.4), ("r2", 0.75, 0.5), ("r3", 0.9, 0.7)]:
         runs.append(made(name, None, some(clean), kind=KIND))
@@ -89,6 +90,19 @@ def test_effective_robustness_is_what_lies_above_the_line(made):
     rows = list(csv.DictReader(io.StringIO(csv_text([points["d"], points["r1"]]))))
     assert [row["family"] for row in rows] == ["text", KIND]
     assert float(rows[0]["effective"]) == points["d"].effective
+    everything = [*points.values(), replace(points["d"], effective=None)]
+    path = tmp_path / "points.csv"
+    path.write_text(csv_text(everything))
+    assert read_points(path) == everything
+
+
+@pytest.mark.parametrize("text", ["model,shift\na,all\n", "a,b\n1,2\n", None])
+def test_a_file_without_points_is_refused(text, tmp_path):
+    path = tmp_path / "points.csv"
+    if text is not None:
+        path.write_text(text)
+    with pytest.raises(DiffjaxError, match=r"points\.csv cannot be read as the CSV"):
+        read_points(path)
 
 
 def test_what_cannot_be_compared(made, tmp_path):

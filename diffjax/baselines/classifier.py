@@ -23,6 +23,7 @@ from diffjax.data.images import load_image, preprocess
 from diffjax.errors import DiffjaxError
 from diffjax.models.diffusion import Network
 
+EMBEDDED = {"resnet": Path(__file__).parents[1] / "assets" / "resnet"}
 CONFIG, WEIGHTS = "config.json", f"{TRANSFORMERS_STEM}.safetensors"
 BATCH = 128  # images in one call: another number would be compiled anew
 
@@ -102,13 +103,17 @@ def save_classifier(model: ResNet, class_names: Sequence[str], folder: Path) -> 
     (folder / CONFIG).write_text(text + "\n", encoding="utf-8")
 
 
-def load_classifier(folder: str | Path) -> ImageClassifier:
+def load_classifier(name_or_folder: str | Path) -> ImageClassifier:
     """Read what ``save_classifier`` has written.
+
+    Args:
+        name_or_folder: a folder, or "resnet", which comes with the package.
 
     Raises:
         DiffjaxError: if a file is missing or damaged, or they do not belong together.
     """
-    path = Path(folder) / CONFIG
+    folder = EMBEDDED.get(str(name_or_folder), Path(name_or_folder))
+    path = folder / CONFIG
     raw = read_json(path)
     config = ResNetConfig.from_dict(raw, str(path))
     labels = raw.get("id2label")
@@ -122,9 +127,9 @@ def load_classifier(folder: str | Path) -> ImageClassifier:
         return ResNet(config, rngs=nnx.Rngs(0))
 
     graphdef, abstract = nnx.split(nnx.eval_shape(build))
-    tensors = read_tensors(Path(folder), stem=TRANSFORMERS_STEM)
+    tensors = read_tensors(folder, stem=TRANSFORMERS_STEM)
     return ImageClassifier(
-        name=str(folder),
+        name=str(name_or_folder),
         network=Network(graphdef, fill(abstract, tensors, Names(), str(folder))),
         resolution=config.sample_size,
         class_names=tuple(str(labels[each]) for each in wanted),

@@ -10,7 +10,7 @@ from diffjax.cli.group import group, loading, print_json, start
 ALL = "all"
 BASELINE_EPILOG = """\b
 Examples:
-  diffjax baseline runs/resnet/model cifar10 --data-dir data
+  diffjax baseline resnet cifar10 --data-dir data
   diffjax baseline runs/resnet/model cifar10 --corrupt all --out runs/shifts"""
 ROBUSTNESS_EPILOG = """\b
 Example, for a diffusion model and a baseline:
@@ -63,7 +63,8 @@ def baseline(
 ) -> None:
     """Evaluate a trained discriminative classifier, as evaluate does a diffusion model.
 
-    FOLDER holds a network of diffjax.baselines. The runs are such as `diffjax report`
+    FOLDER holds a network of diffjax.baselines, as `diffjax train resnet` writes it;
+    "resnet" is the one in the package. The runs are such as `diffjax report`
     and `diffjax robustness` compare.
     """
     console, stdout = start()

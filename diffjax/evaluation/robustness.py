@@ -15,10 +15,11 @@ import csv
 import io
 import json
 from collections import defaultdict
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
 from math import sqrt
-from typing import TYPE_CHECKING
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from jaxtyping import Bool, Float
@@ -74,6 +75,14 @@ class Point:
     effective: float | None = None
 
 
+TYPES: dict[str, Callable[[str], Any]] = {  # of the attributes, from text
+    **dict.fromkeys(Point.__dataclass_fields__, float),
+    **dict.fromkeys(("model", "family", "shift"), str),
+    **dict.fromkeys(("shifts", "images"), int),
+    "effective": lambda text: float(text) if text else None,
+}
+
+
 def robustness(runs: Sequence[Run]) -> list[Point]:
     """A point for each model and kind of shift, and one for all shifts.
 
@@ -125,6 +134,22 @@ def csv_text(points: Sequence[Point]) -> str:
     writer.writeheader()
     writer.writerows(asdict(point) for point in points)
     return file.getvalue()
+
+
+def read_points(path: str | Path) -> list[Point]:
+    """What ``csv_text`` has written.
+
+    Raises:
+        DiffjaxError: if the file cannot be read, or its columns are others.
+    """
+    try:
+        text = Path(path).read_text(encoding="utf-8")
+        rows = list(csv.DictReader(io.StringIO(text), strict=True))
+        return [Point(**{k: TYPES[k](v) for k, v in row.items()}) for row in rows]
+    except (OSError, UnicodeError, csv.Error, KeyError, TypeError, ValueError) as e:
+        raise DiffjaxError(
+            f"{path} cannot be read as the CSV that `diffjax robustness` writes: {e}."
+        ) from e
 
 
 def robustness_figure(points: Sequence[Point]) -> "Figure":

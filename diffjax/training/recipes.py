@@ -182,7 +182,8 @@ RECIPES: dict[str, Recipe] = {
             summary="Stable Diffusion in miniature, on CIFAR-10 and composed scenes.",
             dataset="cifar10",
             templates=TEMPLATES,
-            scenes=30_000,
+            scenes=40_000,
+            logit_normal=(0.3, 1.2),  # the classes differ most around t = 600
             vae=configs.vae_config(widths=(16, 32), latent=4, groups=8, size=32),
             unet=configs.unet_config(
                 widths=(32, 64, 128),
@@ -199,7 +200,7 @@ RECIPES: dict[str, Recipe] = {
                 steps=3000, batch=8, learning_rate=2e-3, warmup=100, ema_decay=0.995
             ),
             denoiser=Phase(
-                steps=5000,
+                steps=4000,
                 batch=64,
                 learning_rate=1e-3,
                 muon_rate=1e-2,
