@@ -4,7 +4,7 @@ import io
 
 import numpy as np
 from PIL import Image
-from runs import write_run
+from saved_runs import write_run
 
 from diffjax.strategies.staged import Staged
 

@@ -4,7 +4,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 from click.testing import CliRunner
-from runs import write_run
+from saved_runs import write_run
 
 from diffjax.classifier import DiffusionClassifier
 from diffjax.cli.group import group

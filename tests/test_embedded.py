@@ -132,8 +132,8 @@ def test_the_resnet_is_right_about_most_images_of_the_demo():
     images = {
         path: truth for path, truth in demo.examples().items() if "_" in path.stem
     }
-    pixels = np.stack([classifier.pixels(load_image(path)) for path in images])
-    found = classifier.log_probabilities(pixels).argmax(axis=1)
+    pixels = [classifier.pixels(np.asarray(load_image(path))) for path in images]
+    found = classifier.log_probabilities(np.stack(pixels)).argmax(axis=1)
     right = [
         classifier.class_names[k] == truth
         for k, truth in zip(found, images.values(), strict=True)
@@ -143,7 +143,8 @@ def test_the_resnet_is_right_about_most_images_of_the_demo():
 
 def test_the_resnet_is_what_its_recipe_makes():
     config = json.loads((EMBEDDED["resnet"] / "config.json").read_text())
-    assert config.pop("id2label")
+    assert len(config.pop("id2label")) == config.pop("num_classes") == 10
+    assert config.pop("sample_size") == 32
     assert config == get_recipe("resnet").network
 
 

@@ -2,7 +2,7 @@ import json
 
 import numpy as np
 import pytest
-from runs import tables, write_run
+from saved_runs import tables, write_run
 
 from diffjax.evaluation.metrics import (
     confusion_matrix,

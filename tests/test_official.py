@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 import torch
 from click.testing import CliRunner
-from runs import decided, tables
+from saved_runs import decided, tables
 from test_formats import Evil
 from test_rescoring import assert_same_decisions
 

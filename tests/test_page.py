@@ -8,7 +8,7 @@ import pytest
 from click.testing import CliRunner
 from colours import contrast
 from report_runs import NASTY, write_runs
-from runs import write_run
+from saved_runs import write_run
 
 from diffjax.cli.commands import group
 from diffjax.evaluation import markup, words

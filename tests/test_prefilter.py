@@ -4,7 +4,7 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
-from runs import tables, write_run
+from saved_runs import tables, write_run
 
 from diffjax.data.prefilter import Prefilter, read_prefilter
 from diffjax.errors import DiffjaxError

@@ -6,7 +6,7 @@ from dataclasses import replace
 import numpy as np
 import pyarrow.parquet as pq
 import pytest
-from runs import tables, write_run
+from saved_runs import tables, write_run
 
 from diffjax.errors import DiffjaxError
 from diffjax.evaluation.rescoring import rescore

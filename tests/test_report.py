@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 from click.testing import CliRunner
 from report_runs import NAMES, NASTY, N, T, toy, write_runs
-from runs import tables, write_run
+from saved_runs import tables, write_run
 
 from diffjax.cli.commands import group
 from diffjax.errors import DiffjaxError

@@ -3,7 +3,7 @@ import json
 import numpy as np
 import pytest
 from click.testing import CliRunner
-from runs import tables, write_run
+from saved_runs import tables, write_run
 
 from diffjax.cli.group import group
 from diffjax.cli.rescore import rescore as rescore_command

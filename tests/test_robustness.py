@@ -8,7 +8,7 @@ from dataclasses import replace
 import numpy as np
 import pytest
 from click.testing import CliRunner
-from runs import write_run
+from saved_runs import write_run
 from small_resnet import NAMES, small_classifier
 from tiny_sets import write_folder
 

@@ -5,7 +5,7 @@ import csv
 import numpy as np
 import pytest
 from click.testing import CliRunner
-from runs import write_run
+from saved_runs import write_run
 
 from diffjax.cli.commands import group
 from diffjax.errors import DiffjaxError

@@ -8,7 +8,7 @@ from pathlib import Path
 import pipelines
 import pytest
 from click.testing import CliRunner
-from runs import tables, write_run
+from saved_runs import tables, write_run
 from tiny_sets import write_folder
 
 from diffjax.cli.commands import group
