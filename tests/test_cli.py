@@ -481,10 +481,10 @@ def test_train_hands_its_options_on(monkeypatch, tmp_path):
     monkeypatch.setattr("diffjax.training.runs.run_training", run_training)
     result = invoke(
         *("train", "test", "--data-dir", "data", "--out", tmp_path),
-        *("--steps", "3", "--seed", "5", "--init", "tiny"),
+        *("--steps", "3", "--seed", "5", "--init", "tiny", "--length", "9"),
     )
     assert result.exit_code == 0, result.output
-    asked = {"steps": 3, "seed": 5, "init": "tiny"}
+    asked = {"length": 9, "steps": 3, "seed": 5, "init": "tiny"}
     assert calls == [(("test", "data", str(tmp_path)), asked)]
     assert result.stdout.strip() == str(tmp_path / "model")
 
@@ -572,7 +572,15 @@ HELP = {
     ),
     "robustness": ("--plot", "--csv", "--json", "--help"),
     "study": ("--out", "--json", "--help"),
-    "train": ("--data-dir", "--out", "--steps", "--init", "--seed", "--help"),
+    "train": (
+        "--data-dir",
+        "--out",
+        "--length",
+        "--steps",
+        "--init",
+        "--seed",
+        "--help",
+    ),
     "winoground": (
         *("--n-samples", "--limit", "--loss", "--dtype", "--seed", "--resolution"),
         *("--transform", "--interpolation", "--model", "--unet", "--transformer"),

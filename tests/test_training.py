@@ -34,7 +34,7 @@ from diffjax.training.initial import initial_network
 from diffjax.training.loop import fit
 from diffjax.training.objective import autoencoder_loss, denoiser_loss
 from diffjax.training.optimiser import make_optimiser, matrices
-from diffjax.training.recipes import Phase, get_recipe
+from diffjax.training.recipes import Phase, get_recipe, of_length
 from diffjax.training.runs import run_training, start_run, train
 from diffjax.training.samples import sample
 from diffjax.training.text_to_image import build_networks
@@ -265,6 +265,7 @@ def test_the_autoencoder_pays_for_its_divergence():
 
 # The loop
 
+LAST = {"tiny": "denoiser", "tiny-dit": "denoiser", "resnet": "classifier"}
 PHASE = Phase(
     steps=20, batch=2, learning_rate=0.1, warmup=2, log_every=5, checkpoint_every=5
 )
@@ -457,6 +458,20 @@ def test_bad_arguments_are_refused_before_anything_is_written(tmp_path):
     with pytest.raises(DiffjaxError, match="no data set cifar10"):
         run_training("test", tmp_path, tmp_path / "out")
     assert not (tmp_path / "out").exists()
+
+
+@pytest.mark.parametrize(("name", "last"), LAST.items())
+@pytest.mark.parametrize("steps", [1, 7, 100_000])
+def test_a_recipe_of_another_length_differs_in_its_last_phase_alone(name, last, steps):
+    recipe = get_recipe(name)
+    other = of_length(recipe, steps)
+    phase = getattr(other, last)
+    assert phase.steps == steps
+    assert phase.warmup <= steps / 2
+    make_optimiser(phase, {"a.kernel": jnp.ones((2, 3))})  # which optax accepts
+    own = getattr(recipe, last)
+    back = dataclasses.replace(phase, steps=own.steps, warmup=own.warmup)
+    assert dataclasses.replace(other, **{last: back}) == recipe
 
 
 # The whole path

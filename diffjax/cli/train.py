@@ -24,10 +24,18 @@ RECIPE_LINES = "\n".join(f"  {r.name}: {r.summary}" for r in RECIPES.values())
     help="Folder of the run; a run that is there goes on.",
 )
 @click.option(
+    "--length",
+    type=click.IntRange(min=1),
+    metavar="N",
+    show_default="the recipe's",
+    help="Steps of the run in all, of a diffusion model's second phase; the learning "
+    "rate falls to zero over them.",
+)
+@click.option(
     "--steps",
     type=click.IntRange(min=1),
     metavar="N",
-    help="Stop after so many steps.",
+    help="Stop after so many steps for now; the same command without it goes on.",
 )
 @click.option(
     "--init",
@@ -40,6 +48,7 @@ def train(
     recipe: str,
     data_dir: str | None,
     out: str,
+    length: int | None,
     steps: int | None,
     init: str | None,
     seed: int,
@@ -49,5 +58,7 @@ def train(
     with loading(console, quiet=False):
         from diffjax.training.runs import run_training
 
-    model = run_training(recipe, data_dir, out, steps=steps, seed=seed, init=init)
+    model = run_training(
+        recipe, data_dir, out, length=length, steps=steps, seed=seed, init=init
+    )
     click.echo(str(model))

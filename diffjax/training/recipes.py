@@ -200,7 +200,7 @@ RECIPES: dict[str, Recipe] = {
                 steps=3000, batch=8, learning_rate=2e-3, warmup=100, ema_decay=0.995
             ),
             denoiser=Phase(
-                steps=4000,
+                steps=12_000,
                 batch=64,
                 learning_rate=1e-3,
                 muon_rate=1e-2,
@@ -357,6 +357,15 @@ def get_recipe(name: str) -> Recipe:
             f"There is no recipe {name!r}; there are: {', '.join(RECIPES)}."
         )
     return RECIPES[name]
+
+
+def of_length(recipe: Recipe, steps: int) -> Recipe:
+    """The recipe with so many steps in its last phase, at most half of them warm-up."""
+    name = "classifier" if isinstance(recipe, Discriminative) else "denoiser"
+    phase: Phase = getattr(recipe, name)
+    warmup = min(phase.warmup, steps // 2)
+    phase = dataclasses.replace(phase, steps=steps, warmup=warmup)
+    return dataclasses.replace(recipe, **{name: phase})
 
 
 def compute_dtype(recipe: Recipe) -> str:

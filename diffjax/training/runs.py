@@ -34,6 +34,7 @@ from diffjax.training.recipes import (
     Recipe,
     TextToImage,
     get_recipe,
+    of_length,
 )
 from diffjax.training.text_to_image import train_text_to_image
 
@@ -49,6 +50,7 @@ def run_training(
     data_dir: str | os.PathLike[str] | None,
     out: str | os.PathLike[str],
     *,
+    length: int | None = None,
     steps: int | None = None,
     seed: int = 0,
     init: str | None = None,
@@ -59,7 +61,8 @@ def run_training(
         recipe_name: a key of ``RECIPES``.
         data_dir: the folder of prepared data sets; None for the usual one.
         out: the run's folder; an interrupted run in it goes on.
-        steps: stop after this many of the denoiser's steps; call again to go on.
+        length: steps of the last phase in all; None for the recipe's own.
+        steps: stop after this many of the last phase's steps; call again to go on.
         seed: of initial weights, batches and noise.
         init: a model, by name or folder, whose weights are trained on; its
             autoencoder is kept. By default weights begin at random.
@@ -71,6 +74,8 @@ def run_training(
         DiffjaxError: no such recipe, model or data, or ``out`` holds another run.
     """
     recipe = get_recipe(recipe_name)
+    if length is not None:
+        recipe = of_length(recipe, length)
     console = Console(stderr=True)
     if init is not None and not isinstance(recipe, Diffusion):
         raise DiffjaxError(f"Recipe {recipe.name} always begins at random.")
