@@ -12,6 +12,7 @@ from safetensors.numpy import load_file
 from diffjax.checkpoints.loading import load_model
 from diffjax.checkpoints.resolving import resolve
 from diffjax.errors import DiffjaxError
+from diffjax.schedules import Schedule
 from diffjax.training.beginning import Beginning
 from diffjax.training.recipes import get_recipe
 from diffjax.training.runs import run_training, start_run, train
@@ -64,6 +65,33 @@ def test_what_does_not_fit_is_named_in_one_error(beginning):
     assert "conv_in.kernel: (3, 3, 4, 32) → (3, 3, 4, 8)" in message
 
 
+def test_settings_that_no_shape_shows_are_compared(beginning):
+    unet, encoder, _ = build_networks(TINY, vocabulary(), seed=1)
+    schedule = Schedule.from_config(TINY.scheduler, "recipe")
+    networks = {"denoiser": unet, "text_encoder": encoder}
+    beginning.check(networks, schedule)
+    other = dict(TINY.scheduler) | {"prediction_type": "v_prediction", "beta_end": 0.1}
+    heads = dict(TINY.unet) | {"attention_head_dim": 8}
+    changed, _, _ = build_networks(
+        dataclasses.replace(TINY, unet=heads), vocabulary(), seed=1
+    )
+    with pytest.raises(DiffjaxError) as caught:
+        beginning.check(
+            networks | {"denoiser": changed}, Schedule.from_config(other, "other")
+        )
+    message = str(caught.value)
+    assert "denoiser: attention_head_dim: " in message and "→ 8" in message
+    assert "prediction_type: epsilon → v_prediction" in message
+    assert "other noise levels" in message and "text encoder" not in message
+
+
+def test_a_model_of_other_classes_is_no_beginning():
+    dit = Beginning("tiny-dit")
+    dit.check({}, class_names=dit.model.class_names)
+    with pytest.raises(DiffjaxError, match=r"classes: .*Sneaker.* → a, b"):
+        dit.check({}, class_names=("a", "b"))
+
+
 def test_a_run_remembers_where_it_began(beginning, tmp_path):
     start_run(TINY, 0, tmp_path, beginning)
     start_run(TINY, 0, tmp_path, beginning)
@@ -80,7 +108,7 @@ def test_a_classifier_begins_at_random(tmp_path):
 
 
 @pytest.mark.slow  # compiles a training step of the real size
-def test_two_steps_from_a_trained_model_is_near_it(beginning, tmp_path):
+def test_a_step_from_a_trained_model_is_near_it(beginning, tmp_path):
     """The autoencoder is kept to the bit, the denoiser moves, and only a little."""
     phase = dataclasses.replace(
         TINY.denoiser, steps=1, batch=2, ema_decay=0.0, learning_rate=1e-5, warmup=0
@@ -115,3 +143,6 @@ def test_two_steps_from_a_trained_model_is_near_it(beginning, tmp_path):
         for place in (old, new)
     ]
     assert scale[0] == scale[1]
+    card = (new / "README.md").read_text()
+    assert "Autoencoder: that of `tiny`" in card and beginning.fingerprint in card
+    assert "Denoiser: 1 steps, of 2 images each" in card

@@ -31,7 +31,7 @@ from diffjax.training.batches import (
 )
 from diffjax.training.checkpoint import Checkpoints
 from diffjax.training.initial import initial_network
-from diffjax.training.loop import fit
+from diffjax.training.loop import batch_shardings, fit
 from diffjax.training.objective import autoencoder_loss, denoiser_loss
 from diffjax.training.optimiser import make_optimiser, matrices
 from diffjax.training.recipes import Phase, get_recipe, of_length
@@ -350,6 +350,8 @@ def test_a_batch_split_over_devices_trains_as_one_device_does(tmp_path):
     odd = dataclasses.replace(PHASE, batch=3)  # does not divide: one device
     x = np.random.default_rng(2).normal(size=(20, 6, 3)).astype(np.float32)
     even = dataclasses.replace(PHASE, batch=6)
+    for batch, devices in ((6, 2), (3, 1)):
+        assert len(batch_shardings(batch)[1].device_set) == devices
     two = fit_line(tmp_path / "two", phase=even, x=lambda k: x[k])
     one = fit_line(tmp_path / "one", phase=odd, x=lambda k: x[k])
     np.testing.assert_allclose(two, one, rtol=1e-5)
@@ -439,15 +441,16 @@ def test_a_loss_that_is_not_finite_stops_the_run(tmp_path):
 
 
 def test_a_resume_under_another_recipe_or_seed_is_refused(tmp_path):
-    start_run(TEST, 0, tmp_path)
-    start_run(TEST, 0, tmp_path)
+    start_run(TEST, 0, tmp_path, data="cifar")
+    start_run(TEST, 0, tmp_path, data="cifar")
     other = dataclasses.replace(
         TEST, denoiser=dataclasses.replace(TEST.denoiser, batch=8)
     )
     with pytest.raises(DiffjaxError) as caught:
-        start_run(other, 1, tmp_path)
+        start_run(other, 1, tmp_path, data="other images")
     assert "recipe.denoiser.batch: 4 → 8" in str(caught.value)
     assert "seed: 0 → 1" in str(caught.value)
+    assert "data: 'cifar' → 'other images'" in str(caught.value)
 
 
 def test_bad_arguments_are_refused_before_anything_is_written(tmp_path):
@@ -497,6 +500,7 @@ def trained(tmp_path_factory):
 @pytest.mark.slow  # compiles the denoiser's step twice more
 def test_six_steps_are_three_and_three_more(trained, tmp_path):
     half = load_file(train_small(tmp_path, steps=3) / WEIGHTS)
+    assert "3 steps of 6, stopped" in (tmp_path / "model" / "README.md").read_text()
     rest = load_file(train_small(tmp_path) / WEIGHTS)
     whole = load_file(trained / WEIGHTS)
     assert any((half[key] != whole[key]).any() for key in whole)

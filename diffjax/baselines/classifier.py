@@ -15,7 +15,7 @@ import numpy as np
 from flax import nnx
 from jaxtyping import Array, Float, Float32, UInt8
 
-from diffjax.baselines.resnet import CLASS_NAME, ResNet, ResNetConfig
+from diffjax.baselines.resnet import ResNet, ResNetConfig
 from diffjax.checkpoints.formats import TRANSFORMERS_STEM, read_tensors
 from diffjax.checkpoints.loading import read_json
 from diffjax.checkpoints.mappings import Names, fill, to_torch
@@ -74,12 +74,6 @@ class ImageClassifier:
             found.append(np.asarray(_log_softmax(self.network, np.pad(batch, sides))))
         empty = [np.empty((0, self.n_classes), np.float32)]
         return np.concatenate(found or empty)[:n]
-
-
-def is_classifier(folder: str | Path) -> bool:
-    """Whether a folder holds what ``save_classifier`` writes."""
-    path = Path(folder) / CONFIG
-    return path.is_file() and read_json(path).get("_class_name") == CLASS_NAME
 
 
 def save_classifier(model: ResNet, class_names: Sequence[str], folder: Path) -> None:

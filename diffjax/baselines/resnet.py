@@ -121,29 +121,3 @@ def resnet_loss(
     """The mean cross-entropy of the labels, in nats."""
     log_probabilities = jax.nn.log_softmax(jax.vmap(model)(pixels))
     return -jnp.take_along_axis(log_probabilities, labels[:, None], 1).mean()
-
-
-def augment(
-    pixels: Float[Array, "b H W 3"], key: Array, shift: int = 4
-) -> Float[Array, "b H W 3"]:
-    """Each image flipped left to right or not, and moved by up to ``shift`` pixels.
-
-    What moves in is the mirror image of the edge. ``shift`` = 0 only flips.
-
-    Args:
-        pixels: of the images.
-        key: decides; one key, one result.
-        shift: at most, along each axis.
-    """
-    b, height, width, _ = pixels.shape
-    flip_key, place_key = jax.random.split(key)
-    flips = jax.random.bernoulli(flip_key, shape=(b, 1, 1, 1))
-    pixels = jnp.where(flips, pixels[:, :, ::-1], pixels)
-    sides = ((0, 0), (shift, shift), (shift, shift), (0, 0))
-    padded = jnp.pad(pixels, sides, mode="reflect")
-    places = jax.random.randint(place_key, (b, 2), 0, 2 * shift + 1)
-
-    def crop(image: Array, place: Array) -> Array:
-        return jax.lax.dynamic_slice(image, (*place, 0), (height, width, 3))
-
-    return jax.vmap(crop)(padded, places)

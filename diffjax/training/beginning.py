@@ -5,7 +5,8 @@ trained on. Words may be new: a token that both vocabularies have keeps its row 
 embedding table, and any other begins with a random one.
 """
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict
 from typing import Any
 
 import jax
@@ -17,8 +18,11 @@ from diffjax.checkpoints.loading import load_model, read_json
 from diffjax.checkpoints.resolving import resolve
 from diffjax.errors import DiffjaxError
 from diffjax.models.diffusion import DiffusionModel, Network
+from diffjax.schedules import Schedule
 
 TOKENS = ("token_embedding", "embedding")  # the path of the table
+FREE = ("vocab_size", "scaling_factor")  # settings that may differ
+REMEDY = "\nName a model of this recipe, or begin without --init."
 
 
 class Beginning:
@@ -38,6 +42,49 @@ class Beginning:
         self.name = name_or_path
         self.model: DiffusionModel = load_model(name_or_path, dtype="float32")
         self.fingerprint = self.model.fingerprint
+
+    def check(
+        self,
+        networks: Mapping[str, Any],
+        schedule: Schedule | None = None,
+        class_names: Sequence[str] = (),
+    ) -> None:
+        """Compare what need not show in the shapes of weights.
+
+        Args:
+            networks: of the recipe, by part of ``DiffusionModel``.
+            schedule: likewise, if it is to be compared.
+            class_names: of the data, for a model of classes.
+
+        Raises:
+            DiffjaxError: if they differ from the model's; the message says in what.
+        """
+        lines = []
+        for part, network in networks.items():
+            trained: Network | None = getattr(self.model, part)
+            theirs = {} if trained is None else asdict(trained.module().config)
+            lines += [
+                f"  {part.replace('_', ' ')}: {key}: {theirs.get(key)} → {value}"
+                for key, value in asdict(network.config).items()
+                if key not in FREE and theirs.get(key) != value
+            ]
+        if schedule is not None:
+            there, here = self.model.schedule, schedule
+            if there.prediction_type != here.prediction_type:
+                lines.append(
+                    f"  scheduler: prediction_type: {there.prediction_type} → "
+                    f"{here.prediction_type}"
+                )
+            if not np.array_equal(there.alpha_bar, here.alpha_bar):
+                lines.append("  scheduler: other noise levels")
+        names = self.model.class_names
+        if class_names and names is not None and names != tuple(class_names):
+            lines.append(f"  classes: {', '.join(names)} → {', '.join(class_names)}")
+        if lines:
+            raise DiffjaxError(
+                f"The recipe cannot begin from {self.name}, whose settings differ "
+                "(there → recipe):\n" + "\n".join(lines) + REMEDY
+            )
 
     def vocabulary(self) -> dict[str, int]:
         """Token → id, of a text model."""
@@ -79,7 +126,7 @@ class Beginning:
                 f"The recipe's {part.replace('_', ' ')} cannot begin from {self.name}, "
                 f"which differs in {len(different)} weights (there → recipe):\n"
                 + "\n".join(different)
-                + "\nName a model of this recipe, or begin without --init."
+                + REMEDY
             )
         # copies: a step gives its input's buffers away
         filled = [(path, ours[path].replace(jnp.array(theirs[path]))) for path in ours]

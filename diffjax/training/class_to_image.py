@@ -20,10 +20,11 @@ from diffjax.models.dit import DiTTransformer2DConfig, DiTTransformer2DModel
 from diffjax.schedules import Schedule
 from diffjax.training.batches import class_batch
 from diffjax.training.beginning import Beginning
-from diffjax.training.export import Part, export_pipeline
+from diffjax.training.export import Made, Part, export_pipeline
 from diffjax.training.initial import initial_network
 from diffjax.training.latents import train_autoencoder
 from diffjax.training.loop import fit
+from diffjax.training.losses import steps_made
 from diffjax.training.objective import denoiser_loss
 from diffjax.training.recipes import ClassToImage, compute_dtype
 from diffjax.training.samples import sample, write_sheet
@@ -44,23 +45,25 @@ def train_class_to_image(
     console: Console,
 ) -> None:
     """Both phases and the export; arguments as of ``train_text_to_image``."""
-    nothing = np.empty((0, *images.shape[1:]), np.uint8)
-    latents = train_autoencoder(
-        recipe, images, nothing, out, seed=seed, beginning=beginning, console=console
-    )
     source = f"recipe {recipe.name}"
     config = DiTTransformer2DConfig.from_dict(
         recipe.transformer, f"{source}: transformer"
     )
-    # the phases must not share their draws: all of this one have the next seed
+    # the phases must not share their weights and keys: those of this one have the
+    # next seed
     random = np.random.default_rng(seed + 1)
     transformer = initial_network(
         DiTTransformer2DModel, config, random, compute_dtype(recipe)
     )
+    schedule = Schedule.from_config(recipe.scheduler, source)
     if beginning is not None:
+        beginning.check({"denoiser": transformer}, schedule, class_names)
         transformer = beginning.weights(transformer, "denoiser")
     graph, parameters = nnx.split(transformer)
-    schedule = Schedule.from_config(recipe.scheduler, source)
+    nothing = np.empty((0, *images.shape[1:]), np.uint8)
+    latents = train_autoencoder(
+        recipe, images, nothing, out, seed=seed, beginning=beginning, console=console
+    )
 
     def loss(parameters: Any, batch: Any, key: Any) -> Any:  # of a ClassBatch
         return denoiser_loss(
@@ -122,5 +125,6 @@ def train_class_to_image(
             "vae": Part(latents.vae, AUTOENCODER, vae_config),
         },
         out / "model",
+        made=Made(steps_made(out / "denoiser"), seed, beginning),
         class_names=class_names,
     )

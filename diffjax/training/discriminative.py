@@ -13,7 +13,7 @@ from jaxtyping import Int32, UInt8
 from rich.console import Console
 
 from diffjax.baselines.classifier import save_classifier
-from diffjax.baselines.resnet import ResNet, ResNetConfig, augment, resnet_loss
+from diffjax.baselines.resnet import ResNet, ResNetConfig, resnet_loss
 from diffjax.training.batches import PixelBatch, batch_items, item_pixels
 from diffjax.training.initial import initial_network
 from diffjax.training.loop import fit
@@ -34,7 +34,7 @@ def train_discriminative(
 ) -> None:
     """Train and save; arguments as of ``train_text_to_image``.
 
-    Images are flipped or not, as a diffusion model's are, and moved by nothing: the
+    Images come plain and flipped, as a diffusion model's do, and moved by nothing: the
     shifts that both are tested on are new to both.
     """
     numbers = dict(recipe.network) | {
@@ -48,12 +48,12 @@ def train_discriminative(
     phase = recipe.classifier
 
     def loss(parameters: Any, batch: Any, key: Any) -> Any:  # of a PixelBatch
-        pixels = augment(batch.pixels, key, shift=0)
-        return resnet_loss(nnx.merge(graph, parameters), pixels, batch.labels)
+        del key
+        return resnet_loss(nnx.merge(graph, parameters), batch.pixels, batch.labels)
 
     def batch_of_step(step: int) -> PixelBatch:
-        items = batch_items(len(images), phase.batch, step, seed)
-        return PixelBatch(item_pixels(images, items), labels[items])
+        items = batch_items(2 * len(images), phase.batch, step, seed)
+        return PixelBatch(item_pixels(images, items), labels[items % len(images)])
 
     parameters = fit(
         phase,

@@ -20,6 +20,7 @@ import numpy as np
 from flax import nnx
 
 from diffjax.checkpoints.mappings import Names, to_torch
+from diffjax.training.beginning import Beginning
 from diffjax.training.recipes import Diffusion, TextToImage
 
 
@@ -29,6 +30,20 @@ class Part(NamedTuple):
     network: nnx.Module
     names: Names
     config: Mapping[str, Any]
+
+
+class Made(NamedTuple):
+    """How weights came about.
+
+    Attributes:
+        steps: of the denoiser, made so far.
+        seed: of the run.
+        beginning: whose autoencoder they have and whose denoiser they began from.
+    """
+
+    steps: int
+    seed: int
+    beginning: Beginning | None
 
 
 class File(NamedTuple):
@@ -67,6 +82,7 @@ def export_pipeline(
     parts: Mapping[str, Part],
     folder: Path,
     *,
+    made: Made,
     tokenizer: Path | None = None,
     class_names: Sequence[str] = (),
 ) -> None:
@@ -77,6 +93,7 @@ def export_pipeline(
         pipeline: the class that loads it, a key of ``OTHERS``.
         parts: keys of ``FILES``.
         folder: is made; files of an earlier export in it are replaced.
+        made: how, for the model card.
         tokenizer: the folder of its files, of a model of captions.
         class_names: of a model of classes.
     """
@@ -96,7 +113,7 @@ def export_pipeline(
     if tokenizer is not None:
         shutil.copytree(tokenizer, folder / "tokenizer", dirs_exist_ok=True)
     _write_json(folder / "model_index.json", index)
-    card = _card(recipe, pipeline, parts)
+    card = _card(recipe, pipeline, parts, made)
     (folder / "README.md").write_text(card, encoding="utf-8")
 
 
@@ -115,16 +132,26 @@ def _write_json(path: Path, value: Mapping[str, Any]) -> None:
     path.write_text(json.dumps(value, indent=2) + "\n", encoding="utf-8")
 
 
-def _card(recipe: Diffusion, pipeline: str, parts: Mapping[str, Part]) -> str:
+def _card(
+    recipe: Diffusion, pipeline: str, parts: Mapping[str, Part], made: Made
+) -> str:
     rows = "\n".join(
         f"| `{name}` | {_count(part.network):,} |" for name, part in parts.items()
     )
     phase = recipe.denoiser
     optimiser = "Muon and AdamW" if phase.muon_rate else "AdamW"
+    began = made.beginning
+    autoencoder = (
+        f"{recipe.autoencoder.steps:,} steps of {recipe.autoencoder.batch} images"
+        if began is None
+        else f"that of `{began.name}` (weights {began.fingerprint}); the other weights "
+        "began from its"
+    )
+    stopped = "" if made.steps == phase.steps else f" of {phase.steps:,}, stopped there"
     return f"""# {recipe.name}
 
-{recipe.summary} Written by `diffjax train {recipe.name}`, in the layout that diffusers'
-`{pipeline}` loads.
+{recipe.summary} Written by `diffjax train {recipe.name}`, seed {made.seed}, in the
+layout that diffusers' `{pipeline}` loads.
 
 | network | parameters |
 |---|---|
@@ -137,9 +164,9 @@ The split `{recipe.split}` of `{recipe.dataset}`, {_ways(recipe)},
 
 ## Recipe
 
-- Autoencoder: {recipe.autoencoder.steps:,} steps of {recipe.autoencoder.batch} images.
-- Denoiser: {phase.steps:,} steps of {phase.batch} images
-  ({phase.steps * phase.batch:,} in all), {optimiser}, learning rate
+- Autoencoder: {autoencoder}.
+- Denoiser: {made.steps:,} steps{stopped}, of {phase.batch} images each
+  ({made.steps * phase.batch:,} in all), {optimiser}, learning rate
   {phase.learning_rate:g}.
 - The weights are exponential moving averages, stored as float16 (text encoder:
   float32).

@@ -16,6 +16,7 @@ from flax import nnx
 from jaxtyping import Float32, UInt8
 from rich.console import Console
 
+from diffjax.errors import DiffjaxError
 from diffjax.models.autoencoder import AutoencoderKL, AutoencoderKLConfig
 from diffjax.training.batches import batch_items, item_pixels
 from diffjax.training.beginning import Beginning
@@ -62,10 +63,14 @@ def train_autoencoder(
         seed: of initial weights, batches and draws.
         beginning: whose autoencoder is taken as it is, instead of a new one.
         console: where the progress bar goes.
+
+    Raises:
+        DiffjaxError: if the latents that are there are of other data.
     """
     config = AutoencoderKLConfig.from_dict(recipe.vae, f"recipe {recipe.name}: vae")
     network = initial_network(AutoencoderKL, config, np.random.default_rng(seed))
     if beginning is not None:
+        beginning.check({"autoencoder": network})
         network = beginning.weights(network, "autoencoder")
     graph, parameters = nnx.split(network)
     phase = recipe.autoencoder
@@ -87,15 +92,21 @@ def train_autoencoder(
             seed=seed,
             console=console,
         )
-    if not (out / "latents.npy").exists():
+    path = out / "latents.npy"
+    if not path.exists():
         console.print("Encoding the training images.")
         batches = (
             pixels(np.arange(i, min(i + AT_ONCE, n), dtype=np.int32))
             for i in range(0, n, AT_ONCE)
         )
-        write_latents(graph, parameters, batches, out / "latents.npy")
+        write_latents(graph, parameters, batches, path)
     kept = None if beginning is None else beginning.model.scaling_factor
-    values, scaling_factor = read_latents(out / "latents.npy", kept)
+    values, scaling_factor = read_latents(path, kept)
+    if len(values) != n:
+        raise DiffjaxError(
+            f"{path} has {len(values):,} items, and the data {n:,}: it is of another "
+            "run. Train in another folder."
+        )
     vae = nnx.merge(graph, parameters)
     return Latents(vae=vae, values=values, scaling_factor=scaling_factor)
 

@@ -4,7 +4,6 @@ FOLDER/loss.csv              a row every few steps
 FOLDER/checkpoints/          the last two
 """
 
-import math
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -96,7 +95,8 @@ def fit(
 def batch_shardings(batch: int) -> tuple[NamedSharding, NamedSharding]:
     """Of what is on every device, and of batches: on as many devices as divide them."""
     devices = jax.local_devices()
-    chosen = np.array(devices[: math.gcd(batch, len(devices))])
+    most = max(n for n in range(1, len(devices) + 1) if batch % n == 0)
+    chosen = np.array(devices[:most])
     mesh = Mesh(chosen, ("batch",), axis_types=(AxisType.Auto,))
     return (
         NamedSharding(mesh, PartitionSpec()),

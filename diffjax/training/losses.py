@@ -77,6 +77,12 @@ def read_losses(path: Path) -> list[tuple[int, float, float]]:
         ]
 
 
+def steps_made(folder: Path) -> int:
+    """By a phase, as far as its loss.csv tells."""
+    rows = read_losses(folder / "loss.csv")
+    return rows[-1][0] if rows else 0
+
+
 def plot_losses(logs: Mapping[str, Path], path: Path) -> None:
     """A picture with one loss curve a phase, from their loss.csv files."""
     from matplotlib.figure import Figure  # without pyplot there is no global state

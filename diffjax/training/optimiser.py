@@ -2,9 +2,9 @@
 
 AdamW moves every weight by about the learning rate. Muon (Jordan 2024) replaces the
 averaged gradient of a matrix by the nearest orthogonal one, so that all of its
-directions learn at one pace; biases, norms, tables, and the first and last layers are
-AdamW's even then. A convolution counts as a matrix from (height, width, input) to
-output.
+directions learn at one pace; biases, norms, tables, and the first and last layers of a
+diffusion model are AdamW's even then. A convolution counts as a matrix from
+(height, width, input) to output.
 """
 
 from collections.abc import Callable

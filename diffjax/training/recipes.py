@@ -22,9 +22,10 @@ class Phase:
         steps: updates in all.
         batch: images a step.
         learning_rate: of AdamW; the highest one, reached after ``warmup`` steps.
-        muon_rate: likewise of Muon, for matrices and kernels between the first and
-            the last layer; 0 leaves those to AdamW as well.
-        weight_decay: decoupled, on matrices and kernels only.
+        muon_rate: likewise of Muon, for matrices and kernels but the outermost
+            (``optimiser.OUTERMOST``); 0 leaves those to AdamW as well.
+        weight_decay: decoupled, on matrices and kernels only; where there is Muon, on
+            those that it trains.
         clip_norm: the gradient's global norm is cut to this.
         ema_decay: of the averaged weights, which are what is exported.
         log_every: steps a row of the loss log.
@@ -365,7 +366,8 @@ def of_length(recipe: Recipe, steps: int) -> Recipe:
     phase: Phase = getattr(recipe, name)
     warmup = min(phase.warmup, steps // 2)
     phase = dataclasses.replace(phase, steps=steps, warmup=warmup)
-    return dataclasses.replace(recipe, **{name: phase})
+    changed: dict[str, Any] = {name: phase}
+    return dataclasses.replace(recipe, **changed)
 
 
 def compute_dtype(recipe: Recipe) -> str:

@@ -1,6 +1,6 @@
 """Training runs: a recipe's name and a folder in, a checkpoint out.
 
-OUT/run.json                 recipe, seed and beginning: a resume must agree
+OUT/run.json                 recipe, seed, data and beginning: a resume must agree
 OUT/autoencoder/, denoiser/  loss.csv and checkpoints of a diffusion model's two phases
 OUT/classifier/              the same of a classifier's one
 OUT/latents.npy              of all training images, and of their mirror images
@@ -33,6 +33,7 @@ from diffjax.training.recipes import (
     Phase,
     Recipe,
     TextToImage,
+    compute_dtype,
     get_recipe,
     of_length,
 )
@@ -81,7 +82,7 @@ def run_training(
         raise DiffjaxError(f"Recipe {recipe.name} always begins at random.")
     source = open_tfds(recipe.dataset, recipe.split, data_dir)
     beginning = None if init is None else Beginning(init)
-    start_run(recipe, seed, Path(out), beginning)
+    start_run(recipe, seed, Path(out), beginning, source.fingerprint)
     console.print(f"Reading {len(source):,} images of {source.name} {source.split}.")
     images, labels = load_arrays(source)
     return train(
@@ -136,17 +137,34 @@ def train(
 
 
 def start_run(
-    recipe: Recipe, seed: int, out: Path, beginning: Beginning | None = None
+    recipe: Recipe,
+    seed: int,
+    out: Path,
+    beginning: Beginning | None = None,
+    data: str = "",
 ) -> None:
     """Write OUT/run.json, or compare with the one that is there.
 
+    Args:
+        recipe: of the run.
+        seed: likewise.
+        out: the run's folder.
+        beginning: if weights do not begin at random.
+        data: the fingerprint of the images and labels.
+
     Raises:
-        DiffjaxError: a run is there that has another recipe, seed or beginning; the
-            message names what differs.
+        DiffjaxError: a run is there that has another recipe, seed, number type, data
+            or beginning; the message names what differs.
     """
     path = out / "run.json"
     began = beginning and {"model": beginning.name, "weights": beginning.fingerprint}
-    header = {"seed": seed, "init": began, "recipe": recipe.as_dict()}
+    header = {
+        "seed": seed,
+        "init": began,
+        "data": data,
+        "dtype": compute_dtype(recipe),  # of this machine, where the recipe says auto
+        "recipe": recipe.as_dict(),
+    }
     ours = json.loads(json.dumps(header))
     if not path.exists():
         out.mkdir(parents=True, exist_ok=True)
@@ -161,7 +179,7 @@ def start_run(
     differences = list(_differences(theirs, ours, ""))
     if differences:
         raise DiffjaxError(
-            f"{out} holds a run of another recipe, seed or beginning (there → now):\n  "
+            f"{out} holds another run (there → now):\n  "
             + "\n  ".join(differences)
             + "\nTrain in another folder."
         )

@@ -23,10 +23,11 @@ from diffjax.models.unet import UNet2DConditionConfig, UNet2DConditionModel
 from diffjax.schedules import Schedule
 from diffjax.training.batches import Captions, text_batch
 from diffjax.training.beginning import Beginning
-from diffjax.training.export import Part, export_pipeline
+from diffjax.training.export import Made, Part, export_pipeline
 from diffjax.training.initial import initial_network
 from diffjax.training.latents import train_autoencoder
 from diffjax.training.loop import fit
+from diffjax.training.losses import steps_made
 from diffjax.training.objective import denoiser_loss
 from diffjax.training.recipes import TextToImage, compute_dtype
 from diffjax.training.samples import sample, write_sheet
@@ -76,15 +77,16 @@ def train_text_to_image(
         of_items=ids[len(texts) : -1],
         empty=ids[-1],
     )
-    latents = train_autoencoder(
-        recipe, images, composed, out, seed=seed, beginning=beginning, console=console
-    )
+    schedule = Schedule.from_config(recipe.scheduler, f"recipe {recipe.name}")
     unet, text_encoder, text_config = build_networks(recipe, vocabulary, seed)
     if beginning is not None:
+        beginning.check({"denoiser": unet, "text_encoder": text_encoder}, schedule)
         unet = beginning.weights(unet, "denoiser")
         text_encoder = beginning.weights(text_encoder, "text_encoder", vocabulary)
     graph, parameters = nnx.split((unet, text_encoder))
-    schedule = Schedule.from_config(recipe.scheduler, f"recipe {recipe.name}")
+    latents = train_autoencoder(
+        recipe, images, composed, out, seed=seed, beginning=beginning, console=console
+    )
 
     def loss(parameters: Any, batch: Any, key: Any) -> Any:  # of a TextBatch
         unet, text_encoder = nnx.merge(graph, parameters)
@@ -143,6 +145,7 @@ def train_text_to_image(
             "text_encoder": Part(text_encoder, CLIP_TEXT, text_config),
         },
         out / "model",
+        made=Made(steps_made(out / "denoiser"), seed, beginning),
         tokenizer=out / "tokenizer",
     )
 
@@ -158,7 +161,8 @@ def build_networks(
         "pad_token_id": vocabulary.index(END),
     }
     source, dtype = f"recipe {recipe.name}", compute_dtype(recipe)
-    # the phases must not share their draws: all of this one have the next seed
+    # the phases must not share their weights and keys: those of this one have the
+    # next seed
     random = np.random.default_rng(seed + 1)
     unet_config = UNet2DConditionConfig.from_dict(recipe.unet, f"{source}: unet")
     unet = initial_network(UNet2DConditionModel, unet_config, random, dtype)
