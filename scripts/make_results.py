@@ -13,7 +13,7 @@ file, so that it can be kept in the repository. Pictures go to docs.
 Robustness takes a run for each checkpoint and shift. These are many, so they stay in
 runs/robustness, and their figures are kept as a table, notebooks/saved/robustness.csv.
 The line through the ResNets needs at least two, and more checkpoints say more, as in
-    --diffusion runs/tiny-1 --baseline runs/resnet-1000/model
+    --diffusion runs/tiny/model --baseline runs/resnet-1000/model
 """
 
 import argparse
@@ -100,7 +100,7 @@ def shifted(args: argparse.Namespace, data: Command) -> Iterator[tuple[Path, Com
 
 def flat(model: str) -> str:
     """A name for the folder of a model's runs."""
-    return "-".join(Path(model).parts)
+    return model.strip("/").replace("/", "-")
 
 
 def shifts(severities: Sequence[int]) -> Iterator[tuple[str, Command]]:

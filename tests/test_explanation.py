@@ -106,6 +106,17 @@ def test_the_command_draws_and_tells(tmp_path):
     assert np.mean(means) == pytest.approx(told["difference"], rel=1e-6)
 
 
+def test_a_band_of_one_sample_has_no_standard_error_and_quiet_is_quiet(tmp_path):
+    command = ["explain", str(SHIP), "--labels", "ship,truck", "--n-samples", "2"]
+    out = str(tmp_path / "ship.png")
+    done = CliRunner().invoke(
+        group, [*command, "--bands", "2", "--out", out, "--json", "--quiet"]
+    )
+    assert done.exit_code == 0 and done.stderr == ""
+    for band in json.loads(done.stdout, parse_constant=pytest.fail)["bands"]:
+        assert {x for row in band["standard_error"] for x in row} == {None}
+
+
 @pytest.mark.parametrize(
     ("given", "message"),
     [

@@ -86,14 +86,40 @@ def test_effective_robustness_is_what_lies_above_the_line(made, tmp_path):
     runs += [made("d", None, some(0.75)), made("d", "jpeg:2", some(0.65))]
     points = {p.model: p for p in robustness(runs) if p.shift == "all"}
     assert abs(sum(points[name].effective for name in ("r1", "r2", "r3"))) < 0.03
-    assert points["d"].effective == pytest.approx(0.13, abs=0.02)
+    d = points["d"]
+    assert d.effective == pytest.approx(0.13, abs=0.02)
+    assert d.effective_low < d.effective < d.effective_high
+    # models are right on nested images, so their differences vary less than they do
+    assert d.effective_high - d.effective_low < d.shifted_high - d.shifted_low
+    assert 0 < d.effective_low
     rows = list(csv.DictReader(io.StringIO(csv_text([points["d"], points["r1"]]))))
     assert [row["family"] for row in rows] == ["text", KIND]
     assert float(rows[0]["effective"]) == points["d"].effective
-    everything = [*points.values(), replace(points["d"], effective=None)]
+    nothing = dict.fromkeys(("effective", "effective_low", "effective_high"))
+    everything = [*points.values(), replace(d, **nothing)]
     path = tmp_path / "points.csv"
     path.write_text(csv_text(everything))
     assert read_points(path) == everything
+
+
+def test_other_images_are_drawn_apart_and_close_models_make_no_sure_line(made):
+    def models(clean):
+        runs = [made("d", None, some(0.7, 50)), made("d", "jpeg:2", some(0.6, 50))]
+        for name, x in zip(("r1", "r2"), clean, strict=True):
+            runs.append(made(f"{name}-{x}", None, some(x), kind=KIND))
+            runs.append(made(f"{name}-{x}", "jpeg:2", some(x - 0.2), kind=KIND))
+        return {p.model: p for p in robustness(runs) if p.shift == "all"}["d"]
+
+    far, close = models((0.5, 0.9)), models((0.88, 0.9))
+    assert (far.images, close.images) == (50, 50)
+    width = far.effective_high - far.effective_low
+    assert 0.05 < width < close.effective_high - close.effective_low
+
+
+def test_what_is_always_wrong_still_has_an_interval(made):
+    runs = [made("a", None, some(0.5, 20)), made("a", "blur:1", some(0, 20))]
+    for point in robustness(runs):
+        assert (point.shifted_low, point.shifted_high) == wilson(0, 20)
 
 
 @pytest.mark.parametrize("text", ["model,shift\na,all\n", "a,b\n1,2\n", None])
@@ -117,6 +143,16 @@ def test_what_cannot_be_compared(made, tmp_path):
         robustness([clean, clean, worse])
     with pytest.raises(DiffjaxError, match="different data sets"):
         robustness([clean, worse, made("a", None, some(0.5), dataset="other")])
+    for key, value, what in [
+        ("classes", [0], "classes"),
+        ("experiment", clean.header["experiment"] | {"prefilter": "p"}, "candidates"),
+    ]:
+        other = replace(worse, header=worse.header | {key: value})
+        with pytest.raises(DiffjaxError, match=f"about different {what}"):
+            robustness([clean, other])
+    half = replace(worse, rows=worse.rows.slice(0, 90))
+    with pytest.raises(DiffjaxError, match=r"is not finished: 90 of 200 images"):
+        robustness([clean, half])
 
 
 def test_from_networks_to_a_plot(tmp_path, monkeypatch):
@@ -138,6 +174,10 @@ def test_from_networks_to_a_plot(tmp_path, monkeypatch):
         assert len(json.loads(out)) == 1 + len(every_corruption())
     single = call("baseline", "net0", "./photos", "--corrupt", "blur:3", "--quiet")
     assert "acc1" in single
+    (tmp_path / "photos" / NAMES[0] / "broken.png").write_bytes(b"no picture")
+    broken = ["baseline", "net0", "./photos", "--out", "broken", "--quiet"]
+    failed = CliRunner().invoke(group, broken)
+    assert failed.exit_code == 2 and "1 images failed" in failed.stderr
     run = read_run("runs/photos-baseline")
     assert run.header["experiment"]["corrupt"] == "blur:3"
     assert run.rows["prediction"] == read_run("runs0/blur-3").rows["prediction"]

@@ -129,6 +129,14 @@ def test_a_run_that_pruned_is_refused(tmp_path):
         read_errors(run)
 
 
+def test_several_prompts_a_class_are_refused(tmp_path):
+    errors = made_up()
+    values = errors.values.reshape(N, C, T * K).astype(np.float32)
+    run = write_run(tmp_path / "run", values, errors.labels % 2, classidx=[0, 1, 1])
+    with pytest.raises(DiffjaxError, match="3 prompts for 2 classes"):
+        read_errors(run)
+
+
 @pytest.mark.parametrize("study", ["variance", "timestep", "samples"])
 def test_the_command_writes_a_table_and_a_figure(study, tmp_path):
     errors = made_up(gap=0.15, noise=0.2)

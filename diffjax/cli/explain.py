@@ -1,5 +1,6 @@
 """``diffjax explain``."""
 
+from math import isnan
 from pathlib import Path
 from typing import Any
 
@@ -82,6 +83,7 @@ def explain(
     diffjax explain ship.png --labels ship,truck --bands 4 --out ship-truck.png
     """
     console, _ = start()
+    console.quiet = quiet
     names = [name.strip() for name in labels.split(",")]
     if len(names) != 2:
         raise DiffjaxError(f"--labels takes two labels, as in cat,dog; not {labels!r}.")
@@ -117,7 +119,11 @@ def explain(
                     {
                         "timesteps": [band.first, band.last],
                         "evidence": band.evidence.tolist(),
-                        "standard_error": band.standard_error.tolist(),
+                        "standard_error": [
+                            # one sample has none
+                            [None if isnan(each) else each for each in row]
+                            for row in band.standard_error.tolist()
+                        ],
                     }
                     for band in found.bands(bands)
                 ],
@@ -125,5 +131,5 @@ def explain(
                 "picture": str(out),
             }
         )
-    elif not quiet:
+    else:
         console.print(f"Wrote {out}.")

@@ -6,6 +6,7 @@ from typing import Any
 import click
 
 from diffjax.cli.group import group, loading, print_json, start
+from diffjax.errors import DiffjaxError
 
 ALL = "all"
 BASELINE_EPILOG = """\b
@@ -14,10 +15,10 @@ Examples:
   diffjax baseline runs/resnet/model cifar10 --corrupt all --out runs/shifts"""
 ROBUSTNESS_EPILOG = """\b
 Example, for a diffusion model and a baseline:
-  for shift in blur:1 blur:3 blur:5; do
-    diffjax evaluate cifar10 --corrupt $shift --out runs/tiny/$shift
-    diffjax baseline net cifar10 --corrupt $shift --out runs/net/$shift; done
-  diffjax robustness runs/tiny/* runs/net/* --plot robustness.png"""
+  diffjax evaluate cifar10 --limit 1000 --out runs/tiny/clean
+  diffjax evaluate cifar10 --limit 1000 --corrupt blur:3 --out runs/tiny/blur-3
+  diffjax baseline resnet cifar10 --corrupt all --out runs/net
+  diffjax robustness runs/tiny/* runs/net/{clean,blur-3} --plot robustness.png"""
 
 
 @group.command(epilog=BASELINE_EPILOG)
@@ -95,6 +96,11 @@ def baseline(
     if as_json:
         print_json(results if corrupt == ALL else results[0])
     click.echo(f"Run: {out}", err=True)
+    if failed := sum(each["failed_images"] for each in results):
+        raise DiffjaxError(
+            f"{failed:,} images failed; the runs' rows say why. The same command tries "
+            "them again."
+        )
 
 
 @group.command(epilog=ROBUSTNESS_EPILOG)
@@ -120,21 +126,25 @@ def robustness(
 
     RUN is a folder of `diffjax evaluate` or `diffjax baseline`, with and without
     --corrupt. Effective robustness is what a model has above the line through the
-    discriminative models, of which at least two are needed for it.
+    discriminative models, of which at least two are needed for it. Outside of their
+    clean accuracies the line is an extrapolation.
     """
     _, stdout = start()
     from dataclasses import asdict
 
     from rich.table import Table
 
+    from diffjax.evaluation.plots import check_output, save_figure
     from diffjax.evaluation.results import read_run
     from diffjax.evaluation.robustness import csv_text, robustness_figure
     from diffjax.evaluation.robustness import robustness as compare
     from diffjax.files import write_text
 
+    if plot is not None:
+        check_output(plot)
     points = compare([read_run(run, errors=False) for run in runs])
     if plot is not None:
-        robustness_figure(points).savefig(plot, dpi=150)
+        save_figure(robustness_figure(points), plot)
     if csv_file is not None:
         write_text(csv_file, csv_text(points))
     if as_json:
@@ -152,11 +162,16 @@ def robustness(
             f"{p.images:,}",
             _percent(p.clean, p.clean_low, p.clean_high),
             _percent(p.shifted, p.shifted_low, p.shifted_high),
-            "" if p.effective is None else f"{100 * p.effective:+.1f}",
+            _percent(p.effective, p.effective_low, p.effective_high, sign="+"),
         )
     stdout.print(table)
     stdout.print("percent, with 95 % intervals", style="dim")
 
 
-def _percent(value: float, low: float, high: float) -> str:
-    return f"{100 * value:.1f} ({100 * low:.1f}–{100 * high:.1f})"
+def _percent(
+    value: float | None, low: float | None, high: float | None, sign: str = ""
+) -> str:
+    if value is None or low is None or high is None:
+        return ""
+    middle, least, most = (f"{100 * each:{sign}.1f}" for each in (value, low, high))
+    return f"{middle} ({least} to {most})"

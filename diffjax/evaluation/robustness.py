@@ -8,21 +8,23 @@
 Taori et al. 2020 (arXiv 2007.00644): models trained alike lie on a line; what lies
 above it is more robust than its accuracy explains. An image is right on average over
 the shifts or not, and images are independent, so the interval of y is that of a mean
-over images: normal, 95 %. That of x is Wilson's.
+over images: normal, 95 %. That of x is Wilson's. That of ρ is a bootstrap over images,
+95 %: models share each draw of images, as far as they have seen them, and the line is
+fitted anew.
 """
 
 import csv
 import io
 import json
 from collections import defaultdict
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
 from math import sqrt
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
-from jaxtyping import Bool, Float
+from jaxtyping import Float, Int
 
 from diffjax.data.corruptions import CORRUPTIONS, parse_corruption
 from diffjax.errors import DiffjaxError
@@ -34,6 +36,7 @@ from diffjax.evaluation.results import Run
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
+DRAWS = 2000  # of the bootstrap
 ALL = "all"  # in place of a kind of shift: the mean over all shifts
 FAMILIES = {
     KIND: "discriminative",
@@ -44,6 +47,14 @@ COLOURS = dict(zip(FAMILIES, ("#D55E00", "#0072B2", "#009E73"), strict=True))
 MARKERS = dict(zip(FAMILIES, "osD", strict=True))
 
 Line = tuple[float, float]  # a and b
+SAME: dict[str, Callable[[Run], Any]] = {  # in all runs
+    "data sets": lambda run: [
+        run.header["experiment"]["dataset"],
+        run.header["data"]["split"],
+    ],
+    "classes": lambda run: run.header["classes"],
+    "candidates": lambda run: run.header["experiment"].get("prefilter"),
+}
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -58,7 +69,7 @@ class Point:
         images: that all of the model's runs have.
         clean, clean_low, clean_high: x.
         shifted, shifted_low, shifted_high: y.
-        effective: ρ; None without a line.
+        effective, effective_low, effective_high: ρ; None without a line.
     """
 
     model: str
@@ -73,13 +84,35 @@ class Point:
     shifted_low: float
     shifted_high: float
     effective: float | None = None
+    effective_low: float | None = None
+    effective_high: float | None = None
+
+
+@dataclass(frozen=True, kw_only=True, eq=False)
+class Right:
+    """On which images a model is right, and on what share of a point's shifts.
+
+    Attributes:
+        point: without ρ.
+        indices: of the n images that all of the model's runs have.
+        clean: 0 or 1.
+        shifted: in [0, 1].
+    """
+
+    point: Point
+    indices: Int[np.ndarray, " n"]
+    clean: Float[np.ndarray, " n"]
+    shifted: Float[np.ndarray, " n"]
 
 
 TYPES: dict[str, Callable[[str], Any]] = {  # of the attributes, from text
     **dict.fromkeys(Point.__dataclass_fields__, float),
     **dict.fromkeys(("model", "family", "shift"), str),
     **dict.fromkeys(("shifts", "images"), int),
-    "effective": lambda text: float(text) if text else None,
+    **dict.fromkeys(
+        ("effective", "effective_low", "effective_high"),
+        lambda text: float(text) if text else None,
+    ),
 }
 
 
@@ -91,7 +124,8 @@ def robustness(runs: Sequence[Run]) -> list[Point]:
             settings, and all models the same shifts.
 
     Raises:
-        DiffjaxError: if runs are about different data, or one is missing.
+        DiffjaxError: if runs are about different data or classes, or one is missing
+            or not finished.
     """
     groups: dict[str, dict[str, Run]] = defaultdict(dict)
     for run in runs:
@@ -104,14 +138,20 @@ def robustness(runs: Sequence[Run]) -> list[Point]:
             )
         members[shift] = run
     _check(groups)
-    points = [point for members in groups.values() for point in _points(members)]
-    lines = fit_lines(points)
-    return [
-        replace(p, effective=p.shifted - _on(lines[p.shift], p.clean))
-        if p.shift in lines
-        else p
-        for p in points
-    ]
+    known = [right for members in groups.values() for right in _right(members)]
+    lines = fit_lines([right.point for right in known])
+    points = {id(right): right.point for right in known}
+    for shift, line in lines.items():
+        models = [right for right in known if right.point.shift == shift]
+        for right, (low, high) in zip(models, _bootstrap(models), strict=True):
+            p = right.point
+            points[id(right)] = replace(
+                p,
+                effective=p.shifted - _on(line, p.clean),
+                effective_low=low,
+                effective_high=high,
+            )
+    return list(points.values())
 
 
 def fit_lines(points: Sequence[Point]) -> dict[str, Line]:
@@ -119,12 +159,47 @@ def fit_lines(points: Sequence[Point]) -> dict[str, Line]:
     lines = {}
     for shift in (ALL, *CORRUPTIONS):
         known = [p for p in points if p.family == KIND and p.shift == shift]
-        x = np.array([_logit(p.clean, p.images) for p in known])
-        y = np.array([_logit(p.shifted, p.images) for p in known])
-        if len(set(x.tolist())) > 1:
-            slope, intercept = np.polyfit(x, y, 1)
-            lines[shift] = (float(intercept), float(slope))
+        rows = [(p.clean, p.shifted, p.images) for p in known]
+        line = _fit(*np.array(rows, float).reshape(-1, 3).T)
+        if line is not None:
+            lines[shift] = line
     return lines
+
+
+def _fit(
+    x: Float[np.ndarray, " m"], y: Float[np.ndarray, " m"], n: Float[np.ndarray, " m"]
+) -> Line | None:
+    """Through m models with accuracies x and y on n images."""
+    x, y = _logit(x, n), _logit(y, n)
+    if len(set(x.tolist())) < 2:
+        return None
+    slope, intercept = np.polyfit(x, y, 1)
+    return float(intercept), float(slope)
+
+
+def _bootstrap(models: Sequence[Right]) -> list[tuple[float, float]]:
+    """The interval of each model's ρ."""
+    images = np.unique(np.concatenate([each.indices for each in models]))
+    places = [np.searchsorted(images, each.indices) for each in models]
+    fitted = np.array([each.point.family == KIND for each in models])
+    random = np.random.default_rng(0)
+    found = []
+    for _ in range(DRAWS):
+        times = np.bincount(
+            random.integers(len(images), size=len(images)), minlength=len(images)
+        )
+        weights = [times[place] for place in places]
+        n = np.array([weight.sum() for weight in weights], float)
+        if not n.all():
+            continue  # a model with few images, of which none was drawn
+        pairs = list(zip(models, weights, strict=True))
+        x = np.array([each.clean @ weight for each, weight in pairs]) / n
+        y = np.array([each.shifted @ weight for each, weight in pairs]) / n
+        line = _fit(x[fitted], y[fitted], n[fitted])
+        if line is not None:
+            found.append(y - _on(line, x))
+    low, high = np.quantile(found, (0.025, 0.975), axis=0)
+    return list(zip(low.tolist(), high.tolist(), strict=True))
 
 
 def csv_text(points: Sequence[Point]) -> str:
@@ -169,8 +244,11 @@ def robustness_figure(points: Sequence[Point]) -> "Figure":
         x = np.linspace(max(low, 0.01), min(high, 0.99), 50)
         axes.plot(x, x, color="#999999", linewidth=0.8, linestyle=":")
         if kind in lines:
-            y = [_on(lines[kind], each) for each in x]
-            axes.plot(x, y, color=COLOURS[KIND], linewidth=1)
+            fitted = [p.clean for p in shown if p.family == KIND]
+            within = np.linspace(min(fitted), max(fitted), 50)
+            for each, style in ((x, ":"), (within, "-")):
+                y = _on(lines[kind], each)
+                axes.plot(each, y, color=COLOURS[KIND], linewidth=1, linestyle=style)
         for family in FAMILIES:
             members = [p for p in shown if p.family == family]
             if members:
@@ -206,66 +284,73 @@ def _draw(axes: "object", members: Sequence[Point], family: str) -> None:
     )
 
 
-def _points(members: Mapping[str, Run]) -> list[Point]:
-    """The points of one model."""
+def _right(members: Mapping[str, Run]) -> Iterator[Right]:
+    """The points of one model, and what they are of."""
     found = {shift: outcomes(run) for shift, run in members.items()}
     common = set.intersection(*(set(each.indices.tolist()) for each in found.values()))
     if not common:
         first = members[""].path
         raise DiffjaxError(f"{first} and the runs beside it have no image in common.")
+    indices = np.array(sorted(common))
     right = {
-        shift: each.correct[np.isin(each.indices, list(common))]
+        shift: each.correct[np.argsort(each.indices)][
+            np.isin(np.sort(each.indices), indices)
+        ]
         for shift, each in found.items()
     }
     n, k = len(common), int(right[""].sum())
     low, high = wilson(k, n)
     model = members[""].header["model"]
     kinds = {shift: parse_corruption(shift).kind for shift in members if shift}
-    points = []
     for kind in (ALL, *CORRUPTIONS):
         shifts = [s for s in kinds if kind in (ALL, kinds[s])]
         if not shifts:
             continue
-        mean, half = _mean([right[shift] for shift in shifts])
-        points.append(
-            Point(
-                model=str(model["name"]),
-                family=str(model["kind"]),
-                shift=kind,
-                shifts=len(shifts),
-                images=n,
-                clean=k / n,
-                clean_low=low,
-                clean_high=high,
-                shifted=mean,
-                shifted_low=max(0.0, mean - half),
-                shifted_high=min(1.0, mean + half),
-            )
+        shifted: np.ndarray = np.mean([right[shift] for shift in shifts], axis=0)
+        mean, (least, most) = float(shifted.mean()), _interval(shifted)
+        point = Point(
+            model=str(model["name"]),
+            family=str(model["kind"]),
+            shift=kind,
+            shifts=len(shifts),
+            images=n,
+            clean=k / n,
+            clean_low=low,
+            clean_high=high,
+            shifted=mean,
+            shifted_low=least,
+            shifted_high=most,
         )
-    return points
+        clean = right[""].astype(float)
+        yield Right(point=point, indices=indices, clean=clean, shifted=shifted)
 
 
-def _mean(right: Sequence[Bool[np.ndarray, " n"]]) -> tuple[float, float]:
-    """y, and half of its interval: images are drawn, shifts are not."""
-    images: Float[np.ndarray, " n"] = np.mean(right, axis=0)
-    n = len(images)
-    spread = float(images.std(ddof=1)) if n > 1 else 0.5
-    return float(images.mean()), Z * spread / sqrt(n)
+def _interval(shifted: Float[np.ndarray, " n"]) -> tuple[float, float]:
+    """Of the mean y: images are drawn, shifts are not."""
+    n, mean = len(shifted), float(shifted.mean())
+    spread = float(shifted.std(ddof=1)) if n > 1 else 0.0
+    if spread == 0:  # all alike, which says something, but not everything
+        return wilson(round(n * mean), n)
+    half = Z * spread / sqrt(n)
+    return max(0.0, mean - half), min(1.0, mean + half)
 
 
 def _check(groups: Mapping[str, Mapping[str, Run]]) -> None:
-    """Raise DiffjaxError unless every model has clean images and the same shifts."""
+    """Raise DiffjaxError unless models have the same data, classes and shifts."""
     if not groups:
         raise DiffjaxError("There are no runs.")
-    data = {
-        (str(e["dataset"]), str(run.header["data"]["split"])): run.path
-        for members in groups.values()
-        for run in members.values()
-        for e in [run.header["experiment"]]
-    }
-    if len(data) > 1:
-        one, other = list(data.values())[:2]
-        raise DiffjaxError(f"{one} and {other} are about different data sets.")
+    runs = [run for members in groups.values() for run in members.values()]
+    for what, same in SAME.items():
+        kinds = {json.dumps(same(run), sort_keys=True): run.path for run in runs}
+        if len(kinds) > 1:
+            one, other = list(kinds.values())[:2]
+            raise DiffjaxError(f"{one} and {other} are about different {what}.")
+    for run in runs:
+        if (done := len(run.rows)) < (n := run.header["data"]["n"]):
+            raise DiffjaxError(
+                f"{run.path} is not finished: {done:,} of {n:,} images. The command "
+                "that began it goes on."
+            )
     wanted = set().union(*groups.values())
     for members in groups.values():
         some = next(iter(members.values()))
@@ -288,13 +373,13 @@ def _settings(run: Run) -> str:
     return json.dumps([model, header["data"]["split"], kept], sort_keys=True)
 
 
-def _logit(p: float, n: int) -> float:
+def _logit(p: Any, n: Any) -> Any:
     p = (n * p + 0.5) / (n + 1)  # finite at 0 and 1
-    return float(np.log(p / (1 - p)))
+    return np.log(p / (1 - p))
 
 
-def _on(line: Line, x: float) -> float:
-    """The line's y at an accuracy x."""
+def _on(line: Line, x: Any) -> Any:
+    """The line's y at accuracies x."""
     a, b = line
-    x = min(max(x, 1e-6), 1 - 1e-6)
-    return float(1 / (1 + np.exp(-(a + b * np.log(x / (1 - x))))))
+    x = np.clip(x, 1e-6, 1 - 1e-6)
+    return 1 / (1 + np.exp(-(a + b * np.log(x / (1 - x)))))

@@ -21,10 +21,9 @@ from jaxtyping import Float, Int
 from diffjax.errors import DiffjaxError
 from diffjax.evaluation.metrics import wilson
 from diffjax.evaluation.outcomes import outcomes
-from diffjax.evaluation.rescoring import rank_saved, saved_errors
+from diffjax.evaluation.rescoring import saved_errors
 from diffjax.evaluation.results import Run
 from diffjax.evaluation.weights import Labelled, Saved, Weights, weights_by_name
-from diffjax.strategies.base import best_prompts
 
 Table = dict[str, list[float | int | str]]
 
@@ -40,8 +39,7 @@ class Errors:
     """All errors of a complete run.
 
     Attributes:
-        values: e of n images, C classes (by their best prompt), T timesteps and K
-            noises.
+        values: e of n images, C classes, T timesteps and K noises.
         timesteps: ascending.
         labels: the local class of each image.
         n_timesteps: of the model's schedule.
@@ -62,10 +60,15 @@ def read_errors(run: Run) -> Errors:
     """The saved errors of the images whose label is a candidate.
 
     Raises:
-        DiffjaxError: if a cell was not evaluated, or images differ in their samples.
+        DiffjaxError: if a cell was not evaluated, images differ in their samples, or
+            classes have several prompts.
     """
     found = outcomes(run)
-    classidx = np.asarray(run.prompts.classidx)
+    if (n := len(run.prompts.classidx)) != len(run.classes):
+        raise DiffjaxError(
+            f"{run.path} has {n} prompts for {len(run.classes)} classes; a study takes "
+            "one a class, as --template gives."
+        )
     values: list[np.ndarray] = []
     labels: list[int] = []
     timesteps = np.zeros(0, np.int64)
@@ -85,9 +88,8 @@ def read_errors(run: Run) -> Errors:
         timesteps = saved.timesteps[order]
         if label < 0:
             continue
-        rows = best_prompts(rank_saved(saved.errors), classidx)
-        table = saved.errors[rows][:, order].astype(np.float64)
-        values.append(table.reshape(len(rows), len(every), -1))
+        table = saved.errors[np.argsort(run.prompts.classidx)][:, order]
+        values.append(table.astype(np.float64).reshape(len(table), len(every), -1))
         labels.append(int(label))
     if not values:
         raise DiffjaxError(f"{run.path} has no image with errors and a known label.")
