@@ -32,7 +32,7 @@ PAIRS = 240  # of composed scenes
 DECIDE = "racing:n_samples=25:confidence=0.6"  # what a CPU does in an hour
 FULL = "exhaustive:n_samples=20:n_trials=5"
 PACKED = "packed.parquet"
-DIT_DECIDE = ("--limit", "2000", "--strategy", "racing:n_samples=250:confidence=0.9")
+DIT_DECIDE = ("--limit", "1000", "--strategy", "racing:n_samples=250:confidence=0.9")
 
 Command = list[str]
 
