@@ -29,7 +29,8 @@ from diffjax.data.corruptions import SEVERITIES, every_corruption
 SAVED = Path("notebooks") / "saved"
 ROBUSTNESS = Path("runs") / "robustness"
 PAIRS = 240  # of composed scenes
-DECIDE = "racing:n_samples=25:confidence=0.6"  # what a CPU does in an hour
+DECIDE = "racing:n_samples=50:confidence=0.6"  # what a CPU does in an hour
+DECIDE_SHIFTED = "racing:n_samples=25:confidence=0.6"
 FULL = "exhaustive:n_samples=20:n_trials=5"
 PACKED = "packed.parquet"
 DIT_DECIDE = ("--limit", "1000", "--strategy", "racing:n_samples=250:confidence=0.9")
@@ -88,7 +89,7 @@ def shifted(args: argparse.Namespace, data: Command) -> Iterator[tuple[Path, Com
     """Clean and worse images for every checkpoint; few, since each is a run."""
     few, many = (["--limit", n, *data] for n in (str(args.limit), "2000"))
     for model in ("tiny", *args.diffusion):
-        decide = ["--model", model, "--loss", "l2", "--strategy", DECIDE]
+        decide = ["--model", model, "--loss", "l2", "--strategy", DECIDE_SHIFTED]
         for name, how in shifts(args.severity):
             run = ROBUSTNESS / flat(model) / name
             yield run, ["evaluate", "cifar10", *decide, *few, *how]

@@ -18,7 +18,7 @@ Example, for a diffusion model and a baseline:
   diffjax evaluate cifar10 --limit 1000 --out runs/tiny/clean
   diffjax evaluate cifar10 --limit 1000 --corrupt blur:3 --out runs/tiny/blur-3
   diffjax baseline resnet cifar10 --corrupt all --out runs/net
-  diffjax robustness runs/tiny/* runs/net/{clean,blur-3} --plot robustness.png"""
+  diffjax robustness runs/tiny/* runs/net/{clean,blur-3} --plot points.png"""
 
 
 @group.command(epilog=BASELINE_EPILOG)
