@@ -15,8 +15,8 @@ Examples:
   diffjax baseline runs/resnet/model cifar10 --corrupt all --out runs/shifts"""
 ROBUSTNESS_EPILOG = """\b
 Example, for a diffusion model and a baseline:
-  diffjax evaluate cifar10 --limit 1000 --out runs/tiny/clean
-  diffjax evaluate cifar10 --limit 1000 --corrupt blur:3 --out runs/tiny/blur-3
+  diffjax evaluate cifar10 --limit 500 --out runs/tiny/clean
+  diffjax evaluate cifar10 --limit 500 --corrupt blur:3 --out runs/tiny/blur-3
   diffjax baseline resnet cifar10 --corrupt all --out runs/net
   diffjax robustness runs/tiny/* runs/net/{clean,blur-3} --plot points.png"""
 
