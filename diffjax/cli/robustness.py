@@ -151,8 +151,8 @@ def robustness(
         print_json([asdict(point) for point in points])
         return
     table = Table(box=None, header_style="dim", pad_edge=False)
-    table.add_column("model", style="bold")
-    table.add_column("shift")
+    table.add_column("model", style="bold", overflow="fold")
+    table.add_column("shift", no_wrap=True)
     for name in ("images", "clean", "shifted", "effective"):
         table.add_column(name, justify="right", no_wrap=True)
     for p in points:
