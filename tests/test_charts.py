@@ -99,6 +99,15 @@ def test_points_stand_at_cost_and_accuracy(figures, runs):
     assert len(markers) == len(runs)  # told apart without colour
 
 
+def test_ticks_of_a_narrow_axis_differ():
+    figure, axes = charts._figure(2)
+    charts._percent(axes, "y")
+    axes.set_ylim(0.658, 0.676)
+    figure.draw_without_rendering()
+    ticks = [tick.get_text() for tick in axes.get_yticklabels()]
+    assert len(set(ticks)) == len(ticks) > 3
+
+
 def test_counts_can_be_read_on_their_squares():
     """All shades that occur, on light and on dark paper."""
     counts = np.array([[n, 100 - n] for n in range(1, 51)])

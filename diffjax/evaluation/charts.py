@@ -272,7 +272,7 @@ def _percent(axes: "Axes", which: str) -> None:
     from matplotlib.ticker import PercentFormatter
 
     axis = axes.xaxis if which == "x" else axes.yaxis
-    axis.set_major_formatter(PercentFormatter(1, decimals=0))
+    axis.set_major_formatter(PercentFormatter(1, decimals=None))
 
 
 def _plain(value: float, _: object) -> str:
