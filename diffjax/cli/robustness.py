@@ -22,7 +22,7 @@ Example, for a diffusion model and a baseline:
 
 
 @group.command(epilog=BASELINE_EPILOG)
-@click.argument("model", metavar="FOLDER")
+@click.argument("model", metavar="MODEL")
 @click.argument("dataset", metavar="DATASET")
 @click.option("--split", metavar="SPLIT", help="Of the data set.")
 @click.option(
@@ -64,9 +64,9 @@ def baseline(
 ) -> None:
     """Evaluate a trained discriminative classifier, as evaluate does a diffusion model.
 
-    FOLDER holds a network of diffjax.baselines, as `diffjax train resnet` writes it;
-    "resnet" is the one in the package. The runs are such as `diffjax report`
-    and `diffjax robustness` compare.
+    MODEL is "resnet", which comes with the package, or a folder that `diffjax train
+    resnet` wrote. The runs are such as `diffjax report` and `diffjax robustness`
+    compare.
     """
     console, stdout = start()
     with loading(console, quiet):
