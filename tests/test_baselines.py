@@ -117,3 +117,8 @@ def test_files_that_do_not_belong_together(folder, change, message):
 def test_names_that_do_not_fit(model, tmp_path):
     with pytest.raises(ValueError, match="2 names, 3 classes"):
         save_classifier(model, NAMES[:2], tmp_path)
+
+
+def test_what_is_no_name_and_no_folder_is_told_so(tmp_path):
+    with pytest.raises(DiffjaxError, match=r"neither resnet.* nor a folder"):
+        load_classifier(tmp_path / "nonsense")

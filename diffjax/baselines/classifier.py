@@ -104,9 +104,15 @@ def load_classifier(name_or_folder: str | Path) -> ImageClassifier:
         name_or_folder: a folder, or "resnet", which comes with the package.
 
     Raises:
-        DiffjaxError: if a file is missing or damaged, or they do not belong together.
+        DiffjaxError: if there is no such folder, a file is missing or damaged, or they
+            do not belong together.
     """
     folder = EMBEDDED.get(str(name_or_folder), Path(name_or_folder))
+    if not folder.is_dir():
+        raise DiffjaxError(
+            f"{name_or_folder} is neither {' nor '.join(EMBEDDED)}, which comes with the "
+            "package, nor a folder; `diffjax train resnet` makes one, RUN/model."
+        )
     path = folder / CONFIG
     raw = read_json(path)
     config = ResNetConfig.from_dict(raw, str(path))
