@@ -110,8 +110,8 @@ def load_classifier(name_or_folder: str | Path) -> ImageClassifier:
     folder = EMBEDDED.get(str(name_or_folder), Path(name_or_folder))
     if not folder.is_dir():
         raise DiffjaxError(
-            f"{name_or_folder} is neither {' nor '.join(EMBEDDED)}, which comes with the "
-            "package, nor a folder; `diffjax train resnet` makes one, RUN/model."
+            f"{name_or_folder} is neither {' nor '.join(EMBEDDED)}, which comes with "
+            "the package, nor a folder; `diffjax train resnet` makes one, RUN/model."
         )
     path = folder / CONFIG
     raw = read_json(path)
