@@ -33,7 +33,7 @@ DECIDE = "racing:n_samples=50:confidence=0.6"  # what a CPU does in an hour
 DECIDE_SHIFTED = "racing:n_samples=25:confidence=0.6"
 FULL = "exhaustive:n_samples=20:n_trials=5"
 PACKED = "packed.parquet"
-DIT_DECIDE = ("--limit", "1000", "--strategy", "racing:n_samples=250:confidence=0.9")
+DIT_DECIDE = ("--limit", "2500", "--strategy", "racing:n_samples=500:confidence=0.95")
 
 Command = list[str]
 
