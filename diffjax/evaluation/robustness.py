@@ -89,7 +89,7 @@ class Point:
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
-class Right:
+class Correctness:
     """On which images a model is right, and on what share of a point's shifts.
 
     Attributes:
@@ -138,7 +138,7 @@ def robustness(runs: Sequence[Run]) -> list[Point]:
             )
         members[shift] = run
     _check(groups)
-    known = [right for members in groups.values() for right in _right(members)]
+    known = [right for members in groups.values() for right in _correctness(members)]
     lines = fit_lines([right.point for right in known])
     points = {id(right): right.point for right in known}
     for shift, line in lines.items():
@@ -177,7 +177,7 @@ def _fit(
     return float(intercept), float(slope)
 
 
-def _bootstrap(models: Sequence[Right]) -> list[tuple[float, float]]:
+def _bootstrap(models: Sequence[Correctness]) -> list[tuple[float, float]]:
     """The interval of each model's ρ."""
     images = np.unique(np.concatenate([each.indices for each in models]))
     places = [np.searchsorted(images, each.indices) for each in models]
@@ -284,7 +284,7 @@ def _draw(axes: "object", members: Sequence[Point], family: str) -> None:
     )
 
 
-def _right(members: Mapping[str, Run]) -> Iterator[Right]:
+def _correctness(members: Mapping[str, Run]) -> Iterator[Correctness]:
     """The points of one model, and what they are of."""
     found = {shift: outcomes(run) for shift, run in members.items()}
     common = set.intersection(*(set(each.indices.tolist()) for each in found.values()))
@@ -322,7 +322,7 @@ def _right(members: Mapping[str, Run]) -> Iterator[Right]:
             shifted_high=most,
         )
         clean = right[""].astype(float)
-        yield Right(point=point, indices=indices, clean=clean, shifted=shifted)
+        yield Correctness(point=point, indices=indices, clean=clean, shifted=shifted)
 
 
 def _interval(shifted: Float[np.ndarray, " n"]) -> tuple[float, float]:
