@@ -1,0 +1,65 @@
+"""Every recipe, the ones for accelerators too: its networks fit each other."""
+
+import jax
+import jax.numpy as jnp
+import pytest
+from flax import nnx
+
+from diffjax.baselines.resnet import ResNet, ResNetConfig
+from diffjax.models.autoencoder import AutoencoderKL, AutoencoderKLConfig
+from diffjax.models.clip import CLIPTextConfig, CLIPTextModel
+from diffjax.models.dit import DiTTransformer2DConfig, DiTTransformer2DModel
+from diffjax.models.unet import UNet2DConditionConfig, UNet2DConditionModel
+from diffjax.training.recipes import (
+    RECIPES,
+    Diffusion,
+    Discriminative,
+    TextToImage,
+)
+
+SIDES = {"cifar10": 32, "fashion_mnist": 28}
+
+
+def shape_of(kind, config, *inputs, method="__call__"):
+    """What a network of these settings makes of inputs of these shapes and types."""
+    module = nnx.eval_shape(lambda: kind(config, rngs=nnx.Rngs(0)))
+    inputs = [jax.ShapeDtypeStruct(*each) for each in inputs]
+    return nnx.eval_shape(lambda m, *x: getattr(m, method)(*x), module, *inputs)
+
+
+def of(kind):
+    return [r for r in RECIPES.values() if isinstance(r, kind)]
+
+
+@pytest.mark.parametrize("recipe", of(Diffusion), ids=lambda r: r.name)
+def test_a_denoiser_fits_the_latents_of_its_data(recipe):
+    side = SIDES[recipe.dataset]
+    vae = AutoencoderKLConfig.from_dict(recipe.vae)
+    pixels = ((side, side, 3), jnp.float32)
+    latent, _ = shape_of(AutoencoderKL, vae, pixels, method="encode")
+    z, t = (latent.shape, jnp.float32), ((), jnp.int32)
+    if isinstance(recipe, TextToImage):
+        text = CLIPTextConfig.from_dict(
+            dict(recipe.text_encoder) | {"vocab_size": recipe.vocabulary}
+        )
+        ids = ((text.max_position_embeddings,), jnp.int32)
+        states = shape_of(CLIPTextModel, text, ids)
+        unet = UNet2DConditionConfig.from_dict(recipe.unet)
+        assert unet.sample_size == latent.shape[0]
+        condition = (states.shape, jnp.float32)
+        found = shape_of(UNet2DConditionModel, unet, z, t, condition)
+        assert found.shape == latent.shape
+    else:
+        dit = DiTTransformer2DConfig.from_dict(recipe.transformer)
+        assert dit.sample_size == latent.shape[0]
+        found = shape_of(DiTTransformer2DModel, dit, z, t, t)
+        h, w, c = latent.shape
+        assert found.shape == (h, w, 2 * c)  # and what is said of the variance
+
+
+@pytest.mark.parametrize("recipe", of(Discriminative), ids=lambda r: r.name)
+def test_a_classifier_has_a_logit_a_class(recipe):
+    side = SIDES[recipe.dataset]
+    config = ResNetConfig.from_dict(dict(recipe.network), recipe.name)
+    logits = shape_of(ResNet, config, ((side, side, 3), jnp.float32))
+    assert logits.shape == (config.num_classes,)
