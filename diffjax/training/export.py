@@ -147,6 +147,7 @@ def _card(
         else f"that of `{began.name}` (weights {began.fingerprint}); the other weights "
         "began from its"
     )
+    steps = f"{made.steps:,} step" + ("s" if made.steps > 1 else "")
     stopped = "" if made.steps == phase.steps else f" of {phase.steps:,}, stopped there"
     return f"""# {recipe.name}
 
@@ -165,7 +166,7 @@ The split `{recipe.split}` of `{recipe.dataset}`, {_ways(recipe)},
 ## Recipe
 
 - Autoencoder: {autoencoder}.
-- Denoiser: {made.steps:,} steps{stopped}, of {phase.batch} images each
+- Denoiser: {steps}{stopped}, of {phase.batch} images each
   ({made.steps * phase.batch:,} in all), {optimiser}, learning rate
   {phase.learning_rate:g}.
 - The weights are exponential moving averages, stored as float16 (text encoder:

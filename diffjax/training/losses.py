@@ -3,6 +3,7 @@
 import csv
 import time
 from collections.abc import Mapping
+from datetime import timedelta
 from pathlib import Path
 
 from rich.console import Console
@@ -15,10 +16,14 @@ from rich.progress import (
 )
 
 COLUMNS = ("step", "loss", "images_per_second")
+LINE_SECONDS = 30.0  # between lines where there is no terminal
 
 
 class LossLog:
-    """Writes loss.csv and moves the bar; rows past a resumed step are dropped."""
+    """Writes loss.csv and moves the bar; rows past a resumed step are dropped.
+
+    Where there is no terminal, a line is printed now and then in place of the bar.
+    """
 
     def __init__(
         self, folder: Path, title: str, start: int, steps: int, console: Console
@@ -29,6 +34,9 @@ class LossLog:
         with self.path.open("w", newline="", encoding="utf-8") as file:
             csv.writer(file).writerows([COLUMNS, *kept])
         self._clock = time.perf_counter()
+        self._title, self._step, self._steps = title, start, steps
+        self._terminal = console.is_terminal
+        self._printed = self._clock
         self._progress = Progress(
             TextColumn("{task.description}"),
             BarColumn(),
@@ -36,6 +44,7 @@ class LossLog:
             TextColumn("{task.fields[note]}"),
             TimeRemainingColumn(),
             console=console,
+            disable=not self._terminal,
         )
         note = f"loss {kept[-1][1]:.4f}" if kept else ""
         self._task = self._progress.add_task(
@@ -44,12 +53,14 @@ class LossLog:
 
     def __enter__(self) -> "LossLog":
         """Show the bar."""
-        self._progress.start()
+        if self._terminal:
+            self._progress.start()
         return self
 
     def __exit__(self, *_: object) -> None:
         """Leave the bar as it stands."""
-        self._progress.stop()
+        if self._terminal:  # else rich would print an empty line
+            self._progress.stop()
 
     def advance(self) -> None:
         """One step was sent off."""
@@ -58,12 +69,27 @@ class LossLog:
     def write(self, step: int, loss: float, images: int) -> None:
         """A row: the mean loss and the speed of the ``images`` since the last row."""
         now = time.perf_counter()
-        speed, self._clock = images / (now - self._clock), now
+        seconds, self._clock = now - self._clock, now
+        speed = images / seconds
         with self.path.open("a", newline="", encoding="utf-8") as file:
             csv.writer(file).writerow([step, f"{loss:.6f}", f"{speed:.1f}"])
-        self._progress.update(
-            self._task, note=f"loss {loss:.4f} · {speed:.0f} images/s"
+        note = f"loss {loss:.4f} · {speed:,.0f} images/s"
+        self._progress.update(self._task, note=note)
+        last = step == self._steps
+        if not self._terminal and (last or now - self._printed > LINE_SECONDS):
+            self._printed = now
+            left = (self._steps - step) * seconds / (step - self._step)
+            self._print(f"{step:,}/{self._steps:,} · {note}{_time_left(left)}")
+        self._step = step
+
+    def _print(self, text: str) -> None:
+        self._progress.console.print(
+            f"{self._title}: {text}", markup=False, highlight=False, soft_wrap=True
         )
+
+
+def _time_left(seconds: float) -> str:
+    return f" · {timedelta(seconds=int(seconds))} left" if seconds else ""
 
 
 def read_losses(path: Path) -> list[tuple[int, float, float]]:
