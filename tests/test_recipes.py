@@ -1,4 +1,6 @@
-"""Every recipe, the ones for accelerators too: its networks fit each other."""
+"""Every recipe, the ones for accelerators too: its networks fit, it can be cut."""
+
+import dataclasses
 
 import jax
 import jax.numpy as jnp
@@ -10,14 +12,19 @@ from diffjax.models.autoencoder import AutoencoderKL, AutoencoderKLConfig
 from diffjax.models.clip import CLIPTextConfig, CLIPTextModel
 from diffjax.models.dit import DiTTransformer2DConfig, DiTTransformer2DModel
 from diffjax.models.unet import UNet2DConditionConfig, UNet2DConditionModel
+from diffjax.training.optimiser import make_optimiser
 from diffjax.training.recipes import (
     RECIPES,
     Diffusion,
     Discriminative,
     TextToImage,
+    get_recipe,
+    of_length,
 )
 
 SIDES = {"cifar10": 32, "fashion_mnist": 28}
+PHASES = {"autoencoder", "denoiser", "classifier"}
+LAST = {"tiny": "denoiser", "tiny-dit": "denoiser", "resnet": "classifier"}
 
 
 def shape_of(kind, config, *inputs, method="__call__"):
@@ -63,3 +70,20 @@ def test_a_classifier_has_a_logit_a_class(recipe):
     config = ResNetConfig.from_dict(dict(recipe.network), recipe.name)
     logits = shape_of(ResNet, config, ((side, side, 3), jnp.float32))
     assert logits.shape == (config.num_classes,)
+
+
+@pytest.mark.parametrize(("name", "last"), LAST.items())
+@pytest.mark.parametrize("steps", [1, 7, 100_000])
+def test_a_recipe_of_another_length_differs_in_its_phases_alone(name, last, steps):
+    recipe = get_recipe(name)
+    other = of_length(recipe, steps)
+    assert getattr(other, last).steps == steps
+    for phase in PHASES & vars(recipe).keys():
+        own, new = getattr(recipe, phase), getattr(other, phase)
+        assert phase == last or new.steps == min(own.steps, steps)
+        assert new.warmup <= steps / 2
+        make_optimiser(new, {"a.kernel": jnp.ones((2, 3))})  # which optax accepts
+        back = dataclasses.replace(new, steps=own.steps, warmup=own.warmup)
+        assert back == own
+        other = dataclasses.replace(other, **{phase: own})
+    assert other == recipe

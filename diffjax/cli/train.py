@@ -28,8 +28,8 @@ RECIPE_LINES = "\n".join(f"  {r.name}: {r.summary}" for r in RECIPES.values())
     type=click.IntRange(min=1),
     metavar="N",
     show_default="the recipe's",
-    help="Steps of the run in all, of a diffusion model's second phase; the learning "
-    "rate falls to zero over them.",
+    help="Steps of the run in all, over which the learning rate falls to zero. A "
+    "diffusion model's autoencoder is trained before, for at most as many.",
 )
 @click.option(
     "--steps",

@@ -7,7 +7,7 @@ function of (recipe, seed, data), so a run resumed under another recipe is refus
 
 import dataclasses
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 from diffjax.errors import DiffjaxError
@@ -361,13 +361,21 @@ def get_recipe(name: str) -> Recipe:
 
 
 def of_length(recipe: Recipe, steps: int) -> Recipe:
-    """The recipe with so many steps in its last phase, at most half of them warm-up."""
-    name = "classifier" if isinstance(recipe, Discriminative) else "denoiser"
-    phase: Phase = getattr(recipe, name)
-    warmup = min(phase.warmup, steps // 2)
-    phase = dataclasses.replace(phase, steps=steps, warmup=warmup)
-    changed: dict[str, Any] = {name: phase}
-    return dataclasses.replace(recipe, **changed)
+    """The recipe with so many steps in its last phase, at most so many before it."""
+    if isinstance(recipe, Discriminative):
+        return replace(recipe, classifier=_cut(recipe.classifier, steps))
+    assert isinstance(recipe, Diffusion)  # there are no others
+    first = min(recipe.autoencoder.steps, steps)
+    return replace(
+        recipe,
+        autoencoder=_cut(recipe.autoencoder, first),
+        denoiser=_cut(recipe.denoiser, steps),
+    )
+
+
+def _cut(phase: Phase, steps: int) -> Phase:
+    """To so many steps, at most half of them warm-up."""
+    return replace(phase, steps=steps, warmup=min(phase.warmup, steps // 2))
 
 
 def compute_dtype(recipe: Recipe) -> str:

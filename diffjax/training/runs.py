@@ -62,7 +62,8 @@ def run_training(
         recipe_name: a key of ``RECIPES``.
         data_dir: the folder of prepared data sets; None for the usual one.
         out: the run's folder; an interrupted run in it goes on.
-        length: steps of the last phase in all; None for the recipe's own.
+        length: steps of the last phase in all, and at most of an earlier one; None
+            for the recipe's own.
         steps: stop after this many of the last phase's steps; call again to go on.
         seed: of initial weights, batches and noise.
         init: a model, by name or folder, whose weights are trained on; its
