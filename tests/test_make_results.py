@@ -6,20 +6,10 @@ from pathlib import Path
 
 import pyarrow as pa
 import pyarrow.parquet as pq
-import pytest
+from make_results import pack
 
 ROOT = Path(__file__).parents[1]
 SCRIPT = ROOT / "scripts" / "make_results.py"
-
-
-@pytest.fixture(scope="module")
-def script():
-    sys.path.insert(0, str(SCRIPT.parent))
-    try:
-        import make_results
-    finally:
-        sys.path.remove(str(SCRIPT.parent))
-    return make_results
 
 
 def test_every_listed_command_is_one_that_diffjax_takes():
@@ -49,15 +39,15 @@ def test_an_unknown_result_is_refused():
     assert "no result 'nonsense'; there are cifar10" in found.stderr
 
 
-def test_packing_keeps_every_row_and_drops_pictures(script, tmp_path):
+def test_packing_keeps_every_row_and_drops_pictures(tmp_path):
     parts = tmp_path / "parts"
     parts.mkdir()
     for k in range(3):
         rows = {"index": [2 * k, 2 * k + 1], "thumbnail": [b"jpeg", None]}
         schema = pa.schema({"index": pa.int64(), "thumbnail": pa.binary()})
         pq.write_table(pa.table(rows, schema=schema), parts / f"{k}.parquet")
-    script.pack(tmp_path)
-    script.pack(tmp_path)  # once is enough
+    pack(tmp_path)
+    pack(tmp_path)  # once is enough
     [packed] = parts.iterdir()
     table = pq.read_table(packed, page_checksum_verification=True)
     assert table["index"].to_pylist() == list(range(6))

@@ -24,7 +24,10 @@ from diffjax.training.recipes import (
 
 SIDES = {"cifar10": 32, "fashion_mnist": 28}
 PHASES = {"autoencoder", "denoiser", "classifier"}
-LAST = {"tiny": "denoiser", "tiny-dit": "denoiser", "resnet": "classifier"}
+LAST = {
+    name: "classifier" if isinstance(recipe, Discriminative) else "denoiser"
+    for name, recipe in RECIPES.items()
+}
 
 
 def shape_of(kind, config, *inputs, method="__call__"):

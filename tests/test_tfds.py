@@ -1,44 +1,45 @@
-"""Reading tensorflow-datasets directories, and the script that makes CIFAR-10's."""
+"""Reading tensorflow-datasets directories."""
 
-import importlib.util
 import io
 import json
-import tarfile
 from pathlib import Path
 
 import numpy as np
 import pytest
 import tensorflow_datasets as tfds
 from PIL import Image
-from tiny_sets import LABELLED, forbid_network, picture, png, write_tfds
+from prepare_cifar10 import CLASS_NAMES, VERSION
+from tfds_writer import write_arrays
+from tiny_sets import (
+    LABELLED,
+    forbid_network,
+    picture,
+    png,
+    random_splits,
+    write_tfds,
+)
 
 from diffjax.data.sources import Example, Source
 from diffjax.data.tfds import open_tfds
 from diffjax.errors import DiffjaxError
 
-SCRIPT = Path(__file__).parents[1] / "scripts" / "prepare_cifar10.py"
-SPEC = importlib.util.spec_from_file_location("prepare_cifar10", SCRIPT)
-prepare = importlib.util.module_from_spec(SPEC)
-SPEC.loader.exec_module(prepare)
-
 
 @pytest.fixture(scope="module")
 def cifar():
-    """70 training and 7 test images in CIFAR-10's form."""
-    rng = np.random.default_rng(0)
-    return {
-        split: (
-            rng.integers(0, 256, (n, 32, 32, 3), np.uint8),
-            rng.integers(0, 10, n),
-        )
-        for split, n in [("train", 70), ("test", 7)]
-    }
+    return random_splits((32, 32, 3))
 
 
 @pytest.fixture(scope="module")
 def data_dir(cifar, tmp_path_factory):
     folder = tmp_path_factory.mktemp("data")
-    prepare.write(cifar, folder)
+    write_arrays(
+        cifar,
+        folder,
+        dataset="cifar10",
+        version=VERSION,
+        class_names=CLASS_NAMES,
+        ids=True,
+    )
     return folder
 
 
@@ -51,7 +52,7 @@ def test_records(data_dir, cifar):
     source = open_tfds("cifar10", "train", data_dir)
     assert isinstance(source, Source)
     assert len(source) == 70
-    assert source.class_names == tuple(prepare.CLASS_NAMES)
+    assert source.class_names == tuple(CLASS_NAMES)
     records = list(source)
     assert sorted(r.id for r in records) == [f"train_{i:05d}" for i in range(70)]
     for record in records:
@@ -125,6 +126,7 @@ def test_data_dir_from_the_environment(data_dir, monkeypatch):
     ("name", "advice"),
     [
         ("cifar10", r"scripts/prepare_cifar10\.py ARCHIVE --data-dir DIR"),
+        ("fashion_mnist", r"scripts/prepare_fashion_mnist\.py FOLDER --data-dir DIR"),
         ("food101", "tfds build food101 --file_format array_record --data_dir DIR"),
         (
             "imagenet_v2",
@@ -341,116 +343,3 @@ def test_a_set_of_the_catalogue(tmp_path):
         for k, record in enumerate(source):
             for channel in range(3):
                 np.testing.assert_array_equal(record.image[..., channel], grey[k])
-
-
-# scripts/prepare_cifar10.py
-
-
-def write_tar(path: Path, folder: str, files: dict[str, bytes]) -> Path:
-    with tarfile.open(path, "w:gz") as archive:
-        for name, content in files.items():
-            member = tarfile.TarInfo(f"{folder}/{name}")
-            member.size = len(content)
-            archive.addfile(member, io.BytesIO(content))
-    return path
-
-
-def parts(split):
-    """The training split in five batches, as both archives have it."""
-    images, labels = split
-    return zip(np.split(images, 5), np.split(labels, 5), strict=True)
-
-
-def binary_files(cifar) -> dict[str, bytes]:
-    """Label byte, then the red, green and blue planes, image after image."""
-
-    def records(images, labels):
-        content = bytearray()
-        for image, label in zip(images, labels, strict=True):
-            content.append(label)
-            for channel in range(3):
-                content += image[:, :, channel].tobytes()
-        return bytes(content)
-
-    files = {"batches.meta.txt": "\n".join([*prepare.CLASS_NAMES, "", ""]).encode()}
-    for i, batch in enumerate(parts(cifar["train"]), 1):
-        files[f"data_batch_{i}.bin"] = records(*batch)
-    return files | {"test_batch.bin": records(*cifar["test"])}
-
-
-def npm_files(cifar) -> dict[str, bytes]:
-    def sheet(images):
-        return png(images.reshape(len(images), 1024, 3)).getvalue()
-
-    files = {"package.json": b"{}", "test_batch.png": sheet(cifar["test"][0])}
-    for i, (images, _) in enumerate(parts(cifar["train"]), 1):
-        files[f"data_batch_{i}.png"] = sheet(images)
-    for split in ("train", "test"):
-        labels = cifar[split][1].tolist()
-        files[f"{split}_lables.json"] = json.dumps(labels).encode()
-    return files
-
-
-LAYOUTS = {
-    "binary": ("cifar-10-batches-bin", binary_files),
-    "npm": ("package", npm_files),
-}
-
-
-@pytest.mark.parametrize("layout", LAYOUTS)
-def test_both_archives_become_the_same_data_set(cifar, tmp_path, layout, capsys):
-    folder, files = LAYOUTS[layout]
-    archive = write_tar(tmp_path / "a.tgz", folder, files(cifar))
-    prepare.main([str(archive), "--any-digest", "--data-dir", str(tmp_path)])
-    assert "70 train, 7 test images" in capsys.readouterr().out
-    for split, (images, labels) in cifar.items():
-        source = open_tfds("cifar10", split, tmp_path)
-        assert len(source) == len(labels)
-        for record in source:
-            index = int(record.id.removeprefix(f"{split}_"))
-            np.testing.assert_array_equal(record.image, images[index])
-            assert record.label == labels[index]
-
-
-def fails(*arguments) -> str:
-    with pytest.raises(SystemExit) as exit:
-        prepare.main([str(argument) for argument in arguments])
-    return str(exit.value)
-
-
-def test_unknown_archives_are_refused(cifar, tmp_path):
-    archive = write_tar(tmp_path / "a.tgz", "x", binary_files(cifar))
-    assert "neither of the two known" in fails(archive, "--data-dir", tmp_path)
-    assert not (tmp_path / "cifar10").exists()
-    assert "No such file" in fails(tmp_path / "none.tgz")
-
-
-@pytest.mark.parametrize(
-    ("change", "message"),
-    [
-        ({"test_batch.bin": None}, "not a CIFAR-10 archive"),
-        ({"test_batch.bin": None, "test_batch": b""}, "pickled"),
-        ({"data_batch_3.bin": None}, "holds no data_batch_3.bin"),
-        ({"data_batch_3.bin": b"\0" * 3072}, "data_batch_3.bin is not a whole number"),
-        ({"test_batch.bin": b""}, "0 images"),
-        ({"test_batch.bin": b"\x0a" + b"\0" * 3072}, "labels outside 0 to 9"),
-        ({"batches.meta.txt": b"cat\ndog\n"}, "names other classes"),
-    ],
-)
-def test_damaged_archives_are_refused(cifar, tmp_path, change, message):
-    files = binary_files(cifar) | change
-    files = {name: content for name, content in files.items() if content is not None}
-    archive = write_tar(tmp_path / "a.tgz", "x", files)
-    assert message in fails(archive, "--any-digest", "--data-dir", tmp_path)
-    assert not (tmp_path / "cifar10").exists()
-
-
-def test_what_is_no_archive_is_refused(tmp_path):
-    path = tmp_path / "a.tgz"
-    path.write_bytes(b"no archive")
-    assert "prepare_cifar10: " in fails(path, "--any-digest", "--data-dir", tmp_path)
-
-
-def test_an_existing_set_is_not_overwritten(cifar, data_dir):
-    with pytest.raises(ValueError, match="exists already"):
-        prepare.write(cifar, data_dir)

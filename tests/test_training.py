@@ -470,7 +470,10 @@ def test_bad_arguments_are_refused_before_anything_is_written(tmp_path):
 
 # The whole path
 
-SMALL = dataclasses.replace(TEST, scenes=6)
+# the phases' batches divide among different numbers of devices
+SMALL = dataclasses.replace(
+    TEST, scenes=6, autoencoder=dataclasses.replace(TEST.autoencoder, batch=3)
+)
 
 
 def train_small(out, recipe=SMALL, steps=None, n=12):

@@ -168,3 +168,18 @@ def test_the_command_without_a_set(tmp_path):
     result = CliRunner().invoke(group, ["winoground", str(tmp_path)])
     assert result.exit_code == 2
     assert "examples.jsonl" in result.stderr
+
+
+def test_the_command_prints_every_tag_and_names_the_run_by_the_set(
+    folder, tmp_path, monkeypatch
+):
+    monkeypatch.chdir(tmp_path)
+    options = ["--model", "tiny", "--n-samples", "1", "--quiet"]
+    result = CliRunner().invoke(group, ["winoground", str(folder), *options])
+    assert result.exit_code == 0, result.stderr
+    rows = [line.split()[0] for line in result.stdout.splitlines()[:6]]
+    assert rows == ["examples", "all", "Both", "Object", "Relation", "Noun"]
+    run = tmp_path / "runs" / f"{folder.name}-tiny"
+    summary = json.loads((run / "summary.json").read_text())
+    assert summary["dataset"] == folder.name
+    assert json.loads((run / "run.json").read_text())["data"]["name"] == folder.name

@@ -160,3 +160,12 @@ def forbid_network(monkeypatch) -> None:
 
     monkeypatch.setattr(socket.socket, "connect", connect)
     monkeypatch.setattr(socket, "getaddrinfo", connect)
+
+
+def random_splits(shape):
+    """70 training and 7 test images of a shape, of ten classes."""
+    rng = np.random.default_rng(0)
+    return {
+        split: (rng.integers(0, 256, (n, *shape), np.uint8), rng.integers(0, 10, n))
+        for split, n in (("train", 70), ("test", 7))
+    }

@@ -255,7 +255,7 @@ def plan_table(plan: "Plan") -> RenderableType:
 
 
 def winoground_table(summary: Mapping[str, Any]) -> RenderableType:
-    """Scores overall and by collapsed tag, in percent with their intervals."""
+    """Scores overall, by collapsed tag and by tag, in percent with their intervals."""
     table = Table(box=None, header_style="dim", pad_edge=False)
     table.add_column("examples", style="bold")
     table.add_column("n", justify="right")
@@ -268,8 +268,10 @@ def winoground_table(summary: Mapping[str, Any]) -> RenderableType:
     }
     for name in names.values():
         table.add_column(name, justify="right")
-    rows = {"all": summary["overall"]} | summary["by_collapsed_tag"]
-    for tag, entry in rows.items():
+    tags = ("by_collapsed_tag", "by_tag")
+    rows = [("all", summary["overall"])]
+    rows += [row for each in tags for row in summary[each].items()]
+    for tag, entry in rows:
         cells = [entry.get(score) for score in names]
         texts = [_percent(cell) if cell else "" for cell in cells]
         table.add_row(Text(tag), f"{entry['n']:,}", *texts)

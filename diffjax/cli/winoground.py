@@ -51,7 +51,7 @@ Example:
     "--out",
     type=click.Path(path_type=Path),
     metavar="RUN",
-    show_default="runs/winoground-MODEL",
+    show_default="runs/DIR-MODEL",
     help="Folder of the run; a run that is there goes on.",
 )
 @click.option(
@@ -95,10 +95,11 @@ def winoground(
         classifier = DiffusionClassifier.from_pretrained(
             model, strategy=strategy, **options
         )
-    out = out or Path("runs") / f"winoground-{Path(model).name}"
-    with EvaluationProgress(console, "winoground, text score", quiet=quiet) as bar:
+    name = Path(folder).resolve().name
+    out = out or Path("runs") / f"{name}-{Path(model).name}"
+    with EvaluationProgress(console, f"{name}, text score", quiet=quiet) as bar:
         watch = Watch(image=bar.update, tile=bar.tile)
-        result = evaluate_winoground(examples, classifier, out, watch=watch)
+        result = evaluate_winoground(examples, classifier, out, name=name, watch=watch)
     print_json(result) if as_json else stdout.print(winoground_table(result))
     click.echo(f"Run: {out}", err=True)
     if result["failed_examples"] and not allow_errors:

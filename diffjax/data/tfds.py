@@ -25,6 +25,11 @@ from diffjax.errors import DiffjaxError
 DEFAULT_SPLITS = ("test", "validation")
 UNLABELLED_TEST = frozenset({"imagenet2012", "places365_small"})
 
+# of this repository, for sets that tensorflow-datasets would need tensorflow for
+_SCRIPTS = {
+    "cifar10": "prepare_cifar10.py ARCHIVE",
+    "fashion_mnist": "prepare_fashion_mnist.py FOLDER",
+}
 _READ_AT_ONCE = 64  # examples: amortises a call, bounds the memory
 _SAMPLE = 16  # examples, evenly spread, in the fingerprint
 _VERSION = re.compile(r"\d+\.\d+\.\d+")
@@ -279,9 +284,8 @@ def _check_format(folder: Path, name: str) -> None:
 
 def _how_to_prepare(name: str, root: Path) -> str:
     """What to do, as the catalogue has it; asking the catalogue needs no network."""
-    if _base(name) == "cifar10":
-        command = f"python scripts/prepare_cifar10.py ARCHIVE --data-dir {root}"
-        return f"Prepare it with: {command}"
+    if script := _SCRIPTS.get(_base(name)):
+        return f"Prepare it with: python scripts/{script} --data-dir {root}"
 
     import tensorflow_datasets as tfds
 

@@ -88,6 +88,7 @@ def evaluate_winoground(
     classifier: DiffusionClassifier,
     path: Path,
     *,
+    name: str = "winoground",
     flush_seconds: float = FLUSH_SECONDS,
     watch: Watch | None = None,
 ) -> dict[str, Any]:
@@ -98,6 +99,7 @@ def evaluate_winoground(
         classifier: of a text model, with the exhaustive strategy: means over other
             timesteps for some captions could not be compared.
         path: the run's folder; a run of the same configuration there goes on.
+        name: of the set, if it is another one in Winoground's format.
         flush_seconds: how often rows are written.
         watch: is told of every example and tile; "correct" counts the text score.
 
@@ -115,7 +117,7 @@ def evaluate_winoground(
     if not isinstance(classifier.settings.strategy, Exhaustive):
         raise DiffjaxError("Captions are compared by the exhaustive strategy alone.")
     watch = watch or Watch()
-    with open_rows(path, _header(examples, classifier), None, columns()) as run:
+    with open_rows(path, _header(name, examples, classifier), None, columns()) as run:
         before = run.rows["text"].to_pylist()
         done, correct, evaluations = len(before), sum(before), 0
         failed = 0
@@ -145,7 +147,7 @@ def evaluate_winoground(
         run.flush()
         rows = read_rows(path, columns(), errors=True)[0].to_pylist()
         summary = {
-            "dataset": "winoground",
+            "dataset": name,
             "model": classifier.model.name,
             "task": "image_caption_selection",
             **summarise(rows),
@@ -248,7 +250,7 @@ def _cells() -> list[str]:
 
 
 def _header(
-    examples: Sequence[WinogroundExample], classifier: DiffusionClassifier
+    name: str, examples: Sequence[WinogroundExample], classifier: DiffusionClassifier
 ) -> dict[str, Any]:
     lines = (
         (e.id, e.captions, e.collapsed_tag, [image.name for image in e.images])
@@ -258,7 +260,7 @@ def _header(
     return {
         "format": FORMAT,
         "experiment": {"task": "winoground", **settings_of(classifier)},
-        "data": {"name": "winoground", "examples": f"{zlib.crc32(ids.encode()):08x}"},
+        "data": {"name": name, "examples": f"{zlib.crc32(ids.encode()):08x}"},
         "class_names": [],
         "classes": [],
         **where_from(classifier),

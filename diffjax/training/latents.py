@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Any
 
 import jax
+import jax.numpy as jnp
 import numpy as np
 from flax import nnx
 from jaxtyping import Float32, UInt8
@@ -107,6 +108,8 @@ def train_autoencoder(
             f"{path} has {len(values):,} items, and the data {n:,}: it is of another "
             "run. Train in another folder."
         )
+    # free of this phase's devices: the next one's batches may divide among others
+    parameters = jax.tree.map(lambda x: jnp.asarray(np.asarray(x)), parameters)
     vae = nnx.merge(graph, parameters)
     return Latents(vae=vae, values=values, scaling_factor=scaling_factor)
 

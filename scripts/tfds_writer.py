@@ -1,0 +1,95 @@
+"""Images in memory become a tensorflow-datasets directory, without tensorflow."""
+
+import io
+from collections.abc import Iterator, Mapping, Sequence
+from pathlib import Path
+
+import numpy as np
+from PIL import Image
+
+Split = tuple[np.ndarray, np.ndarray]  # images uint8 [N, H, W, C], labels int [N]
+
+
+def write_arrays(
+    splits: Mapping[str, Split],
+    data_dir: Path,
+    *,
+    dataset: str,
+    version: str,
+    class_names: Sequence[str],
+    ids: bool = False,
+) -> Path:
+    """Write data_dir/dataset/version, in array_record.
+
+    Args:
+        splits: by their names; examples keep their order (tensorflow-datasets
+            shuffles by the index, so equal arrays make equal files).
+        data_dir: the folder of all data sets.
+        dataset: the catalogue's name of this one.
+        version: likewise.
+        class_names: in label order.
+        ids: whether examples have one, SPLIT_00042.
+
+    Returns:
+        The folder, which must not exist before.
+
+    Raises:
+        ValueError: it does, or images and labels do not fit.
+    """
+    import tensorflow_datasets as tfds
+
+    for split, (images, labels) in splits.items():
+        if not len(images) == len(labels) > 0:
+            raise ValueError(f"{split}: {len(images)} images, {len(labels)} labels")
+        if labels.min() < 0 or labels.max() >= len(class_names):
+            raise ValueError(f"{split}: labels outside 0 to {len(class_names) - 1}")
+    shape = next(iter(splits.values()))[0].shape[1:]
+
+    class Builder(tfds.core.GeneratorBasedBuilder, skip_registration=True):
+        name = dataset
+        VERSION = tfds.core.Version(version)
+
+        def _info(self):  # type: ignore[no-untyped-def]
+            features = {
+                "image": tfds.features.Image(shape=shape),
+                "label": tfds.features.ClassLabel(names=class_names),
+            }
+            if ids:
+                features["id"] = tfds.features.Text()
+            return tfds.core.DatasetInfo(
+                builder=self,
+                features=tfds.features.FeaturesDict(features),
+                supervised_keys=("image", "label"),
+            )
+
+        def _split_generators(self, dl_manager):  # type: ignore[no-untyped-def]
+            return {split: self._generate_examples(split) for split in splits}
+
+        def _generate_examples(self, split: str) -> Iterator[tuple[int, dict]]:  # type: ignore[type-arg]
+            for index, (image, label) in enumerate(zip(*splits[split], strict=True)):
+                example = {"image": encode_png(image), "label": int(label)}
+                if ids:
+                    example["id"] = f"{split}_{index:05d}"
+                yield index, example
+
+    target = data_dir / dataset / version
+    if target.exists():
+        raise ValueError(f"{target} exists already; remove it first")
+    builder = Builder(data_dir=data_dir, file_format="array_record")
+    builder.download_and_prepare()
+    return target
+
+
+def encode_png(image: np.ndarray) -> io.BytesIO:
+    """tensorflow-datasets stores encoded bytes as they are; arrays need tensorflow."""
+    buffer = io.BytesIO()
+    grey = image.shape[-1] == 1
+    Image.fromarray(image[..., 0] if grey else image).save(buffer, "PNG")
+    buffer.seek(0)
+    return buffer
+
+
+def counted(splits: Mapping[str, Split]) -> str:
+    """60000 train, 10000 test images."""
+    counts = (f"{len(labels)} {split}" for split, (_, labels) in splits.items())
+    return f"{', '.join(counts)} images"
