@@ -12,7 +12,7 @@ file, so that it can be kept in the repository. Pictures go to docs.
 
 Robustness takes a run for each checkpoint and shift. These are many, so they stay in
 runs/robustness, and their figures are kept as a table, notebooks/saved/robustness.csv.
-The line through the ResNets needs at least two, and more checkpoints say more, as in
+The line through the ResNets needs two at least, so it takes further checkpoints, as in
     --diffusion runs/tiny/model --baseline runs/resnet-1000/model
 """
 
@@ -146,7 +146,7 @@ def main() -> None:
     parser.add_argument("--saved", type=Path, default=SAVED, help="where runs go")
     parser.add_argument("--docs", type=Path, default=Path("docs"), help="of pictures")
     parser.add_argument(
-        "--limit", type=int, default=200, help="images a shift, of diffusion models"
+        "--limit", type=int, default=150, help="images a shift, of diffusion models"
     )
     parser.add_argument(
         "--severity",
@@ -167,18 +167,21 @@ def main() -> None:
     known = commands(args)
     if unknown := set(args.results) - set(known):
         parser.error(f"no result {sorted(unknown)[0]!r}; there are {', '.join(known)}")
+    wanted = args.results or [r for r in known if r != "robustness" or args.baseline]
+    if "robustness" in wanted and not args.baseline:
+        parser.error("robustness needs a --baseline: the line takes two ResNets")
     # one device a core is faster than one device of all cores
     flag = f"--xla_force_host_platform_device_count={os.cpu_count()}"
     environment = {"XLA_FLAGS": flag} | os.environ
-    for result in args.results or known:
+    for result in wanted:
         for run, command in known[result]:
             if result == "scenes":
                 pairs = args.saved.parent / "scene-pairs"
                 command[1] = str(pairs)
                 if not args.list:
                     make = Path(__file__).with_name("make_scenes.py")
-                    wanted = ["--out", str(pairs), "--n", str(PAIRS)]
-                    subprocess.run([sys.executable, str(make), *wanted], check=True)
+                    where = ["--out", str(pairs), "--n", str(PAIRS)]
+                    subprocess.run([sys.executable, str(make), *where], check=True)
             line = [*command, "--out", str(run), "--quiet"]
             print(shlex.join(["diffjax", *line]), flush=True)
             if not args.list:

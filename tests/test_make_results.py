@@ -53,3 +53,16 @@ def test_packing_keeps_every_row_and_drops_pictures(tmp_path):
     assert table["index"].to_pylist() == list(range(6))
     assert table["thumbnail"].null_count == 6
     assert table.schema.field("thumbnail").type == pa.binary()
+
+
+def test_robustness_needs_checkpoints_to_compare_with():
+    found = subprocess.run(
+        [sys.executable, str(SCRIPT), "robustness"], capture_output=True, text=True
+    )
+    assert found.returncode == 2
+    assert "robustness needs a --baseline" in found.stderr
+    listed = subprocess.run(
+        [sys.executable, str(SCRIPT), "--list"], capture_output=True, text=True
+    )
+    assert listed.returncode == 0
+    assert "winoground" in listed.stdout and "robustness" not in listed.stdout

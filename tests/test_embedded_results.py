@@ -1,0 +1,57 @@
+"""What is said of the embedded models is what the saved runs of these weights found."""
+
+import json
+from pathlib import Path
+
+import pytest
+
+from diffjax.baselines.classifier import load_classifier
+from diffjax.checkpoints.loading import load_model
+
+ROOT = Path(__file__).parents[1]
+SAVED = ROOT / "notebooks" / "saved"
+RUNS = {
+    "tiny-cifar10": "tiny",
+    "study": "tiny",
+    "scenes": "tiny",
+    "dit-fashion": "tiny-dit",
+    "resnet-cifar10": "resnet",
+}
+
+
+def read(run, name):
+    return json.loads((SAVED / run / name).read_text(encoding="utf-8"))
+
+
+@pytest.fixture(scope="module")
+def fingerprints():
+    return {
+        "tiny": load_model("tiny").fingerprint,
+        "tiny-dit": load_model("tiny-dit").fingerprint,
+        "resnet": load_classifier("resnet").network.fingerprint,
+    }
+
+
+@pytest.mark.parametrize(("run", "model"), RUNS.items())
+def test_a_saved_run_is_of_the_embedded_weights(run, model, fingerprints):
+    header = read(run, "run.json")["model"]
+    assert (header["name"], header["fingerprint"]) == (model, fingerprints[model])
+
+
+@pytest.mark.parametrize("run", ["tiny-cifar10", "dit-fashion", "resnet-cifar10"])
+def test_readme_and_card_have_the_accuracy_of_the_run(run):
+    summary = read(run, "summary.json")
+    low, high = (f"{100 * x:.1f}" for x in summary["intervals"]["acc1"])
+    card = ROOT / "diffjax" / "assets" / RUNS[run] / "README.md"
+    for path in (ROOT / "README.md", card):
+        text = path.read_text(encoding="utf-8")
+        assert f"{100 * summary['metrics']['acc1']:.1f} %" in text, path
+        assert f"{low} to {high}" in text, path
+
+
+def test_the_scores_of_every_tag_are_in_the_documentation():
+    summary = read("scenes", "summary.json")
+    text = (ROOT / "docs" / "models.md").read_text(encoding="utf-8")
+    for tag, entry in (summary["by_tag"] | {"all": summary["overall"]}).items():
+        score, n = entry["text"]["score"], entry["n"]
+        assert f"| {tag} | {n} | {100 * score:.1f} % (" in text, tag
