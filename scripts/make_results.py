@@ -10,9 +10,10 @@ To be run in the repository's folder, whose paths the runs remember. Every resul
 run that is there goes on where it stopped. Afterwards its parts are packed into one
 file, so that it can be kept in the repository. Pictures go to docs.
 
-Robustness takes a run for each checkpoint and shift. These are many, so they stay in
-runs/robustness, and their figures are kept as a table, notebooks/saved/robustness.csv.
-The line through the ResNets needs two at least, so it takes further checkpoints, as in
+Shifts are the ResNet under every corruption and severity; robustness takes a run for
+each checkpoint and shift. These are many, so they stay in runs, and their figures are
+kept as tables, notebooks/saved/NAME.csv. The line through the ResNets needs two at
+least, so it takes further checkpoints, as in
     --diffusion runs/tiny/model --baseline runs/resnet-1000/model
 """
 
@@ -28,12 +29,14 @@ from diffjax.data.corruptions import SEVERITIES, every_corruption
 
 SAVED = Path("notebooks") / "saved"
 ROBUSTNESS = Path("runs") / "robustness"
+SHIFTS = Path("runs") / "shifts"
+MANY = "2000"  # images, of a ResNet
 PAIRS = 240  # of composed scenes
 DECIDE = "racing:n_samples=50:confidence=0.6"  # what a CPU does in an hour
 DECIDE_SHIFTED = "racing:n_samples=25:confidence=0.6"
 FULL = "exhaustive:n_samples=20:n_trials=5"
 PACKED = "packed.parquet"
-DIT_DECIDE = ("--limit", "2500", "--strategy", "racing:n_samples=500:confidence=0.95")
+DIT_DECIDE = ("--strategy", "racing:n_samples=500:confidence=0.95")
 
 Command = list[str]
 
@@ -44,6 +47,7 @@ def commands(args: argparse.Namespace) -> dict[str, list[tuple[Path, Command]]]:
     also = ["--also", "l1"]
     bound = [*also, "--also", "vlb", "--also", "l2+vlb"]
     few = ["--limit", "100", "--save-errors", "--strategy", FULL]
+    worse = ["--corrupt", "all", "--limit", MANY, *data]
     decide = ["--loss", "l2", *also, "--strategy", DECIDE]
     dit = ["fashion_mnist", "--model", "tiny-dit", "--loss", "l2", *bound]
     return {
@@ -61,6 +65,12 @@ def commands(args: argparse.Namespace) -> dict[str, list[tuple[Path, Command]]]:
         "scenes": [
             (saved / "scenes", ["winoground", "scene-pairs", "--n-samples", "50"])
         ],
+        "shifts": [
+            (
+                SHIFTS,
+                ["baseline", "resnet", "cifar10", *worse],
+            )
+        ],
         "robustness": list(shifted(args, data)),
     }
 
@@ -70,6 +80,7 @@ def pictures(args: argparse.Namespace) -> dict[str, list[Command]]:
     plot = str(args.docs / "robustness.png")
     table = str(args.saved / "robustness.csv")
     runs = [str(run) for run, _ in commands(args)["robustness"]]
+    worse = [str(SHIFTS / name) for name, _ in shifts(SEVERITIES)]
     return {
         "study": [
             [
@@ -81,13 +92,14 @@ def pictures(args: argparse.Namespace) -> dict[str, list[Command]]:
             ]
             for name in ("variance", "timestep", "samples")
         ],
+        "shifts": [["report", *worse, "--csv", str(args.saved / "shifts.csv")]],
         "robustness": [["robustness", *runs, "--plot", plot, "--csv", table]],
     }
 
 
 def shifted(args: argparse.Namespace, data: Command) -> Iterator[tuple[Path, Command]]:
     """Clean and worse images for every checkpoint; few, since each is a run."""
-    few, many = (["--limit", n, *data] for n in (str(args.limit), "2000"))
+    few, many = (["--limit", n, *data] for n in (str(args.limit), MANY))
     for model in ("tiny", *args.diffusion):
         decide = ["--model", model, "--loss", "l2", "--strategy", DECIDE_SHIFTED]
         for name, how in shifts(args.severity):

@@ -148,6 +148,7 @@ def _card(
         "began from its"
     )
     steps = f"{made.steps:,} step" + ("s" if made.steps > 1 else "")
+    text = " (text encoder: float32)" if isinstance(recipe, TextToImage) else ""
     stopped = "" if made.steps == phase.steps else f" of {phase.steps:,}, stopped there"
     return f"""# {recipe.name}
 
@@ -169,8 +170,7 @@ The split `{recipe.split}` of `{recipe.dataset}`, {_ways(recipe)},
 - Denoiser: {steps}{stopped}, of {phase.batch} images each
   ({made.steps * phase.batch:,} in all), {optimiser}, learning rate
   {phase.learning_rate:g}.
-- The weights are exponential moving averages, stored as float16 (text encoder:
-  float32).
+- The weights are exponential moving averages, stored as float16{text}.
 """
 
 

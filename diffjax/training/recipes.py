@@ -249,20 +249,20 @@ RECIPES: dict[str, Recipe] = {
             logit_normal=(-0.5, 1.2),
             vae=configs.vae_config(widths=(16, 32), latent=4, groups=8, size=28),
             transformer=configs.dit_config(
-                width=96, heads=4, layers=4, latent=4, size=14, classes=10
+                width=192, heads=6, layers=4, latent=4, size=14, classes=10
             ),
             scheduler=configs.DIT,
             autoencoder=Phase(
                 steps=1500, batch=8, learning_rate=2e-3, warmup=100, ema_decay=0.995
             ),
             denoiser=Phase(
-                steps=5000,
+                steps=14_000,
                 batch=64,
                 learning_rate=2e-3,
                 muon_rate=2e-2,
                 warmup=100,
                 ema_decay=0.999,
-                show_every=500,
+                show_every=1000,
             ),
         ),
         ClassToImage(
