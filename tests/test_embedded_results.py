@@ -1,5 +1,6 @@
 """What is said of the embedded models is what the saved runs of these weights found."""
 
+import csv
 import json
 from pathlib import Path
 
@@ -7,6 +8,7 @@ import pytest
 
 from diffjax.baselines.classifier import load_classifier
 from diffjax.checkpoints.loading import load_model
+from diffjax.data.corruptions import every_corruption
 
 ROOT = Path(__file__).parents[1]
 SAVED = ROOT / "notebooks" / "saved"
@@ -36,6 +38,17 @@ def fingerprints():
 def test_a_saved_run_is_of_the_embedded_weights(run, model, fingerprints):
     header = read(run, "run.json")["model"]
     assert (header["name"], header["fingerprint"]) == (model, fingerprints[model])
+
+
+def test_the_table_of_shifts_is_of_the_embedded_resnet(fingerprints):
+    with (SAVED / "shifts.csv").open(newline="") as file:
+        rows = list(csv.DictReader(file))
+    assert {row["model_fingerprint"] for row in rows} == {fingerprints["resnet"]}
+    names = [str(each).replace(":", "-") for each in every_corruption()]
+    assert [row["run"] for row in rows] == ["clean", *names]
+    text = (ROOT / "docs" / "models.md").read_text(encoding="utf-8")
+    for row in rows:
+        assert f"{100 * float(row['acc1']):.1f} %" in text, row["run"]
 
 
 @pytest.mark.parametrize("run", ["tiny-cifar10", "dit-fashion", "resnet-cifar10"])
