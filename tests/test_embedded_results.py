@@ -68,3 +68,14 @@ def test_the_scores_of_every_tag_are_in_the_documentation():
     for tag, entry in (summary["by_tag"] | {"all": summary["overall"]}).items():
         score, n = entry["text"]["score"], entry["n"]
         assert f"| {tag} | {n} | {100 * score:.1f} % (" in text, tag
+
+
+def test_readme_tells_attributes_from_places():
+    tags = read("scenes", "summary.json")["by_tag"]
+    places = {"Noun Phrase", "Preposition"}  # the same things, elsewhere
+    readme = (ROOT / "README.md").read_text(encoding="utf-8")
+    for name, chosen in (("places alone", places), ("attributes", set(tags) - places)):
+        n = sum(tags[tag]["n"] for tag in chosen)
+        right = sum(tags[tag]["n"] * tags[tag]["text"]["score"] for tag in chosen)
+        expected = f"other {name}, {n} pairs | | {100 * right / n:.1f} % ("
+        assert expected in readme
