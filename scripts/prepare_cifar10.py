@@ -11,18 +11,16 @@ Two archives hold the same 60,000 images, and either will do:
 The result, DIR/cifar10/3.0.2, has the catalogue's features, ids and order of examples.
 """
 
-import argparse
 import hashlib
 import io
 import json
-import sys
 import tarfile
 from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
 from PIL import Image
-from tfds_writer import Split, counted, write_arrays
+from tfds_writer import Split, prepare
 
 CLASS_NAMES = [  # in label order
     *("airplane", "automobile", "bird", "cat", "deer"),
@@ -40,8 +38,13 @@ KNOWN_SHA256 = {
 Read = Callable[[str], bytes]  # a member's content by its file name
 
 
-def read_archive(path: Path) -> dict[str, Split]:
+def read_archive(path: Path, any_digest: bool) -> dict[str, Split]:
     """The train and test splits of either archive, recognised by its file names."""
+    if not any_digest and sha256(path) not in KNOWN_SHA256:
+        raise ValueError(
+            f"{path} is neither of the two known archives: its download "
+            "may be incomplete (--any-digest reads it all the same)"
+        )
     with tarfile.open(path) as archive:
         members = {Path(m.name).name: m for m in archive if m.isfile()}
 
@@ -112,36 +115,17 @@ def sha256(path: Path) -> str:
 
 
 def main(arguments: list[str] | None = None) -> None:
-    parser = argparse.ArgumentParser(
-        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    prepare(
+        arguments,
+        read_archive,
+        description=__doc__,
+        source="ARCHIVE",
+        source_help="one of the two archives above",
+        dataset="cifar10",
+        version=VERSION,
+        class_names=CLASS_NAMES,
+        ids=True,
     )
-    parser.add_argument("archive", type=Path, help="one of the two archives above")
-    parser.add_argument(
-        "--data-dir", type=Path, default=Path.home() / "tensorflow_datasets",
-        help="the tensorflow-datasets folder to write to (default %(default)s)",
-    )  # fmt: skip
-    parser.add_argument(
-        "--any-digest", action="store_true", help="accept an archive that is not known"
-    )
-    options = parser.parse_args(arguments)
-    try:
-        if not options.any_digest and sha256(options.archive) not in KNOWN_SHA256:
-            raise ValueError(
-                f"{options.archive} is neither of the two known archives: its download "
-                "may be incomplete (--any-digest reads it all the same)"
-            )
-        splits = read_archive(options.archive)
-        target = write_arrays(
-            splits,
-            options.data_dir.expanduser().absolute(),
-            dataset="cifar10",
-            version=VERSION,
-            class_names=CLASS_NAMES,
-            ids=True,
-        )
-    except (OSError, ValueError, tarfile.TarError) as error:
-        sys.exit(f"prepare_cifar10: {error}")
-    print(f"{target}: {counted(splits)}")
 
 
 if __name__ == "__main__":

@@ -13,14 +13,12 @@ t10k. They are on the data set's home page, https://github.com/zalandoresearch/f
 The result, DIR/fashion_mnist/3.0.1, has the catalogue's features and order of examples.
 """
 
-import argparse
 import gzip
 import hashlib
-import sys
 from pathlib import Path
 
 import numpy as np
-from tfds_writer import Split, counted, write_arrays
+from tfds_writer import Split, prepare
 
 CLASS_NAMES = [  # in label order
     *("T-shirt/top", "Trouser", "Pullover", "Dress", "Coat"),
@@ -40,12 +38,12 @@ KNOWN_SHA256 = {
 }
 
 
-def read_folder(folder: Path, *, any_digest: bool = False) -> dict[str, Split]:
+def read_folder(folder: Path, any_digest: bool) -> dict[str, Split]:
     """The train and test splits of the four files.
 
     Raises:
         ValueError: a file is not what it should be.
-        OSError: a file is missing or no gzip file.
+        OSError, EOFError, zlib.error: a file is missing, cut off or damaged.
     """
 
     def content(prefix: str, kind: str) -> bytes:
@@ -89,30 +87,16 @@ def read_idx(raw: bytes, shape: tuple[int, ...], name: str) -> np.ndarray:
 
 
 def main(arguments: list[str] | None = None) -> None:
-    parser = argparse.ArgumentParser(
-        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    prepare(
+        arguments,
+        read_folder,
+        description=__doc__,
+        source="FOLDER",
+        source_help="of the four files",
+        dataset="fashion_mnist",
+        version=VERSION,
+        class_names=CLASS_NAMES,
     )
-    parser.add_argument("folder", type=Path, help="of the four files")
-    parser.add_argument(
-        "--data-dir", type=Path, default=Path.home() / "tensorflow_datasets",
-        help="the tensorflow-datasets folder to write to (default %(default)s)",
-    )  # fmt: skip
-    parser.add_argument(
-        "--any-digest", action="store_true", help="accept files that are not known"
-    )
-    options = parser.parse_args(arguments)
-    try:
-        splits = read_folder(options.folder, any_digest=options.any_digest)
-        target = write_arrays(
-            splits,
-            options.data_dir.expanduser().absolute(),
-            dataset="fashion_mnist",
-            version=VERSION,
-            class_names=CLASS_NAMES,
-        )
-    except (OSError, EOFError, ValueError) as error:
-        sys.exit(f"prepare_fashion_mnist: {error}")
-    print(f"{target}: {counted(splits)}")
 
 
 if __name__ == "__main__":

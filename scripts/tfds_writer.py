@@ -1,13 +1,70 @@
-"""Images in memory become a tensorflow-datasets directory, without tensorflow."""
+"""Images in memory become a tensorflow-datasets directory, without tensorflow.
 
+What the preparing scripts share: their command line, and the writing.
+"""
+
+import argparse
 import io
-from collections.abc import Iterator, Mapping, Sequence
+import sys
+import tarfile
+import zlib
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 from PIL import Image
 
 Split = tuple[np.ndarray, np.ndarray]  # images uint8 [N, H, W, C], labels int [N]
+
+
+DAMAGED = (OSError, EOFError, ValueError, tarfile.TarError, zlib.error)
+
+
+def prepare(
+    arguments: Sequence[str] | None,
+    read: Callable[[Path, bool], dict[str, Split]],
+    *,
+    description: str,
+    source: str,
+    source_help: str,
+    dataset: str,
+    **catalogue: Any,
+) -> None:
+    """The command line of a script: read a download, write the data set, or exit.
+
+    Args:
+        arguments: of the command line; None for the program's own.
+        read: the download's path, and whether unknown digests are accepted, to splits;
+            raises one of ``DAMAGED``.
+        description: of the script.
+        source: what the download is, for the usage line.
+        source_help: likewise, in words.
+        dataset: as of ``write_arrays``.
+        catalogue: the rest of its keywords.
+    """
+    parser = argparse.ArgumentParser(
+        description=description, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    parser.add_argument("source", type=Path, metavar=source, help=source_help)
+    parser.add_argument(
+        "--data-dir",
+        type=Path,
+        default=Path.home() / "tensorflow_datasets",
+        help="the tensorflow-datasets folder to write to (default %(default)s)",
+    )
+    parser.add_argument(
+        "--any-digest", action="store_true", help="accept a download that is not known"
+    )
+    options = parser.parse_args(arguments)
+    data_dir = options.data_dir.expanduser().absolute()
+    try:
+        splits = read(options.source, options.any_digest)
+        target = write_arrays(splits, data_dir, dataset=dataset, **catalogue)
+    except DAMAGED as error:
+        sys.exit(f"prepare_{dataset}: {error}")
+    counts = (f"{len(labels)} {split}" for split, (_, labels) in splits.items())
+    print(f"{target}: {', '.join(counts)} images")
 
 
 def write_arrays(
@@ -49,7 +106,7 @@ def write_arrays(
         name = dataset
         VERSION = tfds.core.Version(version)
 
-        def _info(self):  # type: ignore[no-untyped-def]
+        def _info(self):
             features = {
                 "image": tfds.features.Image(shape=shape),
                 "label": tfds.features.ClassLabel(names=class_names),
@@ -62,10 +119,10 @@ def write_arrays(
                 supervised_keys=("image", "label"),
             )
 
-        def _split_generators(self, dl_manager):  # type: ignore[no-untyped-def]
+        def _split_generators(self, dl_manager):
             return {split: self._generate_examples(split) for split in splits}
 
-        def _generate_examples(self, split: str) -> Iterator[tuple[int, dict]]:  # type: ignore[type-arg]
+        def _generate_examples(self, split: str) -> Iterator[tuple[int, dict]]:
             for index, (image, label) in enumerate(zip(*splits[split], strict=True)):
                 example = {"image": encode_png(image), "label": int(label)}
                 if ids:
@@ -87,9 +144,3 @@ def encode_png(image: np.ndarray) -> io.BytesIO:
     Image.fromarray(image[..., 0] if grey else image).save(buffer, "PNG")
     buffer.seek(0)
     return buffer
-
-
-def counted(splits: Mapping[str, Split]) -> str:
-    """60000 train, 10000 test images."""
-    counts = (f"{len(labels)} {split}" for split, (_, labels) in splits.items())
-    return f"{', '.join(counts)} images"

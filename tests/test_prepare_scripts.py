@@ -200,6 +200,7 @@ HEADER = bytes([0, 0, 8, 3, 0, 0, 0, 70, 0, 0, 0, 28, 0, 0, 0, 28])
         (None, "No such file"),
         (b"no gzip", "Not a gzipped file"),
         (gzip.compress(HEADER)[:-9], "end-of-stream"),
+        (gzip.compress(HEADER)[:10] + b"\xff" * 20, "invalid block type"),
         (gzip.compress(b"\0\0\r" + HEADER[3:]), "not an idx file of bytes"),
         (gzip.compress(HEADER[:-1] + b"\x1b"), "not an idx file of bytes"),
         (gzip.compress(HEADER + b"\0"), "has 1 bytes, not 54880"),
