@@ -53,8 +53,7 @@ class LossLog:
 
     def __enter__(self) -> "LossLog":
         """Show the bar."""
-        if self._terminal:
-            self._progress.start()
+        self._progress.start()
         return self
 
     def __exit__(self, *_: object) -> None:
@@ -78,18 +77,14 @@ class LossLog:
         last = step == self._steps
         if not self._terminal and (last or now - self._printed > LINE_SECONDS):
             self._printed = now
-            left = (self._steps - step) * seconds / (step - self._step)
-            self._print(f"{step:,}/{self._steps:,} · {note}{_time_left(left)}")
+            text = f"{self._title}: {step:,}/{self._steps:,} · {note}"
+            if not last:
+                left = (self._steps - step) * seconds / (step - self._step)
+                text += f" · {timedelta(seconds=int(left))} left"
+            self._progress.console.print(
+                text, markup=False, highlight=False, soft_wrap=True
+            )
         self._step = step
-
-    def _print(self, text: str) -> None:
-        self._progress.console.print(
-            f"{self._title}: {text}", markup=False, highlight=False, soft_wrap=True
-        )
-
-
-def _time_left(seconds: float) -> str:
-    return f" · {timedelta(seconds=int(seconds))} left" if seconds else ""
 
 
 def read_losses(path: Path) -> list[tuple[int, float, float]]:
