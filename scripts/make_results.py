@@ -65,12 +65,7 @@ def commands(args: argparse.Namespace) -> dict[str, list[tuple[Path, Command]]]:
         "scenes": [
             (saved / "scenes", ["winoground", "scene-pairs", "--n-samples", "50"])
         ],
-        "shifts": [
-            (
-                SHIFTS,
-                ["baseline", "resnet", "cifar10", *worse],
-            )
-        ],
+        "shifts": [(SHIFTS, ["baseline", "resnet", "cifar10", *worse])],
         "robustness": list(shifted(args, data)),
     }
 
