@@ -40,7 +40,8 @@ class Settings:
         interpolation: of the resize, as ``data.images`` names them.
         merge: of several prompts of a class: "compete" (the best one counts) or
             "mean" (of their text states).
-        cells: evaluations in one call of the device, about; None for a default.
+        cells: evaluations in one call of the devices at most, but one on each of them;
+            None for as many as memory holds.
         shard_weights: "always" splits the denoiser's weights among the devices,
             "never" copies them to each, "auto" splits them where copies would take too
             much memory.

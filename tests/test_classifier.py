@@ -72,6 +72,17 @@ def test_the_record_is_the_grid(classifier):
     assert text["settings"]["strategy"]["name"] == "exhaustive"
 
 
+@pytest.mark.parametrize("cells", [1, 3, 6])
+def test_an_answer_does_not_depend_on_the_width_of_tiles(classifier, cells):
+    [image] = images(1)
+    narrow = variant(classifier, cells=cells)
+    errors = narrow.classify(image, LABELS).errors
+    wide = classifier.classify(image, LABELS).errors
+    np.testing.assert_allclose(errors, wide, rtol=1e-5)
+    devices = narrow.grid.devices
+    assert narrow.work.passes <= narrow.work.tiles * max(cells, devices)
+
+
 def test_an_answer_does_not_depend_on_other_images_or_labels(classifier):
     some = images(3)
     alone = classifier.classify(some[2], LABELS)

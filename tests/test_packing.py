@@ -14,6 +14,7 @@ from diffjax.scoring.packing import (
     TILES_AHEAD,
     Cells,
     Packer,
+    most_classes,
     split_classes,
     width_for,
 )
@@ -30,8 +31,8 @@ class Device:
 
     losses = ("a", "b")
 
-    def __init__(self, cells=32, devices=1, most=None):
-        self.cells, self.most = cells, most
+    def __init__(self, cells=32, devices=1, most=None, together=False):
+        self.cells, self.most, self.together = cells, most, together
         self.devices = devices
         self.shapes, self.waiting, self.longest = Counter(), 0, 0
 
@@ -249,18 +250,29 @@ def test_the_device_does_not_wait_for_the_host(monkeypatch, thinks):
         assert work.late > 0.3 * work.tiles
 
 
+@pytest.mark.parametrize("most", [1, 2, 3, 5, 8])
 @pytest.mark.parametrize("n", [1, 2, 3, 7, 8, 9, 10, 37, 100, 101, 1000])
-def test_rows_of_classes(n):
+def test_rows_of_classes(n, most):
     for alive in {1, 2, 3, *range(1, n + 1, 7), n - 1, n} - {0}:
-        width = width_for(n)
+        width = width_for(n, most)
         rows = split_classes(alive, width)
-        assert set(rows) <= {width, PAIR}
+        assert set(rows) <= {width, min(PAIR, most)}
         for k, row in rows.items():
             assert row.shape[1] == k
         every = np.concatenate([row.ravel() for row in rows.values()])
         assert set(every) == set(range(alive))
         assert len(every) <= alive + 1
-    assert 2 <= width <= 8
+    assert min(2, most) <= width <= most
+
+
+@pytest.mark.parametrize("devices", [1, 2, 8])
+@pytest.mark.parametrize("cells", [1, 2, 3, 4, 7, 9, 16, 50])
+def test_a_tile_never_holds_more_cells_than_it_may(cells, devices):
+    images = [Image(k, [(37, 3), (9, 5), (1, 2)][k % 3 :]) for k in range(9)]
+    device = Device(cells=cells, devices=devices)
+    pack(device, images, 1000)
+    assert max(b * k for b, k in device.shapes) <= max(cells, devices)
+    assert len({k for _, k in device.shapes}) <= 2
 
 
 def test_out_of_memory_halves_the_tile():
@@ -268,10 +280,51 @@ def test_out_of_memory_halves_the_tile():
     device = Device(cells=160, most=50)
     with pytest.warns(UserWarning, match="going on with 40"):
         pack(device, images, 10)
+    [widest] = {k for b, k in device.shapes if b * k == 160}
+    assert max(k for _, k in device.shapes) == widest  # blocks are as wide as before
+
+
+@pytest.mark.parametrize("classes", [3, 10, 37, 1000])
+@pytest.mark.parametrize("devices", [1, 2])
+@pytest.mark.parametrize("fits", [1, 2, 3, 4, 5, 7])
+def test_out_of_memory_narrows_blocks_where_fewer_do_not_help(fits, devices, classes):
+    """A device that holds a single evaluation does them all, one by one."""
+    rounds = [(min(classes, 60), 3), (min(classes, 9), 4), (1, 2)]
+    images = [Image(k, rounds) for k in range(7)]
+    device = Device(cells=64, devices=devices, most=fits * devices)
+    with pytest.warns(UserWarning, match="going on with"):
+        pack(device, images, classes)  # checks the errors and the counts
+    most = most_classes(fits * devices, devices)
+    held = [k for b, k in device.shapes if b * k <= fits * devices]
+    assert held and max(held) <= most
+
+
+def test_memory_that_gets_short_in_the_middle():
+    """What was computed before stays, and nothing is counted twice."""
+    images = [Image(k, [(37, 9), (8, 20), (2, 9)]) for k in range(12)]
+    device = Device(cells=64)
+    packer = Packer(device, None, 37)
+    done = packer.run(iter(images))
+    first = next(done)
+    device.most = 3
+    with pytest.warns(UserWarning, match="going on with 2"):
+        rest = list(done)
+    assert len({id(first), *map(id, rest)}) == 12
+    for image in images:
+        assert len(image.found) == 3
+        assert image.cells == 37 * 9 + 8 * 20 + 2 * 9
+
+
+def test_processes_that_share_tiles_do_not_shrink_alone():
+    """The others would wait for a tile of the former shape."""
+    device = Device(cells=64, most=50, together=True)
+    packer = Packer(device, None, 10)
+    with pytest.raises(DiffjaxError, match="all of them --cells 32"):
+        list(packer.run(iter([Image(0, [(10, 9)])])))
 
 
 def test_no_memory_at_all_is_an_error_with_a_remedy():
-    device = Device(cells=160, most=1)
+    device = Device(cells=160, most=0.5)
     packer = Packer(device, None, 10)
     with (
         pytest.warns(UserWarning, match="does not hold"),

@@ -174,7 +174,8 @@ cost_options = together(
         type=int,
         metavar="N",
         show_default="what memory holds",
-        help="Most evaluations per device call: memory against speed.",
+        help="Most evaluations per device call, at least one on each: memory against "
+        "speed.",
     ),
     click.option(
         "--shard-weights",

@@ -45,7 +45,8 @@ Example:
     type=int,
     metavar="N",
     show_default="what memory holds",
-    help="Most evaluations per device call: memory against speed.",
+    help="Most evaluations per device call, at least one on each: memory against "
+    "speed.",
 )
 @click.option(
     "--out",

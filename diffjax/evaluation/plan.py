@@ -10,7 +10,7 @@ from jaxtyping import Float
 from diffjax.classifier import DiffusionClassifier
 from diffjax.evaluation.task import Task
 from diffjax.scoring.cost import tile_cost
-from diffjax.scoring.packing import split_classes, width_for
+from diffjax.scoring.packing import most_classes, split_classes, width_for
 from diffjax.strategies.base import ErrorTable, Request, State, run_on
 
 
@@ -82,12 +82,13 @@ def make_plan(task: Task, classifier: DiffusionClassifier) -> Plan:
     grid = classifier.grid
     classidx = np.asarray(candidates.prompts.classidx)
     n_prompts = len(classidx)
+    width = width_for(n_prompts, most_classes(grid.cells, grid.devices))
     blocks: Counter[int] = Counter()  # by their number of classes
 
     def evaluate(state: State, request: Request) -> Float[np.ndarray, "k s"]:
         n, s = len(request.classes), len(request.samples)
-        for width, rows in split_classes(n, width_for(n_prompts)).items():
-            blocks[width] += len(rows) * s
+        for classes, rows in split_classes(n, width).items():
+            blocks[classes] += len(rows) * s
         return _errors(request, apart=0.0)
 
     def plain(state: State, request: Request) -> Float[np.ndarray, "k s"]:

@@ -280,6 +280,13 @@ class Estimator:
         """After running out of memory: half as many samples at once from now on."""
         if "RESOURCE_EXHAUSTED" not in str(error):
             raise error
+        if self.mesh.is_multi_process:  # the others have not run out of it
+            raise DiffjaxError(
+                f"A device's memory does not hold the gradients of {self.batch} "
+                "samples, and processes that share a mesh need to take as many: give "
+                f"all of them --cells {max(1, self.batch // 2) * self.mesh.size}, or "
+                "no shortlist."
+            ) from error
         if self.batch == 1:
             raise DiffjaxError(
                 "The device's memory does not hold the gradient of a single sample; "

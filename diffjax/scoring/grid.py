@@ -172,7 +172,7 @@ class Grid:
         schedule: replicated over ``mesh``.
         noise: likewise.
         losses: keys of ``LOSSES``, all had of the same forward passes.
-        cells: how many cells a tile holds, about.
+        cells: how many cells a tile holds at most, or one for each device.
         mesh: devices along blocks.
         sharded: whether the denoiser's weights are split among the devices.
     """
@@ -189,6 +189,11 @@ class Grid:
     def devices(self) -> int:
         """Among which a tile's blocks are split."""
         return int(self.mesh.size)
+
+    @property
+    def together(self) -> bool:
+        """Whether several processes compute every tile together."""
+        return bool(self.mesh.is_multi_process)
 
     def check(self, noises: Int[np.ndarray, " s"]) -> None:
         """Refuse noise indices that cannot be drawn; DiffjaxError."""

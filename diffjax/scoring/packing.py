@@ -9,9 +9,14 @@ works on the others. The shapes are few:
     classes a block     W, an even share of all classes (at most 8), or 2 for the rest
     blocks a tile       as many as memory holds, or a quarter of that for remainders
 
+Where a tile may hold fewer cells a device than W, blocks are that narrow; so a tile
+never holds more cells than it may, down to one on each device.
+
 Tiles are dispatched ahead of reading their results: the device does not wait for the
 host, and ``Work`` says whether it did. When its memory does not hold a tile, tiles
-become half as large.
+become half as large: first of fewer blocks, then of narrower ones. Processes that share
+a tile cannot tell one another when one of them is short of memory, so there it is an
+error, and all of them stop.
 """
 
 import time
@@ -85,6 +90,10 @@ class Evaluator(Protocol):
     def devices(self) -> int:
         """A tile's blocks are a multiple of this."""
 
+    @property
+    def together(self) -> bool:
+        """Whether several processes compute every tile together."""
+
     def tile(self, classes: int, cells: int | None = None) -> Tile:
         """A tile of at most so many cells, or of the usual number."""
 
@@ -95,10 +104,15 @@ class Evaluator(Protocol):
         """Refuse noise indices that cannot be drawn."""
 
 
-def width_for(classes: int) -> int:
+def most_classes(cells: int, devices: int) -> int:
+    """How wide a block may be, where a tile is to hold at most so many cells."""
+    return max(1, min(MOST_CLASSES, cells // devices))
+
+
+def width_for(classes: int, most: int = MOST_CLASSES) -> int:
     """Classes of a wide block, for a run of so many: rows as even as can be."""
-    rows = -(-classes // MOST_CLASSES)
-    return max(PAIR, -(-classes // rows))
+    rows = -(-classes // most)
+    return max(min(PAIR, most), -(-classes // rows))
 
 
 def split_classes(n: int, width: int) -> dict[int, Int[np.ndarray, "r w"]]:
@@ -107,7 +121,7 @@ def split_classes(n: int, width: int) -> dict[int, Int[np.ndarray, "r w"]]:
     Rows that are not full repeat their last class: at most one cell a sample is wasted.
     """
     full, rest = divmod(n, width)
-    if rest >= width - 1:  # a full row wastes no more than pairs would
+    if rest >= width - 1 > 0:  # a full row wastes no more than pairs would
         full, rest = full + 1, 0
     positions = np.minimum(np.arange(full * width + rest + rest % PAIR), n - 1)
     wide, pairs = np.split(positions, [full * width])
@@ -115,28 +129,55 @@ def split_classes(n: int, width: int) -> dict[int, Int[np.ndarray, "r w"]]:
     return {width: wide.reshape(-1, width)} | rows if full else rows
 
 
+def pieces(width: int, most: int) -> int:
+    """Into how many narrower rows one of ``width`` is cut, so that all fit ``most``."""
+    return -(-width // most)
+
+
+def narrowed(rows: Int[np.ndarray, "r w"], n: int) -> Int[np.ndarray, "rn v"]:
+    """Each row cut into n, the last class repeated where they do not come out even."""
+    width = rows.shape[1]
+    each = -(-width // n)
+    columns = np.minimum(np.arange(n * each), width - 1)
+    return rows[:, columns].reshape(-1, each)
+
+
 @dataclass(kw_only=True, eq=False)
 class _Job:
-    """The cells of one request, cut into blocks: samples × rows of classes."""
+    """The cells of one request, cut into blocks: samples × rows of classes.
+
+    Rows of one width make a part; a row's cells that repeat a class are not counted.
+    """
 
     search: Search
     cells: Cells
-    rows: dict[int, np.ndarray]
+    parts: list[np.ndarray]  # each [r, w]
     errors: np.ndarray  # [l, n, s]
     missing: int = field(init=False)  # blocks
 
     def __post_init__(self) -> None:
-        self.missing = sum(self.blocks(k) for k in self.rows)
+        self.missing = sum(run.stop for run in self.runs())
 
-    def blocks(self, width: int) -> int:
-        """How many blocks of a width there are."""
-        return len(self.rows[width]) * len(self.cells.timesteps)
+    def runs(self) -> "list[_Run]":
+        """All blocks."""
+        samples = len(self.cells.timesteps)
+        return [
+            _Run(self, part, 0, len(rows) * samples)
+            for part, rows in enumerate(self.parts)
+        ]
 
     def places(self, run: "_Run") -> tuple[np.ndarray, np.ndarray]:
         """Sample and class positions of a run of blocks: [b] and [b, k]."""
-        rows = self.rows[run.width]
+        rows = self.parts[run.part]
         sample, row = np.divmod(np.arange(run.start, run.stop), len(rows))
         return sample, rows[row]
+
+    def count(self, run: "_Run") -> int:
+        """Cells of a run of blocks, those that fill up a row left out."""
+        rows = self.parts[run.part]
+        new = np.diff(rows.ravel(), prepend=-1) > 0  # positions rise along the rows
+        row = np.arange(run.start, run.stop) % len(rows)
+        return int(new.reshape(rows.shape).sum(axis=1)[row].sum())
 
 
 @dataclass(kw_only=True)
@@ -166,12 +207,17 @@ class Work:
 
 
 class _Run(NamedTuple):
-    """Blocks start … stop of one width of a job."""
+    """Blocks start … stop of one part of a job."""
 
     job: _Job
-    width: int
+    part: int
     start: int
     stop: int
+
+    @property
+    def width(self) -> int:
+        """Classes of each block."""
+        return int(self.job.parts[self.part].shape[1])
 
 
 class Packer:
@@ -186,9 +232,9 @@ class Packer:
         """
         self._grid = grid
         self._conditions = conditions
-        self._width = width_for(classes)
-        self._cells = grid.cells
-        self._queues: dict[int, deque[_Run]] = {self._width: deque(), PAIR: deque()}
+        self._cells = max(grid.cells, grid.devices)
+        self._width = width_for(classes, most_classes(self._cells, grid.devices))
+        self._queues = self._empty_queues()
         self._flying: deque[tuple[Any, list[_Run]]] = deque()
         self._open = 0
         self._most_open = min(
@@ -230,11 +276,11 @@ class Packer:
         job = _Job(
             search=search,
             cells=cells,
-            rows=split_classes(n, self._width),
+            parts=list(split_classes(n, self._width).values()),
             errors=np.full((len(self._grid.losses), n, s), np.nan, np.float32),
         )
-        for width in job.rows:
-            self._queues[width].append(_Run(job, width, 0, job.blocks(width)))
+        for run in job.runs():
+            self._queues[run.width].append(run)
         self._open += 1
         return True
 
@@ -300,7 +346,7 @@ class Packer:
             offset += n
             job.missing -= n
             job.search.seconds += seconds * n / total
-            job.search.advance(_distinct(positions))
+            job.search.advance(job.count(run))
             if not job.missing:
                 self._open -= 1
                 job.search.receive(job.errors)
@@ -324,22 +370,47 @@ class Packer:
         """After running out of memory: try again with tiles of half the size."""
         if "RESOURCE_EXHAUSTED" not in str(error):
             raise error
-        # what is in flight was dispatched with the same size and may fail as well
-        waiting = [*runs, *(run for _, more in self._flying for run in more)]
-        self._flying.clear()
-        for run in reversed(waiting):
-            self._queues[run.width].appendleft(run)
-        if self._cells <= self._grid.devices * PAIR:
+        if self._cells == self._grid.devices:
             raise DiffjaxError(
-                "The device's memory does not hold the model and the smallest tile; "
+                "The device's memory does not hold the model and a single evaluation; "
                 "use a smaller dtype or resolution, or a larger device."
             ) from error
-        self._cells //= 2
+        half = max(self._cells // 2, self._grid.devices)
+        if self._grid.together:
+            raise DiffjaxError(
+                f"A device's memory does not hold tiles of {self._cells} evaluations, "
+                "and processes that share a mesh need tiles of one size: give all of "
+                f"them --cells {half}."
+            ) from error
         warnings.warn(
-            f"the device's memory does not hold tiles of {2 * self._cells} "
-            f"evaluations; going on with {self._cells}.",
+            f"the device's memory does not hold tiles of {self._cells} "
+            f"evaluations; going on with {half}.",
             stacklevel=2,
         )
+        # what is in flight was dispatched with the same size and may fail as well
+        waiting = [*runs, *(run for _, more in self._flying for run in more)]
+        waiting += [run for queue in self._queues.values() for run in queue]
+        self._flying.clear()
+        self._cells = half
+        self._narrow(waiting)
+
+    def _narrow(self, waiting: list[_Run]) -> None:
+        """Queue runs again, in blocks that are no wider than a tile's cells allow."""
+        most = most_classes(self._cells, self._grid.devices)
+        self._width = -(-self._width // pieces(self._width, most))
+        self._queues = self._empty_queues()
+        cuts = {(run.job, run.part): pieces(run.width, most) for run in waiting}
+        for (job, part), n in cuts.items():
+            job.parts[part] = narrowed(job.parts[part], n)
+        for job, part, start, stop in waiting:
+            n = cuts[job, part]
+            job.missing += (n - 1) * (stop - start)
+            run = _Run(job, part, n * start, n * stop)
+            self._queues[run.width].append(run)
+
+    def _empty_queues(self) -> dict[int, deque[_Run]]:
+        """One for each width of blocks, wide ones first."""
+        return {self._width: deque(), min(PAIR, self._width): deque()}
 
 
 def _gather(runs: list[_Run], blocks: int) -> Blocks:
@@ -364,8 +435,3 @@ def _gather(runs: list[_Run], blocks: int) -> Blocks:
     return Blocks(
         images=images, z0=z0, timesteps=timesteps, noises=noises, classes=classes
     )
-
-
-def _distinct(positions: Int[np.ndarray, "b k"]) -> int:
-    """Cells of blocks, those that fill up a row left out."""
-    return int((np.diff(positions, axis=1) > 0).sum()) + len(positions)
