@@ -98,6 +98,15 @@ def unfused() -> Iterator[None]:
         _UNFUSED.reset(token)
 
 
+def precision(dtype: DTypeLike) -> str | None:
+    """How products of a number type are to be multiplied: float32 in all its digits.
+
+    TPUs and recent GPUs would multiply float32 in fewer. Other types say nothing: asked
+    for more digits than they have, TPUs refuse kernels and GPUs take slower products.
+    """
+    return "float32" if jnp.dtype(dtype) == jnp.float32 else None
+
+
 def matrix_elements(dtype: DTypeLike, heads: int, head: int, length: int) -> int:
     """Logits that self-attention holds in memory; none where it is fused."""
     fused = chosen(dtype, head, length, length) != "xla"
@@ -124,7 +133,8 @@ def attend(
     q, k, v = (x.reshape(x.shape[0], heads, -1) for x in (q, k, v))
     name = chosen(q.dtype, q.shape[-1], len(q), len(k))
     if causal or name == "xla":  # causal is the text encoder alone, once a prompt
-        out: Array = jax.nn.dot_product_attention(q, k, v, is_causal=causal)
+        with jax.default_matmul_precision(precision(q.dtype)):
+            out: Array = jax.nn.dot_product_attention(q, k, v, is_causal=causal)
     else:
         out = FUSED[name](q, k, v)
     return out.reshape(out.shape[0], -1).astype(dtype)
@@ -148,11 +158,14 @@ def batched(kernel: Kernel, differentiable: Kernel | None = None) -> Kernel:
         return tuple(x.reshape(-1, *x.shape[-3:]) for x in arrays)
 
     def forward(q: Array, k: Array, v: Array) -> Array:
-        return kernel(*flat(q, k, v)).reshape(q.shape)
+        # a kernel chooses for itself: JAX_DEFAULT_MATMUL_PRECISION would break it
+        with jax.default_matmul_precision(None):
+            return kernel(*flat(q, k, v)).reshape(q.shape)
 
     def backward(q: Array, k: Array, v: Array, slope: Array) -> tuple[Array, ...]:
         # forward once more inside: what the kernel keeps is not known here
-        slopes = jax.vjp(differentiable or kernel, *flat(q, k, v))[1](*flat(slope))
+        with jax.default_matmul_precision(None):
+            slopes = jax.vjp(differentiable or kernel, *flat(q, k, v))[1](*flat(slope))
         return tuple(s.reshape(x.shape) for s, x in zip(slopes, (q, k, v), strict=True))
 
     ahead, back = _with_leading_axis(forward), _with_leading_axis(backward)

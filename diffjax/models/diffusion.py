@@ -209,8 +209,7 @@ def predict(
 
     The second is None for models that do not predict a variance.
     """
-    with jax.default_matmul_precision("float32"):  # no effect on bfloat16
-        output = denoiser.module()(z_t, t, condition)
+    output = denoiser.module()(z_t, t, condition)
     n = z_t.shape[-1]
     noise = noise_from_prediction(schedule, output[..., :n], z_t, t)
     return noise, output[..., n:] if output.shape[-1] == 2 * n else None
@@ -218,9 +217,7 @@ def predict(
 
 @jax.jit
 def _encode(autoencoder: Network, pixels: Array, scale: float | Array) -> Array:
-    # TPUs and recent GPUs would multiply float32 in fewer digits
-    with jax.default_matmul_precision("float32"):
-        means: Array = jax.vmap(autoencoder.module().encode)(pixels)[0]
+    means: Array = jax.vmap(autoencoder.module().encode)(pixels)[0]
     return scale * means
 
 
@@ -228,8 +225,7 @@ def _encode(autoencoder: Network, pixels: Array, scale: float | Array) -> Array:
 def _add_states(
     states: Array, text_encoder: Network, ids: Array, rows: Array, share: Array
 ) -> Array:
-    with jax.default_matmul_precision("float32"):
-        new: Array = jax.vmap(text_encoder.module())(ids)
+    new: Array = jax.vmap(text_encoder.module())(ids)
     return states.at[rows].add((share[:, None, None] * new).astype(states.dtype))
 
 

@@ -4,7 +4,8 @@ Images are [h, w, c], token sequences are [l, d]. A batch is made by vmap from
 outside, so that whatever does not depend on a mapped argument is computed once.
 
 Computation is in ``dtype``; means, variances and softmax are in float32, and so are
-the denoisers' last layers: rounding ε̂ would blur what ε − ε̂ is to tell.
+the denoisers' last layers: rounding ε̂ would blur what ε − ε̂ is to tell. What is in
+float32 is multiplied as such, on every device; see ``attention.precision``.
 Attribute names are those of the torch modules in diffusers and transformers.
 """
 
@@ -21,7 +22,7 @@ from jax.typing import DTypeLike
 from jaxtyping import Array, Float, Int
 
 from diffjax.errors import DiffjaxError
-from diffjax.models.attention import attend
+from diffjax.models.attention import attend, precision
 
 Activation = Literal["gelu", "gelu-approximate", "gelu_new", "quick_gelu"]
 ACTIVATIONS: dict[Activation, Callable[[Array], Array]] = {
@@ -93,6 +94,7 @@ class Make:
             use_bias=bias,
             dtype=self.dtype,
             param_dtype=self.param_dtype,
+            precision=precision(self.dtype),
             **self._drawn("kernel", "bias"),
         )
 
@@ -117,6 +119,7 @@ class Make:
             use_bias=bias,
             dtype=self.dtype,
             param_dtype=self.param_dtype,
+            precision=precision(self.dtype),
             **self._drawn("kernel", "bias"),
         )
 

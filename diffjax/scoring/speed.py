@@ -18,6 +18,7 @@ import numpy as np
 from jax.sharding import Mesh, NamedSharding, PartitionSpec
 from jaxtyping import Array
 
+from diffjax.models.attention import precision
 from diffjax.scoring.cost import median_seconds
 from diffjax.scoring.placement import BLOCKS
 
@@ -85,9 +86,8 @@ def bandwidth(mesh: Mesh, size: int) -> float:
 def _products(x: Array, *, mesh: Mesh) -> Array:
     def chain(x: Array) -> Array:
         y = x[0]
-        with jax.default_matmul_precision("float32"):  # as networks multiply
-            for _ in range(PRODUCTS):
-                y = y @ x[0]
+        for _ in range(PRODUCTS):
+            y = jnp.matmul(y, x[0], precision=precision(x.dtype))
         return y[None]
 
     one = PartitionSpec(BLOCKS)
