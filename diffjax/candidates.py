@@ -7,13 +7,16 @@ from dataclasses import dataclass
 import jax.numpy as jnp
 import numpy as np
 from jax.sharding import Mesh
+from jax.typing import DTypeLike
 from jaxtyping import Array
 
 from diffjax.data.labels import class_ids
 from diffjax.data.prompts import Prompts
 from diffjax.errors import DiffjaxError
 from diffjax.models.diffusion import DiffusionModel
-from diffjax.scoring.placement import replicate
+from diffjax.scoring.placement import free_bytes, replicate
+
+SHARE_TO_TELL = 0.1  # of a device's free memory, from which on text states are told of
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
@@ -43,9 +46,12 @@ def prompt_candidates(
         mesh: where the conditions go.
 
     Raises:
-        DiffjaxError: if the model takes no prompts.
+        DiffjaxError: if the model takes no prompts, or a device's memory does not hold
+            their text states.
     """
     mean = merge == "mean"
+    rows = len(prompts.class_names if mean else prompts.prompts)
+    _check_memory(model, rows, np.float32 if mean else model.denoiser.dtype, mesh)
     states, truncated = model.text_states(
         prompts.prompts,
         np.asarray(prompts.classidx) if mean else None,
@@ -117,6 +123,26 @@ def named_candidates(
         return class_candidates(model, [(i,) for i in range(len(names))], names, mesh)
     ids = class_ids(tuple(labels), model.class_names, model.n_classes)
     return class_candidates(model, [(i,) for i in ids], labels, mesh)
+
+
+def _check_memory(
+    model: DiffusionModel, rows: int, dtype: DTypeLike, mesh: Mesh
+) -> None:
+    """Tell of text states that take much memory, before hours are spent on them."""
+    needed = rows * model.text_state_size * np.dtype(dtype).itemsize
+    free = free_bytes(mesh.local_devices[0])
+    if needed < SHARE_TO_TELL * free:
+        return
+    what = (
+        f"the text states of {rows:,} prompts take {needed / 1e9:,.1f} GB of the "
+        f"{free / 1e9:,.1f} GB that are free on a device"
+    )
+    if needed > free:
+        raise DiffjaxError(
+            f"{what[0].upper()}{what[1:]}: choose among fewer classes, average the "
+            "prompts of each (merge), or compute in bfloat16."
+        )
+    warnings.warn(f"{what}.", stacklevel=4)
 
 
 def _shortened(text: str, most: int = 40) -> str:

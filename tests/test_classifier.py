@@ -274,6 +274,23 @@ def test_bad_labels(classifier, labels, template, message):
         classifier.classify(images(1)[0], labels, template)
 
 
+def test_many_prompts_tell_of_their_memory_before_they_are_encoded(
+    classifier, monkeypatch
+):
+    """Text states of the small model: 6 × 8 numbers of 4 bytes a prompt."""
+    monkeypatch.setattr("diffjax.candidates.free_bytes", lambda device: 10_000)
+    few, many, too_many = ([f"thing {i}" for i in range(n)] for n in (5, 40, 60))
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        classifier.candidates(few)
+        averaged = variant(classifier, merge="mean")
+        averaged.candidates(few, [f"{{}} {i}" for i in range(30)])
+    with pytest.warns(UserWarning, match=r"states of 40 prompts take 0\.0 GB of the"):
+        classifier.candidates(many)
+    with pytest.raises(DiffjaxError, match=r"The text states of 60 .* fewer classes"):
+        classifier.candidates(too_many)
+
+
 def test_truncated_prompts_are_reported(classifier):
     long = "x" * 500
     with pytest.warns(UserWarning, match=r"1 of 2 prompts are too long .* 'a photo"):

@@ -155,6 +155,16 @@ class DiffusionModel:
         z0: Array = _encode(self.autoencoder, pixels, self.scaling_factor)
         return z0
 
+    @property
+    def text_state_size(self) -> int:
+        """The number of elements of a prompt's text states.
+
+        Raises:
+            DiffjaxError: if the model takes class ids instead of prompts.
+        """
+        encoder, tokenize = self._text_parts()
+        return int(np.prod(_text_shape(encoder, tokenize(("",)).ids)))
+
     def text_states(
         self,
         prompts: Sequence[str],
@@ -173,22 +183,18 @@ class DiffusionModel:
         Raises:
             DiffjaxError: if the model takes class ids instead of prompts.
         """
-        if self.text_encoder is None or self.tokenize is None:
-            raise DiffjaxError(
-                f"{self.name} knows classes by id, not by prompt; "
-                "name its own classes as labels."
-            )
-        tokens = self.tokenize(prompts)
+        encoder, tokenize = self._text_parts()
+        tokens = tokenize(prompts)
         alone, rows = rows is None, np.arange(len(prompts)) if rows is None else rows
         share = 1 / np.bincount(rows)[rows]
-        shape = (int(rows.max()) + 1, *_text_shape(self.text_encoder, tokens.ids))
+        shape = (int(rows.max()) + 1, *_text_shape(encoder, tokens.ids))
         # ten thousand classes of Stable Diffusion 2 are 3 GB in float32
         states = jnp.zeros(shape, dtype if alone else jnp.float32)
         for start in range(0, len(prompts), PROMPTS_AT_ONCE):
             chunk = slice(start, start + PROMPTS_AT_ONCE)
             states = _add_states(
                 states,
-                self.text_encoder,
+                encoder,
                 # padded to one length, with no share: one compilation for any count
                 _padded(tokens.ids[chunk]),
                 _padded(rows[chunk]),
@@ -196,6 +202,14 @@ class DiffusionModel:
             )
         cut = zip(prompts, tokens.truncated, strict=True)
         return states.astype(dtype), tuple(p for p, was in cut if was)
+
+    def _text_parts(self) -> tuple[Network, Callable[[Sequence[str]], Tokens]]:
+        if self.text_encoder is None or self.tokenize is None:
+            raise DiffjaxError(
+                f"{self.name} knows classes by id, not by prompt; "
+                "name its own classes as labels."
+            )
+        return self.text_encoder, self.tokenize
 
 
 def predict(

@@ -136,7 +136,7 @@ def cells_that_fit(bytes_per_cell: int, mesh: Mesh) -> int:
     """
     device = mesh.local_devices[0]
     most = MOST_CELLS.get(device.platform, MOST_CELLS_ELSEWHERE)
-    budget = SHARE_OF_MEMORY * _free_bytes(device)
+    budget = SHARE_OF_MEMORY * free_bytes(device)
     fit = max(1, min(most, int(budget // bytes_per_cell)))
     return least(fit, mesh) * mesh.size
 
@@ -201,7 +201,8 @@ def _memory(device: jax.Device) -> int:
     return pages // len(jax.local_devices())
 
 
-def _free_bytes(device: jax.Device) -> int:
+def free_bytes(device: jax.Device) -> int:
+    """Bytes of a device that nothing of this process takes yet."""
     stats = device.memory_stats() or {}
     used = stats.get("bytes_in_use", 0) if "bytes_limit" in stats else 0
     return _memory(device) - int(used)
