@@ -15,15 +15,16 @@ ROOT = Path(diffjax.__file__).parent
 # room: the rooms of diffjax that its modules may import
 MAY_IMPORT = {
     "errors": set(),
-    "files": set(),
+    "files": {"errors"},
+    "arrays": {"errors", "files"},
     "temperature": {"errors"},
     "distributed": {"errors"},
     "schedules": {"errors"},
     "models": {"errors", "schedules"},
     "strategies": {"errors"},
-    "data": {"errors", "files"},
-    "checkpoints": {"errors", "schedules", "models"},
-    "scoring": {"errors", "schedules", "models"},
+    "data": {"arrays", "errors", "files"},
+    "checkpoints": {"errors", "files", "schedules", "models"},
+    "scoring": {"arrays", "errors", "files", "schedules", "models"},
     "record": {"strategies"},
     "settings": {"errors", "data", "record", "scoring", "strategies"},
     "candidates": {"errors", "data", "models", "scoring"},
@@ -54,6 +55,7 @@ MAY_IMPORT = {
     "baselines": {"errors", "checkpoints", "data", "models"},
     "explanation": {"errors", "classifier", "data", "scoring", "strategies"},
     "training": {
+        "arrays",
         "errors",
         "baselines",
         "checkpoints",
@@ -64,6 +66,7 @@ MAY_IMPORT = {
     },
     "evaluation": {
         "__version__",
+        "arrays",
         "explanation",
         "errors",
         "files",
@@ -113,7 +116,7 @@ MAY_IMPORT = {
 }
 NO_JAX = (
     *("strategies", "data", "evaluation", "cli"),
-    *("errors.py", "files.py", "record.py", "temperature.py"),
+    *("arrays.py", "errors.py", "files.py", "record.py", "temperature.py"),
 )
 
 

@@ -53,7 +53,7 @@ def test_files_that_are_refused(tmp_path, text, message):
 def test_files_that_cannot_be_read(tmp_path):
     with pytest.raises(DiffjaxError, match=r"no file .*none\.txt"):
         read_classes(tmp_path / "none.txt", 20)
-    with pytest.raises(DiffjaxError, match="directory"):
+    with pytest.raises(DiffjaxError, match="is a folder"):
         read_classes(tmp_path, 20)
     latin = tmp_path / "latin.txt"
     latin.write_bytes("1 2 # é".encode("latin-1"))

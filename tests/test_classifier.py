@@ -250,7 +250,7 @@ def test_float16_overflows_where_bfloat16_does_not(model):
         ({"seed": 2**32}, "must be in"),
         ({"cells": 0}, "at least 1"),
         ({"resolution": 0}, "at least 1"),
-        ({"noise": "absent.npy"}, "no such noise file"),
+        ({"noise": "absent.npy"}, "There is no noise file"),
         ({"resolution": 15}, "multiple of 2"),
     ],
 )

@@ -2,6 +2,8 @@ import gzip
 import json
 import re
 import sys
+import warnings
+import zipfile
 from pathlib import Path
 
 import numpy as np
@@ -196,7 +198,54 @@ def test_bin_in_the_format_before_torch_1_6(tmp_path):
 
     state = {"w": torch.arange(6.0).reshape(2, 3).T}
     torch.save(state, tmp_path / "a.bin", _use_new_zipfile_serialization=False)
-    assert_same(read_tensors(tmp_path / "a.bin"), {"w": state["w"].numpy()})
+    with pytest.warns(UserWarning, match=r"no checksums .*cannot be seen"):
+        read = read_tensors(tmp_path / "a.bin")
+    assert_same(read, {"w": state["w"].numpy()})
+
+
+def test_files_of_torch_without_checksums(tmp_path):
+    import torch
+
+    state = {"w": torch.arange(6.0).reshape(2, 3)}
+    torch.serialization.set_crc32_options(False)
+    try:
+        torch.save(state, tmp_path / "a.bin")
+    finally:
+        torch.serialization.set_crc32_options(True)
+    with pytest.warns(UserWarning, match=r"no checksums .*cannot be seen"):
+        read = read_tensors(tmp_path / "a.bin")
+    assert_same(read, {"w": state["w"].numpy()})
+
+
+@pytest.mark.parametrize("suffix", ["bin", "pt"])
+def test_numbers_that_do_not_fit_the_checksum_of_torchs_file(tmp_path, suffix):
+    import torch
+
+    path = tmp_path / f"a.{suffix}"
+    torch.save({"w": torch.arange(1000.0)}, path)
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        read_tensors(path)
+    data = bytearray(path.read_bytes())
+    data[data.index(np.float32(500).tobytes())] ^= 1
+    path.write_bytes(data)
+    assert torch.load(path, weights_only=True)["w"][500] != 500  # torch does not look
+    with pytest.raises(DiffjaxError, match=rf"a\.{suffix} is damaged .*CRC"):
+        read_tensors(path)
+
+
+def test_compressed_files_are_not_torchs(tmp_path):
+    import torch
+
+    torch.save({"w": torch.zeros(10**6)}, tmp_path / "whole.bin")
+    with (
+        zipfile.ZipFile(tmp_path / "whole.bin") as whole,
+        zipfile.ZipFile(tmp_path / "a.bin", "w", zipfile.ZIP_DEFLATED) as small,
+    ):
+        for name in whole.namelist():
+            small.writestr(name, whole.read(name))
+    with pytest.raises(DiffjaxError, match=r"a\.bin is damaged .*compressed"):
+        read_tensors(tmp_path / "a.bin")
 
 
 class Evil:

@@ -70,14 +70,14 @@ def test_noise_files(tmp_path, table, suffix, torch_layout):
 @pytest.mark.parametrize(
     ("name", "write", "message"),
     [
-        ("absent.npy", lambda p: None, "no such noise file"),
+        ("absent.npy", lambda p: None, "There is no noise file"),
         ("noise.pt", lambda p: p.write_bytes(b"x"), "npy, .npz or .safetensors"),
-        ("broken.npy", lambda p: p.write_bytes(b"\x93NUMPY junk"), "not a readable"),
+        ("broken.npy", lambda p: p.write_bytes(b"\x93NUMPY junk"), "cannot be read"),
         ("broken.safetensors", lambda p: p.write_bytes(b"junk"), "not a readable"),
         (
             "pickled.npy",
             lambda p: np.save(p, np.array([{}]), allow_pickle=True),
-            "not a readable",
+            "Python objects",
         ),
         ("shape.npy", lambda p: np.save(p, np.ones((5, 4, 4, 3))), "need"),
         ("nan.npy", lambda p: np.save(p, np.full((5, *SHAPE), np.nan)), "not finite"),

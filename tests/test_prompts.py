@@ -161,8 +161,8 @@ def test_from_labels_equals_its_file(tmp_path):
     [
         ("", "holds no prompts"),
         (HEADER, "holds no prompts"),
-        ("a cat,cat,0\n", "line 1: the columns must be"),
-        ("prompt,classname\na cat,cat\n", "line 1: the columns must be"),
+        ("a cat,cat,0\n", "line 1: the columns must include"),
+        ("prompt,classname\na cat,cat\n", "line 1: the columns must include"),
         (HEADER + "a cat,cat,0\na, dog,dog,1\n", "line 3: 4 fields .*double quotes"),
         (HEADER + "a cat,cat,0\na dog,dog\n", "line 3: 2 fields"),
         (HEADER + "a cat,cat,0\na dog,dog,x\n", "line 3: the classidx 'x'"),
@@ -200,7 +200,7 @@ def test_other_encodings_and_missing_files(tmp_path):
         read(tmp_path, HEADER + "a café,café,0\na dog,dog,1\n", "latin-1")
     with pytest.raises(DiffjaxError, match=r"no prompts file .*none\.csv"):
         Prompts.read_csv(tmp_path / "none.csv")
-    with pytest.raises(DiffjaxError, match="directory"):
+    with pytest.raises(DiffjaxError, match="is a folder"):
         Prompts.read_csv(tmp_path)
 
 

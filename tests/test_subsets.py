@@ -128,7 +128,7 @@ def test_what_cannot_be_chosen(arguments, message):
         (np.array([], int), "holds no indices"),
         (np.array([-1, 5]), "index -1"),
         (np.array([5, 100]), "index 100"),
-        (np.array([None]), "cannot be read"),
+        (np.array([None]), "Python objects"),
     ],
 )
 def test_files_that_are_no_subsets(tmp_path, array, message):
@@ -146,5 +146,5 @@ def test_damaged_files(tmp_path):
             select(SORTED, path)
     with path.open("wb") as file:
         np.savez(file, np.arange(3))
-    with pytest.raises(DiffjaxError, match="is an archive"):
+    with pytest.raises(DiffjaxError, match="an archive"):
         select(SORTED, path)

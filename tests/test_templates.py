@@ -96,7 +96,7 @@ def test_files_that_cannot_be_read(tmp_path):
     names = write(tmp_path / "names.txt", "a\nb")
     with pytest.raises(DiffjaxError, match=r"no file .*none\.txt"):
         read_clip_benchmark(names, tmp_path / "none.txt")
-    with pytest.raises(DiffjaxError, match="directory"):
+    with pytest.raises(DiffjaxError, match="is a folder"):
         read_clip_benchmark(tmp_path, names)
     latin = tmp_path / "latin.txt"
     latin.write_bytes("café\nthé".encode("latin-1"))

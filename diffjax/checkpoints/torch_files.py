@@ -5,6 +5,8 @@ files hold numpy numbers besides. Those name two functions of numpy's, which are
 in either: small stand-ins of our own take their place, that know integers alone.
 """
 
+import warnings
+import zipfile
 from pathlib import Path
 from typing import Any
 
@@ -12,6 +14,7 @@ import numpy as np
 
 from diffjax.errors import DiffjaxError
 
+_CHUNK = 2**24  # bytes
 INTEGERS = ("i1", "i2", "i4", "i8", "u1", "u2", "u4", "u8")
 
 
@@ -26,8 +29,6 @@ def load_torch(path: Path, *, instead: str) -> Any:
         DiffjaxError: if torch is not installed, or the file is damaged or holds
             something else.
     """
-    import zipfile
-
     # Only the name of the error with which torch refuses; nothing is unpickled.
     from pickle import UnpicklingError
 
@@ -39,6 +40,14 @@ def load_torch(path: Path, *, instead: str) -> Any:
             f'pip install "diffjax[torch]". {instead}'
         ) from error
 
+    archive = zipfile.is_zipfile(path)  # files before torch 1.6 are none
+    if not archive or not _checked(path, instead):
+        warnings.warn(
+            f"Files in {path.parent} have no checksums ({path.suffix}, of an old torch "
+            "or without them), so that damage to their numbers cannot be seen. Compare "
+            "them with the published files' digests.",
+            stacklevel=2,
+        )
     try:
         with torch.serialization.safe_globals(
             [
@@ -51,7 +60,7 @@ def load_torch(path: Path, *, instead: str) -> Any:
                 path,
                 map_location="cpu",
                 weights_only=True,
-                mmap=zipfile.is_zipfile(path),  # files before torch 1.6 cannot be
+                mmap=archive,
             )
     except UnpicklingError as error:
         raise DiffjaxError(
@@ -70,6 +79,31 @@ def load_torch(path: Path, *, instead: str) -> Any:
         raise DiffjaxError(
             f"{path} is damaged or incomplete ({error}). {instead}"
         ) from error
+
+
+def _checked(path: Path, instead: str) -> bool:
+    """Compare an archive's checksums, which torch does not; False if it has none.
+
+    Raises:
+        DiffjaxError: if one does not fit, or the archive is not as torch writes it.
+    """
+    try:
+        with zipfile.ZipFile(path) as archive:
+            members = archive.infolist()
+            if any(member.compress_type != zipfile.ZIP_STORED for member in members):
+                raise ValueError("it is compressed, as torch saves nothing")
+            # torch.serialization.set_crc32_options(False) writes zeros
+            if members and not any(member.CRC for member in members):
+                return False
+            for member in members:
+                with archive.open(member) as file:
+                    while file.read(_CHUNK):
+                        pass
+    except Exception as error:  # on damage zipfile raises nearly anything
+        raise DiffjaxError(
+            f"{path} is damaged or incomplete ({error}). {instead}"
+        ) from error
+    return True
 
 
 class _IntegerType:

@@ -16,6 +16,7 @@ from pathlib import Path
 from diffjax.data.files import FileSource, ImageFile, load_plain
 from diffjax.data.sources import data_root
 from diffjax.errors import DiffjaxError, unknown
+from diffjax.files import read_lines
 
 FOLDER = "fgvc-aircraft-2013b"
 SPLITS = ("train", "val", "trainval", "test")
@@ -42,14 +43,14 @@ def open_aircraft(
             f"There is no data set aircraft: {data} is missing. Fetch {FOLDER}.tar.gz "
             f"from {ADDRESS} and unpack it in {data.parents[1]}."
         )
-    names = [line.strip() for line in _lines(data / "variants.txt") if line.strip()]
+    names = [line for line in _lines(data / "variants.txt") if line]
     label = {name: i for i, name in enumerate(names)}
     files = []
     listing = data / f"images_variant_{split}.txt"
     for number, line in enumerate(_lines(listing), 1):
-        if not line.strip():
+        if not line:
             continue
-        image, _, variant = line.strip().partition(" ")
+        image, _, variant = line.partition(" ")
         if variant not in label:
             raise DiffjaxError(
                 f"{listing}, line {number}: the variant {variant!r} does not stand in "
@@ -68,8 +69,6 @@ def open_aircraft(
 
 def _lines(path: Path) -> list[str]:
     try:
-        return path.read_text(encoding="utf-8").splitlines()
-    except (OSError, UnicodeDecodeError) as error:
-        raise DiffjaxError(
-            f"{path} cannot be read ({error}). Unpack {FOLDER}.tar.gz again."
-        ) from error
+        return read_lines(path)
+    except DiffjaxError as error:
+        raise DiffjaxError(f"{error} Unpack {FOLDER}.tar.gz again.") from None

@@ -6,9 +6,9 @@ new lines; ``#`` starts a comment.
 
 import os
 import re
-from pathlib import Path
 
 from diffjax.errors import DiffjaxError
+from diffjax.files import read_lines
 
 _ENTRY = re.compile(r"(\d{1,9})(?::(\d{1,9}))?", re.ASCII)
 
@@ -27,16 +27,8 @@ def read_classes(path: str | os.PathLike[str], n_classes: int) -> tuple[int, ...
         DiffjaxError: if the file is missing, an entry is not understood, out of range
             or there twice, or fewer than two classes are named.
     """
-    try:
-        text = Path(path).read_text(encoding="utf-8-sig")
-    except FileNotFoundError:
-        raise DiffjaxError(f"There is no file {path}. Check the path.") from None
-    except UnicodeDecodeError:
-        raise DiffjaxError(f"{path} is not UTF-8 text. Save it as UTF-8.") from None
-    except OSError as error:
-        raise DiffjaxError(f"{path} cannot be read ({error.strerror}).") from error
     classes: set[int] = set()
-    for number, line in enumerate(text.split("\n"), start=1):
+    for number, line in enumerate(read_lines(path), start=1):
         for entry in line.partition("#")[0].replace(",", " ").split():
             named = _entry(entry, n_classes, f"{path}, line {number}")
             if twice := classes & set(named):

@@ -9,6 +9,7 @@ from diffjax.data.files import ALL, FileSource, ImageFile, load_upright
 from diffjax.data.imagenet import imagenet_classes
 from diffjax.data.images import FORMATS
 from diffjax.errors import DiffjaxError
+from diffjax.files import user_path
 
 
 def open_folder(path: str | os.PathLike[str]) -> FileSource:
@@ -24,7 +25,7 @@ def open_folder(path: str | os.PathLike[str]) -> FileSource:
         DiffjaxError: if there is no such folder, or no image in one of its classes,
             or images lie beside the sub-folders.
     """
-    folder = Path(path).expanduser()
+    folder = user_path(path)
     if not folder.is_dir():
         raise DiffjaxError(f"There is no folder {folder}. Check the path.")
     suffixes = frozenset(

@@ -11,7 +11,6 @@ order of their folders' names, as in published evaluations and prompt files. Eac
 image has a red border of 2 pixels, which marks it as test data and is cropped.
 """
 
-import json
 import os
 from pathlib import Path
 
@@ -21,6 +20,7 @@ from jaxtyping import UInt8
 from diffjax.data.files import FileSource, ImageFile, load_plain
 from diffjax.data.sources import data_root
 from diffjax.errors import DiffjaxError, unknown
+from diffjax.files import read_json_object, read_lines
 
 FOLDER = "objectnet-1.0"
 BORDER = 2  # pixels on each side
@@ -96,23 +96,21 @@ def _imagenet_ids(mappings: Path) -> dict[str, int]:
     """The class id in ImageNet models, 0 to 999, of each ImageNet label."""
     path = mappings / "imagenet_to_label_2012_v2"
     try:
-        labels = path.read_text(encoding="utf-8").splitlines()
-    except (OSError, UnicodeDecodeError) as error:
+        labels = read_lines(path)
+    except DiffjaxError as error:
         raise _damaged(path, str(error)) from error
     line_of = _read_json(mappings / "pytorch_to_imagenet_2012_id.json")
     try:
-        return {labels[int(line)].strip(): int(i) for i, line in line_of.items()}
+        return {labels[int(line)]: int(i) for i, line in line_of.items()}
     except (ValueError, IndexError) as error:
         raise _damaged(mappings, f"their ImageNet ids do not fit ({error})") from error
 
 
 def _read_json(path: Path) -> dict[str, str]:
     try:
-        content = json.loads(path.read_text(encoding="utf-8"))
-    except (OSError, ValueError) as error:
+        content = read_json_object(path)
+    except DiffjaxError as error:
         raise _damaged(path, str(error)) from error
-    if not isinstance(content, dict):
-        raise _damaged(path, "it is not a JSON object")
     return {key: str(value) for key, value in content.items()}
 
 

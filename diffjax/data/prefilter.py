@@ -10,9 +10,7 @@ or is a parquet table with the columns id (text) and classes (lists of whole num
 Images go by the ids that runs have, in the column id of their rows.
 """
 
-import csv
 import hashlib
-import io
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -22,9 +20,11 @@ import numpy as np
 from jaxtyping import Float
 
 from diffjax.errors import DiffjaxError
+from diffjax.files import decode_text, parse_csv, read_bytes, user_path
 
 COLUMNS = ("id", "classes")
 SUFFIXES = (".csv", ".parquet")
+MAX_BYTES = 2**30
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
@@ -62,17 +62,12 @@ def read_prefilter(path: str | Path) -> Prefilter:
     Raises:
         DiffjaxError: if there is none, or it is malformed.
     """
-    path = Path(path)
+    path = user_path(path)
     if path.suffix.lower() not in SUFFIXES:
         raise DiffjaxError(
             f"{path} is not a file of candidate classes: name it .csv or .parquet."
         )
-    try:
-        content = path.read_bytes()
-    except OSError as error:
-        raise DiffjaxError(
-            f"The candidate classes {path} cannot be read ({error.strerror})."
-        ) from error
+    content = read_bytes(path, "file of candidate classes", MAX_BYTES)
     rows = _csv_rows if path.suffix.lower() == ".csv" else _parquet_rows
     table: dict[str, tuple[int, ...]] = {}
     for where, name, classes in rows(path, content):
@@ -100,27 +95,16 @@ def read_prefilter(path: str | Path) -> Prefilter:
 
 def _csv_rows(path: Path, content: bytes) -> Iterator[tuple[str, str, tuple[int, ...]]]:
     """(where, id, classes) of each line."""
-    try:
-        text = content.decode("utf-8-sig")
-    except UnicodeDecodeError:
-        raise DiffjaxError(f"{path} is not UTF-8 text. Save it as UTF-8.") from None
-    # newline="": the csv module finds the ends of lines itself
-    reader = csv.DictReader(io.StringIO(text, newline=""), strict=True)
-    try:
-        if not set(COLUMNS) <= set(reader.fieldnames or ()):
-            raise DiffjaxError(f"{path}: the columns must include id and classes.")
-        for row in reader:
-            where = f"{path}, line {reader.line_num}"
-            parts = (row["classes"] or "").split()
-            # no data set has 10⁹ classes, and int() refuses thousands of digits
-            if not all(part.isdecimal() and len(part) < 10 for part in parts):
-                raise DiffjaxError(
-                    f"{where}: the classes must be numbers separated by spaces, not "
-                    f"{row['classes']!r}."
-                )
-            yield where, row["id"], tuple(map(int, parts))
-    except csv.Error as error:
-        raise DiffjaxError(f"{path}, line {reader.line_num}: {error}.") from None
+    text = decode_text(content, path)
+    for where, row in parse_csv(text, str(path), COLUMNS, wanted="id and classes"):
+        parts = row["classes"].split()
+        # no data set has 10⁹ classes, and int() refuses thousands of digits
+        if not all(part.isdecimal() and len(part) < 10 for part in parts):
+            raise DiffjaxError(
+                f"{where}: the classes must be numbers separated by spaces, not "
+                f"{row['classes']!r}."
+            )
+        yield where, row["id"], tuple(map(int, parts))
 
 
 def _parquet_rows(

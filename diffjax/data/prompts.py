@@ -14,7 +14,7 @@ from itertools import pairwise
 from pathlib import Path
 
 from diffjax.errors import DiffjaxError
-from diffjax.files import write_text
+from diffjax.files import read_csv, write_text
 
 DEFAULT_TEMPLATE = "a photo of a {}."
 CIFAR10_TEMPLATE = "a blurry photo of a {}."  # the paper's, for CIFAR-10
@@ -143,8 +143,9 @@ class Prompts:
         """Read a UTF-8 CSV file with the columns prompt, classname and classidx.
 
         Class indices count from 0 without gaps; rows may come in any order, several
-        for one class. Classes that share a prompt or a name are kept, with a warning,
-        since published prompt files have them: they cannot be told apart.
+        for one class; further columns are not read. Classes that share a prompt or a
+        name are kept, with a warning, since published prompt files have them: they
+        cannot be told apart.
 
         Raises:
             DiffjaxError: if the file is missing or malformed, naming the line.
@@ -152,15 +153,15 @@ class Prompts:
         rows = _read_rows(Path(path))
         names: dict[int, str] = {}
         seen: set[tuple[str, int]] = set()
-        for line, prompt, name, index in rows:
+        for where, prompt, name, index in rows:
             if names.setdefault(index, name) != name:
                 raise DiffjaxError(
-                    f"{path}, line {line}: class {index} is called {name!r} here and "
+                    f"{where}: class {index} is called {name!r} here and "
                     f"{names[index]!r} above. Give it one classname."
                 )
             if (prompt, index) in seen:
                 raise DiffjaxError(
-                    f"{path}, line {line}: class {index} has the prompt {prompt!r} "
+                    f"{where}: class {index} has the prompt {prompt!r} "
                     "already. Remove the line."
                 )
             seen.add((prompt, index))
@@ -215,70 +216,26 @@ class Prompts:
         )
 
 
-def _read_rows(path: Path) -> list[tuple[int, str, str, int]]:
-    """(line, prompt, classname, classidx) of each row."""
-    try:
-        # utf-8-sig: spreadsheets put a byte-order mark in front of the header.
-        text = path.read_text(encoding="utf-8-sig")
-    except FileNotFoundError:
-        raise DiffjaxError(
-            f"There is no prompts file {path}. Check the path."
-        ) from None
-    except UnicodeDecodeError:
-        raise DiffjaxError(f"{path} is not UTF-8 text. Save it as UTF-8.") from None
-    except OSError as error:
-        raise DiffjaxError(f"{path} cannot be read ({error.strerror}).") from error
-
-    # newline="": the csv module finds the ends of lines itself, quoted ones too.
-    reader = csv.reader(io.StringIO(text, newline=""), strict=True)
-    header: list[str] | None = None
-    rows: list[tuple[int, str, str, int]] = []
-    try:
-        for fields in reader:
-            where = f"{path}, line {reader.line_num}"
-            if not fields:  # a blank line
-                continue
-            if header is None:
-                header = _header(fields, where)
-            else:
-                rows.append((reader.line_num, *_row(fields, header, where)))
-    except csv.Error as error:
-        raise DiffjaxError(f"{path}, line {reader.line_num}: {error}.") from None
+def _read_rows(path: Path) -> list[tuple[str, str, str, int]]:
+    """(place, prompt, classname, classidx) of each row."""
+    rows = []
+    for where, cells in read_csv(path, CSV_COLUMNS, "prompts file"):
+        prompt, name, index = (cells[column] for column in CSV_COLUMNS)
+        for column in CSV_COLUMNS:
+            if not cells[column].strip():
+                raise DiffjaxError(f"{where}: the {column} is empty.")
+        # no file has 10⁹ classes, and int() refuses thousands of digits
+        if not index.strip().isdecimal() or len(index.strip()) > 9:
+            raise DiffjaxError(
+                f"{where}: the classidx {index!r} is not an integer from 0 upwards."
+            )
+        rows.append((where, prompt, name, int(index)))
     if not rows:
         raise DiffjaxError(
             f"{path} holds no prompts. It needs the columns {', '.join(CSV_COLUMNS)} "
             "and a row for each prompt."
         )
     return rows
-
-
-def _header(fields: list[str], where: str) -> list[str]:
-    header = [field.strip() for field in fields]
-    if sorted(header) != sorted(CSV_COLUMNS):
-        raise DiffjaxError(
-            f"{where}: the columns must be {', '.join(CSV_COLUMNS)}, not "
-            f"{', '.join(header)}."
-        )
-    return header
-
-
-def _row(fields: list[str], header: list[str], where: str) -> tuple[str, str, int]:
-    if len(fields) != len(header):
-        raise DiffjaxError(
-            f"{where}: {len(fields)} fields instead of {len(header)}. Put double "
-            "quotes around a prompt that contains a comma."
-        )
-    cells = dict(zip(header, fields, strict=True))
-    prompt, name, index = (cells[column] for column in CSV_COLUMNS)
-    for column in CSV_COLUMNS:
-        if not cells[column].strip():
-            raise DiffjaxError(f"{where}: the {column} is empty.")
-    # no file has 10⁹ classes, and int() refuses thousands of digits
-    if not index.strip().isdecimal() or len(index.strip()) > 9:
-        raise DiffjaxError(
-            f"{where}: the classidx {index!r} is not an integer from 0 upwards."
-        )
-    return prompt, name, int(index)
 
 
 def _repeated(values: Iterable[str]) -> str:

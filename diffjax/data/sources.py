@@ -15,6 +15,7 @@ import numpy as np
 from jaxtyping import Int32, UInt8
 
 from diffjax.errors import DiffjaxError
+from diffjax.files import user_path
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -101,7 +102,7 @@ def data_root(data_dir: str | os.PathLike[str] | None) -> Path:
     """
     if data_dir is None:
         data_dir = os.environ.get("TFDS_DATA_DIR", "~/tensorflow_datasets")
-    return Path(data_dir).expanduser().absolute()
+    return user_path(data_dir).absolute()
 
 
 def digest(parts: Iterable[str | bytes]) -> str:

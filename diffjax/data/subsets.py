@@ -8,8 +8,10 @@ from pathlib import Path
 import numpy as np
 from jaxtyping import Int64
 
+from diffjax.arrays import read_npy
 from diffjax.data.sources import Source
 from diffjax.errors import DiffjaxError
+from diffjax.files import user_path
 
 _RANGE = re.compile(r"(\d{1,12})(?::(\d{1,12}))?")
 
@@ -89,7 +91,7 @@ def _draw(
 def _indices(subset: str, source: Source) -> Int64[np.ndarray, " n"]:
     """The ascending indices that a file or a text of ranges names."""
     if subset.lower().endswith(".npy"):
-        indices = np.unique(_read_indices(Path(subset).expanduser()))
+        indices = np.unique(_read_indices(user_path(subset)))
         if indices.size == 0:
             raise DiffjaxError(f"{subset} chooses nothing: it holds no indices.")
         for index in indices[[0, -1]]:
@@ -124,16 +126,7 @@ def _check(index: int, subset: str, source: Source) -> None:
 
 
 def _read_indices(path: Path) -> Int64[np.ndarray, " n"]:
-    try:
-        array = np.load(path, allow_pickle=False)
-    except FileNotFoundError:
-        raise DiffjaxError(f"There is no file {path}. Check the path.") from None
-    except (OSError, ValueError, EOFError) as error:
-        raise DiffjaxError(
-            f"{path} cannot be read ({error}). Save indices with numpy.save."
-        ) from error
-    if not isinstance(array, np.ndarray):
-        raise DiffjaxError(f"{path} is an archive. Save one array with numpy.save.")
+    array = read_npy(path, "file")
     if not (array.ndim == 1 and np.issubdtype(array.dtype, np.integer)):
         raise DiffjaxError(
             f"{path} holds {array.dtype} of shape {array.shape}; a subset is one row "

@@ -1,10 +1,7 @@
 """A table of image paths and labels: CSV with a header, or JSON lines."""
 
-import csv
-import io
-import json
 import os
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -12,6 +9,7 @@ from typing import Any
 from diffjax.data.files import ALL, FileSource, ImageFile, load_upright
 from diffjax.data.imagenet import imagenet_classes
 from diffjax.errors import DiffjaxError
+from diffjax.files import read_csv, read_json_lines, user_path
 
 SUFFIXES = (".csv", ".jsonl")
 COLUMNS = ("path", "label", "id")  # the last one may be absent
@@ -39,7 +37,7 @@ def open_table(path: str | os.PathLike[str]) -> FileSource:
         DiffjaxError: if the table is missing or malformed, an id comes twice, or an
             image is missing, naming the line.
     """
-    table = Path(path).expanduser()
+    table = user_path(path)
     rows = list(_read(table))
     if not rows:
         raise DiffjaxError(f"{table} lists no images.")
@@ -54,7 +52,7 @@ def open_table(path: str | os.PathLike[str]) -> FileSource:
     names, labels = _classes(rows)
     files = []
     for row, label in zip(rows, labels, strict=True):
-        image = table.parent / Path(row.path).expanduser()
+        image = table.parent / user_path(row.path)
         if not image.is_file():
             raise DiffjaxError(f"{row.where}: there is no image {image}.")
         files.append(ImageFile(path=image, label=label, id=row.id))
@@ -97,68 +95,16 @@ def _integer(label: str | int) -> int | None:
 def _read(table: Path) -> Iterator[_Row]:
     if table.suffix.lower() not in SUFFIXES:
         raise DiffjaxError(f"{table} is not a table: name it .csv or .jsonl.")
-    try:
-        # utf-8-sig: spreadsheets put a byte-order mark in front of the header.
-        text = table.read_text(encoding="utf-8-sig")
-    except FileNotFoundError:
-        raise DiffjaxError(f"There is no table {table}. Check the path.") from None
-    except UnicodeDecodeError:
-        raise DiffjaxError(f"{table} is not UTF-8 text. Save it as UTF-8.") from None
-    except OSError as error:
-        raise DiffjaxError(f"{table} cannot be read ({error.strerror}).") from error
-    cells = _csv_cells if table.suffix.lower() == ".csv" else _json_cells
-    for where, cell in cells(table, text):
+    cells = (
+        read_csv(table, ("path", "label"), "table", wanted="path and label")
+        if table.suffix.lower() == ".csv"
+        else read_json_lines(table, "table")
+    )
+    for where, cell in cells:
         yield _row(where, cell)
 
 
-def _csv_cells(table: Path, text: str) -> Iterator[tuple[str, dict[str, Any]]]:
-    """("FILE, line N", {column: text}) of each row."""
-    # newline="": the csv module finds the ends of lines itself, quoted ones too.
-    reader = csv.reader(io.StringIO(text, newline=""), strict=True)
-    header: list[str] | None = None
-    try:
-        for fields in reader:
-            where = f"{table}, line {reader.line_num}"
-            if not fields:  # a blank line
-                continue
-            if header is None:
-                header = [field.strip() for field in fields]
-                if len(set(header)) < len(header) or not {"path", "label"} <= set(
-                    header
-                ):
-                    raise DiffjaxError(
-                        f"{where}: the columns must include path and label, each "
-                        f"once, not {', '.join(header)}."
-                    )
-            elif len(fields) != len(header):
-                raise DiffjaxError(
-                    f"{where}: {len(fields)} fields instead of {len(header)}. Put "
-                    "double quotes around a text that contains a comma."
-                )
-            else:
-                yield where, dict(zip(header, fields, strict=True))
-    except csv.Error as error:
-        raise DiffjaxError(f"{table}, line {reader.line_num}: {error}.") from None
-
-
-def _json_cells(table: Path, text: str) -> Iterator[tuple[str, dict[str, Any]]]:
-    """("FILE, line N", the object) of each line."""
-    for number, line in enumerate(text.split("\n"), 1):
-        if not line.strip():
-            continue
-        where = f"{table}, line {number}"
-        try:
-            cells = json.loads(line)
-        except (ValueError, RecursionError) as error:
-            raise DiffjaxError(f"{where} is not JSON ({error}).") from None
-        if not isinstance(cells, dict):
-            raise DiffjaxError(
-                f"{where} must be an object with path and label, not {line.strip()!r}."
-            )
-        yield where, cells
-
-
-def _row(where: str, cells: dict[str, Any]) -> _Row:
+def _row(where: str, cells: Mapping[str, Any]) -> _Row:
     path, label, name = (cells.get(column) for column in COLUMNS)
     if not isinstance(path, str) or not path.strip() or "\0" in path:
         raise DiffjaxError(f"{where}: the path is missing.")

@@ -1,6 +1,5 @@
 """Prompts from CLIP_benchmark's files: class names in one, templates in another."""
 
-import json
 import os
 import warnings
 from collections.abc import Sequence
@@ -8,6 +7,7 @@ from pathlib import Path
 
 from diffjax.data.prompts import Prompts, split_template
 from diffjax.errors import DiffjaxError, unknown
+from diffjax.files import read_json, read_lines
 
 
 def read_clip_benchmark(
@@ -59,22 +59,9 @@ def read_clip_benchmark(
 
 def _read(path: Path, dataset: str | None) -> tuple[list[str], bool]:
     """The entries of a file, and whether a table was asked for them."""
-    try:
-        text = path.read_text(encoding="utf-8-sig")
-    except FileNotFoundError:
-        raise DiffjaxError(f"There is no file {path}. Check the path.") from None
-    except UnicodeDecodeError:
-        raise DiffjaxError(f"{path} is not UTF-8 text. Save it as UTF-8.") from None
-    except OSError as error:
-        raise DiffjaxError(f"{path} cannot be read ({error.strerror}).") from error
     if path.suffix.lower() != ".json":
-        # not splitlines(), which also ends lines at separators like U+2028
-        lines = (line.strip() for line in text.split("\n"))
-        return _checked([line for line in lines if line], path), False
-    try:
-        content = json.loads(text)
-    except (ValueError, RecursionError) as error:
-        raise DiffjaxError(f"{path} is not JSON ({error}).") from None
+        return _checked([line for line in read_lines(path) if line], path), False
+    content = read_json(path)
     if keyed := isinstance(content, dict):
         if dataset is None:
             raise DiffjaxError(

@@ -5,7 +5,6 @@ Nothing is downloaded or prepared here, and no network is tried.
 
 import difflib
 import io
-import json
 import os
 import re
 from collections.abc import Iterator, Sequence
@@ -19,6 +18,7 @@ from PIL import Image
 from diffjax.data.imagenet import imagenet_classes
 from diffjax.data.sources import Example, data_root, digest
 from diffjax.errors import DiffjaxError
+from diffjax.files import read_json_object
 
 # The split that is meant when none is named: the first that there is, but the test
 # images of these sets have no labels.
@@ -268,13 +268,10 @@ def _find(name: str, root: Path) -> Path:
 
 def _check_format(folder: Path, name: str) -> None:
     try:
-        info = json.loads((folder / "dataset_info.json").read_text(encoding="utf-8"))
-        stored = info.get("fileFormat", "tfrecord")  # absent in old directories
-    except (OSError, ValueError, AttributeError) as error:
-        raise DiffjaxError(
-            f"{folder / 'dataset_info.json'} cannot be read ({error}). Prepare "
-            "the data set again."
-        ) from error
+        info = read_json_object(folder / "dataset_info.json")
+    except DiffjaxError as error:
+        raise DiffjaxError(f"{error} Prepare the data set again.") from None
+    stored = info.get("fileFormat", "tfrecord")  # absent in old directories
     if stored != "array_record":
         raise DiffjaxError(
             f"{folder} is stored as {stored}, which only tensorflow reads. Prepare it "

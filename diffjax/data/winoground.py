@@ -8,7 +8,6 @@ the archive of images unpacked where it lies:
     data/images/          the images, called image_0 or image_1 and .png
 """
 
-import json
 import os
 from dataclasses import dataclass
 from pathlib import Path
@@ -18,6 +17,7 @@ from PIL import Image
 
 from diffjax.data.images import load_image
 from diffjax.errors import DiffjaxError
+from diffjax.files import read_json_lines, user_path
 
 ADDRESS = "https://huggingface.co/datasets/facebook/winoground"
 
@@ -64,7 +64,7 @@ def read_winoground(folder: str | os.PathLike[str]) -> tuple[WinogroundExample, 
         DiffjaxError: if examples.jsonl or an image is missing, the images are still
             packed, or a line is malformed.
     """
-    root = Path(folder).expanduser()
+    root = user_path(folder)
     places = [root / "data", root]
     data = next((p for p in places if (p / "examples.jsonl").is_file()), None)
     if data is None:
@@ -85,27 +85,15 @@ def read_winoground(folder: str | os.PathLike[str]) -> tuple[WinogroundExample, 
             advice = f"Unpack them with: unzip {archive} -d {data}"
         raise DiffjaxError(f"The folder {images} is missing. {advice}")
     path = data / "examples.jsonl"
-    try:
-        text = path.read_text(encoding="utf-8")
-    except (OSError, UnicodeDecodeError) as error:
-        raise DiffjaxError(f"{path} cannot be read ({error}).") from error
     examples = tuple(
-        _example(line, images, f"{path}, line {number}")
-        for number, line in enumerate(text.split("\n"), 1)
-        if line.strip()
+        _example(fields, images, where) for where, fields in read_json_lines(path)
     )
     if not examples:
         raise DiffjaxError(f"{path} holds no examples. Fetch it again.")
     return examples
 
 
-def _example(line: str, images: Path, where: str) -> WinogroundExample:
-    try:
-        fields = json.loads(line)
-    except (ValueError, RecursionError) as error:
-        raise DiffjaxError(f"{where} is not JSON ({error}).") from None
-    if not isinstance(fields, dict):
-        raise DiffjaxError(f"{where} must be an object, not {line.strip()!r}.")
+def _example(fields: dict[str, Any], images: Path, where: str) -> WinogroundExample:
     number = _field(fields, "num_main_preds", int, where)
     return WinogroundExample(
         id=str(_field(fields, "id", int, where)),

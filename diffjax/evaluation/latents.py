@@ -13,6 +13,7 @@ from pathlib import Path
 import numpy as np
 from jaxtyping import Float
 
+from diffjax.arrays import read_npz
 from diffjax.classifier import DiffusionClassifier
 from diffjax.errors import DiffjaxError
 from diffjax.files import atomic
@@ -70,9 +71,8 @@ class Latents:
         if path is None or not path.exists():
             return None
         try:
-            with np.load(path, allow_pickle=False) as archive:
-                latent: np.ndarray = archive["z0"]
-        except Exception:  # readers raise nearly anything on damage
+            latent = read_npz(path)["z0"]
+        except (DiffjaxError, KeyError):
             return None  # computed again and written over
         fits = latent.shape == self._shape and latent.dtype == np.float32
         return latent if fits else None

@@ -24,6 +24,7 @@ from typing import Any
 import numpy as np
 from jaxtyping import Float, Int
 
+from diffjax.arrays import read_npy
 from diffjax.checkpoints.torch_files import load_torch
 from diffjax.data.prompts import Prompts
 from diffjax.errors import DiffjaxError
@@ -137,13 +138,8 @@ def read_labels(path: Path) -> Int[np.ndarray, " N"]:
     Raises:
         DiffjaxError: if there is none, or it is not a list of whole numbers.
     """
-    try:
-        labels = np.load(path, allow_pickle=False)
-    except FileNotFoundError:
-        raise DiffjaxError(f"There is no labels file {path}.") from None
-    except (OSError, ValueError, EOFError) as error:
-        raise DiffjaxError(f"{path} is not an npy file ({error}).") from error
-    if not isinstance(labels, np.ndarray) or labels.ndim != 1:
+    labels = read_npy(path, "labels file")
+    if labels.ndim != 1:
         raise DiffjaxError(f"{path} must hold one array: the class of each image.")
     if not np.issubdtype(labels.dtype, np.integer):
         raise DiffjaxError(f"{path} holds {labels.dtype}, not whole numbers.")

@@ -16,7 +16,9 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Float, Int, UInt32
 
+from diffjax.arrays import read_npy, read_npz
 from diffjax.errors import DiffjaxError
+from diffjax.files import regular_file
 
 
 @runtime_checkable
@@ -132,8 +134,7 @@ def read_noise(path: Path, latent_shape: tuple[int, int, int]) -> NoiseTable:
     Raises:
         DiffjaxError: if the file is missing, damaged, or of another shape.
     """
-    if not path.is_file():
-        raise DiffjaxError(f"{path}: no such noise file")
+    path = regular_file(path, "noise file")
     try:
         array = _read_array(path)
     except DiffjaxError:
@@ -159,11 +160,9 @@ def read_noise(path: Path, latent_shape: tuple[int, int, int]) -> NoiseTable:
 
 def _read_array(path: Path) -> np.ndarray:
     if path.suffix == ".npy":
-        array: np.ndarray = np.load(path, allow_pickle=False)
-        return array
+        return read_npy(path)
     if path.suffix == ".npz":
-        with np.load(path, allow_pickle=False) as archive:
-            arrays = {name: archive[name] for name in archive.files}
+        arrays = read_npz(path)
     elif path.suffix == ".safetensors":
         from safetensors.numpy import load_file
 

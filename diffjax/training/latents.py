@@ -17,6 +17,7 @@ from flax import nnx
 from jaxtyping import Float32, UInt8
 from rich.console import Console
 
+from diffjax.arrays import read_npy
 from diffjax.errors import DiffjaxError
 from diffjax.models.autoencoder import AutoencoderKL, AutoencoderKLConfig
 from diffjax.training.batches import batch_items, item_pixels
@@ -164,7 +165,7 @@ def read_latents(
 
     By default 1 / (their standard deviation), as in Rombach et al. 2022, section 4.3.
     """
-    latents = np.load(path, allow_pickle=False)
+    latents = read_npy(path, "file of latents")
     if scaling_factor is None:
         # rounded, since it is written to config.json
         scaling_factor = float(f"{1 / latents.std():.6g}")
