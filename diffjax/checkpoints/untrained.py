@@ -29,7 +29,7 @@ class Untrained:
     Attributes:
         kind: "text" or "class".
         config: of its network.
-        network: with random weights.
+        network: with random weights, or their shapes alone.
     """
 
     kind: str
@@ -37,12 +37,15 @@ class Untrained:
     network: Network
 
 
-def untrained(name: str, dtype: DTypeLike = jnp.float32) -> Untrained:
+def untrained(
+    name: str, dtype: DTypeLike = jnp.float32, *, weights: bool = True
+) -> Untrained:
     """A denoiser of its published size.
 
     Args:
         name: a key of ``UNTRAINED``.
         dtype: of computation and weights; norms stay in float32.
+        weights: whether to draw them; to compile, their shapes suffice.
 
     Raises:
         DiffjaxError: if there is no such name.
@@ -54,7 +57,9 @@ def untrained(name: str, dtype: DTypeLike = jnp.float32) -> Untrained:
     return Untrained(
         kind="class" if component == "transformer" else "text",
         config=config,
-        network=random_network(component, config, dtype),
+        network=random_network(component, config, dtype)
+        if weights
+        else Network(*empty_network(component, config, dtype)),
     )
 
 

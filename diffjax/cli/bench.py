@@ -4,6 +4,7 @@ from typing import TYPE_CHECKING, Any, Literal
 
 import click
 
+from diffjax.cli.ahead import compiled
 from diffjax.cli.group import group, loading, print_json, start
 from diffjax.cli.options import model_option
 
@@ -15,7 +16,8 @@ EPILOG = """\b
 Examples:
   diffjax bench
   diffjax bench --random sd-2-base --dtype bfloat16 --dtype float32 \\
-      --classes 8 --blocks 4 --blocks 16 --resolution 256 --resolution 512"""
+      --classes 8 --blocks 4 --blocks 16 --resolution 256 --resolution 512
+  diffjax bench --random sd-2-base --compile-for v5e:2x4"""
 
 
 @group.command(epilog=EPILOG)
@@ -63,6 +65,14 @@ Examples:
     show_default="the model's",
     help="Pixels along an edge.",
 )
+@click.option(
+    "--compile-for",
+    "elsewhere",
+    multiple=True,
+    metavar="DEVICES",
+    help="Time nothing; compile the tiles for devices that are not here, such as "
+    "v5e:2x4, and say what their compiler tells of memory and work.",
+)
 @click.option("--json", "as_json", is_flag=True, help="JSON on standard output.")
 @click.option("--quiet", "-q", is_flag=True, help="No progress on standard error.")
 def bench(
@@ -72,15 +82,31 @@ def bench(
     classes: tuple[int, ...],
     dtypes: tuple[str, ...],
     resolutions: tuple[int, ...],
+    elsewhere: tuple[str, ...],
     as_json: bool,
     quiet: bool,
 ) -> None:
-    """Time tiles of evaluations on this machine.
+    """Time tiles of evaluations on this machine, or compile them for another.
 
     --blocks, --classes, --dtype and --resolution may be given several times; every
     combination is timed, and compared with a large matrix product in the same dtype
     and a large copy on the same devices.
+
+    With --compile-for, every combination is compiled for each of the devices that are
+    named: v5e, v5p or v6e, and how they lie (v5e:2x4, v5p:2x2x1). It needs no
+    accelerator, and takes seconds to minutes.
     """
+    if elsewhere:
+        compiled(
+            elsewhere,
+            random or model,
+            random is not None,
+            dtypes,
+            (resolutions, blocks, classes),
+            as_json=as_json,
+            quiet=quiet,
+        )
+        return
     console, out = start()
     with loading(console, quiet):
         from diffjax.evaluation.bench import Bench, report

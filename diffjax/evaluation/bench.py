@@ -63,6 +63,11 @@ class Subject:
         edge = resolution // self.downscale
         return edge, edge, self.channels
 
+    def condition_like(self, dtype: str) -> tuple[tuple[int, ...], Any]:
+        """Shape and number type of a condition, for a denoiser of this dtype."""
+        given = self.condition
+        return given.shape, dtype if given.dtype.kind == "f" else given.dtype
+
 
 @dataclass(frozen=True, kw_only=True)
 class Timing:
@@ -222,13 +227,13 @@ def subject_of(model: DiffusionModel) -> Subject:
     )
 
 
-def random_subject(name: str, dtype: str) -> Subject:
-    """A published denoiser's size with random weights and states.
+def random_subject(name: str, dtype: str, *, weights: bool = True) -> Subject:
+    """A published denoiser's size with random weights, or their shapes, and states.
 
     Raises:
         DiffjaxError: if there is no such name.
     """
-    found = untrained(name, dtype)
+    found = untrained(name, dtype, weights=weights)
     config = found.config
     patch = config.patch_size if found.kind == "class" else 1
     condition: np.ndarray = (
@@ -251,20 +256,25 @@ def random_subject(name: str, dtype: str) -> Subject:
     )
 
 
+def environment(device: str) -> dict[str, Any]:
+    """What measured, as JSON values."""
+    return {
+        "diffjax": __version__,
+        **{package: version(package) for package in PACKAGES},
+        "device": device,
+        "processor": processor(),
+        "cores": os.cpu_count(),
+        "git": git_revision(),
+    }
+
+
 def report(
     name: str, device: str, peaks: Sequence[dict[str, Any]], timings: Sequence[Timing]
 ) -> dict[str, Any]:
     """All that was measured, and where, as JSON values."""
     return {
         "model": name,
-        "environment": {
-            "diffjax": __version__,
-            **{package: version(package) for package in PACKAGES},
-            "device": device,
-            "processor": processor(),
-            "cores": os.cpu_count(),
-            "git": git_revision(),
-        },
+        "environment": environment(device),
         "created": datetime.now(UTC).isoformat(timespec="seconds"),
         "peaks": list(peaks),
         "timings": [asdict(timing) for timing in timings],

@@ -19,6 +19,7 @@ import os
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from contextvars import ContextVar
+from dataclasses import dataclass
 from typing import Any
 
 import jax
@@ -40,6 +41,41 @@ LANES = 128
 SHORTEST_ON_TPU = 512
 BLOCKS_ON_TPU = (512, 384, 256, 128)
 _UNFUSED: ContextVar[bool] = ContextVar("unfused", default=False)
+
+
+@dataclass(frozen=True)
+class Target:
+    """What programs are traced for.
+
+    Attributes:
+        backend: of JAX: "cpu", "gpu", "cuda", "rocm" or "tpu".
+        compute_capability: of NVIDIA's GPUs; (9, 0) is Hopper. None for others.
+    """
+
+    backend: str
+    compute_capability: tuple[int, int] | None = None
+
+
+_ELSEWHERE: ContextVar[Target | None] = ContextVar("elsewhere", default=None)
+
+
+def target() -> Target:
+    """This process's first device, unless programs are traced for another machine."""
+    elsewhere = _ELSEWHERE.get()
+    if elsewhere is not None:
+        return elsewhere
+    backend = jax.default_backend()
+    return Target(backend, _capability() if backend != "cpu" else None)
+
+
+@contextmanager
+def traced_for(elsewhere: Target) -> Iterator[None]:
+    """Trace for devices that are not here; the programs can be compiled, not run."""
+    token = _ELSEWHERE.set(elsewhere)
+    try:
+        yield
+    finally:
+        _ELSEWHERE.reset(token)
 
 
 def choose(
@@ -73,7 +109,7 @@ def choose(
 
 
 def chosen(dtype: DTypeLike, head: int, length_q: int, length_k: int) -> str:
-    """``choose`` for this process's devices, unless DIFFJAX_ATTENTION says "xla".
+    """``choose`` for the target, unless DIFFJAX_ATTENTION says "xla".
 
     Raises:
         DiffjaxError: if DIFFJAX_ATTENTION is neither "auto" nor "xla".
@@ -83,9 +119,10 @@ def chosen(dtype: DTypeLike, head: int, length_q: int, length_k: int) -> str:
         raise unknown(VARIABLE, wish, CHOICES)
     if wish == "xla" or _UNFUSED.get():
         return "xla"
-    backend = jax.default_backend()
-    capability = _capability() if backend != "cpu" else None
-    return choose(backend, dtype, head, length_q, length_k, capability)
+    here = target()
+    return choose(
+        here.backend, dtype, head, length_q, length_k, here.compute_capability
+    )
 
 
 @contextmanager
@@ -127,7 +164,7 @@ def attend(
         DiffjaxError: if DIFFJAX_ATTENTION is not understood.
     """
     dtype = q.dtype
-    if dtype == jnp.float16 and jax.default_backend() == "cpu":
+    if dtype == jnp.float16 and target().backend == "cpu":
         # CPUs lack the product of float16 into float32 that the function asks for
         q, k, v = (x.astype(jnp.float32) for x in (q, k, v))
     q, k, v = (x.reshape(x.shape[0], heads, -1) for x in (q, k, v))

@@ -48,6 +48,12 @@ class Tile:
         return self.blocks * self.classes
 
 
+def tile_of(cells: int, classes: int, devices: int) -> Tile:
+    """A tile of at most so many cells, with a block for each device at least."""
+    blocks = max(1, cells // classes // devices) * devices
+    return Tile(blocks=blocks, classes=classes)
+
+
 @jax.tree_util.register_dataclass
 @dataclass(frozen=True, kw_only=True)
 class Blocks:
@@ -201,10 +207,7 @@ class Grid:
 
     def tile(self, classes: int, cells: int | None = None) -> Tile:
         """A tile of at most so many cells, with a block for each device at least."""
-        blocks = (self.cells if cells is None else cells) // classes
-        return Tile(
-            blocks=max(1, blocks // self.devices) * self.devices, classes=classes
-        )
+        return tile_of(self.cells if cells is None else cells, classes, self.devices)
 
     def errors(self, conditions: Array, blocks: Blocks) -> Float[Array, "l B k"]:
         """Errors of a tile; returns before they are computed."""

@@ -135,10 +135,20 @@ def cells_that_fit(bytes_per_cell: int, mesh: Mesh) -> int:
         mesh: as of ``block_mesh``.
     """
     device = mesh.local_devices[0]
-    most = MOST_CELLS.get(device.platform, MOST_CELLS_ELSEWHERE)
-    budget = SHARE_OF_MEMORY * free_bytes(device)
-    fit = max(1, min(most, int(budget // bytes_per_cell)))
+    fit = cells_within(free_bytes(device), bytes_per_cell, device.platform)
     return least(fit, mesh) * mesh.size
+
+
+def cells_within(memory: int, bytes_per_cell: int, platform: str) -> int:
+    """How many cells a tile can hold on one device.
+
+    Args:
+        memory: bytes that are free.
+        bytes_per_cell: that one forward pass needs, about.
+        platform: of the device.
+    """
+    most = MOST_CELLS.get(platform, MOST_CELLS_ELSEWHERE)
+    return max(1, min(most, int(SHARE_OF_MEMORY * memory // bytes_per_cell)))
 
 
 def least(value: int, mesh: Mesh) -> int:

@@ -1,0 +1,98 @@
+"""``diffjax bench --compile-for``: tiles compiled for devices that are not here."""
+
+import os
+from itertools import product
+from typing import Any
+
+from diffjax.cli.group import loading, print_json, start
+
+# for JAX, which has not started: that it stays away from this machine's accelerators,
+# the TPU's compiler from the network; kept programs would hide what compiling takes
+ENVIRONMENT = {
+    "JAX_PLATFORMS": "cpu",
+    "JAX_ENABLE_COMPILATION_CACHE": "false",
+    "TPU_SKIP_MDS_QUERY": "1",
+    "ALLOW_MULTIPLE_LIBTPU_LOAD": "1",
+    "TPU_WORKER_HOSTNAMES": "localhost",
+    "TPU_ACCELERATOR_TYPE": "v5litepod-4",  # any: without one it complains
+}
+
+
+def compiled(
+    elsewhere: tuple[str, ...],
+    model: str,
+    random: bool,
+    dtypes: tuple[str, ...],
+    shapes: tuple[tuple[int, ...], tuple[int, ...], tuple[int, ...]],
+    *,
+    as_json: bool,
+    quiet: bool,
+) -> None:
+    """Compile and print.
+
+    Args:
+        elsewhere: names of devices.
+        model: a model, or a random one's name.
+        random: whether it is one of random weights.
+        dtypes: of the denoiser.
+        shapes: resolutions, blocks and classes; every combination.
+        as_json: JSON instead of a table.
+        quiet: no progress.
+    """
+    os.environ.update(ENVIRONMENT)
+    console, out = start()
+    with loading(console, quiet):
+        from diffjax.evaluation.ahead import Ahead, report
+
+    tiles, name = [], model
+    for devices, dtype in product(elsewhere, dtypes):
+        ahead = Ahead(devices=devices, model=model, random=random, dtype=dtype)
+        with loading(console, quiet, f"compiling for {devices} in {ahead.dtype}"):
+            tiles += list(ahead.tiles(*shapes))
+            name = ahead.subject.name
+    result = report(name, tiles)
+    if as_json:
+        print_json(result)
+        return
+    for row in result["tiles"]:
+        out.print(f"{result['model']} · {heading(row)}", highlight=False)
+        for name, text in lines(row).items():
+            out.print(f"  {name:<12}{text}", highlight=False, soft_wrap=True)
+    sources = sorted({row["source"] for row in result["tiles"]})
+    out.print("published peaks: " + ", ".join(sources), style="dim", soft_wrap=True)
+
+
+def heading(row: dict[str, Any]) -> str:
+    """Which tile, for what."""
+    return (
+        f"{row['devices']} · {row['dtype']} · {row['resolution']} px · "
+        f"{row['blocks']} blocks × {row['classes']} classes"
+    )
+
+
+def lines(row: dict[str, Any]) -> dict[str, str]:
+    """What the compiler says of a tile, by name."""
+    memory = row["memory"] / 1e9
+    if row["seconds"] is None:
+        return {"memory": f"the {memory:.0f} GB of a device do not hold it"}
+    size = row["bytes_accessed"]
+    most = {
+        f"by {what}": row[f"bound_by_{what}"]
+        for what in ("flops", "bytes")
+        if row[f"bound_by_{what}"] is not None
+    }
+    exchanges = (f"{n} {kind}" for kind, n in row["collectives"].items())
+    return {
+        "memory": f"{row['arguments'] / 1e9:.2f} + {row['temporaries'] / 1e9:.2f} of "
+        f"{memory:.0f} GB a device" + ("" if row["fits"] else ": it does not fit"),
+        "largest": f"{row['largest']:,} evaluations would fit, about; "
+        f"diffjax evaluate takes {row['planned']:,}",
+        "work": f"{row['flops'] / 1e12:.3g} TFLOP"
+        + ("" if size is None else f", {size / 1e9:.3g} GB"),
+        "at most": ", ".join(f"{n:,.0f} {by}" for by, n in most.items())
+        + " evaluations/s"
+        if most
+        else "unknown",
+        "exchanges": ", ".join(exchanges) or "none",
+        "compiled in": f"{row['seconds']:.1f} s",
+    }
