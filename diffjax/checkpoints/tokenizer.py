@@ -2,22 +2,21 @@
 
 CLIP's tokenizer (Radford et al. 2021): text in NFC and lower case, its runs of space as
 one, cut into words, single digits and runs of signs; each is bytes that are merged in
-pairs, its last byte marked by ``</w>``. The tokenizers library does the work;
+pairs, its last byte marked by ``</w>``. Added tokens, such as those of textual
+inversion, are found first and never cut. The tokenizers library does the work;
 transformers' CLIPTokenizer, which takes seconds to import, sets it up in the same way.
 """
 
-import json
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
+from diffjax.checkpoints.tokenizer_files import TokenizerFiles, read_tokenizer_files
 from diffjax.errors import DiffjaxError
 from diffjax.models.diffusion import Tokens
 
-START, END = "<|startoftext|>", "<|endoftext|>"
-SPECIAL = {"unk_token": END, "bos_token": START, "eos_token": END, "pad_token": END}
 WORDS = (
     r"<\|startoftext\|>|<\|endoftext\|>|'s|'t|'re|'ve|'m|'ll|'d"
     r"|[\p{L}]+|[\p{N}]|[^\s\p{L}\p{N}]+"
@@ -37,59 +36,91 @@ class Tokenizer:
             vocab_size: the text encoder's.
 
         Raises:
-            DiffjaxError: if the files are missing or damaged, or number more
-                tokens than the text encoder knows.
+            DiffjaxError: if the files are missing or damaged, describe no CLIP
+                tokenizer, or number more tokens than the text encoder knows.
         """
         try:
-            settings = _settings(folder)
-            special = {name: settings[name] for name in SPECIAL}
-            self._tokenizer = _byte_pairs(folder, special)
-            self.length = min(length, int(settings["model_max_length"] or length))
+            files = read_tokenizer_files(folder)
+            self._tokenizer = _byte_pairs(files)
+        except DiffjaxError:
+            raise
         except Exception as error:  # the library raises plain exceptions
             raise DiffjaxError(
                 f"{folder}: not a readable CLIP tokenizer ({error}). It needs "
-                "vocab.json and merges.txt; download it again."
+                "vocab.json and merges.txt, or tokenizer.json; download it again."
             ) from error
-        if (size := self._tokenizer.get_vocab_size()) > vocab_size:
+        ids = self._tokenizer.get_vocab()
+        if (size := max(ids.values()) + 1) > vocab_size:
             raise DiffjaxError(
                 f"{folder} has {size} tokens, but the text encoder knows {vocab_size}; "
                 "they do not belong together."
             )
-        self._pad = self._tokenizer.token_to_id(special["pad_token"])
+        for text, index in files.added_ids.items():
+            if ids[text] != index:
+                raise DiffjaxError(
+                    f"{folder}: the files give the added token {text!r} the id "
+                    f"{index}, but by its place it gets {ids[text]}; number added "
+                    "tokens from the vocabulary's size on, without gaps."
+                )
+        longest = length if files.max_length is None else files.max_length
+        self.length = min(length, longest)
+        if self.length < 3:
+            raise DiffjaxError(
+                f"{folder}: model_max_length={files.max_length} leaves no room for a "
+                "prompt between its start and its end."
+            )
+        added = self._tokenizer.get_added_tokens_decoder().values()
+        self._vectors = _vectors({token.content for token in added})
+        self._pad = ids[files.special["pad_token"]]
+        self._pad_right = files.padding_side == "right"
+        self._cut_right = files.truncation_side == "right"
 
     def __call__(self, prompts: Sequence[str]) -> Tokens:
         """Ids int32 [n, length], and which prompts were cut."""
         ids = np.full((len(prompts), self.length), self._pad, np.int32)
         cut = []
-        for row, encoding in zip(
-            ids, self._tokenizer.encode_batch(list(prompts)), strict=True
-        ):
+        texts = [self._with_all_vectors(prompt) for prompt in prompts]
+        for row, encoding in zip(ids, self._tokenizer.encode_batch(texts), strict=True):
             tokens = encoding.ids
             cut.append(len(tokens) > self.length)
-            if cut[-1]:
-                tokens = [*tokens[: self.length - 1], tokens[-1]]  # its end stays
-            row[: len(tokens)] = tokens
+            if cut[-1]:  # start and end stay
+                inside = self.length - 2
+                kept = tokens[1:-1]
+                kept = kept[:inside] if self._cut_right else kept[-inside:]
+                tokens = [tokens[0], *kept, tokens[-1]]
+            if self._pad_right:
+                row[: len(tokens)] = tokens
+            else:
+                row[-len(tokens) :] = tokens
         return Tokens(ids=ids, truncated=tuple(cut))
 
-
-def _settings(folder: Path) -> dict[str, Any]:
-    """The special tokens, and the longest prompt or None."""
-    settings: dict[str, Any] = {**SPECIAL, "model_max_length": None}
-    # the older file first; in both a token is its text, or an object with it
-    for name in ("special_tokens_map.json", "tokenizer_config.json"):
-        path = folder / name
-        if path.is_file():
-            read = json.loads(path.read_text(encoding="utf-8"))
-            for key in settings:
-                value = read.get(key)
-                if value is not None:
-                    settings[key] = (
-                        value["content"] if isinstance(value, dict) else value
-                    )
-    return settings
+    def _with_all_vectors(self, prompt: str) -> str:
+        """A prompt in which a concept's first token stands for all its tokens."""
+        if not self._vectors:
+            return prompt
+        found = self._tokenizer.encode(prompt, add_special_tokens=False).tokens
+        for text in sorted(self._vectors.keys() & set(found)):
+            prompt = prompt.replace(text, self._vectors[text])
+        return prompt
 
 
-def _byte_pairs(folder: Path, special: dict[str, str]) -> Any:
+def _vectors(added: Collection[str]) -> dict[str, str]:
+    """Tokens of several vectors → all their tokens.
+
+    Textual inversion calls the further vectors of ``<x>`` ``<x>_1``, ``<x>_2``, …;
+    diffusers' pipelines put them in where a prompt has the first.
+    """
+    whole = {}
+    for text in added:
+        names = [text]
+        while (name := f"{text}_{len(names)}") in added:
+            names.append(name)
+        if len(names) > 1:
+            whole[text] = " ".join(names)
+    return whole
+
+
+def _byte_pairs(files: TokenizerFiles) -> Any:
     """The tokenizer of the tokenizers library."""
     from tokenizers import (
         AddedToken,
@@ -101,14 +132,13 @@ def _byte_pairs(folder: Path, special: dict[str, str]) -> Any:
         processors,
     )
 
-    vocab, merges = _vocab_and_merges(folder)
     tokenizer = Tokenizer(
         models.BPE(
-            vocab=vocab,
-            merges=merges,
+            vocab=files.vocabulary,
+            merges=files.merges,
             continuing_subword_prefix="",
             end_of_word_suffix="</w>",
-            unk_token=special["unk_token"],
+            unk_token=files.special["unk_token"],
         )
     )
     tokenizer.normalizer = normalizers.Sequence(
@@ -124,11 +154,14 @@ def _byte_pairs(folder: Path, special: dict[str, str]) -> Any:
             pre_tokenizers.ByteLevel(add_prefix_space=False),
         ]
     )
-    tokens = dict.fromkeys(special.values())
-    tokenizer.add_special_tokens(
-        [AddedToken(token, special=True, normalized=False) for token in tokens]
+    tokenizer.add_tokens(
+        [
+            AddedToken(token, special=True) if isinstance(token, str) else token
+            for token in files.added
+        ]
     )
-    start, end = special["bos_token"], special["eos_token"]
+    tokenizer.encode_special_tokens = files.split_special_tokens
+    start, end = files.special["bos_token"], files.special["eos_token"]
     ids = tokenizer.get_vocab()
     tokenizer.post_processor = processors.RobertaProcessing(
         (end, ids[end]),
@@ -137,17 +170,3 @@ def _byte_pairs(folder: Path, special: dict[str, str]) -> Any:
         add_prefix_space=False,
     )
     return tokenizer
-
-
-def _vocab_and_merges(folder: Path) -> tuple[dict[str, int], list[tuple[str, str]]]:
-    vocab, merges = folder / "vocab.json", folder / "merges.txt"
-    whole = folder / "tokenizer.json"
-    if vocab.is_file() or merges.is_file() or not whole.is_file():
-        ids = json.loads(vocab.read_text(encoding="utf-8"))
-        lines = merges.read_text(encoding="utf-8").split("\n")
-        pairs = [line for line in lines if line and not line.startswith("#version")]
-    else:
-        model = json.loads(whole.read_text(encoding="utf-8"))["model"]
-        ids, pairs = model["vocab"], model["merges"]
-    split = (p.split(" ") if isinstance(p, str) else p for p in pairs)
-    return ids, [(left, right) for left, right in split]
