@@ -61,6 +61,7 @@ PREDICTIONS: dict[str, Conversion] = {
 # all of these share the forward process (1), which is all that is used here.
 _DDPM = (1e-4, 0.02, "linear")
 _KDPM = (0.00085, 0.012, "linear")
+_LCM = (0.00085, 0.012, "scaled_linear")
 SCHEDULERS: dict[str, tuple[float, float, str]] = {
     "DDPMScheduler": _DDPM,
     "DDPMParallelScheduler": _DDPM,
@@ -72,12 +73,68 @@ SCHEDULERS: dict[str, tuple[float, float, str]] = {
     "EulerDiscreteScheduler": _DDPM,
     "EulerAncestralDiscreteScheduler": _DDPM,
     "DPMSolverMultistepScheduler": _DDPM,
+    "DPMSolverMultistepInverseScheduler": _DDPM,
     "DPMSolverSinglestepScheduler": _DDPM,
     "DEISMultistepScheduler": _DDPM,
     "UniPCMultistepScheduler": _DDPM,
+    "SASolverScheduler": _DDPM,
+    "RePaintScheduler": _DDPM,
     "HeunDiscreteScheduler": _KDPM,
     "KDPM2DiscreteScheduler": _KDPM,
     "KDPM2AncestralDiscreteScheduler": _KDPM,
+    "DPMSolverSDEScheduler": _KDPM,
+    "LCMScheduler": _LCM,
+    "TCDScheduler": _LCM,
+    "UnCLIPScheduler": (1e-4, 0.02, "squaredcos_cap_v2"),  # its only one
+}
+# Why the models that come with diffusers' other scheduler classes are refused.
+OTHER_SCHEDULERS: dict[str, str] = {
+    **dict.fromkeys(
+        (
+            "FlowMapEulerDiscreteScheduler",
+            "FlowMatchEulerDiscreteScheduler",
+            "FlowMatchHeunDiscreteScheduler",
+            "FlowMatchLCMScheduler",
+            "HeliosDMDScheduler",
+            "HeliosScheduler",
+            "LTXEulerAncestralRFScheduler",
+            "MiniMaxH3Scheduler",
+            "PiflowScheduler",
+            "RFD4ProteinaScheduler",
+        ),
+        "its models are trained by flow matching, not to remove noise by a beta "
+        "schedule",
+    ),
+    **dict.fromkeys(
+        (
+            "AmusedScheduler",
+            "BlockRefinementScheduler",
+            "DiscreteDDIMScheduler",
+            "EntropyBoundScheduler",
+            "VQDiffusionScheduler",
+        ),
+        "its models replace discrete tokens instead of adding noise",
+    ),
+    **dict.fromkeys(
+        (
+            "CMStochasticIterativeScheduler",
+            "ConsistencyDecoderScheduler",
+            "CosineDPMSolverMultistepScheduler",
+            "DDPMWuerstchenScheduler",
+            "EDMDPMSolverMultistepScheduler",
+            "EDMEulerScheduler",
+            "IPNDMScheduler",
+            "KarrasVeScheduler",
+            "SCMScheduler",
+            "ScoreSdeVeScheduler",
+            "ScoreSdeVpScheduler",
+        ),
+        "its models have continuous noise levels instead of a beta schedule",
+    ),
+    **dict.fromkeys(
+        ("CogVideoXDDIMScheduler", "CogVideoXDPMScheduler"),
+        "its signal-to-noise ratio is shifted after the beta schedule",
+    ),
 }
 
 
@@ -124,18 +181,23 @@ class Schedule:
             DiffjaxError: if the scheduler class, beta schedule, prediction type or a
                 number in it is not supported.
         """
-        name = config.get("_class_name")
-        _require_known("_class_name", name, SCHEDULERS, source)
+        name = _scheduler_class(config, source)
         if config.get("use_flow_sigmas"):
             raise DiffjaxError(
                 f"{source}: use_flow_sigmas is set, so the model was trained by flow "
                 "matching; only diffusion models with a beta schedule are supported."
             )
+        if config.get("timestep_type", "discrete") != "discrete":
+            raise DiffjaxError(
+                f"{source}: timestep_type={config['timestep_type']!r} is set, so the "
+                "model is told noise levels; only those that are told timesteps are "
+                "supported."
+            )
         # before they could say "sample", schedulers said predict_epsilon: false
         old = "epsilon" if config.get("predict_epsilon", True) else "sample"
         prediction_type = config.get("prediction_type", old)
         _require_known("prediction_type", prediction_type, PREDICTIONS, source)
-        alpha_bar = np.cumprod(1 - _betas(config, SCHEDULERS[str(name)], source))
+        alpha_bar = np.cumprod(1 - _betas(config, SCHEDULERS[name], source))
         if config.get("rescale_betas_zero_snr"):
             if len(alpha_bar) < 2:
                 raise DiffjaxError(
@@ -270,6 +332,20 @@ def _rescale_zero_snr(alpha_bar: Float[np.ndarray, "T"]) -> Float[np.ndarray, "T
     root = np.sqrt(alpha_bar)
     shifted: np.ndarray = (root - root[-1]) * (root[0] / (root[0] - root[-1]))
     return shifted**2
+
+
+def _scheduler_class(config: Mapping[str, Any], source: str) -> str:
+    """A key of ``SCHEDULERS``; the former Flax classes are their namesakes' twins."""
+    name = config.get("_class_name")
+    if isinstance(name, str):
+        name = name.removeprefix("Flax")
+        if name in OTHER_SCHEDULERS:
+            raise DiffjaxError(
+                f"{source}: {name} is not supported: {OTHER_SCHEDULERS[name]}. "
+                f"Supported are {', '.join(SCHEDULERS)}."
+            )
+    _require_known("_class_name", name, SCHEDULERS, source)
+    return str(name)
 
 
 def _require_known(

@@ -7,7 +7,6 @@ from diffjax.errors import DiffjaxError
 from diffjax.schedules import (
     BETA_SCHEDULES,
     PREDICTIONS,
-    SCHEDULERS,
     Schedule,
     add_noise,
     noise_from_prediction,
@@ -105,12 +104,6 @@ def test_alpha_bar_and_add_noise_equal_float64(config):
         exact = np.sqrt(expected[t]) * z0 + np.sqrt(1 - expected[t]) * noise
         z_t = add_noise(ours, jnp.asarray(z0), jnp.asarray(noise), t)
         assert relative(z_t, exact) <= 4e-6, t
-
-
-@pytest.mark.parametrize("cls", SCHEDULERS)
-def test_defaults_are_those_of_the_scheduler_class(cls):
-    expected = torch_scheduler(cls, {}).alphas_cumprod.numpy()
-    np.testing.assert_allclose(schedule({}, cls).alpha_bar, expected, rtol=1e-5)
 
 
 @pytest.mark.parametrize("config", CONFIGS.values(), ids=CONFIGS)

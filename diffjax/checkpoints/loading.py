@@ -5,7 +5,7 @@ elsewhere: ``load_model("sd-1.5", unet="my-fine-tuned-unet")``.
 """
 
 import json
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -229,11 +229,13 @@ def load_network(
     component = COMPONENTS[name]
     path = folder / "config.json"
     raw = read_json(path)
-    named = {raw.get("_class_name"), *(raw.get("architectures") or ())} - {None}
-    if named and not named & set(component.classes):
+    named = _class_names_in(raw, path)
+    # diffusers and transformers once had Flax classes, whose files are those of torch's
+    # classes but for the layout, and the prefix here
+    if named and not {n.removeprefix("Flax") for n in named} & {*component.classes}:
         raise DiffjaxError(
-            f"{path} describes a {', '.join(sorted(map(str, named)))}; as {name} "
-            f"diffjax runs {' or '.join(component.classes)}"
+            f"{path} describes a {', '.join(named)}; as {name} diffjax runs "
+            f"{' or '.join(component.classes)}"
         )
     config = component.config.from_dict(raw, str(path))
     try:
@@ -243,6 +245,19 @@ def load_network(
     tensors = read_tensors(folder, stem=STEMS[name])
     state = mappings.fill(abstract, tensors, component.names, str(folder))
     return config, Network(graphdef, state if on_host else jax.device_put(state))
+
+
+def _class_names_in(config: Mapping[str, Any], path: Path) -> list[str]:
+    """What a config.json says it describes: in diffusers' key, or transformers'."""
+    one, many = config.get("_class_name"), config.get("architectures")
+    named = [one, *(many if isinstance(many, list) else [many])]
+    named = [name for name in named if name is not None]
+    if wrong := [name for name in named if not isinstance(name, str)]:
+        raise DiffjaxError(
+            f"{path}: _class_name and architectures name classes, which {wrong[0]!r} "
+            "is not; download it again."
+        )
+    return named
 
 
 def empty_network(
