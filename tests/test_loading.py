@@ -12,7 +12,7 @@ from flax.serialization import msgpack_serialize
 from pipelines import decode, denoise, edit_json, encode_text, normal
 from safetensors.numpy import load_file, save_file
 
-from diffjax.checkpoints.loading import load_model
+from diffjax.checkpoints.loading import COMPONENTS, load_model
 from diffjax.errors import DiffjaxError
 
 STEMS = {
@@ -519,3 +519,72 @@ def test_no_class_names(dit):
     assert model.class_names is None and model.n_classes == 10
     with pytest.raises(DiffjaxError, match="knows classes by id, not by prompt"):
         model.text_states(["a cat"])
+
+
+# What trainers leave behind.
+
+
+@pytest.mark.parametrize("part", ["unet", "vae"])
+def test_weights_that_diffusers_averaged(sd, part, tmp_path):
+    """A folder that its EMAModel saved: averages, and its counters in the config."""
+    from diffusers import AutoencoderKL, UNet2DConditionModel
+    from diffusers.training_utils import EMAModel
+
+    cls = {"unet": UNet2DConditionModel, "vae": AutoencoderKL}[part]
+    module = getattr(pipelines, part)()
+    average = EMAModel(
+        module.parameters(),
+        decay=0.5,
+        use_ema_warmup=True,
+        model_cls=cls,
+        model_config=module.config,
+    )
+    pipelines.randomise(module, seed=99)  # a step of training
+    average.step(module.parameters())
+    average.copy_to(module.parameters())
+    module.save_pretrained(tmp_path / "copied")
+    average.save_pretrained(tmp_path / "averaged")
+    config = (tmp_path / "averaged" / "config.json").read_text()
+    assert '"optimization_step": 1' in config and '"inv_gamma"' in config
+    found = outputs(load_model(sd, **{part: tmp_path / "averaged"}))
+    assert_same(found, outputs(load_model(sd, **{part: tmp_path / "copied"})))
+
+
+BOOKKEEPING = {
+    "decay": 0.9999,
+    "inv_gamma": 1.0,
+    "min_decay": 0.0,
+    "optimization_step": 20000,
+    "power": 0.75,
+    "update_after_step": 0,
+    "use_ema_warmup": True,
+    "_use_default_values": ["norm_eps"],
+    "_name_or_path": "somewhere",
+    "torch_dtype": "float16",
+    "dtype": "bfloat16",
+    "transformers_version": "5.0.0",
+    "id2label": {"0": "LABEL_0"},
+    "label2id": {"LABEL_0": 0},
+    "gradient_checkpointing": True,
+}
+
+
+@pytest.mark.parametrize("part", COMPONENTS)
+def test_bookkeeping_in_any_network_s_config(part):
+    read = COMPONENTS[part].config.from_dict
+    assert read(BOOKKEEPING, "config.json") == read({}, "config.json")
+
+
+@pytest.mark.parametrize("part", COMPONENTS)
+@pytest.mark.parametrize(
+    "setting",
+    [
+        {"quantization_config": {"load_in_4bit": True, "quant_method": "bitsandbytes"}},
+        {"auto_map": {"AutoModel": "code.Model"}},
+        {"decays": 0.9},
+    ],
+)
+def test_what_may_change_the_weights_is_no_bookkeeping(part, setting):
+    (key,) = setting
+    with pytest.raises(DiffjaxError, match=rf"config\.json(?s:.)*{key}="):
+        COMPONENTS[part].config.from_dict(setting, "config.json")

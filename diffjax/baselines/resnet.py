@@ -51,8 +51,7 @@ class ResNetConfig:
         Raises:
             DiffjaxError: for a value that is not implemented, naming ``source``.
         """
-        ignored = {"id2label": "the names of the classes, read by the classifier"}
-        return read_config(cls, config, fixed={}, ignored=ignored, source=source)
+        return read_config(cls, config, fixed={}, ignored={}, source=source)
 
     def as_dict(self) -> dict[str, Any]:
         """What ``from_dict`` reads."""

@@ -41,17 +41,11 @@ _IGNORED = {
     "attention_dropout": _TRAINING,
     "initializer_factor": _TRAINING,
     "initializer_range": _TRAINING,
-    "gradient_checkpointing": _TRAINING,
-    "torch_dtype": "the caller chooses the dtype",
-    "dtype": "the caller chooses the dtype",
-    "transformers_version": "a note",
 } | dict.fromkeys(
     (
         "return_dict",
         "chunk_size_feed_forward",
         "diversity_penalty",
-        "id2label",
-        "label2id",
         "length_penalty",
         "max_length",
         "min_length",

@@ -4,7 +4,8 @@ Every key is one of three things:
 
 - a field of the dataclass: taken over, if it has the field's type;
 - fixed: the models implement one behaviour, and the key must ask for exactly that;
-- ignored: it changes nothing in a forward pass, for the reason that the table gives.
+- ignored: it changes nothing in a forward pass, for the reason that the network's
+  table gives, or ``BOOKKEEPING``.
 
 Any other key that asks for something (is neither null nor false) is an error.
 """
@@ -20,6 +21,29 @@ Config = TypeVar("Config")
 
 Fixed = Mapping[str, Any]  # key: the one value that is implemented, or a tuple of them
 Ignored = Mapping[str, str]  # key: why it changes nothing
+
+_EMA = "a count or rate of the trainer that averaged the weights"
+_FLAX = "how diffusers' former Flax classes computed attention"
+_TRAINING = "only used in training"
+# What trainers and tools leave in the config.json of any network. None of it says how
+# the weights compute; quantization_config would, and stays unknown.
+BOOKKEEPING: Ignored = {
+    "decay": _EMA,
+    "inv_gamma": _EMA,
+    "min_decay": _EMA,
+    "optimization_step": _EMA,
+    "power": _EMA,
+    "update_after_step": _EMA,
+    "use_ema_warmup": _EMA,
+    "split_head_dim": _FLAX,
+    "use_memory_efficient_attention": _FLAX,
+    "gradient_checkpointing": _TRAINING,
+    "torch_dtype": "the caller chooses the dtype",
+    "dtype": "the caller chooses the dtype",
+    "transformers_version": "a note",
+    "id2label": "names of classes, where a network has any, are read beside it",
+    "label2id": "id2label turned round",
+}
 
 
 def read_config(
@@ -47,7 +71,7 @@ def read_config(
     values: dict[str, Any] = {}
     problems: list[str] = []
     for key, value in config.items():
-        if key.startswith("_") or key in ignored:
+        if key.startswith("_") or key in ignored or key in BOOKKEEPING:
             continue
         if key in fields:
             hint = hints[key]

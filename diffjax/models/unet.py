@@ -65,8 +65,6 @@ _IGNORED = {
     "addition_embed_type_num_heads": "only used with addition_embed_type",
     "addition_time_embed_dim": "only used with addition_embed_type",
     "dropout": "there is none at inference",
-    "split_head_dim": "how a Flax class lays attention out",
-    "use_memory_efficient_attention": "how a Flax class computes attention",
     "upcast_attention": "the softmax is always in float32",
 }
 
