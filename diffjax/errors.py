@@ -14,6 +14,14 @@ class NotFiniteError(DiffjaxError):
     """A network's numbers overflowed on one image; on others they may not."""
 
 
+def overflowed(what: str) -> NotFiniteError:
+    """Return the error for ``what`` is not finite: "The error is nan", for one."""
+    return NotFiniteError(
+        f"{what}: the network's numbers overflowed. Compute in float32 or bfloat16, "
+        "not float16; if float32 overflows too, the checkpoint is damaged."
+    )
+
+
 def unknown(what: str, value: object, known: Iterable[object]) -> DiffjaxError:
     """Return the error for a value outside a table, with the table's names."""
     return DiffjaxError(

@@ -17,7 +17,7 @@ from jaxtyping import Float, Int
 from diffjax.classifier import DiffusionClassifier
 from diffjax.data.images import ImageSource
 from diffjax.data.prompts import DEFAULT_TEMPLATE
-from diffjax.errors import DiffjaxError
+from diffjax.errors import DiffjaxError, overflowed
 from diffjax.scoring.maps import error_maps
 from diffjax.strategies.exhaustive import Exhaustive
 
@@ -138,10 +138,7 @@ def explain(
         loss=loss,
     )
     if not np.isfinite(maps).all():
-        raise DiffjaxError(
-            "The network's numbers overflowed. Compute in float32 or bfloat16, not "
-            "float16."
-        )
+        raise overflowed("A map of the errors is not finite")
     return Explanation(
         pixels=encoded.pixels,
         label=label,

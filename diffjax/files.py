@@ -9,7 +9,9 @@ import codecs
 import csv
 import io
 import json
+import math
 import os
+import re
 import stat
 import uuid
 from collections.abc import Iterator, Sequence
@@ -26,7 +28,7 @@ PathLike = str | os.PathLike[str]
 MAX_TEXT_BYTES = 2**28  # a million prompts are a fifth of it
 MAX_JSON_BYTES = 2**26  # in memory values are up to thirty times as large
 MAX_NESTING = 64  # of JSON; published files have 6 levels
-SURROGATES = range(0xD800, 0xE000)
+_LONE = re.compile("[\ud800-\udfff]")  # halves of characters
 
 
 @contextmanager
@@ -56,6 +58,34 @@ def write_text(path: Path, text: str) -> None:
     """Write a whole UTF-8 text file, atomically."""
     with atomic(path) as partial:
         partial.write_text(text, encoding="utf-8")
+
+
+def json_text(
+    value: Any, *, indent: int | None = None, ascii: bool = False, sort: bool = False
+) -> str:
+    """JSON as the standard has it, which knows neither NaN nor infinity.
+
+    Args:
+        value: plain values; in names of files that are no text, what is no character
+            becomes the mark that stands for such.
+        indent: of lines; None for a single one.
+        ascii: escape what is not ASCII.
+        sort: by key.
+
+    Raises:
+        DiffjaxError: if a number is not finite, saying which.
+    """
+    try:
+        text = json.dumps(
+            value, indent=indent, ensure_ascii=ascii, sort_keys=sort, allow_nan=False
+        )
+    except ValueError:
+        place, number = next(_not_finite(value, ""))
+        raise DiffjaxError(
+            f"{place or 'The result'} is {number}, which is no result: numbers "
+            "overflowed on the way to it."
+        ) from None
+    return _LONE.sub("\N{REPLACEMENT CHARACTER}", text)
 
 
 def user_path(path: PathLike) -> Path:
@@ -251,7 +281,7 @@ def parse_json(text: str, where: str, remedy: str = "") -> Any:
         for key, value in level:
             if isinstance(value, dict):
                 for name, item in value.items():
-                    if not _is_text(name):
+                    if _LONE.search(name):
                         raise _bad_json(
                             where, f"has the key {name!r} with half a character", remedy
                         )
@@ -263,7 +293,7 @@ def parse_json(text: str, where: str, remedy: str = "") -> Any:
                     for i, item in enumerate(value)
                     if isinstance(item, dict | list | str)
                 ]
-            elif isinstance(value, str) and not _is_text(value):
+            elif isinstance(value, str) and _LONE.search(value):
                 raise _bad_json(
                     where, f"has half a character (a lone surrogate) at {key}", remedy
                 )
@@ -348,13 +378,21 @@ def _integer(text: str) -> int:
     return int(text)
 
 
-def _is_text(text: str) -> bool:
-    return text.isascii() or not any(ord(c) in SURROGATES for c in text)
-
-
 def _bad_json(where: str, why: str, remedy: str) -> DiffjaxError:
     return DiffjaxError(f"{where} {why}.{f' {remedy}' if remedy else ''}")
 
 
 def _unreadable(path: Path, error: OSError) -> DiffjaxError:
     return DiffjaxError(f"{path} cannot be read ({error.strerror or error}).")
+
+
+def _not_finite(value: Any, place: str) -> Iterator[tuple[str, float]]:
+    """Where in a value numbers are not finite, as names and positions in a row."""
+    if isinstance(value, dict):
+        for key, each in value.items():
+            yield from _not_finite(each, f"{place}.{key}" if place else str(key))
+    elif isinstance(value, list | tuple):
+        for i, each in enumerate(value):
+            yield from _not_finite(each, f"{place}[{i}]")
+    elif isinstance(value, float) and not math.isfinite(value):
+        yield place, value

@@ -17,6 +17,7 @@ from diffjax.strategies.base import (
     ErrorTable,
     Request,
     State,
+    check_finite,
     class_decision,
     rank,
 )
@@ -128,9 +129,10 @@ class ImageSearch:
         """Take the errors of the request, by the deciding and by the further losses."""
         assert self._asked is not None
         first, *others = errors
-        for table, values in zip(self._tables.values(), others, strict=True):
-            table.write(self._asked, values)
         try:
+            for loss, values in zip(self._tables, others, strict=True):
+                check_finite(self.state, self._asked, values, loss)
+                self._tables[loss].write(self._asked, values)
             self.state = self._strategy.update(self.state, self._asked, first)
         except NotFiniteError as failure:
             self._failure = failure

@@ -1,6 +1,5 @@
 """Temperatures that were fitted on a run's labels, read from its calibration.json."""
 
-import json
 import os
 import warnings
 from math import isfinite
@@ -8,6 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from diffjax.errors import DiffjaxError
+from diffjax.files import read_json_object
 
 CALIBRATION = "calibration.json"
 
@@ -19,14 +19,14 @@ def read_calibration(path: str | os.PathLike[str]) -> dict[str, Any]:
         DiffjaxError: if there is none.
     """
     file = Path(path) / CALIBRATION if Path(path).is_dir() else Path(path)
-    try:
-        calibration = json.loads(file.read_text(encoding="utf-8"))
-        temperature = calibration["temperature"]
-    except FileNotFoundError:
+    if not file.exists():
         raise DiffjaxError(
             f"There is no calibration {file}. `diffjax calibrate RUN` makes one."
-        ) from None
-    except (OSError, ValueError, LookupError, TypeError) as error:
+        )
+    try:
+        calibration = read_json_object(file)
+        temperature = calibration["temperature"]
+    except (DiffjaxError, LookupError) as error:
         raise DiffjaxError(
             f"{file} is not a calibration ({error}). `diffjax calibrate RUN` makes one."
         ) from error

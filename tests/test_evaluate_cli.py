@@ -10,6 +10,7 @@ import subprocess
 import sys
 import time
 import types
+from pathlib import Path
 
 import numpy as np
 import pipelines
@@ -349,16 +350,16 @@ def test_failed_images_fail_the_command_unless_allowed(place, broken, tmp_path):
 
 def test_a_full_disk_is_one_message(place, tmp_path, monkeypatch):
     out = tmp_path / "run"
-    write_table = pq.write_table
+    write_bytes = Path.write_bytes
 
     def full(*args, **kwargs):
         raise OSError(28, "No space left on device")
 
-    monkeypatch.setattr(pq, "write_table", full)
+    monkeypatch.setattr(Path, "write_bytes", full)
     result = photos(place, out, "--quiet")
     assert_refused(result, "5 rows cannot be written", out, "No space left", "goes on")
     assert read_run(out).rows.num_rows == 0
-    monkeypatch.setattr(pq, "write_table", write_table)
+    monkeypatch.setattr(Path, "write_bytes", write_bytes)
     assert photos(place, out).exit_code == 0
 
 

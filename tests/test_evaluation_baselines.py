@@ -1,12 +1,15 @@
 """Runs of a trained classifier."""
 
 import json
+from dataclasses import replace
 
 import numpy as np
 import pytest
+from flax import nnx
 from small_resnet import NAMES, small_classifier
 from tiny_sets import write_folder
 
+from diffjax.baselines.classifier import load_classifier, save_classifier
 from diffjax.errors import DiffjaxError
 from diffjax.evaluation import baselines
 from diffjax.evaluation.baselines import evaluate_baseline
@@ -15,6 +18,7 @@ from diffjax.evaluation.metrics import run_log_scores
 from diffjax.evaluation.outcomes import outcomes
 from diffjax.evaluation.report import read_report
 from diffjax.evaluation.results import read_run
+from diffjax.models.diffusion import Network
 
 
 @pytest.fixture(scope="module")
@@ -81,6 +85,32 @@ def test_it_goes_on_and_tells_of_broken_images(classifier, photos, tmp_path):
     assert (result["images"], result["failed_images"]) == (9, 0)
     rows = [len(read_run(tmp_path / "run").rows)]
     assert rows == [9] and len(list((tmp_path / "run" / "parts").iterdir())) == 2
+
+
+def broken(classifier, value):
+    """With a number in the last layer that is not one: of one class of three."""
+    module = nnx.clone(classifier.network.module())
+    bias = np.array(module.head.bias[...])
+    bias[1] = value
+    module.head.bias = nnx.Param(bias)
+    return replace(classifier, network=Network.of(module))
+
+
+@pytest.mark.parametrize("value", [np.nan, np.inf, -np.inf])
+def test_an_overflow_is_no_decision(classifier, photos, tmp_path, value):
+    bad = broken(classifier, value)
+    result = evaluate_baseline(task_of(photos), bad, tmp_path / "run")
+    assert (result["images"], result["failed_images"]) == (0, 9)
+    assert set(result["metrics"].values()) == {None}
+    for row in read_run(tmp_path / "run").rows.to_pylist():
+        assert row["prediction"] is None and "overflowed" in row["error"]
+
+
+def test_weights_that_are_no_numbers_are_refused(classifier, tmp_path):
+    bad = broken(classifier, np.nan)
+    save_classifier(bad.network.module(), NAMES, tmp_path)
+    with pytest.raises(DiffjaxError, match=r"head\.bias holds .* NaN"):
+        load_classifier(tmp_path)
 
 
 def test_what_is_refused(classifier, photos, tmp_path):

@@ -6,7 +6,8 @@ import sys
 
 import pytest
 
-from diffjax.files import PARTIAL, atomic, write_text
+from diffjax.errors import DiffjaxError
+from diffjax.files import PARTIAL, atomic, json_text, read_json, write_text
 
 
 def names(folder):
@@ -80,3 +81,24 @@ def test_partial_files_of_two_writers_do_not_meet(tmp_path):
 def test_texts_are_utf8(tmp_path):
     write_text(tmp_path / "a.txt", "Δ ≤ ½ – 猫\n")
     assert (tmp_path / "a.txt").read_bytes() == "Δ ≤ ½ – 猫\n".encode()
+
+
+# ---- JSON; tests/test_reading.py has what is refused
+
+
+@pytest.mark.parametrize("indent", [None, 1])
+def test_json_comes_back(tmp_path, indent):
+    value = {"½": [1, 2.5, None, True], "name": "ä\udce4", "猫": {"": 1e-300}}
+    write_text(tmp_path / "a.json", json_text(value, indent=indent))
+    # a byte of a file's name that is no character
+    assert read_json(tmp_path / "a.json") == value | {"name": "ä\ufffd"}
+    assert json_text(["ä"], ascii=True) == '["\\u00e4"]'
+    assert json_text({"b": 1, "a": 2}, sort=True) == '{"a": 2, "b": 1}'
+
+
+@pytest.mark.parametrize("number", [float("nan"), float("inf"), float("-inf")])
+def test_what_is_not_finite_is_named_and_not_written(number):
+    with pytest.raises(DiffjaxError, match=rf"metrics\.nll\[1\] is {number}"):
+        json_text({"metrics": {"acc1": 0.5, "nll": [0.1, number]}})
+    with pytest.raises(DiffjaxError, match=f"The result is {number}"):
+        json_text(number)

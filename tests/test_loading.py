@@ -4,6 +4,7 @@ import re
 import shutil
 
 import jax
+import jax.numpy as jnp
 import numpy as np
 import pipelines
 import pytest
@@ -12,6 +13,7 @@ from flax.serialization import msgpack_serialize
 from pipelines import decode, denoise, edit_json, encode_text, normal
 from safetensors.numpy import load_file, save_file
 
+from diffjax.checkpoints import mappings
 from diffjax.checkpoints.loading import COMPONENTS, load_model
 from diffjax.errors import DiffjaxError
 
@@ -278,6 +280,42 @@ def test_misshapen_tensor(sd, change):
     edit_tensors(sd, "unet", edit)
     message = refused(r"of another shape or type \(1\)", sd)
     assert key in message and "missing" not in message
+
+
+@pytest.mark.parametrize("value", [np.nan, np.inf, -np.inf])
+@pytest.mark.parametrize("part", ["unet", "vae", "text_encoder"])
+def test_weights_that_are_no_numbers(sd, part, value):
+    def spoil(tensors):
+        name = sorted(tensors)[-1]
+        tensors[name] = np.array(tensors[name])
+        tensors[name].flat[-1] = value
+        names.append(name)
+
+    names = []
+    edit_tensors(sd, part, spoil)
+    refused(
+        rf"{part}: (text_model\.)?{re.escape(names[0])} holds numbers that are NaN", sd
+    )
+
+
+def test_weights_beyond_half_precision(sd):
+    def large(tensors):
+        tensors["conv_in.bias"] = np.float32(70_000) + 0 * tensors["conv_in.bias"]
+
+    edit_tensors(sd, "unet", large)
+    refused(r"unet: conv_in\.bias .* too large for float16", sd, dtype="float16")
+    load_model(sd, dtype="bfloat16")
+
+
+@pytest.mark.parametrize("dtype", [np.float32, np.float16, jnp.bfloat16, np.float64])
+def test_every_number_is_looked_at(dtype):
+    array = np.full((3, 70, 11, 1000), 2, dtype).transpose(2, 3, 1, 0)
+    assert mappings.all_finite(array) and mappings.all_finite(array[:0])
+    for place in (0, 123_456, array.size - 1):
+        for value in (np.nan, np.inf, -np.inf):
+            spoilt = array.copy()
+            spoilt.flat[place] = value
+            assert not mappings.all_finite(spoilt)
 
 
 def test_square_matrix_is_turned(sd, expected):

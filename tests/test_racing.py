@@ -391,7 +391,9 @@ def test_runs_of_before_are_read(tmp_path):
     errors, labels = tables(4, 3, 16)
     write_run(tmp_path / "run", errors, labels)
     [part] = (tmp_path / "run" / "parts").glob("*.parquet")
-    pq.write_table(pq.read_table(part).drop_columns(["confidence"]), part)
+    before = pq.read_table(part).drop_columns(["confidence"])
+    part.unlink()
+    pq.write_table(before, part.with_name("1-0123abcd.parquet"))
     rows = read_run(tmp_path / "run").rows
     assert rows["confidence"].to_pylist() == [None] * 4
     assert rows["label"].to_pylist() == labels.tolist()

@@ -2,6 +2,7 @@ import errno
 import json
 import os
 import random
+import shutil
 import signal
 import subprocess
 import sys
@@ -154,8 +155,11 @@ def damage_byte(part):
     part.write_bytes(content)
 
 
-def damage_columns(part):
-    pq.write_table(pa.table({"index": [1], "prediction": [2]}), part)
+def damage_end(part):
+    content = bytearray(part.read_bytes())
+    at = content.rindex(b"label")  # a column's name, which no page holds
+    content[at] ^= 1
+    part.write_bytes(content)
 
 
 DAMAGES = {
@@ -163,7 +167,7 @@ DAMAGES = {
     "empty": lambda part: part.write_bytes(b""),
     "zeros": lambda part: part.write_bytes(bytes(part.stat().st_size)),
     "byte": damage_byte,
-    "columns": damage_columns,
+    "end": damage_end,
 }
 
 
@@ -195,6 +199,146 @@ def test_a_damaged_part_is_set_aside_and_its_images_done_again(
         assert indices(path) == [0, 1, 2, 3]
         with opened(path) as run:
             assert run.done == {0, 1, 2, 3}
+
+
+def saved(index, P=3, S=2, seed=0, **columns):
+    """A row with errors of two losses."""
+    errors = np.random.default_rng(seed + index).random(P * S).astype(np.float32)
+    return row(index) | {
+        "prediction_l1": 1,
+        "timesteps": np.arange(S),
+        "noises": np.zeros(S, int),
+        "errors": errors,
+        "errors_l1": errors + 1,
+        **columns,
+    }
+
+
+def saving(path):
+    return opened(path, save_errors=True, also=["l1"])
+
+
+def test_damage_in_saved_errors_is_found_by_who_goes_on(tmp_path, monkeypatch):
+    path = tmp_path / "run"
+    plain = pq.write_table
+    monkeypatch.setattr(
+        pq, "write_table", lambda *a, **kw: plain(*a, **kw | {"compression": "none"})
+    )
+    for index in range(3):
+        with saving(path) as run:
+            run.add(saved(index))
+    part, content = parts(path)[1], saved(1)["errors_l1"].tobytes()
+    bytes_ = bytearray(part.read_bytes())
+    bytes_[bytes_.index(content) + 5] ^= 1
+    part.write_bytes(bytes_)
+    with pytest.warns(UserWarning, match=part.name):
+        run = read_run(path)
+    assert run.rows["index"].to_pylist() == [0, 2] and run.damaged == (part,)
+    with pytest.warns(UserWarning, match=part.name), saving(path) as run:
+        assert run.done == {0, 2}
+        run.add(saved(1))
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        run = read_run(path)
+    assert run.rows["index"].to_pylist() == [0, 1, 2] and run.damaged == ()
+    np.testing.assert_array_equal(run.rows["errors"][1].as_py(), saved(1)["errors"])
+
+
+def test_no_bit_of_a_part_can_change_unseen(tmp_path):
+    path, other = tmp_path / "run", tmp_path / "other"
+    with saving(path) as run:
+        for index in range(4):
+            run.add(saved(index))
+    shutil.copytree(path, other)
+    whole, [part] = read_run(path).rows, parts(other)
+    content = part.read_bytes()
+    end = len(content) - int.from_bytes(content[-8:-4], "little")
+    draw, found = random.Random(0), 0
+    for k in range(300):
+        # half of them in the end, where pages are described
+        at = draw.randrange(end if k % 2 else 0, len(content))
+        part.write_bytes(
+            content[:at]
+            + bytes([content[at] ^ 1 << draw.randrange(8)])
+            + content[at + 1 :]
+        )
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")
+            run = read_run(other)
+        if run.damaged:
+            found += 1
+        else:
+            assert run.rows.equals(whole), at
+    assert found > 250
+
+
+@pytest.mark.parametrize(
+    ("columns", "reason"),
+    [
+        ({"errors": np.full(6, np.nan)}, "The errors of a loss are not numbers"),
+        ({"errors_l1": np.full(6, np.nan)}, "The errors of a loss are not numbers"),
+        ({"errors_l1": np.append(np.ones(5), np.nan)}, "The errors of a loss are not"),
+        ({"errors_l1": np.append(np.ones(5), np.inf)}, "An error is infinite"),
+        ({"errors": np.ones(5), "errors_l1": np.ones(5)}, "not of all prompts"),
+        ({"differences": np.full(2, np.nan)}, "differences to the best class are not"),
+    ],
+)
+def test_numbers_that_cannot_be_are_those_of_an_image_that_failed(
+    tmp_path, columns, reason
+):
+    """… as runs of before may hold them; who goes on evaluates it again."""
+    path = tmp_path / "run"
+    with saving(path) as run:
+        run.add(saved(0))
+        run.add(saved(1, **columns))
+    good, bad = read_run(path).rows["error"].to_pylist()
+    assert good is None and reason in bad and "again" in bad
+    with saving(path) as run:
+        assert run.done == {0}
+        run.add(saved(1))
+    assert read_run(path).rows["error"].to_pylist() == [None, None]
+
+
+@pytest.mark.parametrize("change", ["absent", "type"])
+def test_a_part_of_another_run_is_refused_and_left_where_it_is(tmp_path, change):
+    path = write(tmp_path / "run", [0])
+    table = pq.read_table(parts(path)[0])
+    if change == "absent":
+        table = table.drop_columns(["ranking"])
+    else:
+        place = table.column_names.index("ranking")
+        table = table.set_column(place, "ranking", table["label"])
+    part = path / "parts" / "1.parquet"
+    pq.write_table(table, part)
+    for use in (read_run, opened):
+        with pytest.raises(
+            DiffjaxError, match=r"1\.parquet has no column ranking.*out"
+        ):
+            use(path)
+    assert part.exists()
+
+
+def test_parts_with_and_without_saved_errors_do_not_mix(tmp_path):
+    path = tmp_path / "run"
+    with saving(path) as run:
+        run.add(saved(0))
+    [part] = parts(path)
+    table = pq.read_table(part).drop_columns(["errors"])
+    pq.write_table(table, path / "parts" / "9.parquet")
+    with pytest.raises(DiffjaxError, match="same tables of errors"):
+        read_run(path)
+    assert len(read_run(path, errors=False).rows) == 1
+    with pytest.raises(DiffjaxError, match=r"9\.parquet has no column errors"):
+        saving(path)
+
+
+def test_columns_of_a_later_version_do_no_harm(tmp_path):
+    path = write(tmp_path / "run", [0])
+    [part] = parts(path)
+    table = pq.read_table(part)
+    more = table.append_column("errorless", table["label"])
+    pq.write_table(more, path / "parts" / "9.parquet")
+    assert read_run(path).rows.schema == schema([], save_errors=False)
 
 
 def test_a_disk_that_cannot_be_read_does_not_set_parts_aside(tmp_path, monkeypatch):
@@ -245,10 +389,10 @@ def test_a_process_killed_before_the_header_leaves_a_folder_that_can_be_used(tmp
 def test_a_full_disk_keeps_earlier_rows(tmp_path, monkeypatch):
     path = tmp_path / "run"
     message = r"2 rows cannot be written to .*parts \(No space left .*room"
-    write_table = pq.write_table
+    write_bytes = Path.write_bytes
 
-    def full(table, where, **options):
-        Path(where).write_bytes(b"PAR1 and no more")
+    def full(path, content):
+        write_bytes(path, b"PAR1 and no more")
         raise OSError(errno.ENOSPC, "No space left on device")
 
     with pytest.raises(DiffjaxError, match=message), opened(path) as run:
@@ -256,11 +400,11 @@ def test_a_full_disk_keeps_earlier_rows(tmp_path, monkeypatch):
         run.flush()
         run.add(row(1))
         run.add(row(2))
-        monkeypatch.setattr(pq, "write_table", full)
+        monkeypatch.setattr(Path, "write_bytes", full)
         run.flush()
     assert [p.name for p in (path / "parts").iterdir()] == [parts(path)[0].name]
     assert indices(path) == [0]
-    monkeypatch.setattr(pq, "write_table", write_table)
+    monkeypatch.setattr(Path, "write_bytes", write_bytes)
     with opened(path) as run:
         assert run.done == {0}
 
@@ -396,13 +540,12 @@ def test_other_prompts_are_refused(tmp_path):
         opened(path, other)
 
 
-def test_prompts_that_a_table_cannot_hold_are_refused_before_the_work(tmp_path):
+def test_prompts_with_odd_line_breaks_are_kept(tmp_path):
     prompts = Prompts(
         prompts=("a cat", "a \r\n dog"), classidx=(0, 1), class_names=("cat", "dog")
     )
-    with pytest.raises(DiffjaxError, match="Prompts with odd line breaks"):
-        opened(tmp_path / "run", prompts)
-    assert not (tmp_path / "run" / "run.json").exists()
+    opened(tmp_path / "run", prompts).__exit__()
+    assert read_run(tmp_path / "run").prompts == prompts
 
 
 @pytest.mark.parametrize("name", ["notes.txt", "prompts.csv", "summary.json"])
@@ -430,12 +573,12 @@ def test_a_file_is_no_folder(tmp_path):
 @pytest.mark.parametrize(
     ("content", "message"),
     [
-        ("", "cannot be read"),
-        ('{"format": 1', "cannot be read"),
+        ("", "is not JSON"),
+        ('{"format": 1', "is not JSON"),
         ("[]", "not the header"),
         ("{}", "not the header"),
         (json.dumps(header() | {"format": 2}), "not the header"),
-        ("\xff", "not the header|cannot be read"),
+        ("\xff", "is not UTF-8"),
     ],
 )
 def test_a_bad_header_is_refused(tmp_path, content, message):

@@ -6,6 +6,7 @@ import jax
 import numpy as np
 import pyarrow.parquet as pq
 import pytest
+from flax import nnx
 from PIL import Image
 from rich.console import Console
 from small import DIT, class_model, random, text_model
@@ -440,6 +441,51 @@ def test_an_image_on_which_the_network_overflows_fails_alone(classifier, tmp_pat
     (row,) = (row for row in read_run(path).rows.to_pylist() if row["error"])
     assert (row["id"], row["label"]) == ("image 1", 1)
     assert "overflowed" in row["error"]
+
+
+def test_an_overflow_that_does_not_decide_is_no_decision(class_classifier, tmp_path):
+    """NaN in the variance channels: l2 decides as before, vlb knows nothing."""
+    model = class_classifier.model
+    module = nnx.clone(model.denoiser.module())
+    kernel = np.array(module.proj_out_2.kernel)
+    channels = kernel.reshape(len(kernel), -1, 2, 4)  # noise and variance of a patch
+    channels[:, :, 1] = np.nan
+    module.proj_out_2.kernel[...] = kernel
+    broken = dataclasses.replace(model, denoiser=Network.of(module))
+    task = task_of(Made(tuple(f"class {i}" for i in range(4))), [0, 1, 2])
+    result = evaluate(
+        task, DiffusionClassifier(broken, class_classifier.settings), tmp_path / "run"
+    )
+    assert (result["images"], result["failed_images"]) == (0, 3)
+    assert result["metrics"]["acc1"] is None
+    for row in read_run(tmp_path / "run").rows.to_pylist():
+        assert row["prediction"] is None
+        assert "The vlb error of class" in row["error"] and "nan" in row["error"]
+    alone = dataclasses.replace(class_classifier.settings, also=())
+    result = evaluate(task, DiffusionClassifier(broken, alone), tmp_path / "l2")
+    assert (result["images"], result["failed_images"]) == (3, 0)
+
+
+def test_damage_in_saved_errors_is_repaired_by_the_same_command(
+    whole, classifier, tmp_path, monkeypatch
+):
+    path = tmp_path / "run"
+    plain = pq.write_table
+    monkeypatch.setattr(
+        pq, "write_table", lambda *a, **kw: plain(*a, **kw | {"compression": "none"})
+    )
+    evaluate(task_of(Made(), range(6)), classifier, path, save_errors=True)
+    [part] = (path / "parts").iterdir()
+    errors = np.asarray(read_run(path).rows["errors"][2].as_py(), np.float32).tobytes()
+    content = bytearray(part.read_bytes())
+    content[content.index(errors[:16]) + 2] ^= 1
+    part.write_bytes(content)
+    source = Made()
+    with pytest.warns(UserWarning, match="damaged"):
+        evaluate(task_of(source, range(6)), classifier, path, save_errors=True)
+    assert sorted(source.read) == list(range(6))
+    rows = read_run(path).rows
+    assert_same(rows, whole[0].rows.take(list(range(6))))
 
 
 def key_of(name):

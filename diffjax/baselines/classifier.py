@@ -4,7 +4,6 @@ FOLDER/config.json          the network's numbers, and the names of the classes
 FOLDER/model.safetensors    its weights
 """
 
-import json
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -21,6 +20,7 @@ from diffjax.checkpoints.loading import read_json
 from diffjax.checkpoints.mappings import Names, fill, to_torch
 from diffjax.data.images import load_image, preprocess
 from diffjax.errors import DiffjaxError
+from diffjax.files import json_text, write_text
 from diffjax.models.diffusion import Network
 
 EMBEDDED = {"resnet": Path(__file__).parents[1] / "assets" / "resnet"}
@@ -93,8 +93,8 @@ def save_classifier(model: ResNet, class_names: Sequence[str], folder: Path) -> 
     stored = {key: np.ascontiguousarray(t, np.float32) for key, t in tensors.items()}
     save_file(stored, folder / WEIGHTS)
     names = {"id2label": {str(i): name for i, name in enumerate(class_names)}}
-    text = json.dumps(model.config.as_dict() | names, indent=2)
-    (folder / CONFIG).write_text(text + "\n", encoding="utf-8")
+    text = json_text(model.config.as_dict() | names, indent=2)
+    write_text(folder / CONFIG, text + "\n")
 
 
 def load_classifier(name_or_folder: str | Path) -> ImageClassifier:

@@ -95,6 +95,9 @@ DIT = Names(
     ignored={r"pos_embed\.pos_embed": "a buffer: the sinusoids are computed"},
 )
 
+_EXPONENTS = {"float16": 0x7C00, "bfloat16": 0x7F80}  # their bits
+_PART = 1 << 20  # numbers that are looked at together
+
 _LEAVES = {"kernel": "weight", "scale": "weight", "embedding": "weight", "bias": "bias"}
 
 
@@ -120,10 +123,31 @@ def fill(
     Arguments and errors are those of ``match``; parameters keep the state's dtypes.
     """
     arrays = match(state, tensors, names, source)
-    return nnx.from_flat_state(
-        (path, leaf.replace(np.asarray(arrays[path], dtype=leaf.dtype)))
-        for path, leaf in nnx.to_flat_state(state)
-    )
+    flat = nnx.to_flat_state(state)
+    blocks = _count_blocks(path for path, _ in flat)
+
+    def filled(path: ParameterPath, leaf: Any) -> Any:
+        array = np.asarray(arrays[path], dtype=leaf.dtype)
+        if not all_finite(array):
+            name = torch_names(path, names, blocks)[0]
+            raise _not_finite(f"{source}: {name}", arrays[path], array)
+        return leaf.replace(array)
+
+    with np.errstate(over="ignore"):  # a number that is too large for its dtype
+        return nnx.from_flat_state((path, filled(path, leaf)) for path, leaf in flat)
+
+
+def all_finite(array: np.ndarray) -> bool:
+    """Whether every number is finite, found without a second array of its size."""
+    if not array.size:
+        return True
+    exponent = _EXPONENTS.get(str(array.dtype))
+    if exponent is None:  # both are NaN if one number is
+        return bool(np.isfinite(array.min()) and np.isfinite(array.max()))
+    # NumPy takes long to compare these; all ones in the exponent is what is not finite
+    bits = array.view(np.uint16).ravel(order="K")
+    parts = np.array_split(bits, -(-len(bits) // _PART))
+    return all(int((part & exponent).max()) < exponent for part in parts)
 
 
 def match(
@@ -209,6 +233,18 @@ def to_torch(state: nnx.State[Any, Any], names: Names) -> dict[str, np.ndarray]:
         for path, parameter in flat.items()
         for key in torch_names(path, names, blocks)
     }
+
+
+def _not_finite(what: str, stored: np.ndarray, array: np.ndarray) -> DiffjaxError:
+    if all_finite(stored):
+        return DiffjaxError(
+            f"{what} holds numbers that are too large for {array.dtype}; use bfloat16 "
+            "or float32."
+        )
+    return DiffjaxError(
+        f"{what} holds numbers that are NaN or infinite. The file is damaged, or its "
+        "training went wrong: download it again, or take another checkpoint."
+    )
 
 
 def _count_blocks(flat: Iterable[ParameterPath]) -> int:

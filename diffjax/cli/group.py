@@ -1,7 +1,6 @@
 """The group of commands, and what they have in common: consoles, errors, JSON."""
 
 import contextlib
-import json
 import sys
 from collections.abc import Iterator, Sequence
 from typing import TYPE_CHECKING, Any
@@ -10,6 +9,7 @@ import click
 
 from diffjax import __version__
 from diffjax.errors import DiffjaxError
+from diffjax.files import json_text
 
 if TYPE_CHECKING:
     from rich.console import Console
@@ -83,12 +83,12 @@ def loading(
 
 def print_json_line(value: Any) -> None:
     """A line of JSON, at once: what is done is not lost if a later image is."""
-    click.echo(json.dumps(value, ensure_ascii=False))
+    click.echo(json_text(value))
 
 
 def print_json(value: Any) -> None:
     """JSON on standard output, and nothing else there."""
-    click.echo(json.dumps(value, indent=1, ensure_ascii=False))
+    click.echo(json_text(value, indent=1))
 
 
 def fail(failures: Sequence[str]) -> None:

@@ -6,7 +6,6 @@ or two exchanges; each has a picture of its own. All scenes are of combinations 
 Winoground: nouns change places; adjectives or prepositions do; or one of each.
 """
 
-import json
 from dataclasses import dataclass, replace
 from pathlib import Path
 
@@ -23,7 +22,7 @@ from diffjax.data.scenes import (
     draw_held_out,
     draw_scene,
 )
-from diffjax.files import write_text
+from diffjax.files import json_text, write_text
 
 SIDES = 2  # the wording that names both sides, which can so be exchanged
 
@@ -137,7 +136,7 @@ def write_scene_pairs(folder: Path, n: int, seed: int) -> None:
             "num_main_preds": 2 if pair.wording == SIDES else 1,
             "collapsed_tag": SWAPS[pair.tag].collapsed,
         }
-        lines.append(json.dumps(line) + "\n")
+        lines.append(json_text(line) + "\n")
     write_text(folder / "data" / "examples.jsonl", "".join(lines))
 
 

@@ -14,7 +14,7 @@ from jaxtyping import Float
 
 from diffjax.baselines.classifier import ImageClassifier
 from diffjax.data.prompts import Prompts
-from diffjax.errors import DiffjaxError
+from diffjax.errors import DiffjaxError, overflowed
 from diffjax.evaluation.metrics import summary
 from diffjax.evaluation.provenance import environment
 from diffjax.evaluation.results import FORMAT, open_run, read_run, write_summary
@@ -89,7 +89,11 @@ def _rows(
     )
     seconds = (time.perf_counter() - start) / len(read)
     for (row, _), each in zip(read, scores, strict=True):
-        yield row | _decision(each, np.asarray(task.classes)) | {"seconds": seconds}
+        if np.isfinite(each).all():
+            row |= _decision(each, np.asarray(task.classes)) | {"seconds": seconds}
+        else:
+            row["error"] = str(overflowed("A class's log-probability is not finite"))
+        yield row
 
 
 def _decision(scores: Float[np.ndarray, " C"], classes: np.ndarray) -> dict[str, Any]:

@@ -9,7 +9,6 @@ Temperature scaling, as in Guo et al., "On Calibration of Modern Neural Networks
 The result is a file, RUN/calibration.json, whose "temperature" a classifier can use.
 """
 
-import json
 from pathlib import Path
 from typing import Any
 
@@ -24,7 +23,7 @@ from diffjax.evaluation.metrics import (
 )
 from diffjax.evaluation.outcomes import outcomes
 from diffjax.evaluation.results import Run
-from diffjax.files import write_text
+from diffjax.files import json_text, write_text
 from diffjax.record import log_scores, settled_differences
 from diffjax.temperature import CALIBRATION
 
@@ -134,5 +133,5 @@ def calibrate(run: Run) -> dict[str, Any]:
 def write_calibration(run: Run, calibration: dict[str, Any]) -> Path:
     """Write RUN/calibration.json."""
     path = run.path / CALIBRATION
-    write_text(path, json.dumps(calibration, indent=1, ensure_ascii=False))
+    write_text(path, json_text(calibration, indent=1))
     return path

@@ -75,10 +75,12 @@ class Latents:
         except (DiffjaxError, KeyError):
             return None  # computed again and written over
         fits = latent.shape == self._shape and latent.dtype == np.float32
-        return latent if fits else None
+        return latent if fits and np.isfinite(latent).all() else None
 
     def _write(self, path: Path | None, latent: Float[np.ndarray, "h w c"]) -> None:
-        if path is None:
+        if (
+            path is None or not np.isfinite(latent).all()
+        ):  # it fails; no need to keep it
             return
         path.parent.mkdir(parents=True, exist_ok=True)
         with atomic(path) as partial, partial.open("wb") as file:

@@ -12,7 +12,6 @@ has right, b that only the first has, of n that both did (Agresti and Min, 2005,
 
 import csv
 import io
-import json
 import os
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
@@ -33,6 +32,7 @@ from diffjax.evaluation.metrics import (
 )
 from diffjax.evaluation.outcomes import Outcomes, outcomes
 from diffjax.evaluation.results import Run, read_run
+from diffjax.files import json_text
 from diffjax.strategies import strategy_from_dict, strategy_to_text
 from diffjax.temperature import CALIBRATION, read_temperature
 
@@ -250,7 +250,7 @@ def _settings(header: Mapping[str, Any], prefix: str = "") -> Iterator[tuple[str
         if isinstance(value, dict):
             yield from _settings(value, f"{prefix}{key}.")
         else:
-            text = value if isinstance(value, str) else json.dumps(value)
+            text = value if isinstance(value, str) else json_text(value)
             yield f"{prefix}{key}", text
 
 

@@ -15,8 +15,6 @@ read by any number at any time.
 
 import json
 import os
-import time
-import uuid
 import warnings
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
@@ -28,9 +26,9 @@ from jaxtyping import Int
 
 from diffjax.data.prompts import Prompts
 from diffjax.errors import DiffjaxError
-from diffjax.evaluation.rows import PARTS, read_rows, schema
+from diffjax.evaluation.rows import PARTS, read_rows, schema, write_part
 from diffjax.evaluation.sharing import ALONE, LOCK, Share, lock
-from diffjax.files import PARTIAL, atomic, write_text
+from diffjax.files import PARTIAL, json_text, read_json, write_text
 
 if TYPE_CHECKING:
     import pyarrow as pa
@@ -50,12 +48,14 @@ class Run:
         header: run.json.
         prompts: the P rows of the error tables and their classes.
         rows: one row an image, by index; see ``schema``.
+        damaged: parts whose rows are not among them.
     """
 
     path: Path
     header: dict[str, Any]
     prompts: Prompts
     rows: "pa.Table"
+    damaged: tuple[Path, ...] = ()
 
     @property
     def class_names(self) -> tuple[str, ...]:
@@ -95,11 +95,12 @@ def read_run(path: str | os.PathLike[str], *, errors: bool = True) -> Run:
             f"{folder} is not a run of classifications: it has no {PROMPTS}."
         )
     columns = schema(header["experiment"].get("also", ()), save_errors=False)
+    prompts = _read_prompts(folder)
+    rows, damaged = read_rows(
+        folder, columns, errors=errors, n_prompts=len(prompts.prompts)
+    )
     return Run(
-        path=folder,
-        header=header,
-        prompts=_read_prompts(folder),
-        rows=read_rows(folder, columns, errors=errors)[0],
+        path=folder, header=header, prompts=prompts, rows=rows, damaged=tuple(damaged)
     )
 
 
@@ -142,18 +143,12 @@ class RunWriter:
             DiffjaxError: if the disk is full, for one; the rows go on waiting.
         """
         import pyarrow as pa
-        import pyarrow.parquet as pq
 
         if not self._waiting:
             return
         table = pa.Table.from_pylist(self._waiting, schema=self._schema)
-        # the time leads, so that files sort by it; the rest makes the name unique
-        name = f"{time.time_ns():020d}-{uuid.uuid4().hex[:8]}.parquet"
         try:
-            with atomic(self.path / PARTS / name) as partial:
-                pq.write_table(
-                    table, partial, compression="zstd", write_page_checksum=True
-                )
+            write_part(self.path, table)
         except OSError as error:
             raise DiffjaxError(
                 f"{len(self._waiting)} rows cannot be written to {self.path / PARTS} "
@@ -213,7 +208,7 @@ def open_rows(
         ) from error
     release = lock(path, share)
     try:
-        header = json.loads(json.dumps(dict(header)))  # as it will be read: no tuples
+        header = json.loads(json_text(dict(header)))  # as it will be read: no tuples
         # a header alone is of a command that failed before its first image
         begun = share.count > 1 or any((path / PARTS).glob("*.*"))
         if begun and (path / HEADER).exists():
@@ -223,8 +218,10 @@ def open_rows(
                 prompts.write_csv(path / PROMPTS)
                 if _read_prompts(path) != prompts:  # now, not when the work is done
                     raise DiffjaxError("Prompts with odd line breaks cannot be kept.")
-            write_text(path / HEADER, json.dumps(header, indent=1, ensure_ascii=False))
-        rows, damaged = read_rows(path, columns, errors=False)
+            write_text(path / HEADER, json_text(header, indent=1))
+        # what was saved is looked at as a whole: nobody else does before it is needed
+        n_prompts = None if prompts is None else len(prompts.prompts)
+        rows, damaged = read_rows(path, columns, check=True, n_prompts=n_prompts)
         if share.count == 1:  # else another process may be about to finish a file
             for place in (path, path / PARTS):
                 for partial in place.glob(f".*{PARTIAL}"):
@@ -248,7 +245,7 @@ def open_rows(
 
 def write_summary(path: Path, summary: Mapping[str, Any]) -> None:
     """Write RUN/summary.json."""
-    write_text(path / SUMMARY, json.dumps(dict(summary), indent=1, ensure_ascii=False))
+    write_text(path / SUMMARY, json_text(dict(summary), indent=1))
 
 
 def remove_summary(path: Path) -> None:
@@ -279,15 +276,12 @@ def _check_folder(path: Path) -> None:
 
 def _read_header(folder: Path) -> dict[str, Any]:
     path = folder / HEADER
-    try:
-        header = json.loads(path.read_text(encoding="utf-8"))
-    except FileNotFoundError:
+    if not path.exists():
         raise DiffjaxError(
             f"{folder} holds no run: there is no {HEADER} in it. `diffjax evaluate` "
             "makes runs."
-        ) from None
-    except (OSError, ValueError) as error:
-        raise DiffjaxError(f"{path} cannot be read ({error}).") from error
+        )
+    header = read_json(path)
     missing = (
         [k for k in DECIDING if k not in header] if isinstance(header, dict) else 1
     )
@@ -340,5 +334,5 @@ def _differences(name: str, there: Any, here: Any) -> list[str]:
 
 
 def _short(value: Any, most: int = 80) -> str:
-    text = value if isinstance(value, str) else json.dumps(value, ensure_ascii=False)
+    text = value if isinstance(value, str) else json_text(value)
     return text if len(text) <= most else text[: most - 1] + "…"

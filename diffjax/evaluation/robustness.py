@@ -15,7 +15,6 @@ fitted anew.
 
 import csv
 import io
-import json
 from collections import defaultdict
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
@@ -32,6 +31,7 @@ from diffjax.evaluation.baselines import KIND
 from diffjax.evaluation.metrics import Z, wilson
 from diffjax.evaluation.outcomes import outcomes
 from diffjax.evaluation.results import Run
+from diffjax.files import json_text
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
@@ -341,7 +341,7 @@ def _check(groups: Mapping[str, Mapping[str, Run]]) -> None:
         raise DiffjaxError("There are no runs.")
     runs = [run for members in groups.values() for run in members.values()]
     for what, same in SAME.items():
-        kinds = {json.dumps(same(run), sort_keys=True): run.path for run in runs}
+        kinds = {json_text(same(run), sort=True): run.path for run in runs}
         if len(kinds) > 1:
             one, other = list(kinds.values())[:2]
             raise DiffjaxError(f"{one} and {other} are about different {what}.")
@@ -370,7 +370,7 @@ def _settings(run: Run) -> str:
     header, experiment = run.header, run.header["experiment"]
     kept = {k: v for k, v in experiment.items() if k not in ("corrupt", "save_errors")}
     model = {key: header["model"].get(key) for key in ("name", "fingerprint")}
-    return json.dumps([model, header["data"]["split"], kept], sort_keys=True)
+    return json_text([model, header["data"]["split"], kept], sort=True)
 
 
 def _logit(p: Any, n: Any) -> Any:

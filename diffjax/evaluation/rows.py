@@ -1,7 +1,16 @@
-"""Rows of a run: their columns, and how they are read from the run's parts."""
+"""Rows of a run: their columns, and how they are kept in the run's parts.
 
+A part is whole or it is damaged: its pages have checksums, and the rest of the file has
+one at the end of its name.
+"""
+
+import hashlib
+import io
+import os
+import re
+import time
 import warnings
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from itertools import pairwise
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -9,11 +18,21 @@ from typing import TYPE_CHECKING
 import numpy as np
 from jaxtyping import Int
 
+from diffjax.errors import DiffjaxError
+from diffjax.files import atomic
+
 if TYPE_CHECKING:
     import pyarrow as pa
 
 PARTS = "parts"  # the folder, below the run's
 LATER = ("confidence", "candidates")  # columns that runs of earlier versions lack
+TABLE = "errors"  # how the names of columns with tables of errors begin
+SAVED = ("timesteps", "noises", TABLE)  # and those that come along with them
+_NAMED = re.compile(r"-([0-9a-f]{16})$")  # a checksum at the end of a part's name
+OTHER_PART = (
+    "It belongs to another run, or another version of diffjax wrote it. Move it out of "
+    "the folder, and the command that began the run does its images again."
+)
 
 
 def schema(losses: Sequence[str], save_errors: bool) -> "pa.Schema":
@@ -54,17 +73,27 @@ def schema(losses: Sequence[str], save_errors: bool) -> "pa.Schema":
 
 
 def read_rows(
-    folder: Path, columns: "pa.Schema", *, errors: bool
+    folder: Path,
+    columns: "pa.Schema",
+    *,
+    errors: bool = False,
+    check: bool = False,
+    n_prompts: int | None = None,
 ) -> "tuple[pa.Table, list[Path]]":
     """Rows by index, one an image, and the parts that are damaged.
+
+    Rows whose numbers cannot be are rows of images that failed.
 
     Args:
         folder: of the run.
         columns: that every part must have, ``LATER`` ones excepted, which are null
             where they are absent; those of an empty run.
-        errors: with the columns that hold tables of errors.
+        errors: with the tables of errors, where they were saved.
+        check: look at these tables even if they are not asked for, part by part.
+        n_prompts: rows of such a table, if known.
 
     Raises:
+        DiffjaxError: if a part is whole, but not of such a run.
         OSError: if a part cannot be read for another reason than its content.
     """
     import pyarrow as pa
@@ -72,7 +101,9 @@ def read_rows(
     tables, damaged = [], []
     for part in sorted((folder / PARTS).glob("*.parquet")):
         try:
-            tables.append(_read_part(part, columns, errors))
+            table = _mended(_read_part(part, columns, errors or check), n_prompts)
+        except DiffjaxError:
+            raise
         except Exception as error:  # the reader raises nearly anything on damage
             if isinstance(error, MemoryError) or getattr(error, "errno", None):
                 raise  # nothing is wrong with the part
@@ -81,6 +112,15 @@ def read_rows(
                 f"{part} is damaged and left out ({error}); a rerun of the run's "
                 "command does its images again.",
                 stacklevel=3,
+            )
+            continue
+        if not errors:
+            table = table.drop_columns(_saved(table))
+        tables.append(table)
+        if _saved(table) != _saved(tables[0]):
+            raise DiffjaxError(
+                f"{part} and the parts before it were not saved with the same tables "
+                f"of errors. {OTHER_PART}"
             )
     if not tables:
         return columns.empty_table(), damaged
@@ -93,25 +133,102 @@ def read_rows(
     return rows.take(_one_each(rows)), damaged
 
 
+def write_part(folder: Path, rows: "pa.Table") -> None:
+    """Write rows to a part of their own; it is there whole, or not at all."""
+    import pyarrow as pa
+    import pyarrow.parquet as pq
+
+    buffer = pa.BufferOutputStream()
+    pq.write_table(rows, buffer, compression="zstd", write_page_checksum=True)
+    content = buffer.getvalue().to_pybytes()
+    # the time leads, so that files sort by it; pages have checksums within the file,
+    # and what describes them has its own at the end of the name
+    name = f"{time.time_ns():020d}-{_digest(io.BytesIO(content))}.parquet"
+    with atomic(folder / PARTS / name) as partial:
+        partial.write_bytes(content)
+
+
+def _digest(file: io.BufferedIOBase) -> str:
+    """16 hex digits of all in a Parquet file that is not pages: they have checksums."""
+    end = file.seek(0, os.SEEK_END) - 8
+    file.seek(max(0, end))
+    length = int.from_bytes(file.read(4), "little")
+    file.seek(max(0, end - length))
+    return hashlib.sha256(file.read()).hexdigest()[:16]
+
+
 def _read_part(part: Path, columns: "pa.Schema", errors: bool) -> "pa.Table":
     import pyarrow.parquet as pq
 
-    found = [
-        field
-        for field in pq.read_schema(part)
-        if errors or not field.name.startswith("errors")
+    if digest := _NAMED.search(part.stem):  # else of an earlier version
+        with part.open("rb") as file:
+            if _digest(file) != digest[1]:
+                raise ValueError("its end is not as it was written")
+    found = pq.read_schema(part)
+    for field in columns:
+        present = field.name in found.names
+        if field.name in LATER and not present:
+            continue
+        if not present or found.field(field.name).type != field.type:
+            raise DiffjaxError(
+                f"{part} has no column {field.name} of {field.type}. {OTHER_PART}"
+            )
+    names = [
+        name
+        for name in found.names
+        if (errors if name.startswith(SAVED) else name in columns.names)
     ]
-    missing = [
-        field.name
-        for field in columns
-        if field not in found
-        and field.name not in LATER
-        and (errors or not field.name.startswith("errors"))
-    ]
-    if missing:
-        raise ValueError(f"it lacks the column {missing[0]}")
-    names = [field.name for field in found]
     return pq.read_table(part, columns=names, page_checksum_verification=True)
+
+
+def _saved(rows: "pa.Table") -> list[str]:
+    """Names of the columns about saved errors."""
+    return sorted(name for name in rows.column_names if name.startswith(SAVED))
+
+
+def _mended(rows: "pa.Table", n_prompts: int | None) -> "pa.Table":
+    """The rows, those whose numbers cannot be with an error."""
+    import pyarrow as pa
+
+    if "differences" not in rows.column_names:
+        return rows
+    problems: list[str | None] = rows["error"].to_pylist()
+    for i, problem in enumerate(_problems(rows, n_prompts)):
+        problems[i] = problems[i] or problem
+    place = rows.column_names.index("error")
+    return rows.set_column(place, "error", pa.array(problems, pa.string()))
+
+
+def _problems(rows: "pa.Table", n_prompts: int | None) -> Iterator[str | None]:
+    """What is wrong with the numbers of each row; None where nothing is."""
+    import pyarrow.compute as pc
+
+    names = [name for name in _saved(rows) if name.startswith(TABLE)]
+    sizes = [0] * len(rows)
+    if names:
+        sizes = pc.list_value_length(rows["timesteps"]).fill_null(0).to_pylist()
+    columns = (lists(rows[name]) for name in ("differences", *names))
+    for n_samples, differences, *tables in zip(sizes, *columns, strict=True):
+        problem = None
+        if len(differences):  # else it failed
+            n_cells = None if n_prompts is None else n_prompts * n_samples
+            problem = _problem(differences, tables, n_cells)
+        yield problem and f"{problem} Evaluate this image again."
+
+
+def _problem(
+    differences: np.ndarray, tables: Sequence[np.ndarray], n_cells: int | None
+) -> str | None:
+    seen = [~np.isnan(table) for table in tables]
+    if not (differences == 0).any():
+        return "The differences to the best class are not numbers."
+    if any(np.isinf(table).any() for table in tables):
+        return "An error is infinite."
+    if any(len(table) != n_cells for table in tables if n_cells is not None):
+        return "The table of errors is not of all prompts and samples."
+    if any(not each.any() or not np.array_equal(each, seen[0]) for each in seen):
+        return "The errors of a loss are not numbers."
+    return None
 
 
 def _one_each(rows: "pa.Table") -> Int[np.ndarray, " n"]:

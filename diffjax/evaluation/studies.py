@@ -126,6 +126,12 @@ def variance(errors: Errors) -> Table:
         return rms
 
     whole, paired = spread(errors.values), spread(errors.values - own)
+    if not paired.all():
+        t = errors.timesteps[np.argmin(paired)]
+        raise DiffjaxError(
+            f"No noise changes a difference at timestep {t}, which only errors do that "
+            f"are not a model's. {REMEDY}"
+        )
     return {
         "timestep": errors.timesteps.tolist(),
         "sd_of_errors": whole.tolist(),

@@ -27,7 +27,7 @@ from typing import Protocol, runtime_checkable
 import numpy as np
 from jaxtyping import Bool, Float, Int
 
-from diffjax.errors import DiffjaxError, NotFiniteError
+from diffjax.errors import DiffjaxError, overflowed
 
 # When a living class was dropped: after any number of rounds.
 NEVER = np.iinfo(np.int64).max
@@ -300,24 +300,25 @@ def next_round(state: State) -> Request | None:
 def finish_round(
     state: State, request: Request, errors: Float[np.ndarray, "k s"]
 ) -> State:
-    """Enter the round's errors.
-
-    Raises:
-        NotFiniteError: if an error is NaN or infinite; a mean with it would be
-            worthless.
-    """
-    wrong = np.argwhere(~np.isfinite(errors))
-    if len(wrong):
-        row, column = wrong[0]
-        t = state.samples.timesteps[request.samples[column]]
-        raise NotFiniteError(
-            f"The error of class {request.classes[row]} (counted from 0) at timestep "
-            f"{t} is {errors[row, column]}: the network's numbers overflowed. Compute "
-            "in float32 or bfloat16, not float16; if float32 overflows too, the "
-            "checkpoint is damaged."
-        )
+    """Enter the round's errors; raises as ``check_finite`` does."""
+    check_finite(state, request, errors)
     state.table.write(request, errors)
     return replace(state, n_rounds=state.n_rounds + 1)
+
+
+def check_finite(
+    state: State, request: Request, errors: Float[np.ndarray, "k s"], loss: str = ""
+) -> None:
+    """Raise NotFiniteError, which names the loss, for an error that is not finite.
+
+    A mean with it would be worthless.
+    """
+    for row, column in np.argwhere(~np.isfinite(errors)):
+        t = state.samples.timesteps[request.samples[column]]
+        raise overflowed(
+            f"The {loss}{' ' if loss else ''}error of class {request.classes[row]} "
+            f"(counted from 0) at timestep {t} is {errors[row, column]}"
+        )
 
 
 def drop(state: State, classes: Int[np.ndarray, "k"]) -> State:

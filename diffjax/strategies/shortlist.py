@@ -24,7 +24,7 @@ from dataclasses import dataclass, replace
 import numpy as np
 from jaxtyping import Float, Int
 
-from diffjax.errors import DiffjaxError, NotFiniteError, unknown
+from diffjax.errors import DiffjaxError, overflowed, unknown
 from diffjax.strategies.base import Samples, State, drop
 from diffjax.strategies.orders import even_timesteps, require_positive, with_trials
 
@@ -89,11 +89,7 @@ def shorten(
         NotFiniteError: if an estimate is NaN or infinite.
     """
     if not np.isfinite(estimates).all():
-        raise NotFiniteError(
-            "The gradients of the shortlist are not finite: the network's numbers "
-            "overflowed. Compute in float32 or bfloat16, not float16; if float32 "
-            "overflows too, the checkpoint is damaged."
-        )
+        raise overflowed("The gradients of the shortlist are not finite")
     estimate = estimates.mean(axis=1, dtype=np.float64)
     groups = _groups(state)
     best = np.full(groups.max() + 1, np.inf)

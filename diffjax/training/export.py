@@ -10,7 +10,6 @@ Weights are stored as float16, which diffusers widens on loading; but those of t
 encoder as float32, since transformers would compute in float16 beside a float32 U-Net.
 """
 
-import json
 import shutil
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -20,6 +19,7 @@ import numpy as np
 from flax import nnx
 
 from diffjax.checkpoints.mappings import Names, to_torch
+from diffjax.files import json_text, write_text
 from diffjax.training.beginning import Beginning
 from diffjax.training.recipes import Diffusion, TextToImage
 
@@ -129,7 +129,7 @@ def _write_weights(part: Part, path: Path, dtype: type) -> None:
 
 
 def _write_json(path: Path, value: Mapping[str, Any]) -> None:
-    path.write_text(json.dumps(value, indent=2) + "\n", encoding="utf-8")
+    write_text(path, json_text(value, indent=2) + "\n")
 
 
 def _card(

@@ -22,6 +22,7 @@ from rich.console import Console
 from diffjax.data.sources import load_arrays
 from diffjax.data.tfds import open_tfds
 from diffjax.errors import DiffjaxError
+from diffjax.files import json_text, read_json, write_text
 from diffjax.training.beginning import Beginning
 from diffjax.training.class_to_image import train_class_to_image
 from diffjax.training.discriminative import train_discriminative
@@ -166,17 +167,15 @@ def start_run(
         "dtype": compute_dtype(recipe),  # of this machine, where the recipe says auto
         "recipe": recipe.as_dict(),
     }
-    ours = json.loads(json.dumps(header))
+    ours = json.loads(json_text(header))
     if not path.exists():
         out.mkdir(parents=True, exist_ok=True)
-        path.write_text(json.dumps(ours, indent=1) + "\n", encoding="utf-8")
+        write_text(path, json_text(ours, indent=1) + "\n")
         return
     try:
-        theirs = json.loads(path.read_text(encoding="utf-8"))
-    except ValueError as error:
-        raise DiffjaxError(
-            f"{path} cannot be read ({error}). Train in another folder."
-        ) from error
+        theirs = read_json(path)
+    except DiffjaxError as error:
+        raise DiffjaxError(f"{error} Train in another folder.") from error
     differences = list(_differences(theirs, ours, ""))
     if differences:
         raise DiffjaxError(

@@ -5,12 +5,13 @@ one token a merge, start and end of text last. So any text has tokens, and
 transformers' CLIPTokenizer reads the files.
 """
 
-import json
 import re
 from collections import Counter
 from collections.abc import Iterable, Sequence
 from itertools import pairwise
 from pathlib import Path
+
+from diffjax.files import json_text, write_text
 
 _PRINTABLE = [*range(33, 127), *range(161, 173), *range(174, 256)]
 _WORD = re.compile(r"[^\W\d_]+|\d|[^\s\w]+|_")  # CLIP's: letters, a digit, signs
@@ -132,6 +133,4 @@ def save_tokenizer(
 
 
 def _write_json(path: Path, value: object) -> None:
-    path.write_text(
-        json.dumps(value, indent=1, ensure_ascii=False) + "\n", encoding="utf-8"
-    )
+    write_text(path, json_text(value, indent=1) + "\n")
