@@ -67,8 +67,6 @@ UNET_SD2 = UNET_SD15 | {
     "attention_head_dim": [5, 10, 20, 20],
     "cross_attention_dim": 1024,
     "dual_cross_attention": False,
-    "num_class_embeds": None,
-    "only_cross_attention": False,
     "use_linear_projection": True,
 }
 VAE_SD = {

@@ -39,6 +39,7 @@ class Component:
     classes: tuple[str, ...]  # that config.json may name
 
 
+PIPELINES = ("StableDiffusionPipeline", "DiTPipeline")
 DTYPES = ("auto", "float32", "bfloat16", "float16")
 
 COMPONENTS: dict[str, Component] = {
@@ -136,6 +137,7 @@ def load_model(
     def component_folder(name: str) -> Path:
         return elsewhere.get(name, folder / name)
 
+    _check_configs(index, folder, denoiser, component_folder)
     denoiser_config, denoiser_network = load_network(
         # one device may not hold it; the classifier places it
         component_folder(denoiser),
@@ -144,7 +146,6 @@ def load_model(
         on_host=True,
     )
     vae_config, autoencoder = load_network(component_folder("vae"), "vae")
-    _check_latents(denoiser_config, vae_config, folder)
     scheduler = folder / "scheduler" / "scheduler_config.json"
     common: dict[str, Any] = {
         "name": str(name_or_path),
@@ -176,12 +177,6 @@ def load_model(
     text_config, text_network = load_network(
         component_folder("text_encoder"), "text_encoder"
     )
-    if text_config.hidden_size != denoiser_config.cross_attention_dim:
-        raise DiffjaxError(
-            f"{folder}: the U-Net attends to states of width "
-            f"{denoiser_config.cross_attention_dim}, but the text encoder's have "
-            f"{text_config.hidden_size}; they do not belong together."
-        )
     return DiffusionModel(
         kind="text",
         text_encoder=text_network,
@@ -226,6 +221,23 @@ def load_network(
     Raises:
         DiffjaxError: if config or weights are missing, damaged or do not fit.
     """
+    component, path = COMPONENTS[name], folder / "config.json"
+    config = network_config(folder, name)
+    try:
+        graphdef, abstract = empty_network(name, config, dtype)
+    except DiffjaxError as error:
+        raise DiffjaxError(f"{path}: {error}") from error
+    tensors = read_tensors(folder, stem=STEMS[name])
+    state = mappings.fill(abstract, tensors, component.names, str(folder))
+    return config, Network(graphdef, state if on_host else jax.device_put(state))
+
+
+def network_config(folder: Path, name: str) -> Any:
+    """The config of one network, from config.json in its own folder.
+
+    Raises:
+        DiffjaxError: if it is missing, damaged, or asks for what is not implemented.
+    """
     component = COMPONENTS[name]
     path = folder / "config.json"
     raw = read_json(path)
@@ -237,14 +249,7 @@ def load_network(
             f"{path} describes a {', '.join(named)}; as {name} diffjax runs "
             f"{' or '.join(component.classes)}"
         )
-    config = component.config.from_dict(raw, str(path))
-    try:
-        graphdef, abstract = empty_network(name, config, dtype)
-    except DiffjaxError as error:
-        raise DiffjaxError(f"{path}: {error}") from error
-    tensors = read_tensors(folder, stem=STEMS[name])
-    state = mappings.fill(abstract, tensors, component.names, str(folder))
-    return config, Network(graphdef, state if on_host else jax.device_put(state))
+    return component.config.from_dict(raw, str(path))
 
 
 def _class_names_in(config: Mapping[str, Any], path: Path) -> list[str]:
@@ -314,6 +319,35 @@ def _denoiser_name(index: dict[str, Any], folder: Path) -> str:
             "and no transformer; diffjax runs Stable Diffusion 1.x/2.x and DiT."
         )
     return present[0]
+
+
+def _check_configs(
+    index: dict[str, Any],
+    folder: Path,
+    denoiser: str,
+    component_folder: Callable[[str], Path],
+) -> None:
+    """Refuse a pipeline that cannot run before any of its weights are read."""
+    names = [denoiser, "vae", *(["text_encoder"] if denoiser == "unet" else [])]
+    try:
+        configs = {name: network_config(component_folder(name), name) for name in names}
+        _check_latents(configs[denoiser], configs["vae"], folder)
+    except DiffjaxError as error:
+        pipeline = index.get("_class_name")
+        if pipeline in PIPELINES:
+            raise
+        raise DiffjaxError(
+            f"{folder} is a {pipeline}; diffjax runs Stable Diffusion 1.x and 2.x "
+            f"and DiT. Of its configs, {error}"
+        ) from error
+    if denoiser == "unet":
+        width = configs["text_encoder"].hidden_size
+        if width != configs["unet"].cross_attention_dim:
+            raise DiffjaxError(
+                f"{folder}: the U-Net attends to states of width "
+                f"{configs['unet'].cross_attention_dim}, but the text encoder's have "
+                f"{width}; they do not belong together."
+            )
 
 
 def _check_latents(denoiser: Any, vae: AutoencoderKLConfig, folder: Path) -> None:

@@ -1,0 +1,372 @@
+"""Facts about published checkpoints: their configs, and the sizes of their files.
+
+The values of each repository's config files, without the entries that say which program
+wrote them and where (``_diffusers_version``, ``_name_or_path``). Where the folder
+../shared/real has the files themselves, tests compare.
+"""
+
+from pathlib import Path
+
+REAL = Path(__file__).parents[2] / "shared" / "real"
+
+UNET_1 = {
+    "_class_name": "UNet2DConditionModel",
+    "act_fn": "silu",
+    "attention_head_dim": 8,
+    "block_out_channels": [320, 640, 1280, 1280],
+    "center_input_sample": False,
+    "cross_attention_dim": 768,
+    "down_block_types": [*["CrossAttnDownBlock2D"] * 3, "DownBlock2D"],
+    "downsample_padding": 1,
+    "flip_sin_to_cos": True,
+    "freq_shift": 0,
+    "in_channels": 4,
+    "layers_per_block": 2,
+    "mid_block_scale_factor": 1,
+    "norm_eps": 1e-05,
+    "norm_num_groups": 32,
+    "out_channels": 4,
+    "sample_size": 64,
+    "up_block_types": ["UpBlock2D", *["CrossAttnUpBlock2D"] * 3],
+}
+UNET_2 = UNET_1 | {
+    "attention_head_dim": [5, 10, 20, 20],
+    "cross_attention_dim": 1024,
+    "dual_cross_attention": False,
+    "use_linear_projection": True,
+}
+# what later versions of the class wrote, with values that change nothing
+LATER = {"num_class_embeds": None, "only_cross_attention": False}
+UNET_XL = (
+    UNET_2
+    | LATER
+    | {
+        "addition_embed_type": "text_time",
+        "addition_embed_type_num_heads": 64,
+        "addition_time_embed_dim": 256,
+        "attention_head_dim": [5, 10, 20],
+        "block_out_channels": [320, 640, 1280],
+        "class_embed_type": None,
+        "class_embeddings_concat": False,
+        "conv_in_kernel": 3,
+        "conv_out_kernel": 3,
+        "cross_attention_dim": 2048,
+        "cross_attention_norm": None,
+        "down_block_types": ["DownBlock2D", *["CrossAttnDownBlock2D"] * 2],
+        "encoder_hid_dim": None,
+        "encoder_hid_dim_type": None,
+        "mid_block_only_cross_attention": None,
+        "mid_block_type": "UNetMidBlock2DCrossAttn",
+        "num_attention_heads": None,
+        "projection_class_embeddings_input_dim": 2816,
+        "resnet_out_scale_factor": 1.0,
+        "resnet_skip_time_act": False,
+        "resnet_time_scale_shift": "default",
+        "sample_size": 128,
+        "time_cond_proj_dim": None,
+        "time_embedding_act_fn": None,
+        "time_embedding_dim": None,
+        "time_embedding_type": "positional",
+        "timestep_post_act": None,
+        "transformer_layers_per_block": [1, 2, 10],
+        "up_block_types": [*["CrossAttnUpBlock2D"] * 2, "UpBlock2D"],
+        "upcast_attention": None,
+    }
+)
+UNET_XL_REFINER = UNET_XL | {
+    "attention_head_dim": [6, 12, 24, 24],
+    "block_out_channels": [384, 768, 1536, 1536],
+    "cross_attention_dim": 1280,
+    "down_block_types": [
+        *("DownBlock2D", "CrossAttnDownBlock2D", "CrossAttnDownBlock2D"),
+        "DownBlock2D",
+    ],
+    "projection_class_embeddings_input_dim": 2560,
+    "transformer_layers_per_block": 4,
+    "up_block_types": [
+        *("UpBlock2D", "CrossAttnUpBlock2D", "CrossAttnUpBlock2D"),
+        "UpBlock2D",
+    ],
+}
+VAE = {
+    "_class_name": "AutoencoderKL",
+    "act_fn": "silu",
+    "block_out_channels": [128, 256, 512, 512],
+    "down_block_types": ["DownEncoderBlock2D"] * 4,
+    "in_channels": 3,
+    "latent_channels": 4,
+    "layers_per_block": 2,
+    "norm_num_groups": 32,
+    "out_channels": 3,
+    "sample_size": 512,
+    "up_block_types": ["UpDecoderBlock2D"] * 4,
+}
+VAE_XL = VAE | {"sample_size": 1024, "scaling_factor": 0.13025}
+VAE_3 = VAE | {  # of 16 channels, shifted
+    "force_upcast": True,
+    "latent_channels": 16,
+    "latents_mean": None,
+    "latents_std": None,
+    "sample_size": 1024,
+    "scaling_factor": 1.5305,
+    "shift_factor": 0.0609,
+    "use_post_quant_conv": False,
+    "use_quant_conv": False,
+}
+VAE_35 = VAE_3 | {"mid_block_add_attention": True}
+VAE_FLUX = VAE_35 | {"scaling_factor": 0.3611, "shift_factor": 0.1159}
+TEXT_1 = {
+    "architectures": ["CLIPTextModel"],
+    "attention_dropout": 0.0,
+    "bos_token_id": 0,
+    "dropout": 0.0,
+    "eos_token_id": 2,
+    "hidden_act": "quick_gelu",
+    "hidden_size": 768,
+    "initializer_factor": 1.0,
+    "initializer_range": 0.02,
+    "intermediate_size": 3072,
+    "layer_norm_eps": 1e-05,
+    "max_position_embeddings": 77,
+    "model_type": "clip_text_model",
+    "num_attention_heads": 12,
+    "num_hidden_layers": 12,
+    "pad_token_id": 1,
+    "projection_dim": 768,
+    "torch_dtype": "float32",
+    "transformers_version": "4.22.0.dev0",
+    "vocab_size": 49408,
+}
+TEXT_2 = TEXT_1 | {
+    "hidden_act": "gelu",
+    "hidden_size": 1024,
+    "intermediate_size": 4096,
+    "num_attention_heads": 16,
+    "num_hidden_layers": 23,
+    "projection_dim": 512,
+    "transformers_version": "4.25.0.dev0",
+}
+TEXT_XL = TEXT_1 | {"torch_dtype": "float16", "transformers_version": "4.32.0.dev0"}
+TEXT_3 = TEXT_1 | {
+    "architectures": ["CLIPTextModelWithProjection"],
+    "torch_dtype": "float16",
+    "transformers_version": "4.41.2",
+}
+TEXT_FLUX = TEXT_1 | {"torch_dtype": "bfloat16", "transformers_version": "4.43.3"}
+DIT = {
+    "_class_name": "Transformer2DModel",
+    "activation_fn": "gelu-approximate",
+    "attention_bias": True,
+    "attention_head_dim": 72,
+    "cross_attention_dim": None,
+    "dropout": 0.0,
+    "in_channels": 4,
+    "norm_elementwise_affine": False,
+    "norm_num_groups": 32,
+    "norm_type": "ada_norm_zero",
+    "num_attention_heads": 16,
+    "num_embeds_ada_norm": 1000,
+    "num_layers": 28,
+    "num_vector_embeds": None,
+    "only_cross_attention": False,
+    "out_channels": 8,
+    "patch_size": 2,
+    "sample_size": 32,
+    "upcast_attention": False,
+    "use_linear_projection": False,
+}
+SD3 = {
+    "_class_name": "SD3Transformer2DModel",
+    "attention_head_dim": 64,
+    "caption_projection_dim": 1536,
+    "in_channels": 16,
+    "joint_attention_dim": 4096,
+    "num_attention_heads": 24,
+    "num_layers": 24,
+    "out_channels": 16,
+    "patch_size": 2,
+    "pooled_projection_dim": 2048,
+    "pos_embed_max_size": 192,
+    "sample_size": 128,
+}
+FLUX = {
+    "_class_name": "FluxTransformer2DModel",
+    "attention_head_dim": 128,
+    "guidance_embeds": True,
+    "in_channels": 64,
+    "joint_attention_dim": 4096,
+    "num_attention_heads": 24,
+    "num_layers": 19,
+    "num_single_layers": 38,
+    "patch_size": 1,
+    "pooled_projection_dim": 768,
+}
+PNDM = {
+    "_class_name": "PNDMScheduler",
+    "beta_end": 0.012,
+    "beta_schedule": "scaled_linear",
+    "beta_start": 0.00085,
+    "clip_sample": False,
+    "num_train_timesteps": 1000,
+    "set_alpha_to_one": False,
+    "skip_prk_steps": True,
+    "steps_offset": 1,
+    "trained_betas": None,
+}
+DDIM = PNDM | {"_class_name": "DDIMScheduler"}
+EULER_XL = PNDM | {
+    "_class_name": "EulerDiscreteScheduler",
+    "interpolation_type": "linear",
+    "prediction_type": "epsilon",
+    "sample_max_value": 1.0,
+    "timestep_spacing": "leading",
+    "use_karras_sigmas": False,
+}
+FLOW = {
+    "_class_name": "FlowMatchEulerDiscreteScheduler",
+    "num_train_timesteps": 1000,
+    "shift": 3.0,
+}
+FLOW_FLUX = FLOW | {
+    "base_image_seq_len": 256,
+    "base_shift": 0.5,
+    "max_image_seq_len": 4096,
+    "max_shift": 1.15,
+    "use_dynamic_shifting": True,
+}
+
+
+def without(config, *keys):
+    return {key: value for key, value in config.items() if key not in keys}
+
+
+# repository: its components that are read
+RUN = {
+    "CompVis/stable-diffusion-v1-4": {
+        "unet": UNET_1,
+        "vae": without(VAE, "norm_num_groups") | {"scaling_factor": 0.18215},
+        "text_encoder": without(TEXT_1, "projection_dim")
+        | {"transformers_version": "4.21.0.dev0"},
+        "scheduler": PNDM,
+    },
+    "runwayml/stable-diffusion-v1-5": {
+        "unet": UNET_1,
+        "vae": VAE,
+        "text_encoder": TEXT_1,
+        "scheduler": PNDM,
+    },
+    "stabilityai/stable-diffusion-2-base": {
+        "unet": UNET_2,
+        "vae": VAE,
+        "text_encoder": TEXT_2,
+        "scheduler": DDIM,
+    },
+    "stabilityai/stable-diffusion-2": {
+        "unet": UNET_2 | {"sample_size": 96},
+        "vae": VAE | {"sample_size": 768},
+    },
+    "stabilityai/stable-diffusion-2-1-base": {
+        "unet": UNET_2 | LATER,
+        "vae": VAE | {"sample_size": 768},
+        "text_encoder": TEXT_2,
+        "scheduler": PNDM | {"prediction_type": "epsilon"},
+    },
+    "stabilityai/stable-diffusion-2-1": {
+        "unet": UNET_2 | LATER | {"sample_size": 96, "upcast_attention": True},
+        "vae": VAE | {"sample_size": 768},
+        "text_encoder": TEXT_2,
+        "scheduler": DDIM | {"prediction_type": "v_prediction"},
+    },
+    "stabilityai/sd-vae-ft-mse": {"vae": VAE | {"sample_size": 256}},
+    "stabilityai/sdxl-vae": {"vae": VAE_XL},
+    "facebook/DiT-XL-2-256": {"transformer": DIT},
+    "facebook/DiT-XL-2-512": {"transformer": DIT | {"sample_size": 64}},
+}
+# repository: its pipeline's class, its components, and words of the refusal
+REFUSED = {
+    "runwayml/stable-diffusion-inpainting": (
+        "StableDiffusionInpaintPipeline",
+        {
+            "unet": UNET_1 | {"in_channels": 9},
+            "vae": VAE | {"sample_size": 256},
+            "text_encoder": TEXT_1,
+            "scheduler": DDIM,
+        },
+        ("maps 9 channels to 4", "inpainting"),
+    ),
+    "stabilityai/stable-diffusion-2-inpainting": (
+        "StableDiffusionInpaintPipeline",
+        {
+            "unet": UNET_2 | {"in_channels": 9},
+            "vae": VAE,
+            "text_encoder": TEXT_2,
+            "scheduler": PNDM,
+        },
+        ("maps 9 channels to 4", "inpainting"),
+    ),
+    "stabilityai/stable-diffusion-xl-base-1.0": (
+        "StableDiffusionXLPipeline",
+        {
+            "unet": UNET_XL,
+            "vae": VAE_XL | {"force_upcast": True},
+            "text_encoder": TEXT_XL,
+            "scheduler": EULER_XL,
+        },
+        ("StableDiffusionXLPipeline", "addition_embed_type='text_time'"),
+    ),
+    "stabilityai/stable-diffusion-xl-refiner-1.0": (
+        "StableDiffusionXLImg2ImgPipeline",
+        {
+            "unet": UNET_XL_REFINER,
+            "vae": VAE_XL | {"force_upcast": True},
+            "scheduler": EULER_XL,
+        },
+        ("StableDiffusionXLImg2ImgPipeline", "addition_embed_type='text_time'"),
+    ),
+    "stabilityai/stable-diffusion-3-medium-diffusers": (
+        "StableDiffusion3Pipeline",
+        {
+            "transformer": SD3,
+            "vae": VAE_3,
+            "text_encoder": TEXT_3,
+            "scheduler": FLOW,
+        },
+        ("StableDiffusion3Pipeline", "SD3Transformer2DModel"),
+    ),
+    "stabilityai/stable-diffusion-3.5-large": (
+        "StableDiffusion3Pipeline",
+        {
+            "transformer": SD3
+            | {
+                "caption_projection_dim": 2432,
+                "num_attention_heads": 38,
+                "num_layers": 38,
+                "qk_norm": "rms_norm",
+            },
+            "vae": VAE_35,
+            "text_encoder": TEXT_3,
+            "scheduler": FLOW,
+        },
+        ("StableDiffusion3Pipeline", "SD3Transformer2DModel"),
+    ),
+    "black-forest-labs/FLUX.1-dev": (
+        "FluxPipeline",
+        {
+            "transformer": FLUX,
+            "vae": VAE_FLUX,
+            "text_encoder": TEXT_FLUX,
+            "scheduler": FLOW_FLUX,
+        },
+        ("FluxPipeline", "FluxTransformer2DModel"),
+    ),
+    "black-forest-labs/FLUX.1-schnell": (
+        "FluxPipeline",
+        {
+            "transformer": FLUX | {"guidance_embeds": False},
+            "vae": VAE_FLUX,
+            "text_encoder": TEXT_FLUX,
+            "scheduler": FLOW_FLUX | {"shift": 1.0, "use_dynamic_shifting": False},
+        },
+        ("FluxPipeline", "FluxTransformer2DModel"),
+    ),
+}

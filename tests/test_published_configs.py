@@ -1,0 +1,148 @@
+"""The configs of every published checkpoint are read as they are, or refused."""
+
+import dataclasses
+import json
+
+import numpy as np
+import published
+import pytest
+from safetensors.numpy import save_file
+
+from diffjax.checkpoints.loading import COMPONENTS, load_model
+from diffjax.checkpoints.untrained import UNTRAINED
+from diffjax.errors import DiffjaxError
+from diffjax.schedules import Schedule
+
+RUN = [(name, part) for name, parts in published.RUN.items() for part in parts]
+
+
+def read(repository, part):
+    config = published.RUN[repository][part]
+    if part == "scheduler":
+        return Schedule.from_config(config, repository)
+    return COMPONENTS[part].config.from_dict(config, repository)
+
+
+@pytest.mark.parametrize(("repository", "part"), RUN)
+def test_every_part_of_what_we_run_is_read(repository, part):
+    config = published.RUN[repository][part]
+    found = read(repository, part)
+    if part == "scheduler":
+        assert found.prediction_type == config.get("prediction_type", "epsilon")
+        assert len(found.alpha_bar) == 1000
+        # Rombach et al. 2022; ᾱ of the first and of the last step
+        np.testing.assert_allclose(
+            np.asarray(found.alpha_bar)[[0, -1]], [0.99915, 0.0046600], rtol=1e-4
+        )
+        return
+    assert config.get("_class_name", config.get("architectures", [None])[0]) in (
+        COMPONENTS[part].classes
+    )
+    for field in dataclasses.fields(found):
+        if field.name in config:
+            value = config[field.name]
+            value = tuple(value) if isinstance(value, list) else value
+            assert getattr(found, field.name) == value, field.name
+
+
+def test_one_family_differs_in_the_size_of_images_alone():
+    """So that the key lists of one stand for all."""
+
+    neutral = {
+        "unet": {"sample_size": 64},
+        "transformer": {"sample_size": 64},
+        "vae": {"scaling_factor": 1.0},
+        "text_encoder": {},
+    }
+    ones = ["CompVis/stable-diffusion-v1-4", "runwayml/stable-diffusion-v1-5"]
+    twos = [name for name in published.RUN if "/stable-diffusion-2" in name]
+    dits = [name for name in published.RUN if "DiT" in name]
+    groups = [
+        *((ones, "unet"), (ones, "text_encoder"), (dits, "transformer")),
+        *((twos, "unet"), (twos, "text_encoder"), (list(published.RUN), "vae")),
+    ]
+    for names, part in groups:
+        first, *others = [
+            dataclasses.replace(read(name, part), **neutral[part])
+            for name in names
+            if part in published.RUN[name]
+        ]
+        assert others and all(other == first for other in others), (names, part)
+
+
+@pytest.mark.parametrize("repository", published.REFUSED)
+def test_other_families_are_refused_before_their_weights_are_read(repository, tmp_path):
+    """The files named weights here hold none."""
+    pipeline, parts, words = published.REFUSED[repository]
+    index = {"_class_name": pipeline}
+    for part, config in parts.items():
+        folder = tmp_path / part
+        folder.mkdir()
+        name = "scheduler_config.json" if part == "scheduler" else "config.json"
+        (folder / name).write_text(json.dumps(config))
+        index[part] = ["library", "class"]
+        stem = "model" if part == "text_encoder" else "diffusion_pytorch_model"
+        if part != "scheduler":
+            save_file({"x": np.zeros(1)}, folder / f"{stem}.safetensors")
+    (tmp_path / "model_index.json").write_text(json.dumps(index))
+    with pytest.raises(DiffjaxError) as caught:
+        load_model(tmp_path)
+    for word in [str(tmp_path), *words]:
+        assert word in str(caught.value)
+
+
+@pytest.mark.parametrize("name", UNTRAINED)
+def test_configs_of_the_package_are_the_published_ones(name):
+    part, path = UNTRAINED[name]
+    ours = json.loads(path.read_text(encoding="utf-8"))
+    repositories = {
+        "sd-1.5": "runwayml/stable-diffusion-v1-5",
+        "sd-2-base": "stabilityai/stable-diffusion-2-base",
+        "dit-256": "facebook/DiT-XL-2-256",
+    }
+    if name == "tiny":  # the package's own model
+        return
+    assert ours == published.RUN[repositories[name]][part]
+
+
+# -- with the published files ------------------------------------------------------
+
+WRITERS = ("_diffusers_version", "_name_or_path")
+real = pytest.mark.skipif(
+    not published.REAL.is_dir(),
+    reason="the published files are not beside the checkout",
+)
+
+
+def real_configs():
+    """Repository, component and content of every file that a reader of ours reads."""
+    for path in sorted(published.REAL.glob("*/*/*config.json")):
+        folder, part = path.parts[-3:-1]
+        if part in (*COMPONENTS, "scheduler") and "__" in folder:
+            content = json.loads(path.read_text(encoding="utf-8"))
+            kept = {k: v for k, v in content.items() if k not in WRITERS}
+            yield folder.replace("__", "/"), part, kept
+
+
+@real
+def test_these_are_the_values_of_the_published_files():
+    facts = published.RUN | {name: each[1] for name, each in published.REFUSED.items()}
+    seen = set()
+    for repository, part, content in real_configs():
+        if "refiner" in repository and part == "text_encoder":
+            continue  # named in no place that is read
+        assert content == facts[repository][part], (repository, part)
+        seen.add((repository, part))
+    assert seen == {(name, part) for name, parts in facts.items() for part in parts}
+
+
+@real
+def test_published_pipelines_have_these_classes():
+    for path in sorted(published.REAL.glob("*__*/model_index.json")):
+        repository = path.parent.name.replace("__", "/")
+        index = json.loads(path.read_text(encoding="utf-8"))
+        if repository in published.REFUSED:
+            assert index["_class_name"] == published.REFUSED[repository][0]
+        else:
+            assert index["_class_name"] == "StableDiffusionPipeline"
+            assert index["tokenizer"] == ["transformers", "CLIPTokenizer"]
