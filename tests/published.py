@@ -282,6 +282,43 @@ RUN = {
     "facebook/DiT-XL-2-256": {"transformer": DIT},
     "facebook/DiT-XL-2-512": {"transformer": DIT | {"sample_size": 64}},
 }
+# revisions in the layout of the former Flax classes
+_FLAX_1 = {
+    "unet": without(
+        UNET_1,
+        *("act_fn", "center_input_sample", "downsample_padding", "flip_sin_to_cos"),
+        *("mid_block_scale_factor", "norm_eps", "norm_num_groups"),
+    )
+    | {"_class_name": "FlaxUNet2DConditionModel", "dropout": 0.0},
+    "vae": VAE | {"_class_name": "FlaxAutoencoderKL", "sample_size": 256},
+    "text_encoder": TEXT_1 | {"transformers_version": "4.23.0.dev0"},
+    "scheduler": without(PNDM, "clip_sample") | {"_class_name": "FlaxPNDMScheduler"},
+}
+FLAX = {
+    "sd14-flax": {
+        "unet": UNET_1,
+        "vae": without(VAE, "norm_num_groups"),
+        "text_encoder": without(TEXT_1, "projection_dim")
+        | {"transformers_version": "4.21.0.dev0"},
+        "scheduler": without(PNDM, "set_alpha_to_one", "trained_betas", "clip_sample"),
+    },
+    "sd15-flax": _FLAX_1,
+    "sd15-bf16": _FLAX_1,
+    "sd21-bf16": {
+        "unet": UNET_2
+        | LATER
+        | {
+            "_class_name": "FlaxUNet2DConditionModel",
+            "dropout": 0.0,
+            "sample_size": 96,
+        },
+        "vae": VAE | {"_class_name": "FlaxAutoencoderKL", "sample_size": 768},
+        "text_encoder": TEXT_2,
+        "scheduler": DDIM
+        | {"_class_name": "FlaxDDIMScheduler", "prediction_type": "v_prediction"},
+    },
+}
+RUN |= FLAX
 # repository: its pipeline's class, its components, and words of the refusal
 REFUSED = {
     "runwayml/stable-diffusion-inpainting": (

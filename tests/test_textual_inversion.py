@@ -77,7 +77,10 @@ def test_new_tokens_and_their_vectors(tmp_path):
 def test_a_loaded_embedding_saved_with_its_pipeline(tmp_path):
     """As diffusers' ``load_textual_inversion`` puts it in."""
     folder = tmp_path / "plain"
-    pipeline = pipelines.stable_diffusion(folder)
+    pipelines.write_tokenizer(tmp_path / "tokens")
+    rows = len(CLIPTokenizer.from_pretrained(tmp_path / "tokens"))  # none to spare
+    encoder = pipelines.text_encoder(vocab_size=rows)
+    pipeline = pipelines.stable_diffusion(folder, text_encoder=encoder)
     width = pipeline.text_encoder.config.hidden_size
     learned = {
         "<toy>": torch.randn(2, width, generator=torch.Generator().manual_seed(3))

@@ -234,6 +234,13 @@ def test_what_no_clip_tokenizer_says_is_an_error(tmp_path, changes, words):
         assert word in str(caught.value)
 
 
+@pytest.mark.parametrize("text", ["\ud800", "a cat \udfff"])
+def test_a_prompt_that_is_no_text_is_an_error(tmp_path, text):
+    pipelines.write_tokenizer(tmp_path)
+    with pytest.raises(DiffjaxError, match=f"character {len(text)} is half of a pair"):
+        Tokenizer(tmp_path, 77, 1000)(["a cat", text])
+
+
 def test_null_takes_a_special_token_away(tmp_path):
     pipelines.write_tokenizer(tmp_path)
     (tmp_path / "special_tokens_map.json").write_text('{"eos_token": null}')

@@ -43,7 +43,7 @@ def _stable_diffusion_2(name: str, hub_id: str, resolution: int, note: str) -> M
         resolution=resolution,
         denoiser_parameters=865_910_724,
         total_parameters=865_910_724 + 83_653_863 + 340_387_840,
-        licence="CreativeML OpenRAIL++-M",
+        licence="CreativeML Open RAIL++-M",
         note=note,
     )
 

@@ -13,7 +13,11 @@ from typing import Any
 
 import numpy as np
 
-from diffjax.checkpoints.tokenizer_files import TokenizerFiles, read_tokenizer_files
+from diffjax.checkpoints.tokenizer_files import (
+    TokenizerFiles,
+    not_readable,
+    read_tokenizer_files,
+)
 from diffjax.errors import DiffjaxError
 from diffjax.models.diffusion import Tokens
 
@@ -24,7 +28,12 @@ WORDS = (
 
 
 class Tokenizer:
-    """The CLIP tokenizer of a checkpoint, at the fixed length of its text encoder."""
+    """The CLIP tokenizer of a checkpoint, at the fixed length of its text encoder.
+
+    Attributes:
+        length: of every prompt's ids.
+        size: one more than the largest id.
+    """
 
     def __init__(self, folder: Path, length: int, vocab_size: int) -> None:
         """Read ``folder`` (vocab.json and merges.txt, or tokenizer.json).
@@ -39,21 +48,17 @@ class Tokenizer:
             DiffjaxError: if the files are missing or damaged, describe no CLIP
                 tokenizer, or number more tokens than the text encoder knows.
         """
+        files = read_tokenizer_files(folder)
         try:
-            files = read_tokenizer_files(folder)
             self._tokenizer = _byte_pairs(files)
-        except DiffjaxError:
-            raise
         except Exception as error:  # the library raises plain exceptions
-            raise DiffjaxError(
-                f"{folder}: not a readable CLIP tokenizer ({error}). It needs "
-                "vocab.json and merges.txt, or tokenizer.json; download it again."
-            ) from error
+            raise not_readable(folder, error) from error
         ids = self._tokenizer.get_vocab()
-        if (size := max(ids.values()) + 1) > vocab_size:
+        self.size = max(ids.values()) + 1
+        if self.size > vocab_size:
             raise DiffjaxError(
-                f"{folder} has {size} tokens, but the text encoder knows {vocab_size}; "
-                "they do not belong together."
+                f"{folder} has {self.size} tokens, but the text encoder knows "
+                f"{vocab_size}; they do not belong together."
             )
         for text, index in files.added_ids.items():
             if ids[text] != index:
@@ -76,7 +81,11 @@ class Tokenizer:
         self._cut_right = files.truncation_side == "right"
 
     def __call__(self, prompts: Sequence[str]) -> Tokens:
-        """Ids int32 [n, length], and which prompts were cut."""
+        """Ids int32 [n, length], and which prompts were cut.
+
+        Raises:
+            DiffjaxError: for a prompt that is not Unicode text.
+        """
         ids = np.full((len(prompts), self.length), self._pad, np.int32)
         cut = []
         texts = [self._with_all_vectors(prompt) for prompt in prompts]
@@ -96,6 +105,13 @@ class Tokenizer:
 
     def _with_all_vectors(self, prompt: str) -> str:
         """A prompt in which a concept's first token stands for all its tokens."""
+        try:
+            prompt.encode()
+        except UnicodeEncodeError as error:
+            raise DiffjaxError(
+                f"The prompt {prompt!r} is not Unicode text: its character "
+                f"{error.start + 1} is half of a pair. It was read in a wrong encoding."
+            ) from error
         if not self._vectors:
             return prompt
         found = self._tokenizer.encode(prompt, add_special_tokens=False).tokens

@@ -86,9 +86,26 @@ def read_tokenizer_files(folder: Path) -> TokenizerFiles:
     """Read all that ``folder`` has.
 
     Raises:
-        DiffjaxError: for a setting that is not a CLIP tokenizer's.
-        Exception: of any kind, for files that are missing or damaged.
+        DiffjaxError: if files are missing or damaged, or have a setting that is not a
+            CLIP tokenizer's.
     """
+    try:
+        return _read(folder)
+    except DiffjaxError:
+        raise
+    except Exception as error:  # damaged JSON can have any shape
+        raise not_readable(folder, error) from error
+
+
+def not_readable(folder: Path, error: Exception) -> DiffjaxError:
+    """What to say of files that are missing or damaged."""
+    return DiffjaxError(
+        f"{folder}: not a readable CLIP tokenizer ({error}). It needs vocab.json and "
+        "merges.txt, or tokenizer.json; download it again."
+    )
+
+
+def _read(folder: Path) -> TokenizerFiles:
     path = folder / "tokenizer_config.json"
     config, whole = _object(path), _object(folder / "tokenizer.json")
     newer = "added_tokens_decoder" in config

@@ -14,8 +14,9 @@ import jax.numpy as jnp
 import numpy as np
 from flax import nnx
 
-from diffjax.checkpoints.loading import load_model, read_json
+from diffjax.checkpoints.loading import load_model
 from diffjax.checkpoints.resolving import resolve
+from diffjax.checkpoints.tokenizer_files import read_tokenizer_files
 from diffjax.errors import DiffjaxError
 from diffjax.models.diffusion import DiffusionModel, Network
 from diffjax.schedules import Schedule
@@ -88,8 +89,7 @@ class Beginning:
 
     def vocabulary(self) -> dict[str, int]:
         """Token → id, of a text model."""
-        ids: dict[str, int] = read_json(resolve(self.name) / "tokenizer" / "vocab.json")
-        return ids
+        return read_tokenizer_files(resolve(self.name) / "tokenizer").vocabulary
 
     def weights(
         self,
