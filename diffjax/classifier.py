@@ -145,13 +145,14 @@ class DiffusionClassifier:
         cache_dir: str | Path | None = None,
         token: str | bool | None = None,
         local_files_only: bool = False,
+        variant: str | None = None,
         **settings: Any,
     ) -> "DiffusionClassifier":
         """Load a model and make a classifier of it.
 
         Args:
-            name_or_path: a name of ``diffjax models``, a folder in the diffusers
-                layout, or a Hugging Face id. This and all arguments but the last two
+            name_or_path: a folder in the diffusers layout, a name of
+                ``diffjax models``, or a Hugging Face id. This and the next arguments
                 are those of ``load_model``, which tells more.
             dtype: float32, bfloat16 or float16, of the denoiser; "auto" is bfloat16 on
                 accelerators and float32 on a CPU.
@@ -164,6 +165,7 @@ class DiffusionClassifier:
             cache_dir: of downloads.
             token: for the Hub.
             local_files_only: no network.
+            variant: of the weights, such as "fp16".
             strategy: a ``Strategy``, or as text: "racing:confidence=0.95".
             temperature: of the scores, or the folder of a run that was calibrated
                 (`diffjax calibrate`), or its calibration.json.
@@ -199,6 +201,7 @@ class DiffusionClassifier:
             cache_dir=cache_dir,
             token=token,
             local_files_only=local_files_only,
+            variant=variant,
         )
         return cls(model, chosen)
 

@@ -252,22 +252,21 @@ def read_json_lines(
         yield where, content
 
 
-def parse_json(text: str, where: str, remedy: str = "") -> Any:
+def parse_json(text: str, where: str, remedy: str = "", *, finite: bool = True) -> Any:
     """The value of a JSON text.
 
     Args:
         text: the JSON.
         where: the place it is from, for messages.
         remedy: a sentence for messages.
+        finite: refuse NaN and infinity, which settings of diffusers' schedulers have.
 
     Raises:
         DiffjaxError: if it is not JSON, is nested too deeply, or holds what no file
             can hold: NaN, numbers beyond float64, half a character.
     """
     try:
-        content = json.loads(
-            text, parse_constant=_no_number, parse_float=_finite, parse_int=_integer
-        )
+        content = json.loads(text, parse_int=_integer, **_NUMBERS[finite])
     except RecursionError:
         raise _bad_json(where, "is not JSON (nested too deeply)", remedy) from None
     except ValueError as error:
@@ -370,6 +369,9 @@ def _finite(text: str) -> float:
     if number in (float("inf"), float("-inf")):
         raise ValueError(f"the number {text:.20} is too large")
     return number
+
+
+_NUMBERS: tuple[Any, Any] = {}, {"parse_constant": _no_number, "parse_float": _finite}
 
 
 def _integer(text: str) -> int:

@@ -55,8 +55,7 @@ UNNEEDED = {
     f"unet/{STEM}.bin": b"x",
     f"unet/{STEM}.fp16.safetensors": HALF,
     f"unet/{STEM}.non_ema.safetensors": WEIGHTS,
-    "vae/diffusion_flax_model.msgpack": b"x",
-    f"vae/{STEM}.bin": b"x",
+    f"vae/{STEM}.fp16.bin": b"x",
 }
 DIT = {
     "model_index.json": json.dumps(
@@ -313,7 +312,7 @@ def test_damaged_model_index(tmp_path, text):
     if text == '{"unet": {}}':  # empty: no such component
         assert resolve(folder) == folder
     else:
-        with pytest.raises(DiffjaxError, match=r"model_index\.json is damaged"):
+        with pytest.raises(DiffjaxError, match=r"model_index\.json is (damaged|not)"):
             resolve(folder)
 
 
@@ -328,7 +327,7 @@ def test_unknown_names():
     with pytest.raises(DiffjaxError, match=r"Did you mean sd-1\.5 or"):
         resolve("sd-15")
     with pytest.raises(DiffjaxError, match=r"Known names: tiny, tiny-dit, sd-1\.4"):
-        resolve("/no/such/folder")
+        resolve("no-such-model")
     with pytest.raises(DiffjaxError, match="no component 'safety_checker'; choose"):
         resolve_component("sd-1.5", "safety_checker")
 
@@ -409,3 +408,183 @@ def test_environment_offline_and_light_import(tmp_path):
         check=True,
     )
     assert "HF_HUB_OFFLINE is set" in done.stdout
+
+
+# -- variants --------------------------------------------------------------------
+
+
+def variant_files(variant):
+    """A repository with one variant of the U-Net's and text encoder's weights more."""
+    return {
+        f"unet/{STEM}.{variant}.safetensors": HALF,
+        f"text_encoder/model.safetensors.index.{variant}.json": b"{}",
+        f"text_encoder/model.{variant}-00001-of-00002.safetensors": HALF,
+        f"text_encoder/model.{variant}-00002-of-00002.safetensors": HALF,
+    }
+
+
+PLAIN = f"unet/{STEM}.safetensors", "text_encoder/model.safetensors"
+
+
+@pytest.mark.parametrize("variant", ["fp16", "bf16", "non_ema"])
+def test_variant_from_the_hub(hub, variant):
+    others = variant_files("other") | UNNEEDED
+    for name in [n for n in others if f".{variant}." in n]:
+        del others[name]
+    hub.add("some/model", NEEDED | others | variant_files(variant))
+    folder = resolve("some/model", variant=variant)
+    expected = {name for name in NEEDED if name not in PLAIN}
+    assert set(hub.fetched) == expected | set(variant_files(variant))
+    tensors = read_tensors(folder / "unet", variant=variant)
+    assert tensors["w"].dtype == np.float16
+    hub.fetched.clear()
+    unet = resolve_component("some/model", "unet", variant=variant)
+    assert unet == folder / "unet" and not hub.fetched
+    resolve("some/model")
+    assert set(hub.fetched) == set(PLAIN)
+
+
+def test_no_such_variant(hub, tmp_path):
+    hub.add("some/model", NEEDED)
+    local = write(tmp_path / "model", NEEDED)
+    for place in ("some/model", local):
+        with pytest.raises(DiffjaxError, match="no weights of the variant 'bf16'") as e:
+            resolve(place, variant="bf16")
+        for name in (f"unet/{STEM}.safetensors", f"vae/{STEM}.fp16.safetensors"):
+            assert name in str(e.value)
+        assert "--variant" in str(e.value) and "config.json" not in str(e.value)
+    assert hub.fetched == []  # and nothing is fetched in vain
+    assert resolve(local, variant="fp16") == local  # the autoencoder has it
+
+
+def test_two_variants_and_no_plain_weights(hub, tmp_path):
+    files = {k: v for k, v in NEEDED.items() if k != f"unet/{STEM}.safetensors"}
+    files |= {f"unet/{STEM}.{v}.safetensors": HALF for v in ("bf16", "non_ema")}
+    hub.add("some/model", files)
+    local = write(tmp_path / "model", files)
+    for place in ("some/model", local):
+        with pytest.raises(DiffjaxError, match=r"unet/?.*bf16, non_ema.*--variant"):
+            resolve(place)
+        resolve(place, variant="non_ema")
+
+
+# -- paths and names -------------------------------------------------------------
+
+
+@pytest.fixture
+def here(tmp_path, monkeypatch):
+    """An empty folder to be in, which also is the home."""
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv("HOME", str(tmp_path))
+    return tmp_path
+
+
+def test_a_local_path_wins_over_a_hub_id(hub, here):
+    hub.add("some/model", NEEDED)
+    assert resolve("some/model").is_relative_to(here / "cache")  # not here yet
+    write(here / "some/model", NEEDED)
+    for name in (
+        "some/model",
+        "./some/model",
+        "~/some/model",
+        str(here / "some/model"),
+    ):
+        assert resolve(name).resolve() == here / "some/model"
+    assert resolve("https://huggingface.co/some/model").is_relative_to(here / "cache")
+
+
+def test_a_local_path_wins_over_a_known_name(here):
+    assert resolve("tiny").parent.name == "assets"
+    write(here / "tiny", NEEDED)
+    with pytest.warns(UserWarning, match=f"tiny is taken from {here / 'tiny'}"):
+        assert resolve("tiny").resolve() == here / "tiny"
+    (here / "tiny" / "model_index.json").unlink()
+    with (
+        pytest.warns(UserWarning, match="the name of a known model"),
+        pytest.raises(DiffjaxError, match=r"tiny has no model_index\.json"),
+    ):
+        resolve("tiny")
+    assert resolve("./tiny-dit" if (here / "tiny-dit").exists() else "tiny-dit").parts
+
+
+@pytest.mark.parametrize(
+    ("name", "words"),
+    [
+        ("./my-modle", ["no my-modle", "Did you mean my-model"]),
+        ("models/sd", ["folder models has no sd", "models/sd2", "huggingface.co/mod"]),
+        ("models/sd2/vae/x", ["models/sd2/vae has no x"]),
+        ("modles/sd2", None),  # looks like a Hugging Face id, and nothing is there
+        ("./modles/sd2", ["has no modles", "Did you mean models/sd2"]),
+        ("~/my-modle", ["has no my-modle", "/my-model"]),
+        ("{here}/my-modle", ["has no my-modle", "mean {here}/my-model"]),
+        ("my-model/unte", ["folder my-model has no unte", "my-model/unet?"]),
+        ("../nothing", ["has no nothing"]),
+        ("my-model/unet/", "component"),
+        ("a/b/c", ["this folder has no a"]),
+        ("/no/such/folder", ["folder / has no no"]),
+    ],
+)
+def test_a_mistyped_path_gets_the_folder_s_advice(hub, here, name, words):
+    write(here / "my-model", NEEDED)
+    write(here / "models/sd2", NEEDED)
+    for each in (resolve, lambda name: resolve_component(name, "unet")):
+        if words == "component" and each is not resolve:
+            continue
+        with pytest.raises(DiffjaxError) as caught:
+            each(name.format(here=here))
+        message = str(caught.value)
+        if words is None:
+            assert "Hugging Face has no such model" in message
+            assert hub.requests > 0
+        else:
+            expected = ["model_index.json"] if words == "component" else words
+            for word in expected:
+                assert word.format(here=here) in message
+            assert "hf auth login" not in message
+            assert hub.requests == 0
+
+
+@pytest.mark.parametrize(
+    ("files", "words"),
+    [
+        ({}, ["It is empty."]),
+        (
+            {"config.json": b'{"_class_name": "UNet2DConditionModel"}'},
+            ["holds a UNet2DConditionModel alone", "--unet", "--model"],
+        ),
+        (
+            {"config.json": b'{"architectures": ["CLIPTextModel"]}'},
+            ["holds a CLIPTextModel alone", "--text-encoder"],
+        ),
+        ({"a/model_index.json": b"{}", "b/c/model_index.json": b"{}"}, ["x/a, x/b/c"]),
+        ({"notes.txt": b"", "z.ckpt": b""}, ["It has notes.txt, z.ckpt."]),
+    ],
+)
+def test_a_folder_that_is_no_model_is_named_for_what_it_is(here, files, words):
+    (here / "x").mkdir()
+    write(here / "x", files)
+    with pytest.raises(DiffjaxError, match=r"x has no model_index\.json") as caught:
+        resolve("x")
+    for word in words:
+        assert word in str(caught.value)
+
+
+def test_a_file_is_named_for_what_it_is(here):
+    (here / "sd-1.5").write_bytes(b"")
+    os.mkfifo(here / "pipe")
+    for each in (resolve, lambda name: resolve_component(name, "vae")):
+        with (
+            pytest.warns(UserWarning, match="known model"),
+            pytest.raises(
+                DiffjaxError, match=r"sd-1\.5 is a file; a model is a folder"
+            ),
+        ):
+            each("sd-1.5")
+        with pytest.raises(DiffjaxError, match="pipe is a pipe or a device"):
+            each("pipe")
+
+
+@pytest.mark.parametrize("name", ["", "x" * 5000, "a/" + "x" * 5000, "a\0b", "\ud800"])
+def test_impossible_names(here, name):
+    with pytest.raises(DiffjaxError):
+        resolve(name)

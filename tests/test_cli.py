@@ -513,7 +513,7 @@ HELP = {
         *("--dtype", "--seed", "--noise", "--temperature", "--cells", "--resolution"),
         *("--transform", "--interpolation", "--model", "--unet", "--transformer"),
         *("--vae", "--text-encoder", "--tokenizer", "--revision", "--cache-dir"),
-        *("--offline", "--top", "--plot", "--json", "--quiet", "--help"),
+        *("--offline", "--variant", "--top", "--plot", "--json", "--quiet", "--help"),
         *("--shortlist", "--shard-weights", "--global-mesh", "--coordinator"),
         *("--process-index", "--process-count"),
     ),
@@ -540,6 +540,7 @@ HELP = {
         *("--transform", "--interpolation", "--model", "--unet", "--transformer"),
         *("--vae", "--text-encoder", "--tokenizer", "--revision", "--cache-dir"),
         *("--offline", "--out", "--save-errors", "--latent-cache", "--allow-errors"),
+        "--variant",
         *(
             "--dry-run",
             "--process-index",
@@ -562,6 +563,7 @@ HELP = {
         *("--dtype", "--seed", "--resolution", "--transform", "--interpolation"),
         *("--model", "--unet", "--transformer", "--vae", "--text-encoder"),
         *("--tokenizer", "--revision", "--cache-dir", "--offline", "--json"),
+        "--variant",
         *("--quiet", "--help"),
     ),
     "models": ("--json", "--help"),
@@ -586,6 +588,7 @@ HELP = {
         *("--transform", "--interpolation", "--model", "--unet", "--transformer"),
         *("--vae", "--text-encoder", "--tokenizer", "--revision", "--cache-dir"),
         *("--offline", "--cells", "--out", "--allow-errors", "--json", "--quiet"),
+        "--variant",
         "--help",
     ),
 }

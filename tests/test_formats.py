@@ -12,7 +12,7 @@ from flax.serialization import msgpack_serialize
 from ml_dtypes import bfloat16
 from safetensors.numpy import save_file
 
-from diffjax.checkpoints.formats import read_tensors, weight_file_names, weight_files
+from diffjax.checkpoints.formats import read_tensors, weight_files, weight_sets
 from diffjax.errors import DiffjaxError
 
 KEYS = Path(__file__).parent / "data" / "keys"
@@ -296,40 +296,113 @@ def test_order_of_preference(stem):
     ranked = [
         [f"{stem}.safetensors"],
         [f"{stem}.safetensors.index.json", *shards],
-        [f"{stem}.fp16.safetensors"],
         [f"{flax}.msgpack"],
         [f"{torch}.bin"],
         [f"{torch}.pt"],
+        [f"{stem}.fp16.safetensors"],
         [f"{torch}.fp16.bin"],
     ]
-    others = ["config.json", f"{stem}.non_ema.safetensors", "model.ckpt", "README.md"]
+    others = ["config.json", "model.ckpt", "README.md", f"{stem}_ema.safetensors"]
     for best in range(len(ranked)):
         names = others + [name for files in reversed(ranked[best:]) for name in files]
-        assert weight_files(names, stem) == ranked[best]
-    assert weight_files(others, stem) == []
+        variant = "fp16" if ".fp16." in ranked[best][0] else None
+        assert weight_files(names, stem, where="x") == (variant, ranked[best])
+    assert weight_sets(others, stem) == {}
+
+
+# One set of each way in which diffusers and transformers have named variants.
+VARIANTS = {
+    "single": ["{s}.{v}.safetensors"],
+    "sharded": [
+        "{s}.safetensors.index.{v}.json",
+        "{s}.{v}-00001-of-00002.safetensors",
+        "{s}.{v}-00002-of-00002.safetensors",
+    ],
+    "sharded, as once": [
+        "{s}.safetensors.{v}.index.json",
+        "{s}-00001-of-00002.{v}.safetensors",
+        "{s}-00002-of-00002.{v}.safetensors",
+    ],
+    "bin": ["{b}.{v}.bin"],
+    "sharded bin": [
+        "{b}.bin.index.{v}.json",
+        "{b}.{v}-00001-of-00002.bin",
+        "{b}.{v}-00002-of-00002.bin",
+    ],
+}
+PLAIN = ["{s}.safetensors.index.json", "{s}-00001-of-00001.safetensors"]
+
+
+@pytest.mark.parametrize("variant", ["fp16", "bf16", "ema", "non_ema", "fp8-e4m3"])
+@pytest.mark.parametrize("way", VARIANTS)
+@pytest.mark.parametrize("stem", [STEM, "model"])
+def test_variants(stem, way, variant):
+    bin_stem = "pytorch_model" if stem == "model" else stem
+
+    def named(names, v):
+        return [name.format(s=stem, b=bin_stem, v=v) for name in names]
+
+    plain, asked, other = (
+        named(PLAIN, ""),
+        named(VARIANTS[way], variant),
+        named(VARIANTS[way], "other"),
+    )
+    both = [*plain, *asked, *other, "config.json"]
+    assert weight_files(both, stem, where="x", variant=variant) == (variant, asked)
+    assert weight_files(both, stem, where="x") == (None, plain)
+    assert weight_files(both, stem, where="x", variant="absent") == (None, plain)
+    assert weight_files(asked, stem, where="x") == (variant, asked)
+    assert weight_files(asked, stem, where="x", variant="absent") == (variant, asked)
+    for wanted in (None, "absent"):
+        with pytest.raises(DiffjaxError) as caught:
+            weight_files([*asked, *other], stem, where="the/unet", variant=wanted)
+        for word in ("the/unet", variant, "other", "--variant", "variant="):
+            assert word in str(caught.value)
+
+
+def test_the_only_variant_is_told(tmp_path):
+    save_file({"w": np.float16([2])}, tmp_path / f"{STEM}.bf16.safetensors")
+    with pytest.warns(UserWarning, match="variant bf16 alone"):
+        assert read_tensors(tmp_path)["w"] == 2
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        read_tensors(tmp_path, variant="bf16")
+    save_file({"w": np.float32([1])}, tmp_path / f"{STEM}.safetensors")
+    assert read_tensors(tmp_path)["w"] == 1
+    assert read_tensors(tmp_path, variant="bf16")["w"] == 2
 
 
 def test_read_takes_the_preferred_file(tmp_path):
     save_file({"w": np.float32([1])}, tmp_path / f"{STEM}.safetensors")
-    save_file({"w": np.float16([2])}, tmp_path / f"{STEM}.fp16.safetensors")
-    write_bin(tmp_path / f"{STEM}.bin", {"w": np.float32([3])})
+    write_bin(tmp_path / f"{STEM}.bin", {"w": np.float32([2])})
+    save_file({"w": np.float16([3])}, tmp_path / f"{STEM}.fp16.safetensors")
     for value in (1, 2, 3):
-        assert read_tensors(tmp_path)["w"] == value
-        (
-            tmp_path / weight_files((p.name for p in tmp_path.iterdir()), STEM)[0]
-        ).unlink()
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")
+            assert read_tensors(tmp_path)["w"] == value
+        names = [path.name for path in tmp_path.iterdir()]
+        (tmp_path / weight_files(names, STEM, where="x")[1][0]).unlink()
 
 
-def test_no_weights_lists_what_was_looked_for(tmp_path):
-    (tmp_path / "config.json").write_text("{}")
-    with pytest.raises(DiffjaxError) as caught:
-        read_tensors(tmp_path, stem="model")
-    assert all(name in str(caught.value) for name in weight_file_names("model"))
-    assert str(tmp_path) in str(caught.value)
+def test_no_weights_says_what_was_looked_for_and_found(tmp_path):
+    for found, shown in (
+        ([], "no weight file of any name"),
+        (["a.ckpt", f"{STEM}_old.safetensors", "x.txt"], "a.ckpt, diffusion_pytorch_"),
+    ):
+        for name in found:
+            (tmp_path / name).touch()
+        with pytest.raises(DiffjaxError, match="has no weights") as caught:
+            read_tensors(tmp_path, stem="model")
+        for word in (
+            *("model.safetensors", "flax_model.msgpack", "pytorch_model.bin"),
+            f"Found: {shown}",
+        ):
+            assert word in str(caught.value)
+        assert "x.txt" not in str(caught.value)
 
 
 def test_no_such_file_and_unknown_kind(tmp_path):
-    with pytest.raises(DiffjaxError, match="no such file"):
+    with pytest.raises(DiffjaxError, match="There is no weight file"):
         read_tensors(tmp_path / "absent.safetensors")
     (tmp_path / "model.ckpt").write_bytes(b"x")
     with pytest.raises(DiffjaxError, match="cannot read weights of this kind"):
@@ -429,7 +502,9 @@ def test_index_may_not_lead_elsewhere(sharded):
 def test_damaged_index(sharded, text):
     index, _ = sharded
     index.write_text(text)
-    with pytest.raises(DiffjaxError, match=r"index\.json is damaged"):
+    with pytest.raises(
+        DiffjaxError, match=r"index\.json is (no index|not JSON|not a JSON obj)"
+    ):
         read_tensors(index.parent)
 
 
@@ -445,6 +520,12 @@ def test_files_as_diffusers_saves_them(tmp_path):
         "shards": {"max_shard_size": "5KB"},
         "variant": {"variant": "fp16"},
         "variant shards": {"variant": "fp16", "max_shard_size": "5KB"},
+        "another variant": {"variant": "non_ema"},
+        "bin variant shards": {
+            "variant": "ema",
+            "safe_serialization": False,
+            "max_shard_size": "5KB",
+        },
         "bin": {"safe_serialization": False},
         "bin shards": {"safe_serialization": False, "max_shard_size": "5KB"},
     }.items():

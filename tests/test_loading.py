@@ -494,7 +494,7 @@ def test_damaged_json(sd, name, text):
 
 def test_no_pipeline(sd, tmp_path):
     refused("no model_index.json", sd / "unet")
-    refused("no folder here", tmp_path / "nowhere" / "at" / "all")
+    refused("has no nowhere", tmp_path / "nowhere" / "at" / "all")
     edit_json(sd / "model_index.json", unet=None, _class_name="StableCascadePipeline")
     refused("StableCascadePipeline that names no unet and no transformer", sd)
 
@@ -626,3 +626,26 @@ def test_what_may_change_the_weights_is_no_bookkeeping(part, setting):
     (key,) = setting
     with pytest.raises(DiffjaxError, match=rf"config\.json(?s:.)*{key}="):
         COMPONENTS[part].config.from_dict(setting, "config.json")
+
+
+# Variants.
+
+
+@pytest.mark.parametrize("part", ["unet", "text_encoder"])
+def test_variant(sd, expected, tmp_path, part):
+    """Other weights beside the plain ones, for one part: the others keep theirs."""
+    module = pipelines.randomise(getattr(pipelines, part)(), seed=99)
+    module.save_pretrained(sd / part, variant="non_ema")
+    module.save_pretrained(tmp_path / "alone")
+    assert_same(outputs(load_model(sd)), expected)
+    found = outputs(load_model(sd, variant="non_ema"))
+    assert_same(found, outputs(load_model(sd, **{part: tmp_path / "alone"})))
+    assert load_model(sd, variant="non_ema").origin["variant"] == "non_ema"
+    assert "variant" not in load_model(sd).origin
+
+
+def test_variant_of_a_part_from_elsewhere(sd, tmp_path):
+    pipelines.unet().save_pretrained(tmp_path / "unet", variant="bf16")
+    load_model(sd, unet=tmp_path / "unet", variant="bf16")
+    with pytest.raises(DiffjaxError, match=r"'fp16'.*unet/diffusion_.*bf16\.safetens"):
+        load_model(sd, unet=tmp_path / "unet", variant="fp16")

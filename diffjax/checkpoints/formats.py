@@ -15,6 +15,7 @@ held in memory twice. Nothing that is read is ever executed.
 import json
 import mmap
 import re
+import warnings
 from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
 from typing import Any, cast
@@ -23,6 +24,7 @@ import numpy as np
 
 from diffjax.checkpoints.torch_files import load_torch
 from diffjax.errors import DiffjaxError
+from diffjax.files import read_json_object, regular_file
 
 Tensors = dict[str, np.ndarray]
 
@@ -65,54 +67,101 @@ _SAFETENSORS_DTYPES = {
 }
 
 
-def weight_file_names(stem: str) -> tuple[str, ...]:
-    """File names that may hold (or index) a component's weights, best first.
+# What may stand where a file's name says which variant of the weights it holds, such
+# as fp16, bf16, ema or non_ema; a shard's number is none.
+_VARIANT = r"(?P<variant>(?![\w-]*-\d+-of-\d+)[\w-]+)"
+_WEIGHTS = re.compile(r".*\.(safetensors|msgpack|bin|pt|pth|ckpt|h5|gguf|onnx)")
 
-    Safetensors come first since they are mapped, not read; half precision only
-    where it is all there is; ``.bin`` and ``.pt`` last, because they need torch.
+
+def weight_sets(names: Iterable[str], stem: str) -> dict[str | None, list[list[str]]]:
+    """All sets of weight files among a folder's file names.
+
+    Returns:
+        By variant, None for the plain weights: its sets, best first. The first name of
+        a set is the file itself, or the index of the shards that follow it. Safetensors
+        come first since they are mapped, not read; ``.bin`` and ``.pt`` last, because
+        they need torch.
     """
+    present = sorted(set(names))
     flax, torch = _OTHER_STEMS[stem]
-    return (
-        f"{stem}.safetensors",
-        f"{stem}.safetensors.index.json",
-        f"{stem}.fp16.safetensors",
-        f"{stem}.safetensors.index.fp16.json",
-        f"{flax}.msgpack",
-        f"{flax}.msgpack.index.json",
-        f"{torch}.bin",
-        f"{torch}.bin.index.json",
-        f"{torch}.pt",
-        f"{torch}.fp16.bin",
+    sets: dict[str | None, list[list[str]]] = {}
+    for base, suffix in (
+        (stem, "safetensors"),
+        (flax, "msgpack"),
+        (torch, "bin"),
+        (torch, "pt"),
+    ):
+        for first in (
+            rf"{base}\.{suffix}",
+            rf"{base}\.{_VARIANT}\.{suffix}",
+            rf"{base}\.{suffix}\.index\.json",
+            rf"{base}\.{suffix}\.index\.{_VARIANT}\.json",
+            # as diffusers once named them
+            rf"{base}\.{suffix}\.{_VARIANT}\.index\.json",
+        ):
+            for match in filter(None, map(re.compile(first).fullmatch, present)):
+                variant = match.groupdict().get("variant")
+                found = [match.string]
+                if match.string.endswith(".json"):
+                    number, v = r"-\d+-of-\d+", f"\\.{variant}" if variant else ""
+                    shard = rf"{base}({v}{number}|{number}{v})\.{suffix}"
+                    found += filter(re.compile(shard).fullmatch, present)
+                sets.setdefault(variant, []).append(found)
+    return sets
+
+
+def weight_files(
+    names: Iterable[str], stem: str, *, where: str, variant: str | None = None
+) -> tuple[str | None, list[str]]:
+    """Pick one set of weight files among a folder's file names.
+
+    Args:
+        names: of the files.
+        stem: of the component's weights.
+        where: the folder, for messages.
+        variant: the one to take if it is there. Otherwise, and without one, the plain
+            weights are taken, or the only variant where there are none.
+
+    Returns:
+        The variant, and the file itself, or the index of the shards that follow it.
+
+    Raises:
+        DiffjaxError: if there are no weights, or several variants to choose from.
+    """
+    names = list(names)
+    sets = weight_sets(names, stem)
+    if not sets:
+        raise _no_weights(where, stem, names)
+    if variant not in sets:
+        if None not in sets and len(sets) > 1:
+            raise DiffjaxError(
+                f"{where} has weights in the variants {', '.join(map(str, sets))}, and "
+                "none without: choose with --variant (variant= in Python)."
+            )
+        variant = None if None in sets else next(iter(sets))
+    return variant, sets[variant][0]
+
+
+def no_variant(where: str, variant: str, names: Iterable[str]) -> DiffjaxError:
+    """Return the error for a model without a certain variant of its weights."""
+    found = ", ".join(filter(_WEIGHTS.fullmatch, sorted(names)))
+    return DiffjaxError(
+        f"{where} has no weights of the variant {variant!r}. Found: {found}. Leave "
+        "--variant (variant= in Python) away, or name one of those."
     )
 
 
-def weight_files(names: Iterable[str], stem: str) -> list[str]:
-    """Pick one set of weight files among a folder's file names.
-
-    The first name returned is the file itself or the index of the shards that
-    follow it. The list is empty when there are no weights.
-    """
-    present = set(names)
-    for first in weight_file_names(stem):
-        if first not in present:
-            continue
-        if ".index." not in first:
-            return [first]
-        base, suffix = first.split(".")[:2]
-        variant = r"\.fp16" if ".fp16." in first else ""
-        shard = re.compile(rf"{base}{variant}-\d+-of-\d+\.{suffix}")
-        return [first, *sorted(filter(shard.fullmatch, present))]
-    return []
-
-
-def read_tensors(path: str | Path, *, stem: str = DIFFUSERS_STEM) -> Tensors:
+def read_tensors(
+    path: str | Path, *, stem: str = DIFFUSERS_STEM, variant: str | None = None
+) -> Tensors:
     """Read one component's tensors under torch's names, in torch's layout.
 
     Args:
         path: a weight file, an index of shards, or a folder that has either under
-            one of the names of ``weight_file_names``.
+            one of the names that ``weight_sets`` knows.
         stem: for a folder, ``"diffusion_pytorch_model"`` for what diffusers saves
             and ``"model"`` for what transformers saves: ``STEMS`` knows.
+        variant: for a folder, as ``weight_files`` has it.
 
     Returns:
         Arrays by name, in the dtype of the file (bfloat16 as ml_dtypes has it).
@@ -124,19 +173,25 @@ def read_tensors(path: str | Path, *, stem: str = DIFFUSERS_STEM) -> Tensors:
     """
     path = Path(path)
     if path.is_dir():
-        files = weight_files((entry.name for entry in path.iterdir()), stem)
-        if not files:
-            raise no_weights(str(path), stem)
+        names = [entry.name for entry in path.iterdir()]
+        taken, files = weight_files(names, stem, where=str(path), variant=variant)
+        if taken is not None and taken != variant:
+            warnings.warn(
+                f"{path} has weights of the variant {taken} alone; they are taken.",
+                stacklevel=2,
+            )
         path = path / files[0]
-    elif not path.is_file():
-        raise DiffjaxError(f"{path}: no such file or folder.")
     return _read_shards(path) if path.suffix == ".json" else _read_file(path)
 
 
-def no_weights(where: str, stem: str) -> DiffjaxError:
-    """Return the error for a place with none of the known weight files."""
+def _no_weights(where: str, stem: str, names: Iterable[str]) -> DiffjaxError:
+    flax, torch = _OTHER_STEMS[stem]
+    found = sorted(filter(_WEIGHTS.fullmatch, names))
+    shown = ", ".join(found[:8]) + (", …" if len(found) > 8 else "")
     return DiffjaxError(
-        f"{where} has no weights. Looked for: {', '.join(weight_file_names(stem))}."
+        f"{where} has no weights. Looked for: {stem}.safetensors, {flax}.msgpack, "
+        f"{torch}.bin, {torch}.pt; whole, in shards with an index, or as a variant, as "
+        f"{stem}.fp16.safetensors. Found: {shown or 'no weight file of any name'}."
     )
 
 
@@ -147,7 +202,7 @@ def _read_file(path: Path) -> Tensors:
             f"{path}: cannot read weights of this kind; known are files that end in "
             f"{', '.join(_READERS)}."
         )
-    with path.open("rb") as file:
+    with regular_file(path, "weight file").open("rb") as file:
         if file.read(24).startswith(b"version https://git-lfs"):
             raise DiffjaxError(
                 f"{path} is only a Git LFS pointer, not the weights: run git lfs pull."
@@ -157,18 +212,16 @@ def _read_file(path: Path) -> Tensors:
 
 def _read_shards(index: Path) -> Tensors:
     """Read all shards that an index names; both must list the same tensors."""
-    try:
-        table = json.loads(index.read_text(encoding="utf-8"))["weight_map"]
-        shard_of = {str(key): str(name) for key, name in table.items()}
-    except (
-        OSError,
-        ValueError,
-        LookupError,
-        TypeError,
-        AttributeError,
-        RecursionError,
-    ) as error:
-        raise _damaged(index, error) from error
+    again = "Download it again."
+    table = read_json_object(index, "index of shards", again).get("weight_map")
+    if not isinstance(table, dict) or not all(
+        isinstance(name, str) for name in table.values()
+    ):
+        raise DiffjaxError(
+            f"{index} is no index of shards: it has no weight_map, from names of "
+            f"tensors to names of files. {again}"
+        )
+    shard_of: dict[str, str] = dict(table)
     if ".msgpack" in index.name:
         shard_of = {
             _flax_name(tuple(key.split("/"))): name for key, name in shard_of.items()

@@ -4,7 +4,6 @@
 elsewhere: ``load_model("sd-1.5", unet="my-fine-tuned-unet")``.
 """
 
-import json
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -16,11 +15,12 @@ import numpy as np
 from flax import nnx
 from jax.typing import DTypeLike
 
-from diffjax.checkpoints import mappings
+from diffjax.checkpoints import fitting, mappings
 from diffjax.checkpoints.formats import STEMS, read_tensors
-from diffjax.checkpoints.resolving import resolve, resolve_component
+from diffjax.checkpoints.resolving import require_variant, resolve, resolve_component
 from diffjax.checkpoints.tokenizer import Tokenizer
 from diffjax.errors import DiffjaxError, unknown
+from diffjax.files import MAX_JSON_BYTES, parse_json, read_text
 from diffjax.models.autoencoder import AutoencoderKL, AutoencoderKLConfig
 from diffjax.models.clip import CLIPTextConfig, CLIPTextModel
 from diffjax.models.diffusion import DiffusionModel, Network
@@ -84,12 +84,14 @@ def load_model(
     cache_dir: str | Path | None = None,
     token: str | bool | None = None,
     local_files_only: bool = False,
+    variant: str | None = None,
 ) -> DiffusionModel:
     """Load a model with its weights.
 
     Args:
-        name_or_path: a name of ``diffjax models``, a folder in the diffusers
-            layout, or a Hugging Face id; of a whole Stable Diffusion or DiT pipeline.
+        name_or_path: a folder in the diffusers layout, a name of ``diffjax models``,
+            or a Hugging Face id; of a whole Stable Diffusion or DiT pipeline. A path
+            that exists comes first.
         unet: a folder or id to take the U-Net from instead.
         transformer: likewise for a DiT's transformer.
         vae: likewise.
@@ -102,6 +104,8 @@ def load_model(
         cache_dir: where downloads are kept, as huggingface_hub has it.
         token: for the Hub, as huggingface_hub has it.
         local_files_only: take downloads from the cache alone.
+        variant: of the weights, such as "fp16" or "non_ema"; components without it
+            have their plain weights taken, but one must have it.
 
     Raises:
         DiffjaxError: if it cannot be found, read, or run, with what to do.
@@ -110,6 +114,7 @@ def load_model(
         "cache_dir": cache_dir,
         "token": token,
         "local_files_only": local_files_only,
+        "variant": variant,
     }
     named = {
         "unet": unet,
@@ -126,7 +131,7 @@ def load_model(
     dtype = compute_dtype(dtype)
     folder = resolve(name_or_path, revision=revision, without=tuple(elsewhere), **hub)
     index = read_json(folder / "model_index.json")
-    denoiser = _denoiser_name(index, folder)
+    denoiser = fitting.denoiser_name(index, folder)
     for name in elsewhere:
         if name not in index:
             raise DiffjaxError(
@@ -137,6 +142,13 @@ def load_model(
     def component_folder(name: str) -> Path:
         return elsewhere.get(name, folder / name)
 
+    if elsewhere:  # ``resolve`` could not know whether a variant is there
+        names = {
+            name: [entry.name for entry in component_folder(name).iterdir()]
+            for name in STEMS
+            if name in index
+        }
+        require_variant(str(name_or_path), variant, names)
     _check_configs(index, folder, denoiser, component_folder)
     denoiser_config, denoiser_network = load_network(
         # one device may not hold it; the classifier places it
@@ -144,8 +156,11 @@ def load_model(
         denoiser,
         dtype,
         on_host=True,
+        variant=variant,
     )
-    vae_config, autoencoder = load_network(component_folder("vae"), "vae")
+    vae_config, autoencoder = load_network(
+        component_folder("vae"), "vae", variant=variant
+    )
     scheduler = folder / "scheduler" / "scheduler_config.json"
     common: dict[str, Any] = {
         "name": str(name_or_path),
@@ -154,12 +169,13 @@ def load_model(
             "revision": revision,
             "dtype": str(dtype),
             "elsewhere": {c: str(place) for c, place in named.items() if place},
+            **({"variant": variant} if variant else {}),
         },
         "denoiser": denoiser_network,
         "autoencoder": autoencoder,
         "scaling_factor": vae_config.scaling_factor,
         "schedule": Schedule.from_config(read_json(scheduler), str(scheduler)),
-        "resolution": _resolution(denoiser_config, vae_config, folder),
+        "resolution": fitting.resolution(denoiser_config, vae_config, folder),
         "downscale": vae_config.downscale,
         "multiple": vae_config.downscale,
         "latent_channels": vae_config.latent_channels,
@@ -169,13 +185,13 @@ def load_model(
         return DiffusionModel(
             kind="class",
             n_classes=denoiser_config.num_embeds_ada_norm,
-            class_names=_class_names(index, denoiser_config, folder),
+            class_names=fitting.class_names(index, denoiser_config, folder),
             learned_variance=denoiser_config.out_channels
             == 2 * denoiser_config.in_channels,
             **common,
         )
     text_config, text_network = load_network(
-        component_folder("text_encoder"), "text_encoder"
+        component_folder("text_encoder"), "text_encoder", variant=variant
     )
     return DiffusionModel(
         kind="text",
@@ -207,7 +223,12 @@ def compute_dtype(dtype: DTypeLike) -> np.dtype[Any]:
 
 
 def load_network(
-    folder: Path, name: str, dtype: DTypeLike = jnp.float32, *, on_host: bool = False
+    folder: Path,
+    name: str,
+    dtype: DTypeLike = jnp.float32,
+    *,
+    on_host: bool = False,
+    variant: str | None = None,
 ) -> tuple[Any, Network]:
     """One network and its config from its own folder.
 
@@ -217,6 +238,7 @@ def load_network(
         dtype: of computation and weights; norms and a denoiser's last layer stay in
             float32.
         on_host: leave the weights there, as NumPy's arrays.
+        variant: of the weights, if they have it.
 
     Raises:
         DiffjaxError: if config or weights are missing, damaged or do not fit.
@@ -227,7 +249,7 @@ def load_network(
         graphdef, abstract = empty_network(name, config, dtype)
     except DiffjaxError as error:
         raise DiffjaxError(f"{path}: {error}") from error
-    tensors = read_tensors(folder, stem=STEMS[name])
+    tensors = read_tensors(folder, stem=STEMS[name], variant=variant)
     state = mappings.fill(abstract, tensors, component.names, str(folder))
     return config, Network(graphdef, state if on_host else jax.device_put(state))
 
@@ -293,32 +315,16 @@ def empty_network(
 
 
 def read_json(path: Path) -> dict[str, Any]:
-    """A JSON object from a file.
+    """The object in a checkpoint's JSON file; numbers in it may be infinite.
 
     Raises:
         DiffjaxError: if it is missing or damaged.
     """
-    if not path.is_file():
-        raise DiffjaxError(f"{path} is missing; download the checkpoint again.")
-    try:
-        content = json.loads(path.read_text(encoding="utf-8"))
-    except (OSError, ValueError) as error:
-        raise DiffjaxError(
-            f"{path} is not readable JSON ({error}); download it again."
-        ) from error
+    text = read_text(path, path.name, MAX_JSON_BYTES)
+    content = parse_json(text, str(path), "Download it again.", finite=False)
     if not isinstance(content, dict):
-        raise DiffjaxError(f"{path} is not a JSON object; download it again.")
+        raise DiffjaxError(f"{path} is not a JSON object. Download it again.")
     return content
-
-
-def _denoiser_name(index: dict[str, Any], folder: Path) -> str:
-    present = [name for name in ("unet", "transformer") if name in index]
-    if len(present) != 1:
-        raise DiffjaxError(
-            f"{folder} is a {index.get('_class_name', 'pipeline')} that names no unet "
-            "and no transformer; diffjax runs Stable Diffusion 1.x/2.x and DiT."
-        )
-    return present[0]
 
 
 def _check_configs(
@@ -331,10 +337,10 @@ def _check_configs(
     names = [denoiser, "vae", *(["text_encoder"] if denoiser == "unet" else [])]
     try:
         configs = {name: network_config(component_folder(name), name) for name in names}
-        _check_latents(configs[denoiser], configs["vae"], folder)
+        fitting.check_latents(configs[denoiser], configs["vae"], folder)
     except DiffjaxError as error:
         pipeline = index.get("_class_name")
-        if pipeline in PIPELINES:
+        if str(pipeline).removeprefix("Flax") in PIPELINES:
             raise
         raise DiffjaxError(
             f"{folder} is a {pipeline}; diffjax runs Stable Diffusion 1.x and 2.x "
@@ -348,42 +354,3 @@ def _check_configs(
                 f"{configs['unet'].cross_attention_dim}, but the text encoder's have "
                 f"{width}; they do not belong together."
             )
-
-
-def _check_latents(denoiser: Any, vae: AutoencoderKLConfig, folder: Path) -> None:
-    c = vae.latent_channels
-    out = denoiser.out_channels or denoiser.in_channels
-    if denoiser.in_channels != c or out not in (c, 2 * c):
-        raise DiffjaxError(
-            f"{folder}: the denoiser maps {denoiser.in_channels} channels to {out}, "
-            f"but the autoencoder's latents have {c} (inpainting and other models "
-            "with further inputs are not supported)"
-        )
-
-
-def _resolution(denoiser: Any, vae: AutoencoderKLConfig, folder: Path) -> int:
-    size = denoiser.sample_size
-    if isinstance(size, tuple) and len(set(size)) == 1:
-        size = size[0]
-    if not isinstance(size, int):
-        raise DiffjaxError(
-            f"{folder}: sample_size={size} in the denoiser's config.json does not say "
-            "for which square resolution it was trained; write the latent's edge "
-            "there, such as 64"
-        )
-    return size * vae.downscale
-
-
-def _class_names(
-    index: dict[str, Any], config: DiTTransformer2DConfig, folder: Path
-) -> tuple[str, ...] | None:
-    labels = index.get("id2label")
-    if not labels:
-        return None
-    n = config.num_embeds_ada_norm
-    if not isinstance(labels, dict) or set(labels) != {str(i) for i in range(n)}:
-        raise DiffjaxError(
-            f"{folder / 'model_index.json'}: id2label must name the class ids "
-            f"0 to {n - 1}, each once"
-        )
-    return tuple(str(labels[str(i)]) for i in range(n))

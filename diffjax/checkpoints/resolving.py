@@ -1,20 +1,25 @@
 """The local folder that a model's name stands for.
 
-A name is one of ``catalog.MODELS``, a folder in the diffusers layout, or a Hugging
-Face id. From the Hub only what is needed is fetched: each component's config and one
-set of its weights, chosen by ``formats.weight_files``.
+A name is, in this order, something that exists here, one of ``catalog.MODELS``, or a
+Hugging Face id. What looks like a path (``./x``, ``~/x``, ``/x``, ``a/b/c``, or ``a/b``
+where a folder ``a`` is here) is never asked for at Hugging Face; a whole address,
+``https://huggingface.co/owner/name``, always is. From the Hub only what is needed is
+fetched: each component's config and one set of its weights, chosen by
+``formats.weight_files``.
 """
 
-import difflib
-import json
 import re
-from collections.abc import Collection
+import warnings
+from collections.abc import Collection, Iterable, Mapping
 from pathlib import Path
+from typing import Any
 
+from diffjax.checkpoints import places
 from diffjax.checkpoints.catalog import MODELS
-from diffjax.checkpoints.formats import STEMS, no_weights, weight_files
+from diffjax.checkpoints.formats import STEMS, no_variant, weight_files, weight_sets
 from diffjax.checkpoints.hub import fetch
 from diffjax.errors import DiffjaxError, unknown
+from diffjax.files import read_json_object
 
 # component: files that describe it. Anything else in a pipeline, as the safety
 # checker, is never fetched.
@@ -27,8 +32,6 @@ _DESCRIPTIONS = {
     "scheduler": re.compile(r"scheduler_config\.json"),
 }
 
-_HUB_ID = re.compile(r"[A-Za-z0-9][\w.-]*/[A-Za-z0-9][\w.-]*")
-
 
 def resolve(
     name_or_path: str | Path,
@@ -38,11 +41,12 @@ def resolve(
     token: str | bool | None = None,
     local_files_only: bool = False,
     without: Collection[str] = (),
+    variant: str | None = None,
 ) -> Path:
     """Return the local folder, in the diffusers layout, of a named model.
 
     Args:
-        name_or_path: a name in ``MODELS``, a folder, or a Hugging Face id
+        name_or_path: a folder, a name in ``MODELS``, or a Hugging Face id
             (``owner/name``); the first of these that fits.
         revision: branch, tag or commit on the Hub.
         cache_dir: where downloads are kept, if not in huggingface_hub's own cache.
@@ -51,6 +55,8 @@ def resolve(
             the environment variable ``HF_HUB_OFFLINE=1``.
         without: components that come from elsewhere: they are neither fetched nor
             missed.
+        variant: of the weights, such as "fp16"; components without it have their
+            plain weights taken, but one must have it.
 
     Raises:
         DiffjaxError: if the name is unknown, the folder is not a whole pipeline, or
@@ -58,12 +64,12 @@ def resolve(
     """
     place = _local_or_hub_id(name_or_path)
     if isinstance(place, Path):
-        return _whole_pipeline(place, without)
+        return _whole_pipeline(place, without, variant)
     return fetch(
         place,
-        select=lambda names, where: _pipeline_files(names, where, without),
-        locate=lambda folder: _whole_pipeline(folder, without),
-        hint=_suggestions(place),
+        select=lambda names, where: _pipeline_files(names, where, without, variant),
+        locate=lambda folder: _whole_pipeline(folder, without, variant),
+        hint=places.suggestions(place),
         revision=revision,
         cache_dir=cache_dir,
         token=token,
@@ -79,6 +85,7 @@ def resolve_component(
     cache_dir: str | Path | None = None,
     token: str | bool | None = None,
     local_files_only: bool = False,
+    variant: str | None = None,
 ) -> Path:
     """Return the local folder of one component, such as ``"unet"`` or ``"vae"``.
 
@@ -90,12 +97,12 @@ def resolve_component(
         raise unknown("component", component, _DESCRIPTIONS)
     place = _local_or_hub_id(name_or_path)
     if isinstance(place, Path):
-        return _component_folder(place, component)
+        return _component_folder(place, component, variant)
     return fetch(
         place,
-        select=lambda names, where: _lone_files(names, component, where),
-        locate=lambda folder: _component_folder(folder, component),
-        hint=_suggestions(place),
+        select=lambda names, where: _lone_files(names, component, where, variant),
+        locate=lambda folder: _component_folder(folder, component, variant),
+        hint=places.suggestions(place),
         revision=revision,
         cache_dir=cache_dir,
         token=token,
@@ -105,51 +112,67 @@ def resolve_component(
 
 def _local_or_hub_id(name_or_path: str | Path) -> Path | str:
     name = str(name_or_path)
+    if path := places.existing(name):
+        if name in MODELS:
+            warnings.warn(
+                f"{name} is taken from {path.absolute()}, which has the name of a "
+                "known model; that one is meant where no such path is.",
+                stacklevel=3,
+            )
+        return path
     if name in MODELS:
         hub_id = MODELS[name].hub_id
         return hub_id or Path(__file__).parent.parent / "assets" / name
-    path = Path(name_or_path).expanduser()
-    if path.is_dir():
-        return path
-    if _HUB_ID.fullmatch(name):
-        return name
-    raise DiffjaxError(
-        f"{name!r} is no folder here, no known name and no Hugging Face id "
-        f"(owner/name).{_suggestions(name)} Known names: {', '.join(MODELS)}."
-    )
-
-
-def _suggestions(name: str) -> str:
-    """Names of models close to a name that is not one, as a sentence."""
-    short_names = {model.hub_id: model.name for model in MODELS.values()}
-    known = [*MODELS, *filter(None, short_names)]
-    close = difflib.get_close_matches(name, known, n=3)
-    return f" Did you mean {' or '.join(close)}?" if close else ""
+    return places.hub_id(name)
 
 
 def _pipeline_files(
-    names: list[str], where: str, without: Collection[str]
+    names: list[str], where: str, without: Collection[str], variant: str | None
 ) -> list[str]:
     """The needed ones among a repository's file names."""
     if "model_index.json" not in names:
-        raise _not_a_pipeline(where)
+        raise DiffjaxError(f"{where} {places.NOT_A_PIPELINE}")
     files = ["model_index.json"]
-    for component in _DESCRIPTIONS:
-        inside = _inside(names, component)
-        if inside and component not in without:
-            chosen = _component_files(inside, component, f"{where}, {component}/")
-            files += [f"{component}/{name}" for name in chosen]
+    parts = {
+        component: inside
+        for component in _DESCRIPTIONS
+        if component not in without and (inside := _inside(names, component))
+    }
+    if not without:  # which may have it
+        require_variant(where, variant, parts)
+    for component, inside in parts.items():
+        place = f"{where}, {component}/"
+        chosen = _component_files(inside, component, place, variant)
+        files += [f"{component}/{name}" for name in chosen]
     return files
 
 
-def _lone_files(names: list[str], component: str, where: str) -> list[str]:
+def require_variant(
+    where: str, variant: str | None, parts: Mapping[str, Iterable[str]]
+) -> None:
+    """One of the components, each with its files' names, has to have the variant.
+
+    Raises:
+        DiffjaxError: if none has it, with the weight files that there are.
+    """
+    files = [(part, name) for part in STEMS for name in parts.get(part, ())]
+    if variant is not None and not any(
+        variant in weight_sets([name], STEMS[part]) for part, name in files
+    ):
+        raise no_variant(where, variant, [f"{part}/{name}" for part, name in files])
+
+
+def _lone_files(
+    names: list[str], component: str, where: str, variant: str | None
+) -> list[str]:
     """The files of one component, from its subfolder or else from the top."""
     inside = _inside(names, component)
     if inside:
-        chosen = _component_files(inside, component, f"{where}, {component}/")
+        place = f"{where}, {component}/"
+        chosen = _component_files(inside, component, place, variant)
         return [f"{component}/{name}" for name in chosen]
     top = [name for name in names if "/" not in name]
-    return _component_files(top, component, where)
+    return _component_files(top, component, where, variant)
 
 
 def _inside(names: list[str], folder: str) -> list[str]:
@@ -157,7 +180,9 @@ def _inside(names: list[str], folder: str) -> list[str]:
     return [name.removeprefix(prefix) for name in names if name.startswith(prefix)]
 
 
-def _component_files(names: list[str], component: str, where: str) -> list[str]:
+def _component_files(
+    names: list[str], component: str, where: str, variant: str | None
+) -> list[str]:
     """A component's own description and one set of weights, or an error."""
     describes = _DESCRIPTIONS[component]
     files = sorted(filter(describes.fullmatch, names))
@@ -167,26 +192,21 @@ def _component_files(names: list[str], component: str, where: str) -> list[str]:
             f"{describes.pattern.replace(chr(92), '')}."
         )
     if stem := STEMS.get(component):
-        weights = weight_files(names, stem)
-        if not weights:
-            raise no_weights(where, stem)
-        files += weights
+        files += weight_files(names, stem, where=where, variant=variant)[1]
     return files
 
 
-def _whole_pipeline(folder: Path, without: Collection[str]) -> Path:
+def _whole_pipeline(
+    folder: Path, without: Collection[str], variant: str | None
+) -> Path:
     """The folder itself, if it has all that its model_index.json names."""
+    if not folder.is_dir():
+        raise places.is_a_file(folder)
     index = folder / "model_index.json"
     if not index.is_file():
-        raise _not_a_pipeline(str(folder))
-    try:
-        table = json.loads(index.read_text(encoding="utf-8"))
-        parts = [name for name in _DESCRIPTIONS if (table.get(name) or [None])[0]]
-    except (OSError, ValueError, LookupError, TypeError, AttributeError) as error:
-        raise DiffjaxError(
-            f"{index} is damaged ({error}). Download it again."
-        ) from error
-    for component in parts:
+        raise DiffjaxError(f"{folder} {places.NOT_A_PIPELINE}{places.contents(folder)}")
+    parts: dict[str, Iterable[str]] = {}
+    for component in _components(index):
         if component in without:
             continue
         if not (folder / component).is_dir():
@@ -194,21 +214,35 @@ def _whole_pipeline(folder: Path, without: Collection[str]) -> Path:
                 f"{folder} lacks the folder {component}/ that its model_index.json "
                 "names. Download the model again."
             )
-        _component_folder(folder, component)
+        _component_folder(folder, component, variant)
+        parts[component] = [entry.name for entry in (folder / component).iterdir()]
+    if not without:
+        require_variant(str(folder), variant, parts)
     return folder
 
 
-def _component_folder(folder: Path, component: str) -> Path:
-    """The folder of a component, in a pipeline or by itself, if it is complete."""
-    inside = folder / component
-    found = inside if inside.is_dir() else folder
-    _component_files([entry.name for entry in found.iterdir()], component, str(found))
+def _components(index: Path) -> list[str]:
+    """The components that a model_index.json names and a pipeline has to have."""
+    table: dict[str, Any] = read_json_object(index, "list", "Download it again.")
+    found = []
+    for name in _DESCRIPTIONS:
+        entry = table.get(name)  # [library, class], or nulls where there is none
+        if entry and not isinstance(entry, list):
+            raise DiffjaxError(
+                f"{index} is damaged: {name} must be a library and a class, not "
+                f"{entry!r}. Download it again."
+            )
+        if entry and entry[0]:
+            found.append(name)
     return found
 
 
-def _not_a_pipeline(where: str) -> DiffjaxError:
-    return DiffjaxError(
-        f"{where} has no model_index.json, so it is not a whole model in the "
-        "diffusers layout. If it is a component alone, name it as the unet, vae or "
-        "text encoder beside a whole model."
-    )
+def _component_folder(folder: Path, component: str, variant: str | None) -> Path:
+    """The folder of a component, in a pipeline or by itself, if it is complete."""
+    if not folder.is_dir():
+        raise places.is_a_file(folder)
+    inside = folder / component
+    found = inside if inside.is_dir() else folder
+    names = [entry.name for entry in found.iterdir()]
+    _component_files(names, component, str(found), variant)
+    return found

@@ -215,8 +215,8 @@ model_option = click.option(
     metavar="NAME",
     default="tiny",
     show_default=True,
-    help="A name of `diffjax models`, a folder in the diffusers layout, or a Hugging "
-    "Face id.",
+    help="A folder in the diffusers layout, a name of `diffjax models`, or a Hugging "
+    "Face id: the first that there is.",
 )
 checkpoint_options = together(
     model_option,
@@ -228,6 +228,12 @@ checkpoint_options = together(
         "--tokenizer",
         metavar="PATH",
         help=f"Tokenizer {ELSEWHERE} Needed where a text encoder has its own.",
+    ),
+    click.option(
+        "--variant",
+        metavar="NAME",
+        help="Variant of the weights, such as fp16, bf16 or non_ema; parts without it "
+        "have their plain ones taken.",
     ),
     click.option(
         "--revision", metavar="REV", help="Branch, tag or commit on Hugging Face."

@@ -1,0 +1,73 @@
+"""What the parts of a pipeline are to one another, by its index and their configs."""
+
+from pathlib import Path
+from typing import Any
+
+from diffjax.errors import DiffjaxError
+from diffjax.models.autoencoder import AutoencoderKLConfig
+from diffjax.models.dit import DiTTransformer2DConfig
+
+
+def denoiser_name(index: dict[str, Any], folder: Path) -> str:
+    """The component that predicts: "unet" or "transformer".
+
+    Raises:
+        DiffjaxError: if the index names neither, or both.
+    """
+    present = [name for name in ("unet", "transformer") if name in index]
+    if len(present) != 1:
+        raise DiffjaxError(
+            f"{folder} is a {index.get('_class_name', 'pipeline')} that names no unet "
+            "and no transformer; diffjax runs Stable Diffusion 1.x/2.x and DiT."
+        )
+    return present[0]
+
+
+def check_latents(denoiser: Any, vae: AutoencoderKLConfig, folder: Path) -> None:
+    """Raise a DiffjaxError unless the denoiser maps the autoencoder's latents."""
+    c = vae.latent_channels
+    out = denoiser.out_channels or denoiser.in_channels
+    if denoiser.in_channels != c or out not in (c, 2 * c):
+        raise DiffjaxError(
+            f"{folder}: the denoiser maps {denoiser.in_channels} channels to {out}, "
+            f"but the autoencoder's latents have {c} (inpainting and other models "
+            "with further inputs are not supported)"
+        )
+
+
+def resolution(denoiser: Any, vae: AutoencoderKLConfig, folder: Path) -> int:
+    """Pixels along an edge, for which the denoiser was trained.
+
+    Raises:
+        DiffjaxError: if its config does not say.
+    """
+    size = denoiser.sample_size
+    if isinstance(size, tuple) and len(set(size)) == 1:
+        size = size[0]
+    if not isinstance(size, int):
+        raise DiffjaxError(
+            f"{folder}: sample_size={size} in the denoiser's config.json does not say "
+            "for which square resolution it was trained; write the latent's edge "
+            "there, such as 64"
+        )
+    return size * vae.downscale
+
+
+def class_names(
+    index: dict[str, Any], config: DiTTransformer2DConfig, folder: Path
+) -> tuple[str, ...] | None:
+    """Names of the class ids, from id2label in the pipeline's index if it has it.
+
+    Raises:
+        DiffjaxError: if it names others.
+    """
+    labels = index.get("id2label")
+    if not labels:
+        return None
+    n = config.num_embeds_ada_norm
+    if not isinstance(labels, dict) or set(labels) != {str(i) for i in range(n)}:
+        raise DiffjaxError(
+            f"{folder / 'model_index.json'}: id2label must name the class ids "
+            f"0 to {n - 1}, each once"
+        )
+    return tuple(str(labels[str(i)]) for i in range(n))
