@@ -81,7 +81,10 @@ def lines(row: dict[str, Any]) -> dict[str, str]:
         for what in ("flops", "bytes")
         if row[f"bound_by_{what}"] is not None
     }
-    exchanges = (f"{n} {kind}" for kind, n in row["collectives"].items())
+    exchanges, kernels = (
+        ", ".join(f"{n} {kind}" for kind, n in sorted(row[counts].items())) or "none"
+        for counts in ("collectives", "kernels")
+    )
     return {
         "memory": f"{row['arguments'] / 1e9:.2f} + {row['temporaries'] / 1e9:.2f} of "
         f"{memory:.0f} GB a device" + ("" if row["fits"] else ": it does not fit"),
@@ -93,6 +96,7 @@ def lines(row: dict[str, Any]) -> dict[str, str]:
         + " evaluations/s"
         if most
         else "unknown",
-        "exchanges": ", ".join(exchanges) or "none",
+        "exchanges": exchanges,
+        "kernels": kernels,
         "compiled in": f"{row['seconds']:.1f} s",
     }

@@ -17,7 +17,8 @@ Examples:
   diffjax bench
   diffjax bench --random sd-2-base --dtype bfloat16 --dtype float32 \\
       --classes 8 --blocks 4 --blocks 16 --resolution 256 --resolution 512
-  diffjax bench --random sd-2-base --compile-for v5e:2x4"""
+  diffjax bench --random sd-2-base --compile-for v5e:2x4 \\
+      --compile-for h100:1x1x8"""
 
 
 @group.command(epilog=EPILOG)
@@ -93,7 +94,8 @@ def bench(
     and a large copy on the same devices.
 
     With --compile-for, every combination is compiled for each of the devices that are
-    named: v5e, v5p or v6e, and how they lie (v5e:2x4, v5p:2x2x1). It needs no
+    named: v5e, v5p or v6e, and how they lie (v5e:2x4, v5p:2x2x1); or a100, h100 or
+    h200, and how many (h100:1x1x4: one network, one machine, four GPUs). It needs no
     accelerator, and takes seconds to minutes.
     """
     if elsewhere:

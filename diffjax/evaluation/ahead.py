@@ -40,6 +40,7 @@ class Compiled:
         bound_by_flops: evaluations a second that published FLOP/s allow.
         bound_by_bytes: evaluations a second that the published bandwidth allows.
         collectives: exchanges between devices, by kind.
+        kernels: calls of what the compiler did not write, by name.
         source: of what is published.
     """
 
@@ -61,6 +62,7 @@ class Compiled:
     bound_by_flops: float | None = None
     bound_by_bytes: float | None = None
     collectives: dict[str, int] | None = None
+    kernels: dict[str, int] | None = None
 
 
 @dataclass(kw_only=True)
@@ -160,6 +162,7 @@ def _figures(found: CompiledTile) -> dict[str, Any]:
         "bound_by_flops": found.most_by_flops,
         "bound_by_bytes": found.most_by_bytes,
         "collectives": program.collectives,
+        "kernels": program.kernels,
     }
 
 

@@ -6,19 +6,23 @@ on all devices together: no program is faster, and real ones are slower. FLOPs a
 of the program as it is written, as kernels do not tell theirs; bytes are as the
 compiler counts them, each operand of each fused operation once.
 
-TPUs need the package libtpu, and environment variables that are set before JAX starts;
-`diffjax bench --compile-for` sets them.
+TPUs need the package libtpu, NVIDIA's GPUs JAX's plugin for CUDA, and both environment
+variables that are set before JAX starts; `diffjax bench --compile-for` sets them.
 """
 
 import re
 import time
 from collections import Counter
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import partial
 from typing import Any
+from unittest import mock
 
 import jax
 import jax.numpy as jnp
+from jax._src.cudnn import fused_attention_stablehlo  # no public way to tell it
 from jax.experimental import topologies
 from jax.sharding import Mesh, NamedSharding, PartitionSpec
 from jax.typing import DTypeLike
@@ -37,11 +41,17 @@ from diffjax.scoring.placement import (
     cells_within,
     weight_specs,
 )
+from diffjax.scoring.traffic import bytes_accessed
 
 COLLECTIVE = re.compile(
     r" = .*? (all-reduce|all-gather|all-to-all|collective-permute|reduce-scatter|"
     r"collective-broadcast|ragged-all-to-all)(?:-start)?\("
 )
+KERNEL = re.compile(r'custom_call_target="_*([^"]+)"')
+# Without a card nothing is tuned, and XLA does not see whether its first choice of a
+# tile for Triton's products can be had: where the result is reshaped it often cannot,
+# and the program is refused. On a card such choices are tried, and dropped.
+OPTIONS = {"cuda": {"xla_gpu_enable_triton_gemm": False}}
 NAME = re.compile(r"(\w+):(\d+(?:x\d+)*)")
 
 
@@ -76,6 +86,8 @@ class Program:
         temporaries: bytes besides, at the moment of most.
         bytes_accessed: on all devices together; None where the compiler does not count.
         collectives: exchanges between devices, by kind; no entry for what is not there.
+        kernels: calls of what the compiler did not write: attention, and on GPUs
+            libraries for convolutions and products.
         text: the program as compiled.
     """
 
@@ -85,6 +97,7 @@ class Program:
     temporaries: int
     bytes_accessed: float | None
     collectives: dict[str, int]
+    kernels: dict[str, int]
     text: str
 
     @property
@@ -162,21 +175,22 @@ def topology(name: str) -> Topology:
     if match is None:
         raise DiffjaxError(
             f"{name!r} names no devices; give an accelerator and its arrangement, "
-            "such as v5e:2x4."
+            "such as v5e:2x4 or h100:1x1x8."
         )
     kind = accelerator(match[1])
     shape = tuple(map(int, match[2].split("x")))
-    return Topology(
-        name=name, accelerator=kind, mesh=block_mesh(_tpus(name, kind, shape))
-    )
-
-
-def _tpus(name: str, kind: Accelerator, shape: tuple[int, ...]) -> list[jax.Device]:
     if len(shape) != len(kind.machine):
         example = "x".join(map(str, kind.machine))
         raise DiffjaxError(
             f"{name}: these lie along {len(kind.machine)} axes: {example}."
         )
+    find = {"tpu": _tpus, "cuda": _gpus}[kind.platform]
+    return Topology(
+        name=name, accelerator=kind, mesh=block_mesh(find(name, kind, shape))
+    )
+
+
+def _tpus(name: str, kind: Accelerator, shape: tuple[int, ...]) -> list[jax.Device]:
     one = all(n <= most for n, most in zip(shape, kind.machine, strict=True))
     # those of more than one machine are four to a machine
     bounds = (shape if one else (2, 2, 1)) + (1,) * (3 - len(shape) if one else 0)
@@ -192,6 +206,41 @@ def _tpus(name: str, kind: Accelerator, shape: tuple[int, ...]) -> list[jax.Devi
     return list(found.devices)
 
 
+def _gpus(name: str, kind: Accelerator, shape: tuple[int, ...]) -> list[jax.Device]:
+    """Of a network of so many fast islands × machines × GPUs a machine."""
+    assert kind.card is not None
+    try:
+        found = topologies.get_topology_desc(
+            platform=kind.platform,
+            topology_name="",
+            topology="x".join(map(str, shape)),
+            target_config=kind.card.description,
+        )
+    except (jax.errors.JaxRuntimeError, RuntimeError) as error:
+        raise DiffjaxError(
+            f"{name} cannot be compiled for: {str(error).splitlines()[0]}. NVIDIA's "
+            'GPUs need JAX\'s plugin (pip install "jax[cuda12]"; Linux, no GPU).'
+        ) from error
+    return list(found.devices)
+
+
+@contextmanager
+def _as_jax_asks(target: Target) -> Iterator[None]:
+    """JAX's own check of cuDNN's attention asks the local GPU how new it is."""
+    capability = target.compute_capability
+    if capability is None:
+        yield
+        return
+
+    def is_as_new(asked: str) -> bool:
+        return capability >= tuple(map(int, asked.split(".")))
+
+    with mock.patch.object(
+        fused_attention_stablehlo, "check_compute_capability", is_as_new
+    ):
+        yield
+
+
 def compile_for(
     topology: Topology, function: Any, *arguments: Any, **options: Any
 ) -> Program:
@@ -203,14 +252,17 @@ def compile_for(
         arguments: of it: shapes of ``placed``.
         options: its static arguments.
     """
-    with traced_for(topology.target):
+    platform = topology.accelerator.platform
+    with traced_for(topology.target), _as_jax_asks(topology.target):
         lowered = function.lower(*arguments, **options)
         start = time.perf_counter()
-        compiled = lowered.compile()
+        compiled = lowered.compile(OPTIONS.get(platform))
         seconds = time.perf_counter() - start
     text, memory = compiled.as_text(), compiled.memory_analysis()
-    cost = _cost(compiled)
+    cost = compiled.cost_analysis() or {}
     size = cost.get("bytes accessed")
+    if platform == "cuda":  # whose compiler does not count
+        size = bytes_accessed(text)
     return Program(
         seconds=seconds,
         arguments=memory.argument_size_in_bytes,
@@ -218,15 +270,9 @@ def compile_for(
         temporaries=memory.temp_size_in_bytes,
         bytes_accessed=None if size is None else size * topology.mesh.size,
         collectives=dict(Counter(COLLECTIVE.findall(text))),
+        kernels=dict(Counter(KERNEL.findall(text))),
         text=text,
     )
-
-
-def _cost(compiled: Any) -> dict[str, float]:
-    try:
-        return compiled.cost_analysis() or {}
-    except (NotImplementedError, jax.errors.JaxRuntimeError):
-        return {}  # NVIDIA's compiler does not say
 
 
 def placed(tree: Any, topology: Topology, specs: Any = None) -> Any:
