@@ -18,6 +18,7 @@ Sources: Ho et al. 2020 (arXiv 2006.11239) for (1) and ``linear``; Rombach et al
 (2305.08891), Algorithm 1, for the rescaling.
 """
 
+import hashlib
 import math
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
@@ -168,6 +169,12 @@ class Schedule:
     def n_timesteps(self) -> int:
         """The number T of training timesteps."""
         return int(self.alpha_bar.shape[0])
+
+    @property
+    def fingerprint(self) -> str:
+        """16 hex digits of ᾱ to seven decimals: a last bit may be the machine's."""
+        text = " ".join(f"{each:.7f}" for each in np.asarray(self.alpha_bar).tolist())
+        return hashlib.sha256(text.encode()).hexdigest()[:16]
 
     @classmethod
     def from_config(cls, config: Mapping[str, Any], source: str) -> "Schedule":

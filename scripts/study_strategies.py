@@ -299,7 +299,8 @@ def estimate(
         loss=args.loss or header["loss"],
         **{name: header[name] for name in names},
     )
-    if classifier.model.fingerprint != run.header["model"]["fingerprint"]:
+    made = run.header["model"]
+    if classifier.model.weights != made.get("weights", made["fingerprint"]):
         raise DiffjaxError(f"{run.path} is of a model with other weights.")
     candidates = task.candidates(classifier)
     model, grid, shape = classifier.model, classifier.grid, classifier.latent_shape

@@ -9,6 +9,9 @@ import pytest
 from diffjax.baselines.classifier import load_classifier
 from diffjax.checkpoints.loading import load_model
 from diffjax.data.corruptions import every_corruption
+from diffjax.evaluation.report import read_report
+from diffjax.evaluation.rescoring import agreement, rescore
+from diffjax.evaluation.results import read_run
 
 ROOT = Path(__file__).parents[1]
 SAVED = ROOT / "notebooks" / "saved"
@@ -28,8 +31,8 @@ def read(run, name):
 @pytest.fixture(scope="module")
 def fingerprints():
     return {
-        "tiny": load_model("tiny").fingerprint,
-        "tiny-dit": load_model("tiny-dit").fingerprint,
+        "tiny": load_model("tiny").weights,
+        "tiny-dit": load_model("tiny-dit").weights,
         "resnet": load_classifier("resnet").network.fingerprint,
     }
 
@@ -37,7 +40,22 @@ def fingerprints():
 @pytest.mark.parametrize(("run", "model"), RUNS.items())
 def test_a_saved_run_is_of_the_embedded_weights(run, model, fingerprints):
     header = read(run, "run.json")["model"]
-    assert (header["name"], header["fingerprint"]) == (model, fingerprints[model])
+    weights = header.get("weights", header["fingerprint"])  # the latter of before
+    assert (header["name"], weights) == (model, fingerprints[model])
+
+
+@pytest.mark.parametrize("run", sorted(set(RUNS) - {"scenes"}))
+def test_a_saved_run_is_read_and_reported(run):
+    [row] = read_report([SAVED / run]).rows
+    summary = read(run, "summary.json")
+    assert row["acc1"] == summary["metrics"]["acc1"]
+    assert row["status"] == "complete" and row["failed_images"] == 0
+
+
+def test_a_saved_run_is_decided_again():
+    run = read_run(SAVED / "study")
+    again = rescore(run)
+    assert len(again.good) == 100 and agreement(again) == 1
 
 
 def test_the_table_of_shifts_is_of_the_embedded_resnet(fingerprints):

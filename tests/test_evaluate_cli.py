@@ -5,6 +5,7 @@ import json
 import os
 import random
 import re
+import shutil
 import signal
 import subprocess
 import sys
@@ -20,6 +21,7 @@ from click.testing import CliRunner
 from rich.console import Console
 from tiny_sets import LABELLED, picture, png, save, write_folder, write_tfds
 
+import diffjax
 from diffjax.checkpoints.loading import load_model
 from diffjax.cli import progress
 from diffjax.cli.commands import group
@@ -31,6 +33,7 @@ from diffjax.evaluation.runner import Tally
 
 # Two classes in every test, and two cells a tile: all compiled once.
 STRATEGY = "exhaustive:n_samples=2"
+EMBEDDED = Path(diffjax.__file__).parent / "assets" / "tiny"
 
 
 @pytest.fixture(scope="module", autouse=True)
@@ -361,6 +364,81 @@ def test_a_full_disk_is_one_message(place, tmp_path, monkeypatch):
     assert read_run(out).rows.num_rows == 0
     monkeypatch.setattr(Path, "write_bytes", write_bytes)
     assert photos(place, out).exit_code == 0
+
+
+# ---- going on with a run
+
+
+def edited(path, **changes):
+    content = json.loads(path.read_text())
+    path.write_text(json.dumps(content | changes))
+
+
+@pytest.fixture
+def begun(tmp_path, monkeypatch):
+    """Two images of four, by a copy of the embedded model; and how to go on."""
+    images, model = tmp_path / "images", tmp_path / "model"
+    write_folder(images, {"cat": 2, "dog": 2})
+    shutil.copytree(EMBEDDED, model)
+    monkeypatch.setattr("diffjax.classifier.load_model", load_model)  # files change
+    broken = images / "dog"
+    kept = {path: path.read_bytes() for path in broken.iterdir()}
+    for path in kept:
+        path.write_bytes(b"not yet")
+
+    def go_on(*args, model=model, images=images):
+        return invoke(
+            *("evaluate", "--dataset", images, "--model", model, "--cells", "2"),
+            *("--strategy", STRATEGY, "--out", tmp_path / "run", "--quiet", *args),
+        )
+
+    assert go_on("--allow-errors").exit_code == 0
+    for path, content in kept.items():
+        path.write_bytes(content)
+    return tmp_path, go_on
+
+
+@pytest.mark.parametrize(
+    ("file", "changes", "line"),
+    [
+        ("scheduler/scheduler_config.json", {"beta_end": 0.02}, "model.schedule"),
+        ("vae/config.json", {"scaling_factor": 0.5}, "model.scaling_factor"),
+        ("unet/config.json", {"norm_eps": 1e-2}, "model.configs.unet.norm_eps"),
+        ("tokenizer/tokenizer_config.json", {"model_max_length": 3}, "model.ids"),
+    ],
+)
+def test_a_run_does_not_go_on_under_another_model(begun, file, changes, line):
+    place, go_on = begun
+    edited(place / "model" / file, **changes)
+    assert_refused(go_on(), line, "there, ", "choose another folder")
+    assert read_run(place / "run").rows["error"].null_count == 2
+
+
+def test_a_run_goes_on_with_copies_and_by_other_spellings(begun, monkeypatch):
+    place, go_on = begun
+    shutil.move(place / "model", place / "moved")
+    (place / "mount").symlink_to(place)
+    monkeypatch.chdir(place)
+    result = go_on(model="moved", images="./mount/images")
+    assert result.exit_code == 0, result.output
+    assert read_run(place / "run").rows["error"].null_count == 4
+    shutil.copytree(place / "images", place / "other name")
+    assert go_on(model="./moved", images="./other name").exit_code == 0
+
+
+def test_a_run_of_before_goes_on_with_a_word(begun):
+    place, go_on = begun
+    header = json.loads((place / "run" / "run.json").read_text())
+    known = header["model"]
+    before = ("model", "revision", "dtype", "elsewhere", "name", "kind", "n_timesteps")
+    header["model"] = {key: known[key] for key in before}
+    header["model"]["fingerprint"] = known["weights"]
+    (place / "run" / "run.json").write_text(json.dumps(header))
+    result = go_on()
+    assert result.exit_code == 0, result.output
+    assert "kept the weights of its model alone" in " ".join(result.stderr.split())
+    edited(place / "model" / "vae" / "config.json", scaling_factor=0.5)
+    assert_refused(go_on(), "model.scaling_factor")
 
 
 # ---- the plan

@@ -116,7 +116,7 @@ def test_weights_that_are_no_numbers_are_refused(classifier, tmp_path):
 def test_what_is_refused(classifier, photos, tmp_path):
     evaluate_baseline(task_of(photos), classifier, tmp_path / "run")
     other = small_classifier(tmp_path / "other", seed=1)
-    with pytest.raises(DiffjaxError, match=r"model\.fingerprint"):
+    with pytest.raises(DiffjaxError, match=r"model\.weights"):
         evaluate_baseline(task_of(photos), other, tmp_path / "run")
     corrupted = task_of(photos, corrupt="blur:2")
     with pytest.raises(DiffjaxError, match=r"data\.fingerprint"):

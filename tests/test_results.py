@@ -575,7 +575,7 @@ def test_a_file_is_no_folder(tmp_path):
     [
         ("", "is not JSON"),
         ('{"format": 1', "is not JSON"),
-        ("[]", "not the header"),
+        ("[]", "not a JSON object"),
         ("{}", "not the header"),
         (json.dumps(header() | {"format": 2}), "not the header"),
         ("\xff", "is not UTF-8"),
@@ -587,6 +587,150 @@ def test_a_bad_header_is_refused(tmp_path, content, message):
     for use in (read_run, opened):
         with pytest.raises(DiffjaxError, match=message):
             use(path)
+
+
+@pytest.mark.parametrize(
+    ("name", "value"),
+    [
+        *(("experiment", 3), ("experiment", None), ("model", []), ("data", "x")),
+        *(("class_names", "abc"), ("class_names", ["a", 1]), ("classes", {"1": 2})),
+        *(("classes", [1, 3]), ("classes", [1, -1]), ("classes", [1.0, 2])),
+        *(("classes", [True, 2]), ("experiment.loss", 3), ("experiment.also", "l1")),
+        *(("experiment.temperature", "hot"), ("model.name", None), ("data.n", "4")),
+        *(("data.fingerprint", 5), ("model.n_timesteps", 1.5), ("data.n", None)),
+    ],
+)
+def test_a_header_of_other_types_is_refused(tmp_path, name, value):
+    path = write(tmp_path / "run", [0])
+    content = json.loads((path / "run.json").read_text())
+    *part, key = name.split(".")
+    (content[part[0]] if part else content)[key] = value
+    (path / "run.json").write_text(json.dumps(content))
+    for use in (read_run, opened):
+        with pytest.raises(DiffjaxError, match=rf"run\.json is damaged: {name} is"):
+            use(path)
+
+
+@pytest.mark.parametrize("name", ["experiment.loss", "data.n", "model.name"])
+def test_a_header_that_lacks_something_is_refused(tmp_path, name):
+    path = write(tmp_path / "run", [0])
+    content = json.loads((path / "run.json").read_text())
+    part, key = name.split(".")
+    del content[part][key]
+    (path / "run.json").write_text(json.dumps(content))
+    with pytest.raises(DiffjaxError, match=f"damaged: {name} is null"):
+        read_run(path)
+
+
+def test_missing_prompts_are_written_again_where_they_are_known(tmp_path):
+    path = write(tmp_path / "run", [0])
+    (path / "prompts.csv").unlink()
+    with pytest.raises(DiffjaxError, match=r"prompts\.csv is missing.*command that"):
+        read_run(path)
+    with pytest.raises(DiffjaxError, match=r"prompts: .*prompts\.csv is missing"):
+        opened(path)
+    known = header() | {"model": header()["model"] | {"ids": "2" * 16}}
+    (path / "run.json").write_text(json.dumps(known))
+    with open_run(path, known, PROMPTS, save_errors=False) as run:
+        assert run.done == {0}
+    assert read_run(path).prompts == PROMPTS
+
+
+# ---- names
+
+
+@pytest.mark.parametrize(
+    ("part", "key"),
+    [
+        *(("experiment", "dataset"), ("experiment", "prompts"), ("data", "name")),
+        *(("model", "name"), ("model", "revision"), ("model", "elsewhere")),
+    ],
+)
+def test_what_a_thing_is_called_does_not_decide(tmp_path, part, key):
+    path = write(tmp_path / "run", [0])
+    other = header()
+    other[part] = other[part] | {key: "/elsewhere/it"}
+    with open_run(path, other, PROMPTS, save_errors=False) as run:
+        assert run.done == {0}
+    assert read_run(path).header == json.loads(json.dumps(header()))
+
+
+def test_the_name_decides_where_nothing_else_is_known(tmp_path):
+    unknown = header()
+    unknown["model"] = {"name": "a", "fingerprint": "unknown"}
+    path = tmp_path / "run"
+    with open_run(path, unknown, PROMPTS, save_errors=False) as run:
+        run.add(row(0))
+    unknown["model"] = {"name": "b", "fingerprint": "unknown"}
+    with pytest.raises(DiffjaxError, match=r"model\.name: a there, b here"):
+        open_run(path, unknown, PROMPTS, save_errors=False)
+
+
+def model(**changes):
+    described = {
+        "weights": "3" * 16,
+        "configs": {"unet": {"norm_eps": 1e-5}, "vae": {}},
+        "scaling_factor": 0.18215,
+        "prediction_type": "epsilon",
+        "schedule": "4" * 16,
+        "ids": "5" * 16,
+    }
+    return {"name": "sd", "fingerprint": "6" * 16, **described} | changes
+
+
+CHANGES = {
+    "weights: 3+ there, 7+ here": {"weights": "7" * 16},
+    "configs.unet.norm_eps: 1e-05 there, 1e-06 here": {
+        "configs": {"unet": {"norm_eps": 1e-6}, "vae": {}}
+    },
+    "configs.vae.scaling: null there, 2 here": {
+        "configs": {"unet": {"norm_eps": 1e-5}, "vae": {"scaling": 2}}
+    },
+    "scaling_factor: 0.18215 there, 0.13025 here": {"scaling_factor": 0.13025},
+    "prediction_type: epsilon there": {"prediction_type": "v_prediction"},
+    "schedule: 4+ there, 8+ here": {"schedule": "8" * 16},
+    "ids: 5+ there, 9+ here": {"ids": "9" * 16},
+}
+
+
+@pytest.mark.parametrize("line", CHANGES)
+def test_all_of_the_model_decides(tmp_path, line):
+    path = tmp_path / "run"
+
+    def begin(model):
+        made = header() | {"model": model}
+        return open_run(path, made, PROMPTS, save_errors=False)
+
+    with begin(model()) as run:
+        run.add(row(0))
+    with pytest.raises(DiffjaxError, match=rf"model\.{line}"):
+        begin(model(**CHANGES[line]))
+    with begin(model(fingerprint="0" * 16, name="of another version")) as run:
+        assert run.done == {0}
+
+
+def test_a_run_of_before_goes_on_and_knows_more_from_then_on(tmp_path):
+    path = tmp_path / "run"
+
+    def begin(model):
+        made = header() | {"model": model}
+        return open_run(path, made, PROMPTS, save_errors=False)
+
+    before = {"name": "sd", "fingerprint": "3" * 16}
+    with begin(before) as run:
+        run.add(row(0))
+    with pytest.raises(DiffjaxError, match=r"model\.fingerprint: 3+ there, 7+ here"):
+        begin(model(weights="7" * 16))
+    with pytest.warns(UserWarning, match="kept the weights of its model alone"):
+        run = begin(model())
+    with run:
+        assert run.done == {0}
+    assert read_run(path).header["model"] == model()
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        begin(model()).__exit__()
+    with pytest.raises(DiffjaxError, match=r"model\.scaling_factor"):
+        begin(model(scaling_factor=1.0))
 
 
 def test_no_run_at_all(tmp_path):

@@ -9,7 +9,7 @@ import pytest
 from flax import nnx
 from PIL import Image
 from rich.console import Console
-from small import DIT, class_model, random, text_model
+from small import DIT, class_model, random, text_model, tokenize
 
 from diffjax.classifier import DiffusionClassifier
 from diffjax.cli.tables import plan_table
@@ -25,6 +25,7 @@ from diffjax.evaluation.sharing import Share
 from diffjax.evaluation.task import make_task
 from diffjax.models.diffusion import DiffusionModel, Network
 from diffjax.models.dit import DiTTransformer2DModel
+from diffjax.schedules import Schedule
 from diffjax.scoring import grid
 from diffjax.scoring.placement import block_mesh
 from diffjax.search import Encoded
@@ -315,7 +316,25 @@ def test_another_configuration_is_refused(classifier, tmp_path):
     other = dataclasses.replace(
         classifier.model, denoiser=Network(classifier.model.denoiser.graphdef, scaled)
     )
-    refuse("model.fingerprint", DiffusionClassifier(other, classifier.settings))
+    refuse("model.weights", DiffusionClassifier(other, classifier.settings))
+    model, betas = classifier.model, classifier.model.schedule.alpha_bar
+    steeper = Schedule.of(np.asarray(betas, np.float64) ** 1.01)
+    for line, changes in {
+        "model.schedule: ": {"schedule": steeper},
+        "model.prediction_type: epsilon there, v_": {
+            "schedule": dataclasses.replace(
+                model.schedule, prediction_type="v_prediction"
+            )
+        },
+        "model.scaling_factor: 0.5 there, 0.25 here": {"scaling_factor": 0.25},
+        "model.ids: ": {"tokenize": lambda prompts: tokenize([*prompts][::-1])},
+        "model.configs.vae: null there": {"configs": {"vae": {"norm_eps": 1}}},
+    }.items():
+        changed = dataclasses.replace(model, **changes)
+        refuse(line, DiffusionClassifier(changed, classifier.settings))
+    renamed = dataclasses.replace(model, name="a copy", origin={"model": "elsewhere"})
+    moved = DiffusionClassifier(renamed, classifier.settings)
+    evaluate(task_of(Made(), [0, 1]), moved, path, asked={"limit": 2})
     half = dataclasses.replace(
         classifier.model, origin=classifier.model.origin | {"dtype": "bfloat16"}
     )
@@ -325,6 +344,17 @@ def test_another_configuration_is_refused(classifier, tmp_path):
     # what changes the speed alone may change
     faster = variant(classifier, cells=7)
     evaluate(task_of(Made(), [0, 1]), faster, path, asked={"limit": 2})
+
+
+def test_a_class_by_another_number_is_another_model(class_classifier, tmp_path):
+    task = task_of(Made(("class 1", "class 2", "class 3")), [0, 1])
+    plain = dataclasses.replace(class_classifier.settings, also=())
+    classifier = DiffusionClassifier(class_classifier.model, plain)
+    evaluate(task, classifier, tmp_path / "run")
+    names = tuple(reversed(classifier.model.class_names))
+    other = dataclasses.replace(classifier.model, class_names=names)
+    with pytest.raises(DiffjaxError, match=r"model\.ids"):
+        evaluate(task, DiffusionClassifier(other, plain), tmp_path / "run")
 
 
 # ---- the noise

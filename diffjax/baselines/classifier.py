@@ -21,6 +21,7 @@ from diffjax.checkpoints.mappings import Names, fill, to_torch
 from diffjax.data.images import load_image, preprocess
 from diffjax.errors import DiffjaxError
 from diffjax.files import json_text, write_text
+from diffjax.models.config import differing
 from diffjax.models.diffusion import Network
 
 EMBEDDED = {"resnet": Path(__file__).parents[1] / "assets" / "resnet"}
@@ -37,12 +38,21 @@ class ImageClassifier:
         network: pixels [H, W, 3] → logits [C].
         resolution: pixels along each edge that it is trained for.
         class_names: of the C classes.
+        config: what the network's config says.
     """
 
     name: str
     network: Network
     resolution: int
     class_names: tuple[str, ...]
+    config: dict[str, Any]
+
+    def describe(self) -> dict[str, Any]:
+        """All that decides its numbers; plain JSON values."""
+        return {
+            "weights": self.network.fingerprint,
+            "configs": {"classifier": self.config},
+        }
 
     @property
     def n_classes(self) -> int:
@@ -133,6 +143,7 @@ def load_classifier(name_or_folder: str | Path) -> ImageClassifier:
         network=Network(graphdef, fill(abstract, tensors, Names(), str(folder))),
         resolution=config.sample_size,
         class_names=tuple(str(labels[each]) for each in wanted),
+        config=differing(config),
     )
 
 

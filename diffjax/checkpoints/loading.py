@@ -23,6 +23,7 @@ from diffjax.errors import DiffjaxError, unknown
 from diffjax.files import MAX_JSON_BYTES, parse_json, read_text
 from diffjax.models.autoencoder import AutoencoderKL, AutoencoderKLConfig
 from diffjax.models.clip import CLIPTextConfig, CLIPTextModel
+from diffjax.models.config import differing
 from diffjax.models.diffusion import DiffusionModel, Network
 from diffjax.models.dit import DiTTransformer2DConfig, DiTTransformer2DModel
 from diffjax.models.unet import UNet2DConditionConfig, UNet2DConditionModel
@@ -179,6 +180,7 @@ def load_model(
         "downscale": vae_config.downscale,
         "multiple": vae_config.downscale,
         "latent_channels": vae_config.latent_channels,
+        "configs": {denoiser: differing(denoiser_config), "vae": differing(vae_config)},
     }
     if denoiser == "transformer":
         common["multiple"] *= denoiser_config.patch_size
@@ -193,6 +195,7 @@ def load_model(
     text_config, text_network = load_network(
         component_folder("text_encoder"), "text_encoder", variant=variant
     )
+    common["configs"]["text_encoder"] = differing(text_config)
     return DiffusionModel(
         kind="text",
         text_encoder=text_network,

@@ -15,10 +15,12 @@ from jaxtyping import Float
 from diffjax.baselines.classifier import ImageClassifier
 from diffjax.data.prompts import Prompts
 from diffjax.errors import DiffjaxError, overflowed
+from diffjax.evaluation.header import FORMAT
 from diffjax.evaluation.metrics import summary
 from diffjax.evaluation.provenance import environment
-from diffjax.evaluation.results import FORMAT, open_run, read_run, write_summary
+from diffjax.evaluation.results import open_run, read_run, write_summary
 from diffjax.evaluation.task import Task
+from diffjax.models.diffusion import digest
 
 KIND = "discriminative"  # of the model, in a run's header
 CHUNK = 512  # images read at once
@@ -51,7 +53,7 @@ def evaluate_baseline(
     prompts = Prompts(
         prompts=names, classidx=tuple(range(len(names))), class_names=names
     )
-    header = _header(task, classifier, asked or {})
+    header = _header(task, classifier, columns, asked or {})
     with open_run(path, header, prompts, save_errors=False) as run:
         todo = [int(i) for i in task.indices if int(i) not in run.done]
         for start in range(0, len(todo), CHUNK):
@@ -109,8 +111,12 @@ def _decision(scores: Float[np.ndarray, " C"], classes: np.ndarray) -> dict[str,
 
 
 def _header(
-    task: Task, classifier: ImageClassifier, asked: dict[str, Any]
+    task: Task,
+    classifier: ImageClassifier,
+    columns: Sequence[tuple[int, ...]],
+    asked: dict[str, Any],
 ) -> dict[str, Any]:
+    described = classifier.describe()
     return {
         "format": FORMAT,
         "experiment": {
@@ -126,7 +132,9 @@ def _header(
         "model": {
             "name": classifier.name,
             "kind": KIND,
-            "fingerprint": classifier.network.fingerprint,
+            "fingerprint": digest(map(repr, described.items())),
+            **described,
+            "ids": digest([repr(columns)]),
         },
         "environment": environment(classifier.device),
     }

@@ -2,7 +2,7 @@
 
     CACHE/ab/abcdef….npz      z0 of one image, float32 [h, w, c], with a checksum
 
-The name is a digest of the autoencoder's weights and of the preprocessed pixels, so it
+The name is a digest of the autoencoder's weights and config and of the pixels, so it
 changes with the model, the image and the preprocessing, and with nothing else.
 """
 
@@ -40,6 +40,7 @@ class Latents:
                 ) from error
             self._prefix = self._model.autoencoder.fingerprint
             self._prefix += f" {self._model.scaling_factor!r}"
+            self._prefix += f" {self._model.configs.get('vae')}"
 
     def of(
         self, pixels: Sequence[Float[np.ndarray, "H W 3"]]

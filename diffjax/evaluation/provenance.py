@@ -10,11 +10,15 @@ from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
+import numpy as np
+
 from diffjax import __version__
 from diffjax.candidates import Candidates
 from diffjax.classifier import DiffusionClassifier
-from diffjax.evaluation.results import FORMAT
+from diffjax.data.prompts import Prompts
+from diffjax.evaluation.header import FORMAT
 from diffjax.evaluation.task import Task
+from diffjax.models.diffusion import digest
 
 PACKAGES = ("jax", "jaxlib", "flax", "numpy", "pillow")
 
@@ -41,8 +45,19 @@ def make_header(
         "class_names": list(task.class_names),
         "classes": list(task.classes),
         "truncated": list(candidates.truncated),
-        **where_from(classifier),
+        **where_from(classifier, _told(classifier, task.prompts, candidates)),
     }
+
+
+def _told(
+    classifier: DiffusionClassifier, prompts: Prompts, candidates: Candidates
+) -> list[Any]:
+    """What the model is told of the candidates: tokens of the prompts, or class ids."""
+    if classifier.model.tokenize is not None:
+        tokens = classifier.model.tokenize(prompts.prompts)
+        return [tokens.ids.tolist(), prompts.classidx]
+    ids = np.asarray(candidates.conditions).tolist()
+    return [ids, candidates.prompts.classidx]
 
 
 def settings_of(classifier: DiffusionClassifier) -> dict[str, Any]:
@@ -58,16 +73,22 @@ def settings_of(classifier: DiffusionClassifier) -> dict[str, Any]:
     }
 
 
-def where_from(classifier: DiffusionClassifier) -> dict[str, Any]:
-    """The parts of a header about model, machine and time."""
+def where_from(classifier: DiffusionClassifier, told: object) -> dict[str, Any]:
+    """The parts of a header about model, machine and time.
+
+    Args:
+        classifier: the model.
+        told: tokens of all prompts, or class ids; other files of the model decide them.
+    """
     model = classifier.model
+    described = model.describe()
     return {
         "model": {
             **model.origin,
             "name": model.name,
-            "kind": model.kind,
-            "fingerprint": model.fingerprint,
-            "n_timesteps": model.schedule.n_timesteps,
+            "fingerprint": digest(map(repr, described.items())),
+            **described,
+            "ids": digest([repr(told)]),
         },
         "environment": environment(classifier.device),
         "created": datetime.now(UTC).isoformat(timespec="seconds"),

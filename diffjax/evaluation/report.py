@@ -1,6 +1,6 @@
 """What `diffjax report` shows of some runs, as data: rows to compare, and evidence.
 
-Runs are comparable if they are about the same data: name, split and fingerprint. Among
+Runs are comparable if they are about the same data: split and fingerprint. Among
 them each is compared with the first, image by image. With a images that only the run
 has right, b that only the first has, of n that both did (Agresti and Min, 2005, who add
 ½ to each cell of the 2 × 2 table, so that the interval is sound for few differences):
@@ -150,9 +150,10 @@ def read_report(
         results = outcomes(run)
         _check_results(run, len(results.labels))
         data = run.header["data"]
-        key = tuple(str(data.get(part)) for part in ("name", "split", "fingerprint"))
+        # its name is how somebody spelled it
+        key = tuple(str(data.get(part)) for part in ("split", "fingerprint"))
         found.setdefault(key, []).append((_run_report(run, results, name), results))
-    return Report(groups=tuple(_group(key, members) for key, members in found.items()))
+    return Report(groups=tuple(map(_group, found.values())))
 
 
 def csv_text(report: Report) -> str:
@@ -255,13 +256,13 @@ def _settings(header: Mapping[str, Any], prefix: str = "") -> Iterator[tuple[str
 
 
 def _group(
-    key: tuple[str, ...], members: Sequence[tuple[RunReport, Outcomes]]
+    members: Sequence[tuple[RunReport, Outcomes]],
 ) -> Group:
     first = members[0]
+    name, split = first[0].row["dataset"], first[0].row["split"]
     compared = [replace(m[0], row=m[0].row | _comparison(m, first)) for m in members]
-    name, split, _ = key
     return Group(
-        title=name if split == "None" else f"{name}, {split}",
+        title=str(name) if split is None else f"{name}, {split}",
         runs=tuple(compared),
         notes=tuple(_notes(members)),
     )

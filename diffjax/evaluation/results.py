@@ -26,17 +26,22 @@ from jaxtyping import Int
 
 from diffjax.data.prompts import Prompts
 from diffjax.errors import DiffjaxError
+from diffjax.evaluation.header import (
+    CLASSIFIES,
+    HEADER,
+    begun_before,
+    differences,
+    read_header,
+    write_header,
+)
 from diffjax.evaluation.rows import PARTS, read_rows, schema, write_part
 from diffjax.evaluation.sharing import ALONE, LOCK, Share, lock
-from diffjax.files import PARTIAL, json_text, read_json, write_text
+from diffjax.files import PARTIAL, json_text, write_text
 
 if TYPE_CHECKING:
     import pyarrow as pa
 
-FORMAT = 1
-HEADER, PROMPTS, SUMMARY = "run.json", "prompts.csv", "summary.json"
-# parts of the header that must agree for a run to go on
-DECIDING = ("format", "experiment", "model", "data", "class_names", "classes")
+PROMPTS, SUMMARY = "prompts.csv", "summary.json"
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
@@ -89,11 +94,15 @@ def read_run(path: str | os.PathLike[str], *, errors: bool = True) -> Run:
         DiffjaxError: if there is none, or a file of it is damaged.
     """
     folder = Path(path)
-    header = _read_header(folder)
+    header = read_header(folder)
+    if not header["classes"]:
+        raise DiffjaxError(f"{folder} is not a run of classifications.")
     if not (folder / PROMPTS).exists():
         raise DiffjaxError(
-            f"{folder} is not a run of classifications: it has no {PROMPTS}."
+            f"{folder / PROMPTS} is missing. The command that began the run makes it "
+            "again; `diffjax import` does not: take another folder for it."
         )
+    header = read_header(folder, CLASSIFIES)
     columns = schema(header["experiment"].get("also", ()), save_errors=False)
     prompts = _read_prompts(folder)
     rows, damaged = read_rows(
@@ -212,13 +221,13 @@ def open_rows(
         # a header alone is of a command that failed before its first image
         begun = share.count > 1 or any((path / PARTS).glob("*.*"))
         if begun and (path / HEADER).exists():
-            _check_same(path, _read_header(path), header, prompts)
+            _go_on(path, header, prompts)
         else:
             if prompts is not None:
                 prompts.write_csv(path / PROMPTS)
                 if _read_prompts(path) != prompts:  # now, not when the work is done
                     raise DiffjaxError("Prompts with odd line breaks cannot be kept.")
-            write_text(path / HEADER, json_text(header, indent=1))
+            write_header(path, header)
         # what was saved is looked at as a whole: nobody else does before it is needed
         n_prompts = None if prompts is None else len(prompts.prompts)
         rows, damaged = read_rows(path, columns, check=True, n_prompts=n_prompts)
@@ -274,24 +283,6 @@ def _check_folder(path: Path) -> None:
         )
 
 
-def _read_header(folder: Path) -> dict[str, Any]:
-    path = folder / HEADER
-    if not path.exists():
-        raise DiffjaxError(
-            f"{folder} holds no run: there is no {HEADER} in it. `diffjax evaluate` "
-            "makes runs."
-        )
-    header = read_json(path)
-    missing = (
-        [k for k in DECIDING if k not in header] if isinstance(header, dict) else 1
-    )
-    if missing or header["format"] != FORMAT:
-        raise DiffjaxError(
-            f"{path} is not the header of a run of this version of diffjax."
-        )
-    return dict(header)
-
-
 def _read_prompts(folder: Path) -> Prompts:
     with warnings.catch_warnings():
         # of classes that share a prompt or a name it was warned when the run began
@@ -299,40 +290,29 @@ def _read_prompts(folder: Path) -> Prompts:
         return Prompts.read_csv(folder / PROMPTS)
 
 
-def _check_same(
-    path: Path,
-    there: Mapping[str, Any],
-    here: Mapping[str, Any],
-    prompts: Prompts | None,
-) -> None:
-    differences = [
-        line for key in DECIDING for line in _differences(key, there[key], here[key])
-    ]
-    kept = _read_prompts(path) if (path / PROMPTS).exists() else None
-    if kept != prompts:
-        differences.append(f"prompts: other than in {path / PROMPTS}")
-    if differences:
+def _go_on(path: Path, header: Mapping[str, Any], prompts: Prompts | None) -> None:
+    """Go on with a run, if it is of the same configuration."""
+    there = read_header(path)
+    found = differences(there, header)
+    if prompts is not None and not (path / PROMPTS).exists():
+        if "ids" not in there["model"]:  # by which the prompts are known
+            found.append(f"prompts: {path / PROMPTS} is missing")
+        elif not found:
+            prompts.write_csv(path / PROMPTS)
+    elif prompts is not None and _read_prompts(path) != prompts:
+        found.append(f"prompts: other than in {path / PROMPTS}")
+    if found:
         raise DiffjaxError(
             f"{path} holds a run of another configuration:\n  "
-            + "\n  ".join(differences)
+            + "\n  ".join(found)
             + "\nRepeat its command to go on with it, or choose another folder."
         )
-
-
-def _differences(name: str, there: Any, here: Any) -> list[str]:
-    """Lines like "experiment.loss: l1 there, l2 here"."""
-    if there == here:
-        return []
-    if isinstance(there, dict) and isinstance(here, dict):
-        keys = list(there) + [key for key in here if key not in there]
-        return [
-            line
-            for key in keys
-            for line in _differences(f"{name}.{key}", there.get(key), here.get(key))
-        ]
-    return [f"{name}: {_short(there)} there, {_short(here)} here"]
-
-
-def _short(value: Any, most: int = 80) -> str:
-    text = value if isinstance(value, str) else json_text(value)
-    return text if len(text) <= most else text[: most - 1] + "…"
+    if begun_before(there, header):
+        warnings.warn(
+            f"{path} was begun by a version of diffjax that kept the weights of its "
+            "model alone. It goes on as if schedule, configs and tokenizer were as "
+            "they are now, and from here on keeps them too.",
+            stacklevel=4,
+        )
+        there["model"] |= header["model"]
+        write_header(path, there)

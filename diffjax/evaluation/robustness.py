@@ -49,8 +49,8 @@ MARKERS = dict(zip(FAMILIES, "osD", strict=True))
 Line = tuple[float, float]  # a and b
 SAME: dict[str, Callable[[Run], Any]] = {  # in all runs
     "data sets": lambda run: [
-        run.header["experiment"]["dataset"],
-        run.header["data"]["split"],
+        run.header["experiment"].get("dataset"),
+        run.header["data"].get("split"),
     ],
     "classes": lambda run: run.header["classes"],
     "candidates": lambda run: run.header["experiment"].get("prefilter"),
@@ -310,7 +310,7 @@ def _correctness(members: Mapping[str, Run]) -> Iterator[Correctness]:
         mean, (least, most) = float(shifted.mean()), _interval(shifted)
         point = Point(
             model=str(model["name"]),
-            family=str(model["kind"]),
+            family=str(model.get("kind")),
             shift=kind,
             shifts=len(shifts),
             images=n,
@@ -370,7 +370,7 @@ def _settings(run: Run) -> str:
     header, experiment = run.header, run.header["experiment"]
     kept = {k: v for k, v in experiment.items() if k not in ("corrupt", "save_errors")}
     model = {key: header["model"].get(key) for key in ("name", "fingerprint")}
-    return json_text([model, header["data"]["split"], kept], sort=True)
+    return json_text([model, header["data"].get("split"), kept], sort=True)
 
 
 def _logit(p: Any, n: Any) -> Any:

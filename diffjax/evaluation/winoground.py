@@ -28,9 +28,10 @@ from diffjax.classifier import DiffusionClassifier
 from diffjax.data.prompts import Prompts
 from diffjax.data.winoground import WinogroundExample
 from diffjax.errors import DiffjaxError, NotFiniteError
+from diffjax.evaluation.header import FORMAT
 from diffjax.evaluation.metrics import wilson
 from diffjax.evaluation.provenance import settings_of, where_from
-from diffjax.evaluation.results import FORMAT, open_rows, remove_summary, write_summary
+from diffjax.evaluation.results import open_rows, remove_summary, write_summary
 from diffjax.evaluation.rows import read_rows
 from diffjax.evaluation.runner import FLUSH_SECONDS, Tally, Watch
 from diffjax.search import Encoded, ImageSearch
@@ -257,11 +258,13 @@ def _header(
         for e in examples
     )
     ids = "\n".join(map(repr, lines))
+    captions = [EMPTY, *(caption for e in examples for caption in e.captions)]
+    assert classifier.model.tokenize is not None  # of every text model
     return {
         "format": FORMAT,
         "experiment": {"task": "winoground", **settings_of(classifier)},
         "data": {"name": name, "examples": f"{zlib.crc32(ids.encode()):08x}"},
         "class_names": [],
         "classes": [],
-        **where_from(classifier),
+        **where_from(classifier, classifier.model.tokenize(captions).ids.tolist()),
     }

@@ -103,6 +103,17 @@ def read_config(
     return cls(**values)
 
 
+def differing(config: Any) -> dict[str, Any]:
+    """The fields of a config that are not as by default.
+
+    Two configs that ask for the same have the same ones, also if a later version of
+    diffjax knows more fields.
+    """
+    fields = dataclasses.fields(config)
+    values = {field.name: getattr(config, field.name) for field in fields}
+    return {f.name: values[f.name] for f in fields if values[f.name] != f.default}
+
+
 def _fits(value: Any, hint: Any) -> bool:
     """Whether a value has an annotated type; integers are counts, from 1 on."""
     if isinstance(hint, UnionType):

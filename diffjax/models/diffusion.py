@@ -6,8 +6,8 @@ condition = text states of a prompt, or a class id
 """
 
 import hashlib
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import dataclass, field
 from functools import partial
 from operator import itemgetter
 from typing import Any, Literal, NamedTuple
@@ -78,6 +78,11 @@ class Network:
         return dtype
 
 
+def digest(parts: Iterable[str]) -> str:
+    """16 hex digits of texts."""
+    return hashlib.sha256("".join(parts).encode()).hexdigest()[:16]
+
+
 class Tokens(NamedTuple):
     """Token ids of prompts, and which of them did not fit."""
 
@@ -108,6 +113,7 @@ class DiffusionModel:
         tokenize: prompts → ids, of text models.
         class_names: names of the class ids, of class models that have them.
         n_classes: the number of class ids, of class models.
+        configs: what the networks' configs say, by component.
     """
 
     name: str
@@ -126,15 +132,34 @@ class DiffusionModel:
     tokenize: Callable[[Sequence[str]], Tokens] | None = None
     class_names: tuple[str, ...] | None = None
     n_classes: int | None = None
+    configs: dict[str, dict[str, Any]] = field(default_factory=dict)
+
+    @property
+    def weights(self) -> str:
+        """16 hex digits of all weights."""
+        networks = (self.denoiser, self.autoencoder, self.text_encoder)
+        return digest(each.fingerprint for each in networks if each is not None)
+
+    def describe(self) -> dict[str, Any]:
+        """All that decides its numbers, besides the dtype; plain JSON values.
+
+        How prompts become tokens, or names class ids, is not in it: that depends on
+        the prompts and names.
+        """
+        return {
+            "kind": self.kind,
+            "weights": self.weights,
+            "configs": self.configs,
+            "scaling_factor": self.scaling_factor,
+            "n_timesteps": self.schedule.n_timesteps,
+            "prediction_type": self.schedule.prediction_type,
+            "schedule": self.schedule.fingerprint,
+        }
 
     @property
     def fingerprint(self) -> str:
-        """16 hex digits of all weights: a name can come to mean others."""
-        digest = hashlib.sha256()
-        for network in (self.denoiser, self.autoencoder, self.text_encoder):
-            if network is not None:
-                digest.update(network.fingerprint.encode())
-        return digest.hexdigest()[:16]
+        """16 hex digits of what ``describe`` says: a name can come to mean another."""
+        return digest(map(repr, self.describe().items()))
 
     def latent(self, pixels: Float[np.ndarray, "H W 3"]) -> Float[Array, "h w c"]:
         """z0 of one image; see ``latents``."""

@@ -42,7 +42,7 @@ class Beginning:
         """
         self.name = name_or_path
         self.model: DiffusionModel = load_model(name_or_path, dtype="float32")
-        self.fingerprint = self.model.fingerprint
+        self.fingerprint = self.model.weights
 
     def check(
         self,

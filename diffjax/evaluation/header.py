@@ -1,0 +1,144 @@
+"""A run's header, RUN/run.json: what was asked for, and by which it goes on.
+
+format        of the files of a run
+experiment    what was asked for, as it was
+model         what the model is: names, and fingerprints of all that decides
+data          what the images are, likewise
+class_names   of all classes of the data set
+classes       its numbers of the candidates
+environment, created, …: where and when it arose, which decides nothing
+"""
+
+from collections.abc import Collection, Mapping
+from pathlib import Path
+from types import NoneType
+from typing import Any
+
+from diffjax.errors import DiffjaxError
+from diffjax.files import json_text, read_json_object, write_text
+
+FORMAT = 1
+HEADER = "run.json"
+# what must agree for a run to go on
+DECIDING = ("format", "experiment", "model", "data", "class_names", "classes")
+NAMES = {  # but for these: what they name is known by what it holds
+    "experiment": ("dataset", "classes", "prompts", "classnames", "templates"),
+    "model": ("model", "name", "revision", "elsewhere", "fingerprint"),
+    "data": ("name",),
+}
+TYPES: dict[str, tuple[type, ...]] = {  # of what is used
+    **dict.fromkeys(("experiment", "model", "data"), (dict,)),
+    **dict.fromkeys(("class_names", "classes"), (list,)),
+    "experiment.loss": (str, NoneType),
+    "experiment.also": (list,),
+    "experiment.strategy": (dict, str, NoneType),
+    "experiment.temperature": (int, float),
+    "model.name": (str,),
+    "model.fingerprint": (str,),
+    "model.n_timesteps": (int,),
+    "data.name": (str,),
+    "data.split": (str, NoneType),
+    "data.fingerprint": (str,),
+    "data.n": (int,),
+}
+CLASSIFIES = (  # what a run of classifications needs of these
+    *("experiment.loss", "model.name", "model.fingerprint"),
+    *("data.name", "data.fingerprint", "data.n"),
+)
+
+
+def read_header(folder: Path, needed: Collection[str] = ()) -> dict[str, Any]:
+    """The header of a run.
+
+    Args:
+        folder: of the run.
+        needed: names in ``TYPES`` that must be there.
+
+    Raises:
+        DiffjaxError: if there is none, or it is damaged.
+    """
+    path = folder / HEADER
+    if not path.exists():
+        raise DiffjaxError(
+            f"{folder} holds no run: there is no {HEADER} in it. `diffjax evaluate` "
+            "makes runs."
+        )
+    header = read_json_object(path)
+    if header.get("format") != FORMAT or not set(DECIDING) <= set(header):
+        raise DiffjaxError(
+            f"{path} is not the header of a run of this version of diffjax."
+        )
+    for name, kinds in TYPES.items():
+        *part, key = name.split(".")
+        place = header[part[0]] if part else header
+        if key not in place and part and name not in needed:
+            continue
+        if key not in place or not isinstance(place[key], kinds):
+            raise _odd(path, name, place.get(key))
+    names, classes = header["class_names"], header["classes"]
+    if wrong := [name for name in names if not isinstance(name, str)]:
+        raise _odd(path, "class_names", wrong[0])
+    known = range(len(names))
+    if wrong := [c for c in classes if type(c) is not int or c not in known]:
+        raise _odd(path, "classes", wrong[0])
+    return dict(header)
+
+
+def _odd(path: Path, name: str, value: Any) -> DiffjaxError:
+    return DiffjaxError(
+        f"{path} is damaged: {name} is {_short(value)}. Take it from a copy, or repeat "
+        "the command with another folder."
+    )
+
+
+def write_header(folder: Path, header: Mapping[str, Any]) -> None:
+    """Write RUN/run.json."""
+    write_text(folder / HEADER, json_text(dict(header), indent=1))
+
+
+def begun_before(there: Mapping[str, Any], here: Mapping[str, Any]) -> bool:
+    """Whether a run knows less of its model than runs do that begin now.
+
+    Their fingerprint was that of the weights.
+    """
+    return "weights" in here["model"] and "weights" not in there["model"]
+
+
+def differences(there: Mapping[str, Any], here: Mapping[str, Any]) -> list[str]:
+    """In what two headers differ that decides, a line each."""
+    model = here["model"]
+    if begun_before(there, here):
+        known = {key: model[key] for key in there["model"] if key in model}
+        model = known | {"fingerprint": model["weights"]}
+    lines = []
+    for key in DECIDING:
+        one, other = there[key], model if key == "model" else here[key]
+        names = NAMES.get(key, ())
+        if key == "model" and "weights" not in one:  # the only one it has
+            names = () if one["fingerprint"] == "unknown" else names[:-1]
+        if isinstance(one, dict):
+            one, other = (
+                {name: value for name, value in each.items() if name not in names}
+                for each in (one, other)
+            )
+        lines += _lines(key, one, other)
+    return lines
+
+
+def _lines(name: str, there: Any, here: Any) -> list[str]:
+    """Lines like "experiment.loss: l1 there, l2 here"."""
+    if there == here:
+        return []
+    if isinstance(there, dict) and isinstance(here, dict):
+        keys = list(there) + [key for key in here if key not in there]
+        return [
+            line
+            for key in keys
+            for line in _lines(f"{name}.{key}", there.get(key), here.get(key))
+        ]
+    return [f"{name}: {_short(there)} there, {_short(here)} here"]
+
+
+def _short(value: Any, most: int = 80) -> str:
+    text = value if isinstance(value, str) else json_text(value)
+    return text if len(text) <= most else text[: most - 1] + "…"
