@@ -2,12 +2,14 @@
 
 import dataclasses
 import json
+from pathlib import Path
 
 import numpy as np
 import published
 import pytest
 from safetensors.numpy import save_file
 
+from diffjax.checkpoints.catalog import MODELS
 from diffjax.checkpoints.loading import COMPONENTS, load_model
 from diffjax.checkpoints.untrained import UNTRAINED
 from diffjax.errors import DiffjaxError
@@ -104,6 +106,46 @@ def test_configs_of_the_package_are_the_published_ones(name):
     if name == "tiny":  # the package's own model
         return
     assert ours == published.RUN[repositories[name]][part]
+
+
+def test_key_lists_are_of_the_published_configs():
+    folder = Path(__file__).parent / "data" / "keys"
+    notes = ("torch_dtype", "transformers_version")
+    for name, config in {
+        "sd15-unet": published.UNET_1,
+        "sd2-unet": published.UNET_2,
+        "sd-vae": published.VAE,
+        "sd1-text": published.without(published.TEXT_1, *notes),
+        "sd2-text": published.without(published.TEXT_2, *notes),
+        "dit-xl-2-256": published.DIT,
+    }.items():
+        listed = json.loads((folder / f"{name}.json").read_text(encoding="utf-8"))
+        assert listed == config, name
+
+
+CATALOGUE = {
+    "sd-1.4": "CompVis/stable-diffusion-v1-4",
+    "sd-1.5": "runwayml/stable-diffusion-v1-5",
+    "sd-2-base": "stabilityai/stable-diffusion-2-base",
+    "sd-2.1-base": "stabilityai/stable-diffusion-2-1-base",
+    "sd-2.1": "stabilityai/stable-diffusion-2-1",
+    "dit-256": "facebook/DiT-XL-2-256",
+    "dit-512": "facebook/DiT-XL-2-512",
+}
+
+
+@pytest.mark.parametrize("name", [n for n, m in MODELS.items() if m.hub_id])
+def test_the_catalogue_says_what_the_configs_say(name):
+    """Of repositories that have moved, the name has stayed."""
+    model, parts = MODELS[name], published.RUN[CATALOGUE[name]]
+    assert model.hub_id.split("/")[1] == CATALOGUE[name].split("/")[1]
+    assert model.kind == ("text" if "unet" in parts else "class")
+    denoiser = parts["unet" if model.kind == "text" else "transformer"]
+    assert model.resolution == 8 * denoiser["sample_size"]
+    if model.kind == "text":
+        kind = parts["scheduler"].get("prediction_type", "epsilon")
+        words = {"epsilon": "ε-prediction", "v_prediction": "v-prediction"}
+        assert model.note.startswith(words[kind])
 
 
 # -- with the published files ------------------------------------------------------

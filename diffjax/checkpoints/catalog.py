@@ -62,7 +62,8 @@ def _dit(name: str, hub_id: str, resolution: int) -> Model:
 
 
 # Stability AI withdrew its SD 2 repositories in November 2025; sd2-community keeps
-# copies, which Stability AI does not maintain.
+# copies, which Stability AI does not maintain. SD 1.5 has moved likewise. Licences are
+# those of the model cards, and of DiT's own repository for code and weights.
 MODELS: dict[str, Model] = {
     model.name: model
     for model in (
