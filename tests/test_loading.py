@@ -475,7 +475,7 @@ def test_missing_part(sd, part):
 def test_missing_or_damaged_tokenizer(sd):
     for file in (sd / "tokenizer").iterdir():
         file.write_text("{")
-    refused("not a readable CLIP tokenizer", sd)
+    refused("tokenizer_config.json is not JSON", sd)
     shutil.rmtree(sd / "tokenizer")
     refused("tokenizer", sd)
 

@@ -16,6 +16,7 @@ from transformers import AddedToken, CLIPTokenizer
 
 from diffjax.checkpoints.loading import load_model
 from diffjax.checkpoints.tokenizer import Tokenizer
+from diffjax.errors import DiffjaxError
 
 PROMPTS = [
     "a photo of a cat.",
@@ -95,6 +96,12 @@ def test_a_loaded_embedding_saved_with_its_pipeline(tmp_path):
     # without the token the same text is another prompt
     plain = load_model(folder).text_states(prompts)[0]
     assert np.abs(np.asarray(plain - ours)).max(axis=(1, 2))[:2].min() > 0.01
+    # nor does another model's tokenizer go with the text encoder
+    with pytest.raises(DiffjaxError, match="Name the text encoder's own tokenizer too"):
+        load_model(folder, text_encoder=tmp_path / "with")
+    both = dict.fromkeys(("text_encoder", "tokenizer"), tmp_path / "with")
+    again, _ = load_model(folder, **both).text_states(prompts)
+    np.testing.assert_array_equal(again, ours)
 
 
 @pytest.mark.parametrize("prompt", ["a <x> b", "<x>", "<x> and <x>_1", "<X>, <y>", ""])

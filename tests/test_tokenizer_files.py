@@ -214,8 +214,14 @@ def test_tokenizer_json_counts_before_vocabulary_and_merges(tmp_path):
         ({"model_max_length": 2}, ["no room for a prompt"]),
         ({"model_max_length": 0.5}, ["model_max_length=0.5", "no whole number"]),
         ({"model_max_length": "77"}, ["model_max_length='77'"]),
-        ({"model_max_length": float("nan")}, ["model_max_length=nan"]),
-        ({"model_max_length": float("inf")}, ["model_max_length=inf"]),
+        (
+            {"model_max_length": float("nan")},
+            ["config.json", "Download it again"],
+        ),
+        (
+            {"model_max_length": float("inf")},
+            ["config.json", "Download it again"],
+        ),
         ({"padding_side": "top"}, ["padding_side='top'"]),
         ({"pad_token": 3}, ["3 is not a token"]),
         ({"pad_token": {"text": "!"}}, ["is not a token"]),
@@ -232,6 +238,14 @@ def test_what_no_clip_tokenizer_says_is_an_error(tmp_path, changes, words):
         Tokenizer(tmp_path, 77, 1000)
     for word in [str(tmp_path), *words]:
         assert word in str(caught.value)
+
+
+@pytest.mark.parametrize("name", ["vocab.json", "merges.txt"])
+def test_a_missing_file_is_named(tmp_path, name):
+    pipelines.write_tokenizer(tmp_path)
+    (tmp_path / name).unlink()
+    with pytest.raises(DiffjaxError, match=f"lacks {name}: .* or tokenizer.json"):
+        Tokenizer(tmp_path, 77, 1000)
 
 
 @pytest.mark.parametrize("text", ["\ud800", "a cat \udfff"])

@@ -5,7 +5,9 @@ from typing import Any
 
 from diffjax.errors import DiffjaxError
 from diffjax.models.autoencoder import AutoencoderKLConfig
+from diffjax.models.clip import CLIPTextConfig
 from diffjax.models.dit import DiTTransformer2DConfig
+from diffjax.models.unet import UNet2DConditionConfig
 
 
 def denoiser_name(index: dict[str, Any], folder: Path) -> str:
@@ -32,6 +34,35 @@ def check_latents(denoiser: Any, vae: AutoencoderKLConfig, folder: Path) -> None
             f"{folder}: the denoiser maps {denoiser.in_channels} channels to {out}, "
             f"but the autoencoder's latents have {c} (inpainting and other models "
             "with further inputs are not supported)"
+        )
+
+
+def check_widths(
+    unet: UNet2DConditionConfig, text_encoder: CLIPTextConfig, folder: Path
+) -> None:
+    """Raise a DiffjaxError unless the U-Net attends to the text encoder's states."""
+    if text_encoder.hidden_size != unet.cross_attention_dim:
+        raise DiffjaxError(
+            f"{folder}: the U-Net attends to states of width "
+            f"{unet.cross_attention_dim}, but the text encoder's have "
+            f"{text_encoder.hidden_size}; they do not belong together."
+        )
+
+
+def check_tokens(known: int, tokens: int, folder: Path) -> None:
+    """Raise a DiffjaxError if a text encoder has learned tokens that would be split.
+
+    Args:
+        known: rows of the table of a text encoder from elsewhere.
+        tokens: of the pipeline's own tokenizer, with the rows to spare of its own
+            text encoder.
+        folder: of the pipeline.
+    """
+    if tokens < known:
+        raise DiffjaxError(
+            f"The text encoder knows {known} tokens, but the tokenizer of {folder} has "
+            f"{tokens} and would split those that the text encoder has learned. Name "
+            "the text encoder's own tokenizer too."
         )
 
 

@@ -196,14 +196,20 @@ def load_model(
         component_folder("text_encoder"), "text_encoder", variant=variant
     )
     common["configs"]["text_encoder"] = differing(text_config)
+    tokenize = Tokenizer(
+        component_folder("tokenizer"),
+        text_config.max_position_embeddings,
+        text_config.vocab_size,
+    )
+    if "text_encoder" in elsewhere and "tokenizer" not in elsewhere:
+        own = folder / "text_encoder"  # it is not fetched where it is replaced
+        rows = network_config(own, own.name).vocab_size if own.is_dir() else 0
+        known = max(rows, tokenize.size)
+        fitting.check_tokens(text_config.vocab_size, known, folder)
     return DiffusionModel(
         kind="text",
         text_encoder=text_network,
-        tokenize=Tokenizer(
-            component_folder("tokenizer"),
-            text_config.max_position_embeddings,
-            text_config.vocab_size,
-        ),
+        tokenize=tokenize,
         **common,
     )
 
@@ -350,10 +356,4 @@ def _check_configs(
             f"and DiT. Of its configs, {error}"
         ) from error
     if denoiser == "unet":
-        width = configs["text_encoder"].hidden_size
-        if width != configs["unet"].cross_attention_dim:
-            raise DiffjaxError(
-                f"{folder}: the U-Net attends to states of width "
-                f"{configs['unet'].cross_attention_dim}, but the text encoder's have "
-                f"{width}; they do not belong together."
-            )
+        fitting.check_widths(configs["unet"], configs["text_encoder"], folder)

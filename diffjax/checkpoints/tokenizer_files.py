@@ -13,19 +13,20 @@ Stable Diffusion 2 needs the second rule: its prompts are padded with "!", as it
 special_tokens_map.json says, but its tokenizer_config.json names another token.
 """
 
-import json
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Union
 
 from diffjax.errors import DiffjaxError
+from diffjax.files import read_json_object, read_text
 
 if TYPE_CHECKING:
     from tokenizers import AddedToken
 
 Token = Union[str, "AddedToken"]  # a bare text, or one with flags
 
+AGAIN = "Download it again."
 START, END = "<|startoftext|>", "<|endoftext|>"
 NEEDED = {"bos_token": START, "eos_token": END, "unk_token": END, "pad_token": END}
 # in the order in which tokens that are in no vocabulary get their ids
@@ -154,11 +155,9 @@ def _read(folder: Path) -> TokenizerFiles:
 
 def _object(path: Path) -> dict[str, Any]:
     """A file's JSON object, empty if there is no such file."""
-    if not path.is_file():
+    if not path.exists():
         return {}
-    content = json.loads(path.read_text(encoding="utf-8"))
-    if not isinstance(content, dict):
-        raise DiffjaxError(f"{path} is not a JSON object; download it again.")
+    content: dict[str, Any] = read_json_object(path, path.name, AGAIN)
     return content
 
 
@@ -306,8 +305,15 @@ def _vocabulary_and_merges(
             )
         vocabulary, pairs = model["vocab"], model["merges"]
     else:
-        vocabulary = json.loads((folder / "vocab.json").read_text(encoding="utf-8"))
-        lines = (folder / "merges.txt").read_text(encoding="utf-8").split("\n")
-        pairs = [line for line in lines if line and not line.startswith("#version")]
+        files = ("vocab.json", "merges.txt")
+        if missing := [name for name in files if not (folder / name).exists()]:
+            raise DiffjaxError(
+                f"{folder} lacks {' and '.join(missing)}: a CLIP tokenizer has both "
+                f"{' and '.join(files)}, or tokenizer.json. {AGAIN}"
+            )
+        vocabulary = read_json_object(folder / "vocab.json", "vocabulary", AGAIN)
+        lines = read_text(folder / "merges.txt", "list of merges").split("\n")
+        pairs = [line.rstrip("\r") for line in lines]
+        pairs = [line for line in pairs if line and not line.startswith("#version")]
     split = (pair.split(" ") if isinstance(pair, str) else pair for pair in pairs)
     return vocabulary, [(left, right) for left, right in split]
