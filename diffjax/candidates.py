@@ -3,8 +3,8 @@
 import warnings
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import Any
 
-import jax.numpy as jnp
 import numpy as np
 from jax.sharding import Mesh
 from jax.typing import DTypeLike
@@ -99,13 +99,14 @@ def class_candidates(
         )
     known = model.class_names or tuple(map(str, range(n)))
     alone = all(len(group) == 1 for group in ids)
+    numbers: Any = np.array([i for i, _ in rows], np.int32)
     return Candidates(
         prompts=Prompts(
             prompts=tuple(names) if alone else tuple(known[i] for i, _ in rows),
             classidx=tuple(c for _, c in rows),
             class_names=tuple(names),
         ),
-        conditions=replicate(jnp.asarray([i for i, _ in rows], jnp.int32), mesh),
+        conditions=replicate(numbers, mesh),
     )
 
 

@@ -328,7 +328,7 @@ class DiffusionClassifier:
         # known by its pixels, an image keeps its noise wherever it stands in a list
         key = zlib.crc32(pixels.tobytes())
         check_same(key, self._mesh, "image")
-        z0 = np.asarray(self.model.latent(pixels))
+        z0 = jax.device_get(self.model.latent(pixels))
         return Encoded(pixels=pixels, z0=z0, key=key)
 
     def pixels(self, image: ImageSource) -> Float[np.ndarray, "h w 3"]:

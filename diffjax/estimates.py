@@ -19,6 +19,7 @@ from diffjax.scoring.noise import ImageNoise
 from diffjax.scoring.placement import everywhere, replicate
 from diffjax.strategies.base import State
 from diffjax.strategies.shortlist import Shortlist, shorten
+from diffjax.tracing import pinned
 
 
 class Estimates:
@@ -29,6 +30,7 @@ class Estimates:
         n_gradients: forward and backward passes for an image.
     """
 
+    @pinned()
     def __init__(
         self,
         shortlist: Shortlist,
@@ -78,6 +80,7 @@ class Estimates:
             len(bases.points) + shortlist.rounds - 1
         )
 
+    @pinned()
     def of(self, z0: Float[np.ndarray, "h w c"], key: int) -> Float[np.ndarray, "n s"]:
         """ê of every row of the candidates.
 
@@ -112,6 +115,7 @@ class Estimates:
             state, self._shortlist.k, estimates, self.n_gradients, self._samples
         )
 
+    @pinned()
     def cost(self) -> Cost:
         """Of the gradients of an image, timed."""
         z0 = np.zeros(self._latent_shape, np.float32)

@@ -20,6 +20,7 @@ from diffjax.data.prompts import DEFAULT_TEMPLATE
 from diffjax.errors import DiffjaxError, overflowed
 from diffjax.scoring.maps import error_maps
 from diffjax.strategies.exhaustive import Exhaustive
+from diffjax.tracing import pinned
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
@@ -91,6 +92,7 @@ class Explanation:
         return d
 
 
+@pinned()
 def explain(
     classifier: DiffusionClassifier,
     image: ImageSource,

@@ -224,7 +224,7 @@ class Schedule:
         beta_tilde[0] = beta_tilde[1] if len(beta) > 1 else beta[0]
         weight = np.sqrt(before) * beta / (1 - alpha_bar)
         tables = alpha_bar, np.log(beta), np.log(beta_tilde), weight
-        alpha_bar32, *posterior = (jnp.asarray(x, jnp.float32) for x in tables)
+        alpha_bar32, *posterior = (jax.device_put(x.astype(np.float32)) for x in tables)
         return cls(alpha_bar32, prediction_type, *posterior)
 
 

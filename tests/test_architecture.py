@@ -18,17 +18,18 @@ MAY_IMPORT = {
     "files": {"errors"},
     "arrays": {"errors", "files"},
     "temperature": {"errors", "files"},
+    "tracing": set(),
     "distributed": {"errors"},
     "schedules": {"errors"},
-    "models": {"errors", "schedules"},
+    "models": {"errors", "schedules", "tracing"},
     "strategies": {"errors"},
     "data": {"arrays", "errors", "files"},
     "checkpoints": {"errors", "files", "schedules", "models"},
-    "scoring": {"arrays", "errors", "files", "schedules", "models"},
+    "scoring": {"arrays", "errors", "files", "schedules", "models", "tracing"},
     "record": {"strategies"},
     "settings": {"errors", "data", "record", "scoring", "strategies"},
     "candidates": {"errors", "data", "models", "scoring"},
-    "estimates": {"candidates", "models", "scoring", "strategies"},
+    "estimates": {"candidates", "models", "scoring", "strategies", "tracing"},
     "search": {
         "errors",
         "candidates",
@@ -52,8 +53,8 @@ MAY_IMPORT = {
         "strategies",
         "temperature",
     },
-    "baselines": {"errors", "checkpoints", "data", "files", "models"},
-    "explanation": {"errors", "classifier", "data", "scoring", "strategies"},
+    "baselines": {"errors", "checkpoints", "data", "files", "models", "tracing"},
+    "explanation": {"errors", "classifier", "data", "scoring", "strategies", "tracing"},
     "training": {
         "arrays",
         "errors",
@@ -64,6 +65,7 @@ MAY_IMPORT = {
         "models",
         "schedules",
         "scoring",
+        "tracing",
     },
     "evaluation": {
         "__version__",
@@ -84,6 +86,7 @@ MAY_IMPORT = {
         "settings",
         "strategies",
         "temperature",
+        "tracing",
     },
     "cli": {
         "__version__",
@@ -158,6 +161,17 @@ def test_the_host_side_knows_no_jax(place):
     for path in modules(place):
         roots = {name.split(".")[0] for name in imported(path)}
         assert not roots & {"jax", "flax", "optax", "torch", "tensorflow"}, path
+
+
+def test_every_trace_and_draw_is_pinned():
+    """What JAX's process-wide settings could change goes through two modules."""
+    loose = re.compile(
+        r"(?<!`)\bjax\.(jit|eval_shape|make_jaxpr|pmap)\b|\bnnx\.(jit|grad|Rngs\([^0)])"
+        r"|\bjax\.random\.(?!fold_in|split|wrap_key_data|key_data|key_impl)"
+    )
+    for path in ROOT.rglob("*.py"):
+        if path not in (ROOT / "tracing.py", ROOT / "scoring" / "noise.py"):
+            assert not loose.search(path.read_text(encoding="utf-8")), path
 
 
 def test_nothing_unpickles():

@@ -244,10 +244,10 @@ def test_the_network_is_compiled_once_for_any_number_of_classes():
 
     ours = estimator(toy("curved"))
     at(ours, STATES[0])
-    before = _sharded_gradients._cache_size()
+    before = _sharded_gradients.programs
     at(ours, STATES[1], STATES[:4])
     at(ours, STATES[2], jnp.tile(STATES, (40, 1, 1)))
-    assert _sharded_gradients._cache_size() == before
+    assert _sharded_gradients.programs == before
 
 
 def test_batches_follow_the_memory(monkeypatch):

@@ -231,11 +231,11 @@ def test_one_compilation_for_a_tile(denoiser):
 
     g = grid(denoiser, cells=12)
     errors(g)
-    before = tile_errors._cache_size()
+    before = tile_errors.programs
     errors(g)
     errors(g, timesteps=np.arange(40), noises=np.arange(40))  # more tiles, same shape
     errors(g, classes=np.array([3, 1, 0, 2, 4]))
-    assert tile_errors._cache_size() == before
+    assert tile_errors.programs == before
 
 
 def test_cells_follow_the_memory():

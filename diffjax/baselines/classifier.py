@@ -23,6 +23,7 @@ from diffjax.errors import DiffjaxError
 from diffjax.files import json_text, write_text
 from diffjax.models.config import differing
 from diffjax.models.diffusion import Network
+from diffjax.tracing import jit
 
 EMBEDDED = {"resnet": Path(__file__).parents[1] / "assets" / "resnet"}
 CONFIG, WEIGHTS = "config.json", f"{TRANSFORMERS_STEM}.safetensors"
@@ -81,7 +82,9 @@ class ImageClassifier:
         for start in range(0, n, BATCH):
             batch = pixels[start : start + BATCH]
             sides = [(0, BATCH - len(batch))] + [(0, 0)] * 3
-            found.append(np.asarray(_log_softmax(self.network, np.pad(batch, sides))))
+            found.append(
+                jax.device_get(_log_softmax(self.network, np.pad(batch, sides)))
+            )
         empty = [np.empty((0, self.n_classes), np.float32)]
         return np.concatenate(found or empty)[:n]
 
@@ -147,7 +150,7 @@ def load_classifier(name_or_folder: str | Path) -> ImageClassifier:
     )
 
 
-@jax.jit
+@jit
 def _log_softmax(network: Network, pixels: Array) -> Float[Array, "n C"]:
     model: Any = network.module()
     return jax.nn.log_softmax(jax.vmap(model)(pixels))

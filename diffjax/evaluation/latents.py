@@ -17,6 +17,7 @@ from diffjax.arrays import read_npz
 from diffjax.classifier import DiffusionClassifier
 from diffjax.errors import DiffjaxError
 from diffjax.files import atomic
+from diffjax.tracing import pinned
 
 BATCH = 8  # images in one call of the autoencoder
 
@@ -42,6 +43,7 @@ class Latents:
             self._prefix += f" {self._model.scaling_factor!r}"
             self._prefix += f" {self._model.configs.get('vae')}"
 
+    @pinned()
     def of(
         self, pixels: Sequence[Float[np.ndarray, "H W 3"]]
     ) -> list[Float[np.ndarray, "h w c"]]:

@@ -21,6 +21,7 @@ from jaxtyping import Array, Float, Int
 
 from diffjax.errors import DiffjaxError
 from diffjax.schedules import Schedule, noise_from_prediction
+from diffjax.tracing import eval_shape, jit, pinned
 
 PROMPTS_AT_ONCE = 32  # through the text encoder; bounds its memory
 
@@ -52,7 +53,8 @@ class Network:
         flat = jax.tree_util.tree_leaves_with_path(self.state)
         names = [(jax.tree_util.keystr(path), leaf) for path, leaf in flat]
         return [
-            (name, np.asarray(leaf)) for name, leaf in sorted(names, key=itemgetter(0))
+            (name, jax.device_get(leaf))
+            for name, leaf in sorted(names, key=itemgetter(0))
         ]
 
     @property
@@ -190,6 +192,7 @@ class DiffusionModel:
         encoder, tokenize = self._text_parts()
         return int(np.prod(_text_shape(encoder, tokenize(("",)).ids)))
 
+    @pinned()
     def text_states(
         self,
         prompts: Sequence[str],
@@ -254,13 +257,13 @@ def predict(
     return noise, output[..., n:] if output.shape[-1] == 2 * n else None
 
 
-@jax.jit
+@jit
 def _encode(autoencoder: Network, pixels: Array, scale: float | Array) -> Array:
     means: Array = jax.vmap(autoencoder.module().encode)(pixels)[0]
     return scale * means
 
 
-@partial(jax.jit, donate_argnums=0)
+@partial(jit, donate_argnums=0)
 def _add_states(
     states: Array, text_encoder: Network, ids: Array, rows: Array, share: Array
 ) -> Array:
@@ -269,7 +272,7 @@ def _add_states(
 
 
 def _text_shape(text_encoder: Network, ids: np.ndarray) -> tuple[int, ...]:
-    one: jax.ShapeDtypeStruct = jax.eval_shape(
+    one: jax.ShapeDtypeStruct = eval_shape(
         lambda network, ids: network.module()(ids), text_encoder, ids[0]
     )
     shape: tuple[int, ...] = one.shape

@@ -13,6 +13,7 @@ from jaxtyping import Array
 
 from diffjax.models.attention import unfused
 from diffjax.scoring.grid import Blocks, Grid, Tile, block_errors, tile_errors
+from diffjax.tracing import jit, pinned
 
 REPEATS = 3
 N_NOISES = 4  # different ones; a file may hold few
@@ -58,12 +59,17 @@ def tile_cost(
     options = {"losses": grid.losses, "mesh": grid.mesh, "sharded": grid.sharded}
     # one device's share: the analysis is of the program that each of them runs
     compiled = tile_errors.lower(*arguments, **options).compile()
+
+    @pinned()
+    def run() -> object:
+        return jax.block_until_ready(compiled(*arguments))
+
     cost = compiled.cost_analysis()
     assert cost is not None  # every backend of JAX has it
     size = cost.get("bytes accessed")
     return Cost(
         flops=count_flops(partial(block_errors, losses=grid.losses), *arguments),
-        seconds=median_seconds(lambda: jax.block_until_ready(compiled(*arguments))),
+        seconds=median_seconds(run),
         bytes_accessed=None if size is None else size * grid.mesh.size,
     )
 
@@ -79,7 +85,7 @@ def count_flops(function: Callable[..., object], *arguments: Any) -> float:
         lambda leaf: jax.ShapeDtypeStruct(np.shape(leaf), leaf.dtype), arguments
     )
     with unfused():
-        cost = jax.jit(function).lower(*shapes).cost_analysis()
+        cost = jit(function).lower(*shapes).cost_analysis()
     assert cost is not None  # every backend of JAX has it
     return float(cost["flops"])
 

@@ -38,6 +38,7 @@ from diffjax.scoring.placement import (
     split_blocks,
     weight_specs,
 )
+from diffjax.tracing import eval_shape, jit
 
 CLASSES_AT_ONCE = 256  # in the product: bounds the copy of c − b
 
@@ -91,7 +92,7 @@ def error_gradients(
     return errors / z0.size, gradients / z0.size
 
 
-@jax.jit
+@jit
 def first_order(
     vectors: Float[Array, "n ..."],
     base: Float[Array, "..."],
@@ -120,7 +121,7 @@ def first_order(
     return errors + jnp.concatenate(products)
 
 
-@partial(jax.jit, static_argnames=("loss", "mesh", "sharded"))
+@partial(jit, static_argnames=("loss", "mesh", "sharded"))
 def _sharded_gradients(
     denoiser: Network,
     schedule: Schedule,
@@ -331,7 +332,7 @@ def samples_that_fit(
         return jax.vjp(error, base)[1]
 
     shapes = [jax.ShapeDtypeStruct(shape, jnp.float32) for shape in (z0, base)]
-    kept = jax.eval_shape(backward, denoiser, *shapes)
+    kept = eval_shape(backward, denoiser, *shapes)
     # the weights are there already, once for all samples
     n_bytes = _bytes(kept) - _bytes(denoiser)
     return cells_that_fit(max(1, n_bytes), mesh) // mesh.size

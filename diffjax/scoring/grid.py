@@ -33,6 +33,7 @@ from diffjax.scoring.placement import (
     split_blocks,
     weight_specs,
 )
+from diffjax.tracing import jit
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -132,7 +133,7 @@ def block_errors(
     return errors
 
 
-@partial(jax.jit, static_argnames=("losses", "mesh", "sharded"))
+@partial(jit, static_argnames=("losses", "mesh", "sharded"))
 def tile_errors(
     denoiser: Network,
     schedule: Schedule,

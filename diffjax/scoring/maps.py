@@ -16,9 +16,10 @@ from diffjax.models.diffusion import Network, predict
 from diffjax.schedules import Schedule, add_noise
 from diffjax.scoring.losses import LOSSES, Cell
 from diffjax.scoring.noise import Noise
+from diffjax.tracing import jit
 
 
-@partial(jax.jit, static_argnames="loss")
+@partial(jit, static_argnames="loss")
 def error_maps(
     denoiser: Network,
     schedule: Schedule,

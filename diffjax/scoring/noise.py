@@ -3,7 +3,9 @@
     ε(image, k) = normal(fold_in(fold_in(key(seed), image), k))        (seeded)
     ε(image, k) = table[k]                                             (file)
 
-k is the sample's noise index. The class enters nowhere: all classes share ε.
+k is the sample's noise index. The class enters nowhere: all classes share ε. Nor do
+JAX's settings, of which several change what a seed draws: the generator is named, its
+key made of the seed alone, and the draw traced under ``tracing.pinned``.
 """
 
 from dataclasses import dataclass
@@ -19,6 +21,26 @@ from jaxtyping import Array, Float, Int, UInt32
 from diffjax.arrays import read_npy, read_npz
 from diffjax.errors import DiffjaxError
 from diffjax.files import regular_file
+from diffjax.tracing import pinned
+
+GENERATOR = "threefry2x32"
+
+
+def seed_key(seed: int | np.integer) -> Array:
+    """The key of a seed, of which 32 bits count: what JAX makes of it by default.
+
+    Not ``jax.random.key``, to which JAX_RANDOM_SEED_OFFSET adds, and which looks at the
+    seed's upper bits under JAX_ENABLE_X64.
+    """
+    words = np.array([0, int(seed) % 2**32], np.uint32)
+    key: Array = jax.random.wrap_key_data(jax.device_put(words), impl=GENERATOR)
+    return key
+
+
+def normal(key: Array, shape: tuple[int, ...]) -> Float[Array, "..."]:
+    """Standard normal numbers, float32, the same under all of JAX's settings."""
+    with pinned():
+        return jax.random.normal(key, shape, jnp.float32)
 
 
 @runtime_checkable
@@ -53,7 +75,7 @@ class SeededNoise:
     @classmethod
     def of(cls, seed: int, *, shared: bool = False) -> "SeededNoise":
         """Noise of a run with this seed."""
-        return cls(jax.random.key(seed), shared)
+        return cls(seed_key(seed), shared)
 
     def draw(
         self,
@@ -62,8 +84,9 @@ class SeededNoise:
         shape: tuple[int, ...],
     ) -> Float[Array, "..."]:
         """ε of an image's noise index k, float32."""
-        key = jax.random.fold_in(self.key, 0 if self.shared else image)
-        return jax.random.normal(jax.random.fold_in(key, k), shape)
+        with pinned():
+            key = jax.random.fold_in(self.key, 0 if self.shared else image)
+            return normal(jax.random.fold_in(key, k), shape)
 
     def check(self, noises: Int[np.ndarray, " s"]) -> None:
         """Every index can be drawn."""
@@ -155,7 +178,7 @@ def read_noise(path: Path, latent_shape: tuple[int, int, int]) -> NoiseTable:
         )
     if not np.isfinite(table).all():
         raise DiffjaxError(f"{path}: some noises are not finite numbers")
-    return NoiseTable(jnp.asarray(table, jnp.float32), str(path))
+    return NoiseTable(jax.device_put(table.astype(np.float32)), str(path))
 
 
 def _read_array(path: Path) -> np.ndarray:

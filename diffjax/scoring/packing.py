@@ -330,7 +330,7 @@ class Packer:
         computing = self._account(self._computing())
         errors, runs = self._flying.popleft()
         try:
-            values = np.asarray(errors)
+            values = jax.device_get(errors)
         except jax.errors.JaxRuntimeError as error:
             self._shrink(error, runs)
             return

@@ -23,6 +23,7 @@ from jax.experimental import multihost_utils
 from jax.sharding import AxisType, Mesh, NamedSharding, PartitionSpec
 
 from diffjax.errors import DiffjaxError
+from diffjax.tracing import jit
 
 Tree = TypeVar("Tree")
 
@@ -68,7 +69,7 @@ def everywhere(array: jax.Array, mesh: Mesh) -> jax.Array:
     if not mesh.is_multi_process:
         return array  # this process can read all parts as it is
     whole = NamedSharding(mesh, PartitionSpec())
-    copied: jax.Array = jax.jit(lambda array: array, out_shardings=whole)(array)
+    copied: jax.Array = jit(lambda array: array, out_shardings=whole)(array)
     return copied
 
 

@@ -21,6 +21,7 @@ from jaxtyping import Array
 from diffjax.models.attention import precision
 from diffjax.scoring.cost import median_seconds
 from diffjax.scoring.placement import BLOCKS
+from diffjax.tracing import jit, pinned
 
 PRODUCTS = 4  # in one call, so that the call itself takes no share
 SIDE = {"cpu": 2048}  # of the matrices
@@ -46,6 +47,7 @@ class Peak:
         return min(self.flops, intensity * self.bandwidth)
 
 
+@pinned()
 def measure_peak(mesh: Mesh, dtype: str) -> Peak:
     """Time large matrix products and copies on every device of the mesh at once.
 
@@ -82,7 +84,7 @@ def bandwidth(mesh: Mesh, size: int) -> float:
     return float(2 * x.nbytes / seconds)
 
 
-@partial(jax.jit, static_argnames="mesh")
+@partial(jit, static_argnames="mesh")
 def _products(x: Array, *, mesh: Mesh) -> Array:
     def chain(x: Array) -> Array:
         y = x[0]
@@ -97,6 +99,6 @@ def _products(x: Array, *, mesh: Mesh) -> Array:
     return product
 
 
-@jax.jit
+@jit
 def _copy(x: Array) -> Array:
     return x + 1

@@ -18,6 +18,8 @@ from diffjax.checkpoints.mappings import AUTOENCODER, DIT
 from diffjax.models.autoencoder import AutoencoderKL
 from diffjax.models.dit import DiTTransformer2DConfig, DiTTransformer2DModel
 from diffjax.schedules import Schedule
+from diffjax.scoring.noise import seed_key
+from diffjax.tracing import jit
 from diffjax.training.batches import class_batch
 from diffjax.training.beginning import Beginning
 from diffjax.training.export import Made, Part, export_pipeline
@@ -78,7 +80,7 @@ def train_class_to_image(
 
     shown = jnp.arange(min(len(class_names), MOST_SHOWN))
 
-    @jax.jit
+    @jit
     def draw(parameters: Any, vae: AutoencoderKL) -> Any:
         network = nnx.merge(graph, parameters)
         z0 = sample(
@@ -87,7 +89,7 @@ def train_class_to_image(
             ],
             schedule,
             (len(shown), *latents.values.shape[1:]),
-            jax.random.key(seed),
+            seed_key(seed),
         )
         return jax.vmap(vae.decode)(z0 / latents.scaling_factor)
 

@@ -20,6 +20,7 @@ from rich.console import Console
 from diffjax.arrays import read_npy
 from diffjax.errors import DiffjaxError
 from diffjax.models.autoencoder import AutoencoderKL, AutoencoderKLConfig
+from diffjax.tracing import jit
 from diffjax.training.batches import batch_items, item_pixels
 from diffjax.training.beginning import Beginning
 from diffjax.training.initial import initial_network
@@ -141,7 +142,7 @@ def write_latents(
     everywhere, split = batch_shardings(AT_ONCE)
     parameters = jax.device_put(parameters, everywhere)
 
-    @jax.jit
+    @jit
     def encode(parameters: Any, pixels: jax.Array) -> jax.Array:
         mean, _ = jax.vmap(nnx.merge(graph, parameters).encode)(pixels)
         return mean

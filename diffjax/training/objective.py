@@ -33,6 +33,7 @@ from diffjax.schedules import (
     prediction_target,
 )
 from diffjax.scoring.bound import bound_terms
+from diffjax.scoring.noise import normal
 
 
 def autoencoder_loss(
@@ -50,7 +51,7 @@ def autoencoder_loss(
         kl_weight: w.
     """
     mean, logvar = jax.vmap(vae.encode)(pixels)
-    latent = mean + jnp.exp(0.5 * logvar) * jax.random.normal(key, mean.shape)
+    latent = mean + jnp.exp(0.5 * logvar) * normal(key, mean.shape)
     error = jnp.abs(jax.vmap(vae.decode)(latent) - pixels)
     divergence = 0.5 * (mean**2 + jnp.exp(logvar) - 1 - logvar)
     return error.mean() + kl_weight * divergence.mean()
@@ -76,7 +77,7 @@ def denoiser_loss(
         key: of the noise.
         bound_weight: w of (3).
     """
-    noise = jax.random.normal(key, latents.shape)
+    noise = normal(key, latents.shape)
 
     def error(z0: Array, noise: Array, t: Array, condition: Array) -> Array:
         z_t = add_noise(schedule, z0, noise, t)

@@ -16,6 +16,8 @@ import optax
 from jaxtyping import Array, Float, Int
 from optax import contrib
 
+from diffjax.scoring.noise import seed_key
+from diffjax.tracing import jit
 from diffjax.training.recipes import Phase
 
 Leaves = dict[str, Array]  # weights by their dotted path
@@ -105,7 +107,7 @@ def make_step(
     """
 
     def step(state: TrainState, batch: Any) -> tuple[TrainState, Array]:
-        key = jax.random.fold_in(jax.random.key(seed), state.step)
+        key = jax.random.fold_in(seed_key(seed), state.step)
         value, gradient = jax.value_and_grad(loss)(state.parameters, batch, key)
         optimiser = make_optimiser(phase, state.parameters)
         updates, optimiser_state = optimiser.update(
@@ -122,4 +124,4 @@ def make_step(
             value,
         )
 
-    return jax.jit(step, donate_argnums=0)
+    return jit(step, donate_argnums=0)

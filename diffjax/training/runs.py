@@ -23,6 +23,7 @@ from diffjax.data.sources import load_arrays
 from diffjax.data.tfds import open_tfds
 from diffjax.errors import DiffjaxError
 from diffjax.files import json_text, read_json, write_text
+from diffjax.tracing import pinned
 from diffjax.training.beginning import Beginning
 from diffjax.training.class_to_image import train_class_to_image
 from diffjax.training.discriminative import train_discriminative
@@ -100,6 +101,7 @@ def run_training(
     )
 
 
+@pinned()
 def train(
     recipe: Recipe,
     images: UInt8[np.ndarray, "n H W 3"],

@@ -17,6 +17,7 @@ from jaxtyping import Array, Float
 from PIL import Image
 
 from diffjax.schedules import Schedule, noise_from_prediction
+from diffjax.scoring.noise import normal
 
 STEPS = 25
 COLUMNS = 5
@@ -50,7 +51,7 @@ def sample(
         z0 = (z_t - jnp.sqrt(1 - a) * noise) / jnp.sqrt(a)
         return jnp.sqrt(a_next) * z0 + jnp.sqrt(1 - a_next) * noise, None
 
-    z_T = jax.random.normal(key, shape)
+    z_T = normal(key, shape)
     latents: Array = jax.lax.scan(step, z_T, (jnp.asarray(grid), alpha_bar, following))[
         0
     ]

@@ -21,6 +21,8 @@ from diffjax.models.autoencoder import AutoencoderKL
 from diffjax.models.clip import CLIPTextConfig, CLIPTextModel
 from diffjax.models.unet import UNet2DConditionConfig, UNet2DConditionModel
 from diffjax.schedules import Schedule
+from diffjax.scoring.noise import seed_key
+from diffjax.tracing import jit
 from diffjax.training.batches import Captions, text_batch
 from diffjax.training.beginning import Beginning
 from diffjax.training.export import Made, Part, export_pipeline
@@ -95,7 +97,7 @@ def train_text_to_image(
             unet, schedule, batch.latents, states, batch.timesteps, key
         )
 
-    @jax.jit
+    @jit
     def draw(parameters: Any, vae: AutoencoderKL, captions: Any) -> Any:
         unet, text_encoder = nnx.merge(graph, parameters)
         states = jax.vmap(text_encoder)(captions)
@@ -103,7 +105,7 @@ def train_text_to_image(
             lambda z_t, t: jax.vmap(unet, (0, None, 0))(z_t, t, states),
             schedule,
             (len(captions), *latents.values.shape[1:]),
-            jax.random.key(seed),
+            seed_key(seed),
         )
         return jax.vmap(vae.decode)(z0 / latents.scaling_factor)
 

@@ -1,0 +1,67 @@
+"""Traces that do not depend on JAX's process-wide settings.
+
+JAX_ENABLE_X64, JAX_THREEFRY_PARTITIONABLE, JAX_DEFAULT_MATMUL_PRECISION and their like
+(environment variables, ``jax.config``, context managers of the calling program) change
+what an array function means, and JAX reads them when it traces. Results must not: two
+processes share one run. So this package compiles by ``jit`` from here, and whatever it
+traces otherwise, it traces under ``pinned``. The caller's settings stay as they are.
+
+Settings that only watch (debug_nans, check_tracer_leaks, log_compiles …) are left to
+whoever set them.
+"""
+
+import functools
+from collections.abc import Callable, Iterator
+from contextlib import ExitStack, contextmanager
+from typing import Any
+
+import jax
+
+# Each with JAX's default, under which all published results were computed.
+PINNED: tuple[tuple[Callable[[Any], Any], Any], ...] = (
+    (jax.enable_x64, False),
+    (jax.threefry_partitionable, True),
+    (jax.default_matmul_precision, None),
+    (jax.numpy_dtype_promotion, "standard"),
+    (jax.numpy_rank_promotion, "allow"),
+    (jax.transfer_guard, "allow"),
+)
+
+
+@contextmanager
+def pinned() -> Iterator[None]:
+    """Settings as this package means them, in this thread, until the end of a block."""
+    with ExitStack() as stack:
+        for setting, value in PINNED:
+            stack.enter_context(setting(value))
+        yield
+
+
+class jit:  # noqa: N801 - it stands for jax.jit
+    """``jax.jit``, tracing and running under ``pinned``."""
+
+    def __init__(self, function: Callable[..., Any], **options: Any) -> None:
+        """Take what ``jax.jit`` takes."""
+        self._jitted: Any = jax.jit(function, **options)
+        functools.update_wrapper(self, function)
+
+    def __call__(self, *args: Any, **kwargs: Any) -> Any:
+        """Run, and compile first where that was not done for such arguments."""
+        with pinned():
+            return self._jitted(*args, **kwargs)
+
+    def lower(self, *args: Any, **kwargs: Any) -> Any:
+        """The program for such arguments, to be compiled or looked at."""
+        with pinned():
+            return self._jitted.lower(*args, **kwargs)
+
+    @property
+    def programs(self) -> int:
+        """How many different programs were made of it so far."""
+        return int(self._jitted._cache_size())
+
+
+def eval_shape(function: Callable[..., Any], *args: Any) -> Any:
+    """``jax.eval_shape`` under ``pinned``."""
+    with pinned():
+        return jax.eval_shape(function, *args)
