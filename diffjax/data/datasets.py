@@ -39,7 +39,8 @@ def open_source(
         dataset: what starts with ".", "/" or "~" or ends in .csv or .jsonl is a path,
             anything else a name.
         split: by default "test" where there is a labelled one, else "validation".
-            Folders and tables are not divided: name the folder or table of the split.
+            Of an image folder the sub-folder that holds the classes (train, val, …),
+            where there is one. Tables are not divided.
         data_dir: the folder that holds the named data sets; ``TFDS_DATA_DIR`` or
             ``~/tensorflow_datasets`` by default.
 
@@ -49,12 +50,14 @@ def open_source(
     """
     is_table = dataset.lower().endswith(tables.SUFFIXES)
     if is_table or dataset.startswith((".", "/", "~")):
+        if not is_table:
+            return open_folder(dataset, split)
         if split not in (None, ALL):
             raise DiffjaxError(
-                f"{dataset} is given by its path and has no splits, so there is no "
-                f"{split!r}. Name the folder or the table of that split instead."
+                f"{dataset} is a table and has no splits, so there is no {split!r}. "
+                "Name the table of that split instead."
             )
-        return open_table(dataset) if is_table else open_folder(dataset)
+        return open_table(dataset)
     if dataset in OWN_LAYOUTS:
         return OWN_LAYOUTS[dataset](split or "test", data_dir)
     if not dataset:

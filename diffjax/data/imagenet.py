@@ -2,11 +2,16 @@
 
 import importlib.util
 import re
+import warnings
 from collections.abc import Sequence
 from functools import cache
 from pathlib import Path
 
-_WORDNET_ID = re.compile(r"n\d{8}")
+from diffjax.data.presets import ASSETS
+from diffjax.files import read_lines
+
+# alone, or before a name as in n02085620-Chihuahua
+_WORDNET_ID = re.compile(r"(n\d{8})(?:[-_ ](.+))?", re.ASCII | re.DOTALL)
 
 
 @cache
@@ -33,9 +38,45 @@ def imagenet_classes(
     Returns:
         One id in [0, 1000) per class; None unless all names are among the 1,000.
     """
-    if not class_names or not all(map(_WORDNET_ID.fullmatch, class_names)):
+    matches = [_WORDNET_ID.fullmatch(name) for name in class_names]
+    found = [match[1] for match in matches if match]
+    if not found or len(found) < len(class_names) or len(set(found)) < len(found):
         return None
     ids = {name: i for i, name in enumerate(wordnet_ids())}
-    if not set(class_names) <= set(ids):
+    if not set(found) <= set(ids):
         return None
-    return tuple((ids[name],) for name in class_names)
+    return tuple((ids[name],) for name in found)
+
+
+def readable_names(class_names: Sequence[str]) -> list[str]:
+    """What prompts call the classes of a data set.
+
+    WordNet ids become the names of ImageNet's classes, underscores spaces.
+
+    Warns of WordNet ids that ImageNet's 1,000 classes do not have: they stay.
+    """
+    names, strange = [], []
+    for name in class_names:
+        match = _WORDNET_ID.fullmatch(name)
+        if match is None:
+            names.append(name)
+        elif match[2] is not None:
+            names.append(match[2])
+        elif name in wordnet_ids():
+            names.append(imagenet_names()[wordnet_ids().index(name)])
+        else:
+            strange.append(name)
+            names.append(name)
+    if strange:
+        warnings.warn(
+            f"{len(strange)} of {len(names)} classes go by WordNet ids that are not "
+            f"ImageNet's ({strange[0]}); text models know them by names: give prompts.",
+            stacklevel=3,
+        )
+    return [name.replace("_", " ").strip() for name in names]
+
+
+@cache
+def imagenet_names() -> tuple[str, ...]:
+    """The names of ImageNet's classes that the package's prompts have, in order."""
+    return tuple(filter(None, read_lines(ASSETS / "classnames" / "imagenet.txt")))

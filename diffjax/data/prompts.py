@@ -124,6 +124,22 @@ class Prompts:
         Raises:
             DiffjaxError: as ``format_prompts``, and if a template is given twice.
         """
+        check_labels(labels)
+        return cls.from_names(labels, templates)
+
+    @classmethod
+    def from_names(
+        cls, names: Sequence[str], templates: str | Sequence[str] = DEFAULT_TEMPLATE
+    ) -> "Prompts":
+        """As ``from_labels``, but classes may share a name, with a warning.
+
+        Published lists have such classes, ImageNet's two missiles for one: they cannot
+        be told apart.
+
+        Raises:
+            DiffjaxError: if a name is empty, there are fewer than two, or a template
+                is malformed or given twice.
+        """
         templates = (templates,) if isinstance(templates, str) else tuple(templates)
         if not templates:
             raise DiffjaxError(
@@ -131,11 +147,15 @@ class Prompts:
             )
         if repeated := _repeated(templates):
             raise DiffjaxError(f"Templates are given more than once: {repeated}.")
-        rows = zip(*(format_prompts(labels, t) for t in templates), strict=True)
+        if any(not name.strip() for name in names):
+            raise DiffjaxError(f"Class {_empty(names)} has an empty name. Give it one.")
+        if repeated := _repeated(names):
+            warnings.warn(f"Classes share a name: {repeated}.", stacklevel=2)
+        halves = [split_template(template) for template in templates]
         return cls(
-            prompts=tuple(prompt for row in rows for prompt in row),
-            classidx=tuple(c for c in range(len(labels)) for _ in templates),
-            class_names=tuple(labels),
+            prompts=tuple(a + name + b for name in names for a, b in halves),
+            classidx=tuple(c for c in range(len(names)) for _ in halves),
+            class_names=tuple(names),
         )
 
     @classmethod
@@ -236,6 +256,11 @@ def _read_rows(path: Path) -> list[tuple[str, str, str, int]]:
             "and a row for each prompt."
         )
     return rows
+
+
+def _empty(names: Sequence[str]) -> int:
+    """The first class whose name is empty."""
+    return next(i for i, name in enumerate(names) if not name.strip())
 
 
 def _repeated(values: Iterable[str]) -> str:

@@ -7,6 +7,7 @@ from typing import Any
 from diffjax.data.classes import read_classes
 from diffjax.data.corruptions import CorruptedSource, parse_corruption
 from diffjax.data.datasets import open_source
+from diffjax.data.imagenet import readable_names
 from diffjax.data.prefilter import read_prefilter
 from diffjax.data.presets import PRESETS, classes_file, prompts_file
 from diffjax.data.prompts import Prompts
@@ -14,7 +15,7 @@ from diffjax.data.sources import Source
 from diffjax.data.subsets import select
 from diffjax.data.templates import read_clip_benchmark
 from diffjax.errors import DiffjaxError, unknown
-from diffjax.evaluation.task import Task, make_task, readable
+from diffjax.evaluation.task import Task, make_task
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -103,8 +104,7 @@ class Experiment:
         if self.classnames is not None or self.templates is not None:
             raise DiffjaxError("Give --classnames and --templates together.")
         if self.template:
-            names = [readable(name) for name in source.class_names]
-            return Prompts.from_labels(names, self.template)
+            return Prompts.from_names(readable_names(source.class_names), self.template)
         return None
 
 

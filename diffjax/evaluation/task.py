@@ -1,6 +1,7 @@
 """What is evaluated: images of a data set, and the classes to choose from."""
 
 import hashlib
+import warnings
 from dataclasses import dataclass
 from typing import Any
 
@@ -9,6 +10,7 @@ from jaxtyping import Float, Int
 
 from diffjax.candidates import Candidates
 from diffjax.classifier import DiffusionClassifier
+from diffjax.data.imagenet import readable_names
 from diffjax.data.labels import class_ids
 from diffjax.data.prefilter import Prefilter
 from diffjax.data.prompts import Prompts
@@ -144,13 +146,14 @@ def make_task(
     """
     n = len(source.class_names)
     if prompts is None:
-        prompts = Prompts.from_labels([readable(name) for name in source.class_names])
+        prompts = Prompts.from_names(readable_names(source.class_names))
+    prompts = _of_the_classes(prompts, source)
     known = len(prompts.class_names)
     if known < n or (known > n and not _begin_with(prompts, source)):
         raise DiffjaxError(
             f"There are prompts for {known} classes, but {source.name} has {n}. Give "
             "prompts for all of them, in its numbering; distractors may follow, if "
-            f"these have its names ({readable(source.class_names[0])}, …)."
+            f"these have its names ({readable_names(source.class_names[:1])[0]}, …)."
         )
     chosen = tuple(range(known)) if classes is None else classes
     if wrong := [c for c in chosen if not 0 <= c < known]:
@@ -171,12 +174,23 @@ def make_task(
     )
 
 
+def _of_the_classes(prompts: Prompts, source: Source) -> Prompts:
+    """Of prompts for ImageNet's 1,000 classes those of a data set with some of them."""
+    ids = source.model_classes
+    if ids is None or len(prompts.class_names) != 1000 or len(ids) == 1000:
+        return prompts
+    chosen = [each[0] for each in ids if len(each) == 1]
+    if chosen != sorted(chosen) or len(chosen) < len(ids):
+        return prompts
+    warnings.warn(
+        f"Of the prompts' 1,000 classes the {len(ids):,} of {source.name} are taken.",
+        stacklevel=3,
+    )
+    return prompts.restricted(chosen)
+
+
 def _begin_with(prompts: Prompts, source: Source) -> bool:
     """Whether the first classes of the prompts go by the data set's names."""
-    pairs = zip(source.class_names, prompts.class_names, strict=False)
-    return all(readable(a).lower() == readable(b).lower() for a, b in pairs)
-
-
-def readable(name: str) -> str:
-    """A class name as a prompt wants it: spaces for underscores."""
-    return name.replace("_", " ").strip()
+    ours, theirs = readable_names(source.class_names), prompts.class_names
+    pairs = zip(ours, theirs, strict=False)
+    return all(a.lower() == b.replace("_", " ").strip().lower() for a, b in pairs)
