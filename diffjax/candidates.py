@@ -1,7 +1,7 @@
 """Classes made ready for a model: text states of prompts, or class ids."""
 
 import warnings
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -11,7 +11,7 @@ from jax.typing import DTypeLike
 from jaxtyping import Array
 
 from diffjax.data.labels import class_ids
-from diffjax.data.prompts import Prompts
+from diffjax.data.prompts import Prompts, check_labels
 from diffjax.errors import DiffjaxError
 from diffjax.models.diffusion import DiffusionModel
 from diffjax.scoring.placement import free_bytes, replicate
@@ -64,6 +64,7 @@ def prompt_candidates(
             f"{', '.join(map(_shortened, truncated[:3]))}.",
             stacklevel=3,
         )
+    _tell_of_same_tokens(model, prompts)
     return Candidates(
         prompts=_merged(prompts) if mean else prompts,
         conditions=replicate(states, mesh),
@@ -111,7 +112,7 @@ def class_candidates(
 
 
 def named_candidates(
-    model: DiffusionModel, labels: Sequence[str] | None, mesh: Mesh
+    model: DiffusionModel, labels: Iterable[Any] | None, mesh: Mesh
 ) -> Candidates:
     """Classes of a class-conditional model, by name; None for all of them.
 
@@ -122,7 +123,8 @@ def named_candidates(
     if labels is None:
         names = model.class_names or tuple(map(str, range(model.n_classes)))
         return class_candidates(model, [(i,) for i in range(len(names))], names, mesh)
-    ids = class_ids(tuple(labels), model.class_names, model.n_classes)
+    labels = check_labels(labels)
+    ids = class_ids(labels, model.class_names, model.n_classes)
     return class_candidates(model, [(i,) for i in ids], labels, mesh)
 
 
@@ -144,6 +146,24 @@ def _check_memory(
             "prompts of each (merge), or compute in bfloat16."
         )
     warnings.warn(f"{what}.", stacklevel=4)
+
+
+def _tell_of_same_tokens(model: DiffusionModel, prompts: Prompts) -> None:
+    """Tell of classes whose prompts differ in a way that the model does not read."""
+    assert model.tokenize is not None  # of every text model
+    first: dict[bytes, int] = {}
+    for p, ids in enumerate(model.tokenize(prompts.prompts).ids):
+        q = first.setdefault(ids.tobytes(), p)
+        if prompts.classidx[p] != prompts.classidx[q]:
+            a, b = prompts.prompts[q], prompts.prompts[p]
+            if a != b:  # of the others readers have told
+                warnings.warn(
+                    f"{_shortened(a)} and {_shortened(b)} are the same tokens to "
+                    f"{model.name} (capitals, for one, may not count): their classes "
+                    "cannot be told apart.",
+                    stacklevel=4,
+                )
+                return
 
 
 def _shortened(text: str, most: int = 40) -> str:

@@ -27,7 +27,7 @@ from diffjax.candidates import (
 )
 from diffjax.checkpoints.loading import load_model
 from diffjax.data.images import ImageSource, Transform, load_image, preprocess
-from diffjax.data.prompts import DEFAULT_TEMPLATE, Prompts
+from diffjax.data.prompts import DEFAULT_TEMPLATE, Prompts, split_labels
 from diffjax.errors import DiffjaxError, NotFiniteError
 from diffjax.estimates import Estimates
 from diffjax.models.diffusion import DiffusionModel
@@ -208,14 +208,15 @@ class DiffusionClassifier:
     def __call__(
         self,
         images: ImageSource | Array | Sequence[ImageSource],
-        candidate_labels: Sequence[str] | str | None = None,
+        candidate_labels: Iterable[Any] | str | None = None,
         hypothesis_template: str = DEFAULT_TEMPLATE,
     ) -> list[Any]:
         """Scores as transformers' zero-shot-image-classification pipeline has them.
 
         Args:
             images: a path, URL, PIL image or array; or a list of them.
-            candidate_labels: class names, or one string with commas. A
+            candidate_labels: class names, or one string with commas (and
+                double quotes around a name with a comma). A
                 class-conditional model takes all its classes if there are none.
             hypothesis_template: with one {}; not used by class-conditional models.
 
@@ -227,7 +228,7 @@ class DiffusionClassifier:
             DiffjaxError: if an image cannot be read or the labels make no sense.
         """
         if isinstance(candidate_labels, str):
-            candidate_labels = [part.strip() for part in candidate_labels.split(",")]
+            candidate_labels = split_labels(candidate_labels)
         candidates = self.candidates(candidate_labels, hypothesis_template)
         if isinstance(images, jax.Array):
             images = np.asarray(images)
@@ -237,7 +238,7 @@ class DiffusionClassifier:
 
     def candidates(
         self,
-        labels: Sequence[str] | Prompts | None,
+        labels: Iterable[Any] | Prompts | None,
         template: str | Sequence[str] = DEFAULT_TEMPLATE,
     ) -> Candidates:
         """Make classes ready: encode prompts, or look up class ids.
@@ -281,7 +282,7 @@ class DiffusionClassifier:
     def classify(
         self,
         image: ImageSource,
-        labels: Sequence[str] | Prompts | Candidates | None = None,
+        labels: Iterable[Any] | Prompts | Candidates | None = None,
         template: str | Sequence[str] = DEFAULT_TEMPLATE,
         *,
         prefilter: Callable[[np.ndarray], Sequence[int]] | None = None,

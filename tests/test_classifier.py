@@ -291,6 +291,32 @@ def test_many_prompts_tell_of_their_memory_before_they_are_encoded(
         classifier.candidates(too_many)
 
 
+def test_labels_that_are_the_same_tokens_are_told_of(model):
+    def lowered(prompts):  # as CLIP's tokenizer
+        return model.tokenize([prompt.lower() for prompt in prompts])
+
+    clip = DiffusionClassifier(dataclasses.replace(model, tokenize=lowered))
+    with pytest.warns(UserWarning, match=r"'.* ship\.' and '.* Ship\.' .* told apart"):
+        clip.candidates(["cat", "ship", "Ship"])
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        clip.candidates(LABELS, ["a {}", "A {}"])  # of one class
+
+
+def test_labels_of_other_types(classifier):
+    [image] = images(1)
+    texts = classifier.classify(image, ["3", "12"])
+    for labels in ([3, 12], np.array([3, 12]), np.array(["3", "12"])):
+        assert (
+            classifier.classify(image, labels).as_dict()["scores"]
+            == (texts.as_dict()["scores"])
+        )
+    scores = classifier(image, '"ship, boat",truck')
+    assert {entry["label"] for entry in scores} == {"ship, boat", "truck"}
+    with pytest.raises(DiffjaxError, match="text or a whole number"):
+        classifier.classify(image, [1.5, 2.5])
+
+
 def test_truncated_prompts_are_reported(classifier):
     long = "x" * 500
     with pytest.warns(UserWarning, match=r"1 of 2 prompts are too long .* 'a photo"):

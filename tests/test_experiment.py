@@ -1,6 +1,7 @@
 """Experiments: what is named on the command line becomes a task, without a model."""
 
 import json
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -43,9 +44,48 @@ def test_ways_to_give_prompts_exclude_each_other(folder):
     asked = clip_files(folder, tables=False)
     with pytest.raises(DiffjaxError, match="exclude each other"):
         experiment(folder, template=("a {}",), **asked).task()
-    del asked["templates"]
     with pytest.raises(DiffjaxError, match="together"):
-        experiment(folder, **asked).task()
+        experiment(folder, classnames=asked["classnames"]).task()
+
+
+def test_templates_alone_take_the_data_sets_own_names(folder):
+    asked = clip_files(folder, tables=True)
+    task = experiment(folder, templates=asked["templates"], clip_name="beasts").task()
+    assert task.prompts.prompts[:3] == ("cat!", "a cat", "dog!")
+    assert task.class_names == ("cat", "dog", "fox")
+
+
+def imagenet_folder(tmp_path):
+    write_folder(tmp_path / "some", {"n02119789": 1, "n01440764": 1, "n04008634": 1})
+    return Experiment(dataset=str(tmp_path / "some"))
+
+
+def test_folders_of_wordnet_ids_have_imagenets_names_and_class_ids(tmp_path):
+    task = imagenet_folder(tmp_path).task()
+    assert task.class_names == ("tench", "kit fox", "missile")
+    assert task.prompts.prompts[1] == "a photo of a kit fox."
+    asked = replace(Experiment(dataset=task.source.name), template=("see {}",))
+    assert asked.task().prompts.prompts[1] == "see kit fox"
+    assert task.model_ids(1000, None) == [(0,), (278,), (744,)]
+
+
+def test_prompts_of_imagenet_are_restricted_to_the_folders_present(tmp_path):
+    asked = replace(imagenet_folder(tmp_path), prompts="imagenet")
+    with pytest.warns(UserWarning, match="Of the prompts' 1,000 classes the 3 of"):
+        task = asked.task()
+    assert task.class_names == ("tench", "kit fox", "missile")
+    assert task.classes == (0, 1, 2)
+    names = json.dumps({"imagenet1k": [f"name {i}" for i in range(1000)]})
+    (tmp_path / "names.json").write_text(names)
+    (tmp_path / "templates.txt").write_text("{c}")
+    asked = replace(
+        asked,
+        prompts=None,
+        classnames=str(tmp_path / "names.json"),
+        templates=str(tmp_path / "templates.txt"),
+        clip_name="imagenet1k",
+    )
+    assert asked.task().class_names == ("name 0", "name 278", "name 744")
 
 
 def test_further_prompts_are_distractors_if_the_first_go_by_the_sets_names(folder):

@@ -2,9 +2,16 @@
 
 import dataclasses
 
+import numpy as np
 import pytest
 
-from diffjax.data.prompts import CIFAR10_TEMPLATE, Prompts, format_prompts
+from diffjax.data.prompts import (
+    CIFAR10_TEMPLATE,
+    Prompts,
+    check_labels,
+    format_prompts,
+    split_labels,
+)
 from diffjax.errors import DiffjaxError
 
 
@@ -254,3 +261,69 @@ def test_restricted_keeps_rows_and_renumbers_classes():
 def test_restricted_refuses(classes, message):
     with pytest.raises(DiffjaxError, match=message):
         Prompts.from_labels(["cat", "dog", "emu"]).restricted(classes)
+
+
+@pytest.mark.parametrize(
+    ("text", "labels"),
+    [
+        ("cat,dog", ["cat", "dog"]),
+        (" cat , dog ", ["cat", "dog"]),
+        ('"ship, boat",truck', ["ship, boat", "truck"]),
+        ('truck, "ship, boat"', ["truck", "ship, boat"]),
+        ('"say ""hi""",x', ['say "hi"', "x"]),
+        ('5" pipe,x', ['5" pipe', "x"]),
+        ("cat,,dog", ["cat", "", "dog"]),
+        ("  ", []),
+    ],
+)
+def test_labels_in_one_text(text, labels):
+    assert split_labels(text) == labels
+
+
+@pytest.mark.parametrize("text", ['"ship, boat', '"a"b,c', "a,b\nc,d"])
+def test_labels_that_cannot_be_told_apart(text):
+    with pytest.raises(DiffjaxError, match=r"cannot be told apart .*double quotes"):
+        split_labels(text)
+
+
+@pytest.mark.parametrize(
+    ("labels", "texts"),
+    [
+        (np.array(["cat", "dog"]), ("cat", "dog")),
+        ([np.str_("cat"), "dog"], ("cat", "dog")),
+        ([3, 12], ("3", "12")),
+        (np.array([3, 12]), ("3", "12")),
+        (iter(["cat", "dog"]), ("cat", "dog")),
+    ],
+)
+def test_labels_of_other_types(labels, texts):
+    checked = check_labels(labels)
+    assert checked == texts and {type(label) for label in checked} == {str}
+
+
+@pytest.mark.parametrize(
+    ("labels", "message"),
+    [
+        ([1.5, 2.5], r"text or a whole number, not 1\.5 \(float\)"),
+        ([True, False], r"not True \(bool\)"),
+        ([b"cat", b"dog"], r"\(bytes\)"),
+        ([None, "dog"], "NoneType"),
+        ([["cat"], "dog"], r"\(list\)"),
+        ({"cat", "dog"}, "must be a list"),
+        ({"cat": 0, "dog": 1}, "must be a list"),
+        (b"cat,dog", "must be a list"),
+        ([1, "1"], "more than once"),
+    ],
+)
+def test_labels_of_types_that_are_refused(labels, message):
+    with pytest.raises(DiffjaxError, match=message):
+        check_labels(labels)
+
+
+def test_further_columns_are_not_read(tmp_path):
+    path = tmp_path / "prompts.csv"
+    path.write_text(",prompt,note,classname,classidx\n0,a,x,A,0\n1,b,,B,1\n")
+    assert Prompts.read_csv(path).prompts == ("a", "b")
+    path.write_text("prompt;classname;classidx\na;A;0\nb;B;1\n")
+    with pytest.raises(DiffjaxError, match="Commas must separate"):
+        Prompts.read_csv(path)

@@ -46,6 +46,27 @@ def test_json_lines_are_the_same(folder):
         assert (ours.id, ours.label) == (theirs.id, theirs.label)
 
 
+def test_tables_of_the_hugging_face_hub(folder):
+    """metadata.csv and metadata.jsonl of its image folders name files so."""
+    text = "file_name,label,caption\na.png,cat,a cat\nb.png,dog,a dog\n"
+    source = open_table(write(folder, text, "metadata.csv"))
+    assert source.class_names == ("cat", "dog")
+    lines = '{"file_name": "a.png", "label": 0}\n{"file_name": "b.png", "label": 1}\n'
+    assert len(open_table(write(folder, lines, "metadata.jsonl"))) == 2
+    for wrong in ("path,file_name,label\na.png,a.png,x\n", "label\nx\n"):
+        with pytest.raises(DiffjaxError, match=r"path \(or file_name\) and label"):
+            open_table(write(folder, wrong))
+
+
+def test_a_large_number_is_a_slip_or_told_of(folder):
+    text = "path,label\na.png,0\nb.png,999999\n"  # names would take gigabytes
+    with pytest.raises(DiffjaxError, match="999999 is not a class number from 0 to 99"):
+        open_table(write(folder, text))
+    with pytest.warns(UserWarning, match="20,001 classes to choose from, and 2 of"):
+        source = open_table(write(folder, text.replace("999999", "20000")))
+    assert len(source.class_names) == 20_001
+
+
 @pytest.mark.parametrize("name", ["list.csv", "list.jsonl"])
 def test_integers_are_class_numbers(folder, name):
     text = "\ufeffpath,label\na.png,3\nb.png,1\n"
@@ -79,8 +100,8 @@ def test_absolute_paths(folder, tmp_path_factory):
     [
         ("", r"list\.csv lists no images"),
         ("path,label\n", r"list\.csv lists no images"),
-        ("file,label\na.png,x\n", "line 1: the columns must include path and label"),
-        ("path,path,label\n", "line 1: the columns must include path and label"),
+        ("file,label\na.png,x\n", "line 2: the columns must include path .* file, lab"),
+        ("path,kind\n", "line 1: the columns must include path and label"),
         ("path,label\na.png,x\nb.png\n", "line 3: 1 fields instead of 2"),
         ("path,label\na.png,x\n,x\n", "line 3: the path is missing"),
         ("path,label\na.png, \n", "line 2: the label must be a class name or number"),
@@ -100,7 +121,7 @@ def test_malformed_csv(folder, text, message):
 @pytest.mark.parametrize(
     ("text", "message"),
     [
-        ("{}\n", "line 1: the path is missing"),
+        ("{}\n", "line 1: the columns must include path"),
         ('\n{"path": "a.png"', "line 2 is not JSON"),
         ('["a.png", 1]', "line 1 must be an object"),
         ('{"path": "a.png", "label": true}', "line 1: the label must be"),

@@ -20,7 +20,7 @@ from diffjax.cli.options import (
     scoring_options,
     strategy_epilog,
 )
-from diffjax.data.prompts import DEFAULT_TEMPLATE, Prompts
+from diffjax.data.prompts import DEFAULT_TEMPLATE, Prompts, split_labels
 from diffjax.errors import DiffjaxError
 
 if TYPE_CHECKING:
@@ -186,7 +186,7 @@ def read_choices(
         return Prompts.read_csv(file)
     if labels is None:
         return None
-    names = [label.strip() for label in labels.split(",")] if labels.strip() else []
+    names = split_labels(labels)
     Prompts.from_labels(names, template)  # complains now, not after loading
     return names
 

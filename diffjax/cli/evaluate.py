@@ -109,7 +109,11 @@ class_options: Decorator = together(
         help="Columns prompt, classname, classidx; or a preset's.",
     ),
     click.option("--classnames", metavar="FILE", help="As CLIP_benchmark has them."),
-    click.option("--templates", metavar="FILE", help="Likewise; with --classnames."),
+    click.option(
+        "--templates",
+        metavar="FILE",
+        help="Likewise; without --classnames for the set's own names.",
+    ),
     click.option(
         "--clip-name",
         metavar="KEY",

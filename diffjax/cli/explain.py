@@ -15,7 +15,7 @@ from diffjax.cli.options import (
     output_options,
     seed_option,
 )
-from diffjax.data.prompts import DEFAULT_TEMPLATE
+from diffjax.data.prompts import DEFAULT_TEMPLATE, split_labels
 from diffjax.errors import DiffjaxError
 
 
@@ -84,7 +84,7 @@ def explain(
     """
     console, _ = start()
     console.quiet = quiet
-    names = [name.strip() for name in labels.split(",")]
+    names = split_labels(labels)
     if len(names) != 2:
         raise DiffjaxError(f"--labels takes two labels, as in cat,dog; not {labels!r}.")
     if bands > n_samples:

@@ -97,7 +97,8 @@ prompt_options = together(
     click.option(
         "--labels",
         metavar="A,B,...",
-        help="Classes to choose from. Without them a class-conditional model takes "
+        help="Classes to choose from; a name with a comma goes in double quotes. "
+        "Without them a class-conditional model takes "
         "all of its own.",
     ),
     click.option(

@@ -1,13 +1,14 @@
 """Labels of a class-conditional model: names → class ids."""
 
-from collections.abc import Sequence
+from collections.abc import Iterable
+from typing import Any
 
 from diffjax.data.prompts import check_labels
 from diffjax.errors import DiffjaxError
 
 
 def class_ids(
-    labels: Sequence[str], class_names: tuple[str, ...] | None, n_classes: int
+    labels: Iterable[Any], class_names: tuple[str, ...] | None, n_classes: int
 ) -> tuple[int, ...]:
     """The class ids that labels name.
 
@@ -22,7 +23,7 @@ def class_ids(
     Raises:
         DiffjaxError: if a label is unknown, ambiguous, or means the same as another.
     """
-    check_labels(labels)
+    labels = check_labels(labels)
     meanings: dict[str, set[int]] = {}
     for i, name in enumerate(class_names or ()):
         for synonym in {name, *name.split(",")}:

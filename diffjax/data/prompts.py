@@ -8,10 +8,12 @@ import io
 import os
 import warnings
 from collections import Counter
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence, Set
 from dataclasses import dataclass
 from itertools import pairwise
+from numbers import Integral
 from pathlib import Path
+from typing import Any
 
 from diffjax.errors import DiffjaxError
 from diffjax.files import read_csv, write_text
@@ -22,7 +24,7 @@ CSV_COLUMNS = ("prompt", "classname", "classidx")
 
 
 def format_prompts(
-    labels: Sequence[str], template: str = DEFAULT_TEMPLATE
+    labels: Iterable[Any], template: str = DEFAULT_TEMPLATE
 ) -> tuple[str, ...]:
     """Put each label into the template's one ``{}``.
 
@@ -33,7 +35,7 @@ def format_prompts(
         DiffjaxError: if the template has not exactly one ``{}``, or another brace,
             or ``check_labels`` refuses the labels.
     """
-    check_labels(labels)
+    labels = check_labels(labels)
     before, after = split_template(template)
     return tuple(before + label + after for label in labels)
 
@@ -57,29 +59,70 @@ def split_template(template: str) -> tuple[str, str]:
     return before, after
 
 
-def check_labels(labels: Sequence[str]) -> None:
-    """Check that labels can be told apart: two or more, none empty, none twice.
+def split_labels(text: str) -> list[str]:
+    """Labels that commas separate; double quotes hold one together that has a comma.
+
+    As in a line of CSV: ``"ship, boat", truck``. Empty text holds no labels.
 
     Raises:
-        DiffjaxError: if they cannot.
+        DiffjaxError: if a quote is not closed, or there are several lines.
     """
-    if isinstance(labels, str):
+    if not text.strip():
+        return []
+    try:
+        [row] = csv.reader([text], strict=True, skipinitialspace=True)
+    except (csv.Error, ValueError) as error:
         raise DiffjaxError(
-            f"Labels must be a list, not the one string {labels!r}. Split it first."
+            f"The labels {text!r} cannot be told apart ({error}). Separate them by "
+            'commas, and put one that has a comma in double quotes: "ship, boat",truck.'
+        ) from None
+    return [label.strip() for label in row]
+
+
+def check_labels(labels: Iterable[Any]) -> tuple[str, ...]:
+    """Labels that can be told apart: two or more, none empty, none twice.
+
+    Args:
+        labels: texts, or whole numbers, which become their digits.
+
+    Returns:
+        Plain texts.
+
+    Raises:
+        DiffjaxError: if they are others.
+    """
+    if isinstance(labels, str | bytes | Mapping | Set):
+        raise DiffjaxError(
+            f"Labels must be a list, not {labels!r:.100}. Split a text; put a set in "
+            "an order."
         )
-    if not labels:
+    texts = tuple(map(_label, labels))
+    if not texts:
         raise DiffjaxError("No labels were given. Name at least two classes.")
-    if any(not label.strip() for label in labels):
+    if any(not label.strip() for label in texts):
         raise DiffjaxError(
-            f"A label is empty in {list(labels)}. Remove it, or a stray comma."
+            f"A label is empty in {list(texts)}. Remove it, or a stray comma."
         )
-    if len(labels) == 1:
+    if len(texts) == 1:
         raise DiffjaxError(
-            f"Only one label was given ({labels[0]!r}). A classification compares "
+            f"Only one label was given ({texts[0]!r}). A classification compares "
             "classes: name at least two."
         )
-    if repeated := _repeated(label.strip() for label in labels):
+    if repeated := _repeated(label.strip() for label in texts):
         raise DiffjaxError(f"Labels are given more than once: {repeated}.")
+    return texts
+
+
+def _label(label: object) -> str:
+    """A label as a plain text, also of numpy's kinds of text and whole numbers."""
+    if isinstance(label, str):
+        return str(label)
+    if isinstance(label, Integral) and not isinstance(label, bool):
+        return str(int(label))
+    raise DiffjaxError(
+        f"A label must be a text or a whole number, not {label!r:.100} "
+        f"({type(label).__name__})."
+    )
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -117,15 +160,16 @@ class Prompts:
 
     @classmethod
     def from_labels(
-        cls, labels: Sequence[str], templates: str | Sequence[str] = DEFAULT_TEMPLATE
+        cls,
+        labels: Iterable[Any],
+        templates: str | Sequence[str] = DEFAULT_TEMPLATE,
     ) -> "Prompts":
         """Make one prompt for each label and template, label by label.
 
         Raises:
             DiffjaxError: as ``format_prompts``, and if a template is given twice.
         """
-        check_labels(labels)
-        return cls.from_names(labels, templates)
+        return cls.from_names(check_labels(labels), templates)
 
     @classmethod
     def from_names(

@@ -1,6 +1,7 @@
 """A table of image paths and labels: CSV with a header, or JSON lines."""
 
 import os
+import warnings
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -12,9 +13,10 @@ from diffjax.errors import DiffjaxError
 from diffjax.files import read_csv, read_json_lines, user_path
 
 SUFFIXES = (".csv", ".jsonl")
-COLUMNS = ("path", "label", "id")  # the last one may be absent
+PATHS = ("path", "file_name")  # columns; the latter is the Hugging Face hub's
 
-MAX_CLASSES = 10**6  # a larger label is a slip, not a class
+MAX_CLASSES = 10**5  # a larger label is a slip, not a class
+FEW = 0.1  # share of classes that occur, under which a large number is told of
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -28,10 +30,12 @@ class _Row:
 def open_table(path: str | os.PathLike[str]) -> FileSource:
     """Open the images that a .csv or .jsonl file lists, in its order.
 
-    Each row has a path (relative to the table), a label and perhaps an id, which is
-    the path otherwise. If all labels are integers they are the class numbers, and
-    names are their digits; else they are class names, and the sorted names are the
-    classes. Images are turned by their EXIF orientation.
+    Each row has a path (relative to the table; the column may be called file_name, as
+    in the Hugging Face hub's metadata.csv and metadata.jsonl), a label and perhaps an
+    id, which is the path otherwise. Further columns are not read. If all labels are
+    integers they are the class numbers, and names are their digits; else they are
+    class names, and the sorted names are the classes. Images are turned by their EXIF
+    orientation.
 
     Raises:
         DiffjaxError: if the table is missing or malformed, an id comes twice, or an
@@ -74,8 +78,17 @@ def _classes(rows: list[_Row]) -> tuple[tuple[str, ...], list[int]]:
         for row, label in zip(rows, labels, strict=True):
             if not 0 <= label < MAX_CLASSES:
                 raise DiffjaxError(
-                    f"{row.where}: the label {label} is not a class number from 0 up."
+                    f"{row.where}: the label {label} is not a class number from 0 to "
+                    f"{MAX_CLASSES - 1:,}."
                 )
+        n, occurring = max(labels) + 1, len(set(labels))
+        if n > 1000 and occurring < FEW * n:
+            warnings.warn(
+                f"The labels go up to {n - 1:,}, so there are {n:,} classes to choose "
+                f"from, and {occurring:,} of them occur. With names as labels only "
+                "those would be.",
+                stacklevel=3,
+            )
         return tuple(map(str, range(max(labels) + 1))), labels
     texts = [str(row.label) for row in rows]
     names = tuple(sorted(set(texts)))
@@ -96,7 +109,7 @@ def _read(table: Path) -> Iterator[_Row]:
     if table.suffix.lower() not in SUFFIXES:
         raise DiffjaxError(f"{table} is not a table: name it .csv or .jsonl.")
     cells = (
-        read_csv(table, ("path", "label"), "table", wanted="path and label")
+        read_csv(table, ("label",), "table", wanted="path and label")
         if table.suffix.lower() == ".csv"
         else read_json_lines(table, "table")
     )
@@ -105,9 +118,15 @@ def _read(table: Path) -> Iterator[_Row]:
 
 
 def _row(where: str, cells: Mapping[str, Any]) -> _Row:
-    path, label, name = (cells.get(column) for column in COLUMNS)
+    given = [column for column in PATHS if column in cells]
+    if len(given) != 1:
+        raise DiffjaxError(
+            f"{where}: the columns must include path (or file_name) and label, each "
+            f"once, not {', '.join(cells) or 'none'}."
+        )
+    path, label, name = (cells.get(column) for column in (*given, "label", "id"))
     if not isinstance(path, str) or not path.strip() or "\0" in path:
-        raise DiffjaxError(f"{where}: the path is missing.")
+        raise DiffjaxError(f"{where}: the {given[0]} is missing.")
     if isinstance(label, str):
         label = label.strip()
     if isinstance(label, bool) or not isinstance(label, str | int) or label == "":

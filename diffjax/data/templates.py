@@ -1,17 +1,24 @@
-"""Prompts from CLIP_benchmark's files: class names in one, templates in another."""
+"""Prompts from CLIP_benchmark's files: class names in one, templates in another.
+
+Its tables are {data set: list}. Class names may be empty (one of its sets has "" for a
+middle distance), templates may be given twice, and a table of templates may hold, for a
+data set, {class name: whole prompts} (CuPL, arXiv 2209.03320).
+"""
 
 import os
 import warnings
-from collections.abc import Sequence
-from pathlib import Path
+from collections import Counter
+from collections.abc import Mapping, Sequence
 
 from diffjax.data.prompts import Prompts, split_template
 from diffjax.errors import DiffjaxError, unknown
-from diffjax.files import read_json, read_lines
+from diffjax.files import read_json, read_lines, user_path
+
+EMPTY = "(empty)"  # how results name a class whose name is empty
 
 
 def read_clip_benchmark(
-    classnames: str | os.PathLike[str],
+    classnames: str | os.PathLike[str] | Sequence[str],
     templates: str | os.PathLike[str],
     dataset: str | None = None,
 ) -> Prompts:
@@ -25,43 +32,51 @@ def read_clip_benchmark(
     the classifier is told to merge them by their mean.
 
     Args:
-        classnames: the file of names, in the order of the class numbers.
+        classnames: the file of names, in the order of the class numbers; or the names.
         templates: the file of templates.
         dataset: the key in tables; None if neither file is one.
 
     Raises:
         DiffjaxError: if a file is missing or malformed, or the key is.
     """
-    names, names_keyed = _read(Path(classnames), dataset)
-    patterns, patterns_keyed = _read(Path(templates), dataset)
+    patterns, patterns_keyed = _read(templates, dataset)
+    if isinstance(classnames, str | os.PathLike):
+        names, names_keyed = _read(classnames, dataset)
+        files = f"{classnames} with {templates}"
+        names = _names(names, classnames)
+    else:
+        names, names_keyed, files = list(classnames), False, f"{templates}"
     if dataset is not None and not (names_keyed or patterns_keyed):
         raise DiffjaxError(
-            f"Neither {classnames} nor {templates} is a table of data sets, so leave "
-            f"out the name {dataset!r}."
+            f"{files}: neither is a table of data sets, so leave out the name "
+            f"{dataset!r}."
         )
-    if repeated := _repeated(patterns):
-        raise DiffjaxError(f"{templates} has the template {repeated!r} twice.")
     if repeated := _repeated(names):
         # kept, as in a prompts file: CLIP's own names of ImageNet have two pairs
-        warnings.warn(
-            f"{classnames}: classes share the name {repeated!r}.", stacklevel=2
-        )
+        warnings.warn(f"{files}: classes share the name {repeated}.", stacklevel=2)
+    if isinstance(patterns, Mapping):
+        rows = [_whole_prompts(patterns, name, templates) for name in names]
+    else:
+        halves = [_halves(each, templates) for each in _once(patterns, str(templates))]
+        rows = [[before + name + after for before, after in halves] for name in names]
+    if empty := [prompt for row in rows for prompt in row if not prompt.strip()]:
+        raise DiffjaxError(f"{files}: {len(empty)} prompt(s) would be empty.")
     try:
-        halves = [split_template(each.replace("{c}", "{}")) for each in patterns]
         return Prompts(
-            prompts=tuple(a + name + b for name in names for a, b in halves),
-            classidx=tuple(c for c in range(len(names)) for _ in halves),
-            class_names=tuple(names),
+            prompts=tuple(prompt for row in rows for prompt in row),
+            classidx=tuple(c for c, row in enumerate(rows) for _ in row),
+            class_names=tuple(name if name.strip() else EMPTY for name in names),
         )
     except DiffjaxError as error:
-        raise DiffjaxError(f"{classnames} with {templates}: {error}") from None
+        raise DiffjaxError(f"{files}: {error}") from None
 
 
-def _read(path: Path, dataset: str | None) -> tuple[list[str], bool]:
+def _read(path: str | os.PathLike[str], dataset: str | None) -> tuple[object, bool]:
     """The entries of a file, and whether a table was asked for them."""
-    if path.suffix.lower() != ".json":
-        return _checked([line for line in read_lines(path) if line], path), False
-    content = read_json(path)
+    place = user_path(path)
+    if place.suffix.lower() != ".json":
+        return [line for line in read_lines(place) if line], False
+    content = read_json(place)
     if keyed := isinstance(content, dict):
         if dataset is None:
             raise DiffjaxError(
@@ -71,19 +86,66 @@ def _read(path: Path, dataset: str | None) -> tuple[list[str], bool]:
         if dataset not in content:
             raise unknown(f"data set in {path}", dataset, content)
         content = content[dataset]
-    return _checked(content, path), keyed
+    return content, keyed
 
 
-def _checked(entries: object, path: Path) -> list[str]:
-    if not isinstance(entries, list) or not all(
-        isinstance(each, str) and each.strip() for each in entries
+def _names(entries: object, path: str | os.PathLike[str]) -> list[str]:
+    if (
+        isinstance(entries, list)
+        and len(entries) == 2
+        and all(isinstance(each, list) for each in entries)
     ):
-        raise DiffjaxError(f"{path} must hold a list of texts, none of them empty.")
+        raise DiffjaxError(
+            f"{path} names some of ImageNet's classes, by their numbers, as Babel-"
+            "ImageNet does. Give a list with a name for every class of the data set."
+        )
+    if not isinstance(entries, list) or not all(isinstance(e, str) for e in entries):
+        raise DiffjaxError(f"{path} must hold a list of texts.")
     if not entries:
         raise DiffjaxError(f"{path} is empty.")
+    if empty := [i for i, name in enumerate(entries) if not name.strip()]:
+        warnings.warn(
+            f"{path}: the name of class {empty[0]} is empty; its prompts are the "
+            "templates without a name.",
+            stacklevel=3,
+        )
     return entries
 
 
-def _repeated(values: Sequence[str]) -> str | None:
-    """The first value that is there twice."""
-    return next((v for i, v in enumerate(values) if v in values[:i]), None)
+def _halves(template: object, path: str | os.PathLike[str]) -> tuple[str, str]:
+    try:
+        return split_template(str(template).replace("{c}", "{}"))
+    except DiffjaxError as error:
+        raise DiffjaxError(f"{path}: {error}") from None
+
+
+def _whole_prompts(
+    table: Mapping[str, object], name: str, path: str | os.PathLike[str]
+) -> list[str]:
+    """The prompts of a class, from a table {class name: prompts}."""
+    if name not in table:
+        raise DiffjaxError(
+            f"{path} has no prompts for the class {name!r}; its first class is "
+            f"{next(iter(table), 'none')!r}. Give the names that belong to it."
+        )
+    return _once(table[name], f"{path}, class {name!r}")
+
+
+def _once(entries: object, where: str) -> list[str]:
+    """A list of texts, those that are there twice once."""
+    if not isinstance(entries, list) or not all(
+        isinstance(each, str) and each.strip() for each in entries
+    ):
+        raise DiffjaxError(f"{where} must hold a list of texts, none of them empty.")
+    if not entries:
+        raise DiffjaxError(f"{where} is empty.")
+    if repeated := _repeated(entries):
+        warnings.warn(f"{where} has twice, taken once: {repeated}.", stacklevel=3)
+    return list(dict.fromkeys(entries))
+
+
+def _repeated(values: Sequence[str]) -> str:
+    """The first of the values that are there twice, for a message."""
+    found = [value for value, count in Counter(values).items() if count > 1]
+    more = f" and {len(found) - 3} more" if found[3:] else ""
+    return ", ".join(map(repr, found[:3])) + more

@@ -34,7 +34,8 @@ class Experiment:
             package; all by default.
         prompts: a CSV file, or a prompt file of the package.
         classnames: a file of class names, as CLIP_benchmark has it.
-        templates: a file of templates, likewise.
+        templates: a file of templates, likewise; without ``classnames`` for the data
+            set's own names.
         clip_name: what CLIP_benchmark's tables call the data set, where one of the
             files is a table.
         template: templates for the data set's own class names.
@@ -99,10 +100,13 @@ class Experiment:
             raise DiffjaxError(f"{' and '.join(names)} exclude each other.")
         if self.prompts is not None:
             return Prompts.read_csv(_file(self.prompts, ".csv"))
-        if self.classnames is not None and self.templates is not None:
-            return read_clip_benchmark(self.classnames, self.templates, self.clip_name)
-        if self.classnames is not None or self.templates is not None:
-            raise DiffjaxError("Give --classnames and --templates together.")
+        if self.templates is not None:
+            own = readable_names(source.class_names)
+            return read_clip_benchmark(
+                self.classnames or own, self.templates, self.clip_name
+            )
+        if self.classnames is not None:
+            raise DiffjaxError("Give --classnames together with --templates.")
         if self.template:
             return Prompts.from_names(readable_names(source.class_names), self.template)
         return None
