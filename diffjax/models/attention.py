@@ -3,7 +3,7 @@
     xla      matrices of logits in memory, in float32; runs everywhere
     cudnn    fused, on NVIDIA: float16 and bfloat16, heads of a multiple of 8 up to 128,
              from Hopper on up to 256
-    pallas   fused, JAX's flash attention kernel on TPUs, for long sequences
+    pallas   fused, JAX's splash attention kernel on TPUs, for long sequences
 
 Fused ones never hold a matrix: at 64×64 latents those of Stable Diffusion 2 are 320 MiB
 for a single layer of a single evaluation. DIFFJAX_ATTENTION=xla does without them.
@@ -249,38 +249,46 @@ def _cudnn_or_xla(q: Array, k: Array, v: Array) -> Array:
 
 
 def _pallas(q: Array, k: Array, v: Array) -> Array:
-    """JAX's kernel, of lengths filled up to blocks; what fills up is masked."""
-    from jax.experimental.pallas.ops.tpu.flash_attention import (
-        BlockSizes,
-        SegmentIds,
-        flash_attention,
+    """JAX's kernel, of lengths filled up to blocks; what fills up is masked.
+
+    It reads q, k and v with the tokens along the lanes, as the TPU's products leave
+    them: head by head they would be copied, and 64 channels filled up to 128.
+    """
+    from jax.experimental.pallas.ops.tpu.splash_attention import (
+        splash_attention_kernel as splash,
+    )
+    from jax.experimental.pallas.ops.tpu.splash_attention import (
+        splash_attention_mask as masks,
     )
 
-    (b, length_q, _, head), length_k = q.shape, k.shape[1]
+    (b, length_q, heads, head), length_k = q.shape, k.shape[1]
+    # the kernel leaves scaling to us; by a power of two it is exact
+    q = q * jnp.asarray(1 / math.sqrt(head), q.dtype)
     q, k, v = (_filled(x.swapaxes(1, 2)) for x in (q, k, v))  # [b, n, l, h]
     rows, columns = q.shape[2], k.shape[2]
     ids = None
     if columns > length_k:  # real tokens attend to real ones
-        ids = SegmentIds(
-            jnp.zeros((b, rows), jnp.int32),
-            jnp.broadcast_to(np.arange(columns) >= length_k, (b, columns)).astype(
-                jnp.int32
-            ),
+        ids = splash.SegmentIds(
+            jnp.zeros(rows, jnp.int32),
+            jnp.asarray(np.arange(columns) >= length_k, jnp.int32),
         )
     block_q, block_k = (
         next(size for size in BLOCKS_ON_TPU if n % size == 0) for n in (rows, columns)
     )
-    sizes = BlockSizes(
-        block_b=1,
-        **dict.fromkeys(("block_q", "block_q_major_dkv", "block_q_dkv"), block_q),
-        **dict.fromkeys(("block_k_major", "block_k", "block_k_major_dkv"), block_k),
-        **dict.fromkeys(("block_k_dkv", "block_k_major_dq", "block_k_dq"), block_k),
-        block_q_dq=block_q,
+    names = ("block_q", "block_q_dkv", "block_q_dq")
+    sizes = dict.fromkeys(names, block_q)
+    names = ("block_kv", "block_kv_compute", "block_kv_dkv")
+    sizes |= dict.fromkeys((*names, "block_kv_dkv_compute", "block_kv_dq"), block_k)
+    layouts = dict.fromkeys(
+        ("q_layout", "k_layout", "v_layout"), splash.QKVLayout.SEQ_MINOR
     )
-    scale = 1 / math.sqrt(head)
-    out: Array = flash_attention(
-        q, k, v, segment_ids=ids, sm_scale=scale, block_sizes=sizes
+    kernel = splash.make_splash_mha(
+        mask=masks.MultiHeadMask([masks.FullMask((rows, columns))] * heads),
+        block_sizes=splash.BlockSizes(**sizes, **layouts),
+        head_shards=1,
+        q_seq_shards=1,
     )
+    out: Array = jax.vmap(lambda q, k, v: kernel(q, k, v, segment_ids=ids))(q, k, v)
     return out[:, :, :length_q].swapaxes(1, 2)
 
 
