@@ -127,8 +127,8 @@ def regular_file(path: PathLike, what: str = "file") -> Path:
         mode = place.stat().st_mode
     except FileNotFoundError:
         raise DiffjaxError(f"There is no {what} {place}. Check the path.") from None
-    except OSError as error:
-        raise _unreadable(place, error) from error
+    except OSError as error:  # of which one is that a name is too long
+        raise _unreadable(f"{str(place)[:200]}", error) from error
     if stat.S_ISDIR(mode):
         raise DiffjaxError(f"{place} cannot be read: it is a folder, not a {what}.")
     if not stat.S_ISREG(mode):
@@ -384,7 +384,7 @@ def _bad_json(where: str, why: str, remedy: str) -> DiffjaxError:
     return DiffjaxError(f"{where} {why}.{f' {remedy}' if remedy else ''}")
 
 
-def _unreadable(path: Path, error: OSError) -> DiffjaxError:
+def _unreadable(path: PathLike, error: OSError) -> DiffjaxError:
     return DiffjaxError(f"{path} cannot be read ({error.strerror or error}).")
 
 

@@ -17,13 +17,14 @@ MAY_IMPORT = {
     "errors": set(),
     "files": {"errors"},
     "arrays": {"errors", "files"},
+    "deadlines": set(),
     "temperature": {"errors", "files"},
     "tracing": set(),
     "distributed": {"errors"},
     "schedules": {"errors"},
     "models": {"errors", "schedules", "tracing"},
     "strategies": {"errors"},
-    "data": {"arrays", "errors", "files"},
+    "data": {"arrays", "deadlines", "errors", "files"},
     "checkpoints": {"errors", "files", "schedules", "models"},
     "scoring": {"arrays", "errors", "files", "schedules", "models", "tracing"},
     "record": {"strategies"},
@@ -120,7 +121,14 @@ MAY_IMPORT = {
 }
 NO_JAX = (
     *("strategies", "data", "evaluation", "cli"),
-    *("arrays.py", "errors.py", "files.py", "record.py", "temperature.py"),
+    *(
+        "arrays.py",
+        "deadlines.py",
+        "errors.py",
+        "files.py",
+        "record.py",
+        "temperature.py",
+    ),
 )
 
 

@@ -1,16 +1,18 @@
 """Image files as a source: what folders, tables and published layouts share."""
 
+import io
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
 from jaxtyping import Int32, UInt8
-from PIL import Image
 
+from diffjax.data.decoding import damaged, open_picture
 from diffjax.data.images import load_image
 from diffjax.data.sources import Example, digest
 from diffjax.errors import DiffjaxError
+from diffjax.files import regular_file
 
 ALL = "all"  # the split of what is not divided
 
@@ -99,13 +101,19 @@ def load_plain(path: Path) -> UInt8[np.ndarray, "h w 3"]:
     Raises:
         DiffjaxError: if the file cannot be decoded.
     """
+    with regular_file(path, "image").open("rb") as file:
+        return decode_plain(file, str(path))
+
+
+def decode_plain(
+    stream: io.BytesIO | io.BufferedReader, name: str
+) -> UInt8[np.ndarray, "h w 3"]:
+    """As ``load_plain``, of an encoded image."""
+    image = open_picture(stream, name)
     try:
-        with Image.open(path) as image:
-            return np.asarray(image.convert("RGB"))
+        return np.asarray(image.convert("RGB"))
     except Exception as error:  # decoders raise nearly anything on damage
-        raise DiffjaxError(
-            f"{path} cannot be read ({error}). Unpack or fetch it again."
-        ) from error
+        raise damaged(name, error) from error
 
 
 def _require(paths: Sequence[Path]) -> None:

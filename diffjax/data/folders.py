@@ -9,9 +9,9 @@ from pathlib import Path
 
 from PIL import Image
 
+from diffjax.data.decoding import FORMATS
 from diffjax.data.files import ALL, FileSource, ImageFile, Load, load_upright
 from diffjax.data.imagenet import imagenet_classes
-from diffjax.data.images import FORMATS
 from diffjax.errors import DiffjaxError, unknown
 from diffjax.files import user_path
 

@@ -7,12 +7,9 @@ Every picture that cannot be read faithfully raises a DiffjaxError; nothing is g
 Pillow's global switches are never touched.
 """
 
-import http.client
 import io
 import os
 import re
-import urllib.error
-import urllib.request
 import warnings
 from collections.abc import Callable
 from pathlib import Path
@@ -20,32 +17,24 @@ from typing import Literal
 
 import numpy as np
 from jaxtyping import Float32, Shaped
-from PIL import Image, ImageOps, UnidentifiedImageError
+from PIL import Image
 
+from diffjax.data.decoding import (
+    MAX_PIXELS,
+    check_pixels,
+    damaged,
+    open_picture,
+    upright,
+)
+from diffjax.data.downloads import download
 from diffjax.errors import DiffjaxError, unknown
+from diffjax.files import regular_file
 
 ImageSource = str | os.PathLike[str] | bytes | Image.Image | np.ndarray
 Transform = Literal["resize_crop", "adm"]
 
-MAX_PIXELS = 2**26  # 8192 × 8192: 200 MB once decoded; above any common camera
 MIN_SIDE = 2  # a single row or column carries no picture
 MAX_ASPECT = 50  # the centre crop of a longer strip shows under 2 % of it
-MAX_DOWNLOAD_BYTES = 64 * 2**20
-DOWNLOAD_TIMEOUT_SECONDS = 20.0
-
-# Only formats that Pillow decodes itself: EPS, for one, would start Ghostscript.
-FORMATS = (
-    "JPEG",
-    "PNG",
-    "WEBP",
-    "GIF",
-    "BMP",
-    "TIFF",
-    "PPM",
-    "JPEG2000",
-    "AVIF",
-    "MPO",
-)
 
 INTERPOLATIONS = {
     "nearest": Image.Resampling.NEAREST,
@@ -69,7 +58,9 @@ def load_image(source: ImageSource, *, max_pixels: int = MAX_PIXELS) -> Image.Im
     Args:
         source: a path, an http(s) URL, encoded bytes, a PIL image, or an array:
             [H, W], [H, W, 1], [H, W, 3] or [H, W, 4], uint8 or float in [0, 1].
-        max_pixels: larger pictures are refused from their header, undecoded.
+        max_pixels: larger pictures are refused from their header, undecoded; but JPEG
+            files of up to four times as many are decoded at half their width and
+            height, with a warning.
 
     Raises:
         DiffjaxError: if the source is missing, unreadable, damaged, too small, too
@@ -88,7 +79,7 @@ def load_image(source: ImageSource, *, max_pixels: int = MAX_PIXELS) -> Image.Im
                 f"{name}: {scheme[1]}:// addresses are not read. Give a local path or "
                 "an http(s) address."
             )
-        return _decode(io.BytesIO(_download(source)), name, max_pixels)
+        return _decode(io.BytesIO(download(source)), name, max_pixels)
     if isinstance(source, str | os.PathLike):
         with _open_file(Path(source), name) as file:
             return _decode(file, name, max_pixels)
@@ -180,23 +171,7 @@ TRANSFORMS: dict[str, Callable[[Image.Image, int, Image.Resampling], Image.Image
 def _decode(
     stream: io.BytesIO | io.BufferedReader, name: str, max_pixels: int
 ) -> Image.Image:
-    """An encoded picture as an RGB image; max_pixels is checked on the header."""
-    Image.init()  # registers the plug-ins; some are absent from some Pillow builds
-    try:
-        image = Image.open(stream, formats=[f for f in FORMATS if f in Image.OPEN])
-    except UnidentifiedImageError:
-        raise DiffjaxError(
-            f"{name} is not an image in a format that is read here "
-            f"({', '.join(FORMATS)}). Convert it to PNG or JPEG."
-        ) from None
-    except (Image.DecompressionBombError, Image.DecompressionBombWarning) as error:
-        raise DiffjaxError(
-            f"{name} is refused before decoding: {error} Scale it down; if you trust "
-            "it, raise both max_pixels and PIL.Image.MAX_IMAGE_PIXELS."
-        ) from None
-    except Exception as error:  # header parsers raise nearly anything on damage
-        raise DiffjaxError(_damaged(name, error)) from error
-    return _to_rgb(image, name, max_pixels)
+    return _to_rgb(open_picture(stream, name, max_pixels), name, max_pixels)
 
 
 def _to_rgb(image: Image.Image, name: str, max_pixels: int) -> Image.Image:
@@ -206,20 +181,21 @@ def _to_rgb(image: Image.Image, name: str, max_pixels: int) -> Image.Image:
         animated = getattr(image, "is_animated", False) and image.format != "MPO"
         image.load()
         frame = image.tell() + 1
-        upright = ImageOps.exif_transpose(image)
-        if upright.mode == "F" or upright.mode.startswith("I"):
-            upright = _to_grey8(upright, name)
+        turned = upright(image, name)
+        if turned.mode == "F" or turned.mode.startswith("I"):
+            turned = _to_grey8(turned, name)
         # White, because the page behind a web image is: img2dataset, which fetched
         # LAION, lays transparency on white too. convert("RGB") alone would uncover
         # whatever colour lies under it.
-        if upright.has_transparency_data:
-            white = Image.new("RGBA", upright.size, "white")
-            upright = Image.alpha_composite(white, upright.convert("RGBA"))
-        rgb = upright.convert("RGB")
+        if turned.has_transparency_data:
+            white = Image.new("RGBA", turned.size, "white")
+            turned = Image.alpha_composite(white, turned.convert("RGBA"))
+        rgb = turned.convert("RGB")
+        rgb.info = {}  # else it would be turned once more when it is read again
     except DiffjaxError:
         raise
     except Exception as error:  # decoders raise nearly anything on damage
-        raise DiffjaxError(_damaged(name, error)) from error
+        raise damaged(name, error) from error
     if animated:
         warnings.warn(
             f"{name} has several frames; only frame {frame} is read.", stacklevel=3
@@ -274,12 +250,7 @@ def _check_size(size: tuple[int, int], name: str, max_pixels: int) -> None:
             f"{name} is {width}×{height} pixels; a picture needs at least {MIN_SIDE} "
             "in each direction."
         )
-    if width * height > max_pixels:
-        raise DiffjaxError(
-            f"{name} is {width}×{height} pixels, over the limit of {max_pixels:,} "
-            "pixels, and was not decoded. Scale it down; if you trust it, raise "
-            "max_pixels."
-        )
+    check_pixels(size, name, max_pixels)
     if long > MAX_ASPECT * short:
         raise DiffjaxError(
             f"{name} is {width}×{height} pixels, more than {MAX_ASPECT} times as long "
@@ -288,54 +259,13 @@ def _check_size(size: tuple[int, int], name: str, max_pixels: int) -> None:
 
 
 def _open_file(path: Path, name: str) -> io.BufferedReader:
+    place = regular_file(path, "image")
     try:
-        if path.is_dir():
-            raise DiffjaxError(f"{name} is a folder. Name the image files in it.")
-        # A pipe or a device could block, or never end.
-        if path.exists() and not path.is_file():
-            raise DiffjaxError(f"{name} is not a regular file.")
-        if path.is_file() and path.stat().st_size == 0:
+        if place.stat().st_size == 0:
             raise DiffjaxError(f"{name} is empty. Fetch or save it again.")
-        return path.open("rb")
-    except FileNotFoundError:
-        raise DiffjaxError(f"There is no file {name}. Check the path.") from None
-    except DiffjaxError:
-        raise
-    except (OSError, ValueError) as error:  # ValueError: a null character in the path
+        return place.open("rb")
+    except OSError as error:
         raise DiffjaxError(f"{name} cannot be opened ({error}).") from error
-
-
-def _download(url: str) -> bytes:
-    # Some hosts, Wikimedia for one, refuse clients that do not say who they are.
-    request_headers = {"User-Agent": "diffjax"}
-    try:
-        request = urllib.request.Request(url, headers=request_headers)
-        with urllib.request.urlopen(
-            request, timeout=DOWNLOAD_TIMEOUT_SECONDS
-        ) as response:
-            data: bytes = response.read(MAX_DOWNLOAD_BYTES + 1)
-    except urllib.error.HTTPError as error:
-        raise DiffjaxError(
-            f"{url} answered {error.code} {error.reason}. Check the address."
-        ) from None
-    except (OSError, http.client.HTTPException, ValueError) as error:
-        raise DiffjaxError(
-            f"Cannot fetch {url}: {error}. Check the address and the network, or "
-            "download the image and give its path."
-        ) from error
-    if len(data) > MAX_DOWNLOAD_BYTES:
-        raise DiffjaxError(
-            f"{url} is larger than {MAX_DOWNLOAD_BYTES >> 20} MiB. Download the image "
-            "and give its path."
-        )
-    return data
-
-
-def _damaged(name: str, error: Exception) -> str:
-    return (
-        f"{name} cannot be decoded ({error}): it is truncated, damaged or of an "
-        "unsupported kind. Fetch it again, or re-save it as PNG or JPEG."
-    )
 
 
 def _describe(source: object) -> str:

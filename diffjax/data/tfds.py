@@ -13,8 +13,8 @@ from typing import Any
 
 import numpy as np
 from jaxtyping import Int32
-from PIL import Image
 
+from diffjax.data.files import decode_plain
 from diffjax.data.imagenet import imagenet_classes
 from diffjax.data.sources import Example, data_root, digest
 from diffjax.errors import DiffjaxError
@@ -135,8 +135,7 @@ class TfdsSource:
             name = name.decode() if isinstance(name, bytes) else str(name)
             which = f"{index} ({name})"
             # Plain RGB, no EXIF rotation: published accuracies were measured so.
-            with Image.open(io.BytesIO(stored["image"])) as image:
-                pixels = np.asarray(image.convert("RGB"))
+            pixels = decode_plain(io.BytesIO(stored["image"]), which)
         except Exception as error:  # decoders raise nearly anything on damage
             raise self._broken(which, error) from error
         label = self._checked(index, int(stored["label"]))
