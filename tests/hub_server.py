@@ -3,6 +3,7 @@
 import hashlib
 import http.server
 import json
+import time
 
 
 def sha(text):
@@ -17,6 +18,7 @@ class Hub(http.server.ThreadingHTTPServer):
         self.repositories = {}  # (id, revision): {path: bytes}
         self.fetched = []  # paths downloaded
         self.requests = 0
+        self.slow = None  # what the path starts with whose answer drips
         self.refusal = None  # (status, error code, what the path starts with)
 
     @property
@@ -40,8 +42,18 @@ class Handler(http.server.BaseHTTPRequestHandler):
             self.send_header(name.replace("_", "-"), value)
         self.send_header("Content-Length", str(len(body)))
         self.end_headers()
-        if self.command == "GET":
+        if self.command == "GET" and self._drips():
+            for byte in body:
+                self.wfile.write(bytes([byte]))
+                self.wfile.flush()
+                time.sleep(0.1)
+                if not self._drips():
+                    break
+        elif self.command == "GET":
             self.wfile.write(body)
+
+    def _drips(self):
+        return self.server.slow and self.path.startswith(self.server.slow)
 
     def do_HEAD(self):
         self.do_GET()

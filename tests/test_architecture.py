@@ -25,7 +25,7 @@ MAY_IMPORT = {
     "models": {"errors", "schedules", "tracing"},
     "strategies": {"errors"},
     "data": {"arrays", "deadlines", "errors", "files"},
-    "checkpoints": {"errors", "files", "schedules", "models"},
+    "checkpoints": {"deadlines", "errors", "files", "schedules", "models"},
     "scoring": {"arrays", "errors", "files", "schedules", "models", "tracing"},
     "record": {"strategies"},
     "settings": {"errors", "data", "record", "scoring", "strategies"},

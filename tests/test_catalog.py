@@ -11,6 +11,7 @@ import pytest
 from hub_server import Hub, sha
 from safetensors.numpy import save
 
+from diffjax.checkpoints import hub as hub_module
 from diffjax.checkpoints.catalog import MODELS
 from diffjax.checkpoints.formats import read_tensors
 from diffjax.checkpoints.resolving import resolve, resolve_component
@@ -588,3 +589,17 @@ def test_a_file_is_named_for_what_it_is(here):
 def test_impossible_names(here, name):
     with pytest.raises(DiffjaxError):
         resolve(name)
+
+
+@pytest.mark.parametrize("what", ["list", "file"])
+def test_a_hub_that_sends_a_byte_now_and_then_is_not_waited_for(hub, monkeypatch, what):
+    hub.add("some/model", NEEDED)
+    monkeypatch.setattr(hub_module, "ANSWER_SECONDS", 0.5 if what == "list" else 60.0)
+    monkeypatch.setattr(hub_module, "STALL_SECONDS", 0.5)
+    hub.slow = "/api/" if what == "list" else "/some/"
+    with (
+        pytest.warns(UserWarning, match="because Hugging Face is too slow"),
+        pytest.raises(DiffjaxError, match="cannot be fetched now: Hugging Face is too"),
+    ):
+        resolve("some/model")
+    hub.slow = None

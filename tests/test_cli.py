@@ -514,6 +514,7 @@ HELP = {
         *("--transform", "--interpolation", "--model", "--unet", "--transformer"),
         *("--vae", "--text-encoder", "--tokenizer", "--revision", "--cache-dir"),
         *("--offline", "--variant", "--top", "--plot", "--json", "--quiet", "--help"),
+        "--max-pixels",
         *("--shortlist", "--shard-weights", "--global-mesh", "--coordinator"),
         *("--process-index", "--process-count"),
     ),
@@ -524,7 +525,7 @@ HELP = {
     "evaluate": (
         *("--dataset", "--split", "--data-dir", "--subset", "--per-class"),
         *("--subset-seed", "--limit", "--classes", "--prompts", "--classnames"),
-        "--corrupt",
+        *("--corrupt", "--max-pixels"),
         *(
             "--templates",
             "--clip-name",
@@ -563,8 +564,7 @@ HELP = {
         *("--dtype", "--seed", "--resolution", "--transform", "--interpolation"),
         *("--model", "--unet", "--transformer", "--vae", "--text-encoder"),
         *("--tokenizer", "--revision", "--cache-dir", "--offline", "--json"),
-        "--variant",
-        *("--quiet", "--help"),
+        *("--variant", "--max-pixels", "--quiet", "--help"),
     ),
     "models": ("--json", "--help"),
     "report": ("--html", "--csv", "--json", "--help"),

@@ -1,10 +1,16 @@
 """Files of a repository on Hugging Face, or of its copy in the local cache."""
 
+import contextlib
 import warnings
 from collections.abc import Callable
 from pathlib import Path
 
+from diffjax.deadlines import while_growing, within
 from diffjax.errors import DiffjaxError
+
+ANSWER_SECONDS = 60.0  # for the list of a repository's files
+STALL_SECONDS = 120.0  # in which a download must make this progress, however large
+STALL_BYTES = 2**17
 
 
 def fetch(
@@ -78,6 +84,7 @@ def _download(
 ) -> Path:
     """Fetch what is not yet in the cache; a failing network is an OSError."""
     from huggingface_hub import HfApi, snapshot_download
+    from huggingface_hub.constants import HF_HUB_CACHE
     from huggingface_hub.errors import (
         GatedRepoError,
         HfHubHTTPError,
@@ -91,14 +98,23 @@ def _download(
     transport_error: type[Exception] = HfHubHTTPError.__bases__[0]
     at = f" at revision {revision}" if revision else ""
     try:
-        info = HfApi(token=token).model_info(hub_id, revision=revision)
+        info = within(
+            ANSWER_SECONDS,
+            lambda _: HfApi(token=token).model_info(hub_id, revision=revision),
+        )
         names = [entry.rfilename for entry in info.siblings or ()]
-        folder = snapshot_download(
-            hub_id,
-            revision=revision,
-            cache_dir=cache_dir,
-            token=token,
-            allow_patterns=select(names, f"{hub_id} on Hugging Face{at}"),
+        patterns = select(names, f"{hub_id} on Hugging Face{at}")
+        folder = while_growing(
+            lambda _: snapshot_download(
+                hub_id,
+                revision=revision,
+                cache_dir=cache_dir,
+                token=token,
+                allow_patterns=patterns,
+            ),
+            lambda: _size(Path(cache_dir or HF_HUB_CACHE), hub_id),
+            seconds=STALL_SECONDS,
+            least=STALL_BYTES,
         )
     except GatedRepoError as error:
         raise DiffjaxError(
@@ -127,9 +143,20 @@ def _download(
                 "it. Run: hf auth login"
             ) from error
         raise
+    except TimeoutError as error:
+        raise OSError(f"Hugging Face is too slow: {error}") from error
     except transport_error as error:
         raise OSError(f"Hugging Face cannot be reached ({error})") from error
     return Path(folder)
+
+
+def _size(cache: Path, hub_id: str) -> int:
+    """The bytes on disk of a repository's files, those that are on their way too."""
+    total = 0
+    for path in (cache / f"models--{hub_id.replace('/', '--')}").glob("blobs/*"):
+        with contextlib.suppress(OSError):  # it has got its name in this moment
+            total += path.stat().st_blocks * 512  # sizes may be claimed in advance
+    return total
 
 
 def _cached(hub_id: str, revision: str | None, cache_dir: str | Path | None) -> Path:

@@ -8,6 +8,7 @@ from rich.console import Console
 from diffjax.candidates import Candidates
 from diffjax.classifier import DiffusionClassifier, Progress
 from diffjax.cli.progress import BatchProgress
+from diffjax.data.decoding import MAX_PIXELS
 from diffjax.data.images import load_image
 from diffjax.data.prompts import DEFAULT_TEMPLATE, Prompts
 from diffjax.errors import DiffjaxError
@@ -35,6 +36,7 @@ def run_batch(
     *,
     model: str,
     options: dict[str, Any],
+    max_pixels: int | None = None,
     console: Console,
     quiet: bool = False,
     show: Callable[[Done], None],
@@ -50,6 +52,7 @@ def run_batch(
         template: likewise.
         model: as in ``DiffusionClassifier.from_pretrained``.
         options: its further arguments.
+        max_pixels: as in ``load_image``, whose default it is if there is none.
         console: for the progress.
         quiet: no progress.
         show: called with each result as it comes, while the progress bar is out of
@@ -72,7 +75,7 @@ def run_batch(
         for source in sources:
             bar.begin(source)
             try:
-                image = load_image(source)
+                image = load_image(source, max_pixels=max_pixels or MAX_PIXELS)
             except DiffjaxError as error:
                 failures.append(str(error))
                 continue

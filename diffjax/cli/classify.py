@@ -14,6 +14,7 @@ from diffjax.cli.options import (
     checkpoint_options,
     cost_options,
     image_options,
+    max_pixels_option,
     model_option,
     output_options,
     prompt_options,
@@ -33,6 +34,7 @@ if TYPE_CHECKING:
 @scoring_options
 @cost_options
 @image_options
+@max_pixels_option
 @checkpoint_options
 @click.option(
     "--top",
@@ -59,6 +61,7 @@ def classify(
     strategy: str | None,
     top: int,
     plot: Path | None,
+    max_pixels: int | None,
     as_json: bool,
     quiet: bool,
     **options: Any,
@@ -103,6 +106,7 @@ def classify(
             template,
             model=model,
             options=options,
+            max_pixels=max_pixels,
             console=console,
             quiet=quiet or not shows,
             show=show,

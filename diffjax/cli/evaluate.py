@@ -15,6 +15,7 @@ from diffjax.cli.options import (
     checkpoint_options,
     cost_options,
     image_options,
+    max_pixels_option,
     merge_option,
     scoring_options,
     strategy_epilog,
@@ -91,6 +92,7 @@ data_options: Decorator = together(
         metavar="N",
         help="So many images, spread evenly.",
     ),
+    max_pixels_option,
     click.option(
         "--corrupt",
         metavar="KIND:SEVERITY",
@@ -318,6 +320,7 @@ def _experiment(
         *("classes", "prompts", "classnames", "templates", "clip_name", "template"),
         "prefilter",
         "corrupt",
+        "max_pixels",
     )
     given = {name: options.pop(name) for name in names}
     if preset is not None:

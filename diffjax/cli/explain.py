@@ -12,6 +12,7 @@ from diffjax.cli.options import (
     dtype_option,
     image_options,
     loss_option,
+    max_pixels_option,
     output_options,
     seed_option,
 )
@@ -62,6 +63,7 @@ from diffjax.errors import DiffjaxError
 @dtype_option
 @seed_option("Seed of the noise.")
 @image_options
+@max_pixels_option
 @checkpoint_options
 @output_options
 def explain(
@@ -72,6 +74,7 @@ def explain(
     bands: int,
     out: Path,
     model: str,
+    max_pixels: int | None,
     as_json: bool,
     quiet: bool,
     **options: Any,
@@ -94,13 +97,14 @@ def explain(
         )
     with loading(console, quiet):
         from diffjax.classifier import DiffusionClassifier
+        from diffjax.data.decoding import MAX_PIXELS
         from diffjax.data.images import load_image
         from diffjax.evaluation.heatmaps import explanation_figure
         from diffjax.evaluation.plots import check_output, save_figure
         from diffjax.explanation import explain as explained
 
     check_output(out)
-    pixels = load_image(image)
+    pixels = load_image(image, max_pixels=max_pixels or MAX_PIXELS)
     with console.status("evaluating", spinner="line") as status:
         status.update(f"loading {model}")
         classifier = DiffusionClassifier.from_pretrained(model, **options)

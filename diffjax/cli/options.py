@@ -211,6 +211,14 @@ image_options = together(
         help="Filter of the resize.",
     ),
 )
+max_pixels_option = click.option(
+    "--max-pixels",
+    type=click.IntRange(min=1),
+    metavar="N",
+    show_default="67,108,864, 8192 × 8192",
+    help="Refuse images of more pixels; JPEG files of up to four times as many are "
+    "read at half their size.",
+)
 model_option = click.option(
     "--model",
     metavar="NAME",

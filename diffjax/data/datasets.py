@@ -10,10 +10,12 @@ Nothing is ever downloaded: what is not there gives an error that says how to ge
 
 import os
 from collections.abc import Callable
+from functools import partial
 
 from diffjax.data import tables
 from diffjax.data.aircraft import open_aircraft
-from diffjax.data.files import ALL
+from diffjax.data.decoding import MAX_PIXELS
+from diffjax.data.files import ALL, load_upright
 from diffjax.data.folders import open_folder
 from diffjax.data.objectnet import open_objectnet
 from diffjax.data.sources import Source
@@ -31,7 +33,10 @@ OWN_LAYOUTS: dict[str, Callable[[str, DataDir], Source]] = {
 
 
 def open_source(
-    dataset: str, split: str | None = None, data_dir: DataDir = None
+    dataset: str,
+    split: str | None = None,
+    data_dir: DataDir = None,
+    max_pixels: int | None = None,
 ) -> Source:
     """Open a data set.
 
@@ -43,6 +48,7 @@ def open_source(
             where there is one. Tables are not divided.
         data_dir: the folder that holds the named data sets; ``TFDS_DATA_DIR`` or
             ``~/tensorflow_datasets`` by default.
+        max_pixels: of the images of folders and tables, as in ``load_image``.
 
     Raises:
         DiffjaxError: if it is not there (with what to do), has no such split, or is
@@ -50,14 +56,15 @@ def open_source(
     """
     is_table = dataset.lower().endswith(tables.SUFFIXES)
     if is_table or dataset.startswith((".", "/", "~")):
+        load = partial(load_upright, max_pixels=max_pixels or MAX_PIXELS)
         if not is_table:
-            return open_folder(dataset, split)
+            return open_folder(dataset, split, load=load)
         if split not in (None, ALL):
             raise DiffjaxError(
                 f"{dataset} is a table and has no splits, so there is no {split!r}. "
                 "Name the table of that split instead."
             )
-        return open_table(dataset)
+        return open_table(dataset, load=load)
     if dataset in OWN_LAYOUTS:
         return OWN_LAYOUTS[dataset](split or "test", data_dir)
     if not dataset:

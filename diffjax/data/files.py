@@ -8,7 +8,7 @@ from pathlib import Path
 import numpy as np
 from jaxtyping import Int32, UInt8
 
-from diffjax.data.decoding import damaged, open_picture
+from diffjax.data.decoding import MAX_PIXELS, damaged, open_picture
 from diffjax.data.images import load_image
 from diffjax.data.sources import Example, digest
 from diffjax.errors import DiffjaxError
@@ -88,9 +88,11 @@ class FileSource:
         return np.array([file.label for file in self._files], np.int32)
 
 
-def load_upright(path: Path) -> UInt8[np.ndarray, "h w 3"]:
+def load_upright(
+    path: Path, max_pixels: int = MAX_PIXELS
+) -> UInt8[np.ndarray, "h w 3"]:
     """An image of one's own: turned by its EXIF orientation, as ``load_image`` does."""
-    return np.asarray(load_image(path))
+    return np.asarray(load_image(path, max_pixels=max_pixels))
 
 
 def load_plain(path: Path) -> UInt8[np.ndarray, "h w 3"]:

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from diffjax.data.files import ALL, FileSource, ImageFile, load_upright
+from diffjax.data.files import ALL, FileSource, ImageFile, Load, load_upright
 from diffjax.data.imagenet import imagenet_classes
 from diffjax.errors import DiffjaxError
 from diffjax.files import read_csv, read_json_lines, user_path
@@ -27,7 +27,9 @@ class _Row:
     id: str
 
 
-def open_table(path: str | os.PathLike[str]) -> FileSource:
+def open_table(
+    path: str | os.PathLike[str], *, load: Load = load_upright
+) -> FileSource:
     """Open the images that a .csv or .jsonl file lists, in its order.
 
     Each row has a path (relative to the table; the column may be called file_name, as
@@ -36,6 +38,10 @@ def open_table(path: str | os.PathLike[str]) -> FileSource:
     integers they are the class numbers, and names are their digits; else they are
     class names, and the sorted names are the classes. Images are turned by their EXIF
     orientation.
+
+    Args:
+        path: of the table.
+        load: reads an image.
 
     Raises:
         DiffjaxError: if the table is missing or malformed, an id comes twice, or an
@@ -65,7 +71,7 @@ def open_table(path: str | os.PathLike[str]) -> FileSource:
         split=ALL,
         class_names=names,
         files=files,
-        load=load_upright,
+        load=load,
         model_classes=imagenet_classes(names),
     )
 

@@ -40,6 +40,7 @@ class Experiment:
             files is a table.
         template: templates for the data set's own class names.
         prefilter: a file of each image's candidate classes.
+        max_pixels: of image files; see ``data.images.load_image``.
     """
 
     dataset: str
@@ -56,6 +57,7 @@ class Experiment:
     clip_name: str | None = None
     template: tuple[str, ...] = ()
     prefilter: str | None = None
+    max_pixels: int | None = None
 
     def task(self, data_dir: str | Path | None = None) -> Task:
         """Open the data set and read the prompts.
@@ -66,7 +68,7 @@ class Experiment:
         Raises:
             DiffjaxError: if something is missing or does not fit.
         """
-        source = open_source(self.dataset, self.split, data_dir)
+        source = open_source(self.dataset, self.split, data_dir, self.max_pixels)
         if self.corrupt is not None:
             source = CorruptedSource(source, parse_corruption(self.corrupt))
         n = len(source.class_names)
