@@ -271,7 +271,10 @@ def test_a_preset_brings_its_prompts(place, tmp_path, preset):
             ["--dataset", "pair", "--prompts", "mnist", "--template", "a {}"],
             ["--prompts and --template exclude"],
         ),
-        (["--dataset", "pair", "--classnames", "a.txt"], ["--classnames together with --templates"]),
+        (
+            ["--dataset", "pair", "--classnames", "a.txt"],
+            ["together with --templates"],
+        ),
         (["--dataset", "pair", "--wandb", "project"], ["pip install wandb"]),
         (["--dataset", "pair", "--tensorboard", "x"], ["pip install tensorboardX"]),
     ],
