@@ -9,16 +9,24 @@ dtype, then by name: then the size follows exactly. Files of early 2023 were wri
 a version that neither padded nor sorted. There the offsets in the header have more or
 fewer digits by the tensors' order; the smallest tensors first give the shortest header
 and the largest first the longest, which bounds the size within 5 kB.
+
+Flax's files are nested tables in msgpack, where every number takes as few bytes as it
+can: their size follows exactly too, from the names that Flax modules give.
 """
 
 import gzip
 import json
+import re
 from math import prod
 from pathlib import Path
 
+import msgpack
 import numpy as np
 import pytest
+from flax.serialization import msgpack_serialize
 from safetensors.numpy import save
+
+from diffjax.checkpoints.formats import read_tensors
 
 KEYS = Path(__file__).parent / "data" / "keys"
 BYTES = {"I64": 8, "F32": 4, "F16": 2}
@@ -159,3 +167,75 @@ def test_this_is_how_safetensors_writes():
         arrays = {key: np.zeros(shape, kinds[d]) for key, (d, shape) in files.items()}
         written = save(arrays, metadata={"format": "pt"})
         assert size(files) == len(written)
+
+
+# -- Flax ---------------------------------------------------------------------------
+
+FLAX = {
+    "stabilityai/stable-diffusion-xl-base-1.0 text_encoder": (
+        *("sd1-text", "without positions"),
+        492248682,
+    ),
+    "stabilityai/stable-diffusion-xl-base-1.0 vae": ("sd-vae", None, 334623853),
+}
+
+
+def flax_path(key, listed):
+    """Where a Flax class keeps a tensor; diffusers' name ``list.0`` ``list_0``."""
+    *modules, leaf = key.split(".")
+    if leaf == "weight":
+        leaf = "scale" if "norm" in modules[-1] else "kernel"
+        leaf = "embedding" if modules[-1].endswith("embedding") else leaf
+    path = ".".join([*modules, leaf])
+    return (re.sub(r"\.(\d+)\.", r"_\1.", path) if listed else path).split(".")
+
+
+def flax_tree(files, listed, make):
+    """The nested table, of what ``make`` makes of shapes."""
+    tree = {}
+    for key, (_, shape) in files.items():
+        *modules, leaf = flax_path(key, listed)
+        node = tree
+        for module in modules:
+            node = node.setdefault(module, {})
+        node[leaf] = make(shape)
+    return tree
+
+
+def packed_size(node):
+    """Bytes of a table, or of a float32 array by its shape."""
+    if isinstance(node, dict):
+        head = 1 if len(node) < 16 else 3
+        names = sum(len(msgpack.packb(name)) for name in node)
+        return head + names + sum(map(packed_size, node.values()))
+    data = 4 * prod(node)
+    lengths = (2, 3, 5)[(data > 255) + (data > 65535)]  # of the number that says it
+    inside = len(msgpack.packb([node, "float32"])) + lengths + data
+    return (3, 4, 6)[(inside > 255) + (inside > 65535)] + inside
+
+
+@pytest.mark.parametrize("file", FLAX)
+def test_flax_files_to_the_byte(file):
+    name, change, expected = FLAX[file]
+    files = stored(name, "F32", change)
+    tree = flax_tree(files, name == "sd-vae", lambda shape: shape)
+    assert packed_size(tree) == expected
+
+
+@pytest.mark.parametrize("file", FLAX)
+def test_the_loader_knows_these_names(tmp_path, file):
+    """With few numbers in each tensor: the same names, in a file that Flax writes."""
+    name, change, _ = FLAX[file]
+    files = {
+        key: (dtype, (1,) * len(shape))
+        for key, (dtype, shape) in stored(name, "F32", change).items()
+    }
+    shapes = flax_tree(files, name == "sd-vae", lambda shape: shape)
+    arrays = flax_tree(files, name == "sd-vae", lambda s: np.zeros(s, np.float32))
+    data = msgpack_serialize(arrays)
+    assert packed_size(shapes) == len(data)
+    (tmp_path / "flax_model.msgpack").write_bytes(data)
+    found = read_tensors(tmp_path, stem="model")
+    assert {key: value.shape for key, value in found.items()} == {
+        key: shape for key, (_, shape) in files.items()
+    }
