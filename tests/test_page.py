@@ -60,6 +60,7 @@ def report(paths):
 def text(paths, tmp_path_factory):
     path = tmp_path_factory.mktemp("page") / "report.html"
     arguments = ["report", *map(str, paths.values()), "--html", str(path)]
+    arguments.append("--allow-partial")
     result = CliRunner().invoke(group, arguments)
     assert result.exit_code == 0, result.output
     assert str(path) in result.stderr.replace("\n", "")

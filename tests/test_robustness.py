@@ -151,7 +151,7 @@ def test_what_cannot_be_compared(made, tmp_path):
         with pytest.raises(DiffjaxError, match=f"about different {what}"):
             robustness([clean, other])
     half = replace(worse, rows=worse.rows.slice(0, 90))
-    with pytest.raises(DiffjaxError, match=r"is not finished: 90 of 200 images"):
+    with pytest.raises(DiffjaxError, match=r"is in progress: 90 of 200 images"):
         robustness([clean, half])
 
 

@@ -1,8 +1,10 @@
 """``diffjax calibrate``."""
 
+from typing import Any
+
 import click
 
-from diffjax.cli.group import group, print_json
+from diffjax.cli.group import fail_if_partial, group, partial_option, print_json
 
 EPILOG = """\b
 Example:
@@ -13,7 +15,8 @@ Example:
 @group.command(epilog=EPILOG)
 @click.argument("run", metavar="RUN")
 @click.option("--json", "as_json", is_flag=True, help="JSON on standard output.")
-def calibrate(run: str, as_json: bool) -> None:
+@partial_option
+def calibrate(run: str, as_json: bool, allow_partial: bool) -> None:
     """Fit the temperature of the scores to a run's labels.
 
     Writes RUN/calibration.json, with the negative log-likelihood and the calibration
@@ -27,9 +30,12 @@ def calibrate(run: str, as_json: bool) -> None:
     found = read_run(run, errors=False)
     result = fit(found)
     path = write_calibration(found, result)
-    if as_json:
-        print_json(result)
-        return
+    print_json(result) if as_json else _show(result, str(path))
+    shortfall = found.shortfall
+    fail_if_partial([shortfall] if shortfall else [], allow_partial)
+
+
+def _show(result: dict[str, Any], path: str) -> None:
     from rich.console import Console
     from rich.table import Table
 

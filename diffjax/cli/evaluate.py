@@ -293,6 +293,8 @@ def evaluate(ctx: click.Context, /, preset: str | None, **options: Any) -> None:
     click.echo(f"Run: {out}", err=True)
     if classifier.work.tiles and not quiet:
         click.echo(f"{classifier.work}", err=True)
+    if share.count == 1 and (shortfall := read_run(out, errors=False).shortfall):
+        raise Failure(shortfall)
     if missing := len(task.indices) - result["images"] - result["failed_images"]:
         click.echo(f"{missing:,} images are left to other processes", err=True)
     if result["failed_images"] and not allow_errors:

@@ -91,6 +91,24 @@ def print_json(value: Any) -> None:
     click.echo(json_text(value, indent=1))
 
 
+partial_option = click.option(
+    "--allow-partial",
+    is_flag=True,
+    help="End well even if a run is in progress or damaged.",
+)
+
+
+def fail_if_partial(shortfalls: Sequence[str], allowed: bool) -> None:
+    """After everything else: say which runs are not complete, if any."""
+    if not shortfalls:
+        return
+    if allowed:
+        for each in shortfalls:
+            click.echo(f"note: {each}", err=True)
+        return
+    raise Failure("\n".join([*shortfalls, "--allow-partial accepts it."]))
+
+
 def fail(failures: Sequence[str]) -> None:
     """After everything else: report the images that failed, if any."""
     if failures:

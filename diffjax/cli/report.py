@@ -6,7 +6,13 @@ from typing import TYPE_CHECKING
 
 import click
 
-from diffjax.cli.group import group, print_json, start
+from diffjax.cli.group import (
+    fail_if_partial,
+    group,
+    partial_option,
+    print_json,
+    start,
+)
 from diffjax.errors import DiffjaxError
 
 if TYPE_CHECKING:
@@ -38,8 +44,13 @@ NOTHING = "—"
     help="Write the comparison, a line a run.",
 )
 @click.option("--json", "as_json", is_flag=True, help="JSON on standard output.")
+@partial_option
 def report(
-    runs: tuple[str, ...], html: Path | None, csv_file: Path | None, as_json: bool
+    runs: tuple[str, ...],
+    html: Path | None,
+    csv_file: Path | None,
+    as_json: bool,
+    allow_partial: bool,
 ) -> None:
     """Compare runs, complete or not.
 
@@ -53,7 +64,7 @@ def report(
                 f"Cannot write {path}: there is no folder {path.resolve().parent}."
             )
 
-    from diffjax.evaluation.report import csv_text, read_report
+    from diffjax.evaluation.report import csv_text, read_report, shortfalls
     from diffjax.files import write_text
 
     found = read_report(runs, errors=html is not None)
@@ -77,6 +88,7 @@ def report(
         console.print(
             f"written to {path}", highlight=False, markup=False, soft_wrap=True
         )
+    fail_if_partial(shortfalls(found), allow_partial)
 
 
 def _table(group: "Group") -> "Table":
@@ -108,7 +120,7 @@ def _table(group: "Group") -> "Table":
             value = row[f"{cost}_per_image"]
             cells.append(NOTHING if value is None else format(value, form))
         done = f"{row['images']:,}"
-        if row["status"] == "in progress":
+        if row["status"] != "complete":
             done += f"\nof {row['images_selected']:,}"
         table.add_row(Text(run.name), *cells, done)
     return table

@@ -4,7 +4,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from diffjax.cli.group import group, print_json
+from diffjax.cli.group import fail_if_partial, group, partial_option, print_json
 
 if TYPE_CHECKING:
     from rich.table import Table
@@ -57,6 +57,7 @@ Examples:
 )
 @click.option("--out", metavar="NEWRUN", help="Write the decisions as a run.")
 @click.option("--json", "as_json", is_flag=True, help="JSON on standard output.")
+@partial_option
 def rescore(
     run: str,
     loss: str | None,
@@ -66,6 +67,7 @@ def rescore(
     n_bins: int,
     out: str | None,
     as_json: bool,
+    allow_partial: bool,
 ) -> None:
     """Decide a run again from its saved errors, without a model.
 
@@ -78,8 +80,9 @@ def rescore(
     from diffjax.evaluation.results import read_run
     from diffjax.strategies import parse_strategy
 
+    found = read_run(run)
     rescored = decide_again(
-        read_run(run),
+        found,
         loss=loss,
         weights=weights,
         strategy=None if strategy is None else parse_strategy(strategy),
@@ -89,9 +92,12 @@ def rescore(
     if out is not None:
         write_rescored(rescored, Path(out))
     result = _comparison(rescored)
-    if as_json:
-        print_json(result)
-        return
+    print_json(result) if as_json else _show(rescored, result)
+    shortfall = found.shortfall
+    fail_if_partial([shortfall] if shortfall else [], allow_partial)
+
+
+def _show(rescored: "Rescored", result: dict[str, Any]) -> None:
     from rich.console import Console
 
     console = Console()
@@ -100,7 +106,7 @@ def rescore(
         console.print(
             f"{100 * result['agreement']:.1f} % of the predictions are the same"
         )
-    if weights == "learned":
+    if rescored.settings["weights"] == "learned":
         console.print(_weights_table(rescored, result["learned_weights"]))
 
 
@@ -111,6 +117,8 @@ def _comparison(rescored: "Rescored") -> dict[str, Any]:
     before, after = changes(rescored)
     result: dict[str, Any] = {
         "settings": rescored.settings,
+        "status": rescored.run.status,
+        "images_selected": rescored.run.header["data"]["n"],
         "before": before,
         "after": after,
         "agreement": agreement(rescored),
@@ -132,6 +140,8 @@ def _table(result: dict[str, Any]) -> "Table":
     table.add_column("", no_wrap=True)
     for column in ("accuracy %", "95 % interval", "evaluations", "images"):
         table.add_column(column, justify="right", no_wrap=True)
+    partial = result["status"] != "complete"
+    rest = f" of {result['images_selected']:,}" if partial else ""
     for name in ("before", "after"):
         entry = result[name]
         if entry["acc1"] is None:
@@ -143,7 +153,7 @@ def _table(result: dict[str, Any]) -> "Table":
             f"{100 * entry['acc1']:.1f}",
             f"{100 * low:.1f}–{100 * high:.1f}",
             f"{entry['evaluations_per_image']:,.0f}",
-            f"{entry['images']:,}",
+            f"{entry['images']:,}{rest}",
         )
     return table
 

@@ -4,7 +4,13 @@ from pathlib import Path
 
 import click
 
-from diffjax.cli.group import group, print_json, start
+from diffjax.cli.group import (
+    fail_if_partial,
+    group,
+    partial_option,
+    print_json,
+    start,
+)
 
 EPILOG = """\b
 Studies:
@@ -32,7 +38,10 @@ Example:
     help="Where STUDY.csv and STUDY.png go.",
 )
 @click.option("--json", "as_json", is_flag=True, help="The table on standard output.")
-def study(study: str, run: str, out: Path | None, as_json: bool) -> None:
+@partial_option
+def study(
+    study: str, run: str, out: Path | None, as_json: bool, allow_partial: bool
+) -> None:
     """Draw a figure of the paper from a run's saved errors.
 
     RUN holds the errors of all classes on all samples.
@@ -60,6 +69,8 @@ def study(study: str, run: str, out: Path | None, as_json: bool) -> None:
         f"{found.header['model']['name']} on {experiment['dataset']}, "
         f"{experiment['loss']}, {n:,} images"
     )
+    if found.shortfall is not None:
+        title += f" of {found.header['data']['n']:,}, {found.status}"
     save_figure(
         study_figure(study, table, title, 1 / C),
         folder / f"{study}.png",
@@ -68,3 +79,4 @@ def study(study: str, run: str, out: Path | None, as_json: bool) -> None:
         print_json(table)
     else:
         console.print(f"Wrote {folder / f'{study}.csv'} and {study}.png beside it.")
+    fail_if_partial([found.shortfall] if found.shortfall else [], allow_partial)

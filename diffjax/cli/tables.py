@@ -197,7 +197,10 @@ def summary_table(summary: Mapping[str, Any]) -> RenderableType:
             table.add_row(
                 metric, f"{value:.1%}", f"95 %: {100 * low:.1f} to {100 * high:.1f}"
             )
-    table.add_row("images", f"{summary['images']:,}", "")
+    rest = ""
+    if summary["status"] != "complete":
+        rest = f"of {summary['images_selected']:,}; {summary['status']}"
+    table.add_row("images", f"{summary['images']:,}", rest)
     if summary["failed_images"]:
         table.add_row("failed", f"{summary['failed_images']:,}", "")
     if filtered := summary.get("prefilter"):

@@ -61,7 +61,8 @@ def evaluate_baseline(
                 run.add(row)
             run.flush()
     result = summary(read_run(path, errors=False)) | {"task": "image_classification"}
-    write_summary(path, result)
+    if result["status"] == "complete":
+        write_summary(path, result)
     return result
 
 

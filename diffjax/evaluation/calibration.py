@@ -121,6 +121,8 @@ def calibrate(run: Run) -> dict[str, Any]:
         "nll_after": nll[1] if halves else None,
         "ece_before": ece[0],
         "ece_after": ece[1] if halves else None,
+        "status": run.status,
+        "images_selected": run.header["data"]["n"],
         "images": len(own),
         "left_out": len(run.rows) - len(own),
         "model": run.header["model"],

@@ -208,6 +208,8 @@ def summary(run: Run) -> dict[str, Any]:
         "language": "en",
         "intervals": intervals,
         "temperature": temperature_of(run),
+        "status": run.status,
+        "images_selected": header["data"]["n"],
         "images": n,
         "failed_images": len(run.rows) - n,
         "labels_not_among_candidates": int((found.local_labels < 0).sum()),

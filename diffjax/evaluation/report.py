@@ -32,6 +32,7 @@ from diffjax.evaluation.metrics import (
 )
 from diffjax.evaluation.outcomes import Outcomes, outcomes
 from diffjax.evaluation.results import Run, read_run
+from diffjax.evaluation.spreadsheets import guarded
 from diffjax.files import json_text
 from diffjax.strategies import strategy_from_dict, strategy_to_text
 from diffjax.temperature import CALIBRATION, read_temperature
@@ -67,6 +68,7 @@ class RunReport:
         confusions, mistakes, failures: see ``evidence``.
         error_curve, sample_curve: likewise; None where they cannot be had.
         has_errors: whether errors were saved.
+        shortfall: what is to be said of a run that is not complete.
         calibrations: at the run's own temperature and, if it has been calibrated, at
             the fitted one; none if no label is a candidate.
     """
@@ -80,6 +82,7 @@ class RunReport:
     error_curve: evidence.ErrorCurve | None
     sample_curve: evidence.SampleCurve | None
     has_errors: bool
+    shortfall: str | None
     calibrations: tuple[Calibration, ...]
 
     def rate(self, metric: str) -> Rate | None:
@@ -156,13 +159,18 @@ def read_report(
     return Report(groups=tuple(map(_group, found.values())))
 
 
+def shortfalls(report: Report) -> list[str]:
+    """What to say of runs that are not complete."""
+    return [run.shortfall for run in report.runs if run.shortfall is not None]
+
+
 def csv_text(report: Report) -> str:
     """The rows as CSV: a line a run, proportions in [0, 1], empty where unknown."""
     file = io.StringIO(newline="")
     rows = report.rows
     writer = csv.DictWriter(file, fieldnames=list(rows[0]), lineterminator="\n")
     writer.writeheader()
-    writer.writerows(rows)
+    writer.writerows(map(guarded, rows))
     return file.getvalue()
 
 
@@ -195,6 +203,7 @@ def _run_report(run: Run, found: Outcomes, name: str) -> RunReport:
         error_curve=evidence.error_curve(run, found),
         sample_curve=evidence.sample_curve(run, found),
         has_errors=run.has_errors,
+        shortfall=run.shortfall,
         calibrations=_calibrations(run, found),
     )
 
@@ -203,7 +212,6 @@ def _row(run: Run, name: str) -> Row:
     """A run's line: what it is, how far it is, how good it is, what it cost."""
     header, figures = run.header, summary(run)
     experiment, data = header["experiment"], header["data"]
-    done, selected = len(run.rows), int(data["n"])
     row: Row = {
         "run": name,
         "path": _readable(run.path),
@@ -218,11 +226,11 @@ def _row(run: Run, name: str) -> Row:
         "weights": experiment.get("weights"),
         "seed": experiment.get("seed"),
         "candidates": len(run.classes),
-        "images_selected": selected,
+        "images_selected": int(data["n"]),
         "images": int(figures["images"]),
         "failed_images": int(figures["failed_images"]),
         "labels_not_among_candidates": int(figures["labels_not_among_candidates"]),
-        "status": "complete" if done >= selected else "in progress",
+        "status": run.status,
     }
     for metric, value in figures["metrics"].items():
         row[metric] = value
@@ -293,10 +301,10 @@ def _notes(members: Sequence[tuple[RunReport, Outcomes]]) -> list[str]:
     for row in rows:
         name, images = row["run"], int(row["images"] or 0)
         done = images + int(row["failed_images"] or 0)
-        if row["status"] == "in progress":
+        if row["status"] != "complete":
             notes.append(
-                f"{name} is in progress: {done:,} of {row['images_selected']:,} images "
-                "are done."
+                f"{name} is {row['status']}: {done:,} of {row['images_selected']:,} "
+                "images are there."
             )
         if row["failed_images"]:
             notes.append(

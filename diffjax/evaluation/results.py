@@ -78,6 +78,24 @@ class Run:
         return tuple(self.header["experiment"].get("also", ()))
 
     @property
+    def status(self) -> str:
+        """ "complete", "in progress" or "damaged"."""
+        if len(self.rows) >= self.header["data"]["n"]:
+            return "complete"  # what was damaged has been done again
+        return "damaged" if self.damaged else "in progress"
+
+    @property
+    def shortfall(self) -> str | None:
+        """What to say wherever this run's results are shown; None if it is complete."""
+        if self.status == "complete":
+            return None
+        return (
+            f"{self.path} is {self.status}: {len(self.rows):,} of "
+            f"{self.header['data']['n']:,} images are there. The command that began it "
+            "does the others."
+        )
+
+    @property
     def has_errors(self) -> bool:
         """Whether the tables of errors were saved, and read."""
         return "errors" in self.rows.column_names

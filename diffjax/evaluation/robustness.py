@@ -31,6 +31,7 @@ from diffjax.evaluation.baselines import KIND
 from diffjax.evaluation.metrics import Z, wilson
 from diffjax.evaluation.outcomes import outcomes
 from diffjax.evaluation.results import Run
+from diffjax.evaluation.spreadsheets import guarded, plain
 from diffjax.files import json_text
 
 if TYPE_CHECKING:
@@ -107,7 +108,7 @@ class Correctness:
 
 TYPES: dict[str, Callable[[str], Any]] = {  # of the attributes, from text
     **dict.fromkeys(Point.__dataclass_fields__, float),
-    **dict.fromkeys(("model", "family", "shift"), str),
+    **dict.fromkeys(("model", "family", "shift"), plain),
     **dict.fromkeys(("shifts", "images"), int),
     **dict.fromkeys(
         ("effective", "effective_low", "effective_high"),
@@ -207,7 +208,7 @@ def csv_text(points: Sequence[Point]) -> str:
     file = io.StringIO()
     writer = csv.DictWriter(file, [*Point.__dataclass_fields__], lineterminator="\n")
     writer.writeheader()
-    writer.writerows(asdict(point) for point in points)
+    writer.writerows(guarded(asdict(point)) for point in points)
     return file.getvalue()
 
 
@@ -346,11 +347,8 @@ def _check(groups: Mapping[str, Mapping[str, Run]]) -> None:
             one, other = list(kinds.values())[:2]
             raise DiffjaxError(f"{one} and {other} are about different {what}.")
     for run in runs:
-        if (done := len(run.rows)) < (n := run.header["data"]["n"]):
-            raise DiffjaxError(
-                f"{run.path} is not finished: {done:,} of {n:,} images. The command "
-                "that began it goes on."
-            )
+        if run.shortfall is not None:
+            raise DiffjaxError(run.shortfall)
     wanted = set().union(*groups.values())
     for members in groups.values():
         some = next(iter(members.values()))

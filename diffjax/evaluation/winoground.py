@@ -146,14 +146,18 @@ def evaluate_winoground(
                 )
             )
         run.flush()
-        rows = read_rows(path, columns(), errors=True)[0].to_pylist()
+        rows = read_rows(path, columns())[0].to_pylist()
+        complete = len(rows) == len(examples)
         summary = {
             "dataset": name,
             "model": classifier.model.name,
             "task": "image_caption_selection",
+            "status": "complete" if complete else "damaged",
+            "examples_selected": len(examples),
             **summarise(rows),
         }
-        write_summary(path, summary)
+        if complete:
+            write_summary(path, summary)
     return summary
 
 

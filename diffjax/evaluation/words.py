@@ -82,8 +82,10 @@ def run_summary(run: RunReport) -> str:
             f"The prefilter {row['prefilter']} left {left} classes an image, and the "
             f"label among them for {rate_text(recall)} of the images."
         )
-    if row["status"] == "in progress":
-        parts.append(f"The run is to do {row['images_selected']:,} and is in progress.")
+    if row["status"] != "complete":
+        parts.append(
+            f"The run is to do {row['images_selected']:,} and is {row['status']}."
+        )
     if row["failed_images"]:
         parts.append(f"{row['failed_images']:,} failed and are not counted.")
     return " ".join(parts)
@@ -359,7 +361,7 @@ def images_text(run: RunReport) -> str:
     failed = f", {row['failed_images']:,} failed" if row["failed_images"] else ""
     if row["status"] == "complete":
         return f"{row['images']:,}{failed}"
-    return f"{row['images']:,}{failed} of {row['images_selected']:,}, in progress"
+    return f"{row['images']:,}{failed} of {row['images_selected']:,}, {row['status']}"
 
 
 def _each_rate(runs: Sequence[RunReport]) -> str:

@@ -1,0 +1,29 @@
+"""Cells of CSV files that a spreadsheet would take for formulas.
+
+A cell that begins with = + - or @, a tab or a carriage return may be computed when the
+file is opened, and names of data sets, models and folders are anybody's. Such a text
+gets an apostrophe in front, which spreadsheets take for "this is a text".
+"""
+
+from collections.abc import Mapping
+from typing import Any
+
+FORMULAS = ("=", "+", "-", "@", "\t", "\r")
+
+
+def guarded(row: Mapping[str, Any]) -> dict[str, Any]:
+    """A row whose texts are texts; numbers stay."""
+    return {
+        key: f"'{value}" if isinstance(value, str) and _formula(value) else value
+        for key, value in row.items()
+    }
+
+
+def plain(value: str) -> str:
+    """The text of a cell that ``guarded`` may have changed."""
+    return value[1:] if value.startswith("'") and _formula(value[1:]) else value
+
+
+def _formula(value: str) -> bool:
+    # one more apostrophe, for a text that looks as if it had got one
+    return value.lstrip("'").startswith(FORMULAS)
