@@ -225,7 +225,7 @@ def test_tokenizer_json_counts_before_vocabulary_and_merges(tmp_path):
         ({"padding_side": "top"}, ["padding_side='top'"]),
         ({"pad_token": 3}, ["3 is not a token"]),
         ({"pad_token": {"text": "!"}}, ["is not a token"]),
-        ({"pad_token": ""}, ["has no pad_token", '"pad_token": "<|endoftext|>"']),
+        ({"pad_token": ""}, ["tokenizer_config", '"pad_token": "<|endoftext|>"']),
         ({"added_tokens_decoder": {"9": {"content": "<x>"}}}, ["'<x>'", "id 9"]),
         ({"added_tokens_decoder": {"x": {"content": "<x>"}}}, ["not a readable"]),
         ({"added_tokens_decoder": [1]}, ["not a readable"]),
@@ -258,7 +258,9 @@ def test_a_prompt_that_is_no_text_is_an_error(tmp_path, text):
 def test_null_takes_a_special_token_away(tmp_path):
     pipelines.write_tokenizer(tmp_path)
     (tmp_path / "special_tokens_map.json").write_text('{"eos_token": null}')
-    with pytest.raises(DiffjaxError, match="has no eos_token"):
+    with pytest.raises(
+        DiffjaxError, match="no eos_token; name one in special_tokens_map"
+    ):
         Tokenizer(tmp_path, 77, 1000)
 
 

@@ -133,9 +133,10 @@ def _read(folder: Path) -> TokenizerFiles:
     special = {role: _text(named[role]) for role in NEEDED}
     for role, text in special.items():
         if not text:
+            says = folder / "special_tokens_map.json" if role in over else path
             raise DiffjaxError(
-                f"{folder}: the tokenizer has no {role}; name one in tokenizer_"
-                f'config.json, such as "{role}": "{NEEDED[role]}".'
+                f"{folder}: the tokenizer has no {role}; name one in {says.name}, such "
+                f'as "{role}": "{NEEDED[role]}".'
             )
     vocabulary, merges = _vocabulary_and_merges(folder, whole)
     return TokenizerFiles(
