@@ -57,6 +57,8 @@ PREDICTIONS: dict[str, Conversion] = {
     ),
 }
 
+MOST_STEPS = 100_000  # of training; published schedules have 4,000 at most
+
 # What each scheduler class of diffusers takes for beta_start, beta_end and
 # beta_schedule where its config is silent. The classes differ in how they SAMPLE;
 # all of these share the forward process (1), which is all that is used here.
@@ -189,7 +191,7 @@ class Schedule:
                 number in it is not supported.
         """
         name = _scheduler_class(config, source)
-        if config.get("use_flow_sigmas"):
+        if _flag(config, "use_flow_sigmas", False, source):
             raise DiffjaxError(
                 f"{source}: use_flow_sigmas is set, so the model was trained by flow "
                 "matching; only diffusion models with a beta schedule are supported."
@@ -201,11 +203,12 @@ class Schedule:
                 "supported."
             )
         # before they could say "sample", schedulers said predict_epsilon: false
-        old = "epsilon" if config.get("predict_epsilon", True) else "sample"
+        epsilon = _flag(config, "predict_epsilon", True, source)
+        old = "epsilon" if epsilon else "sample"
         prediction_type = config.get("prediction_type", old)
         _require_known("prediction_type", prediction_type, PREDICTIONS, source)
         alpha_bar = np.cumprod(1 - _betas(config, SCHEDULERS[name], source))
-        if config.get("rescale_betas_zero_snr"):
+        if _flag(config, "rescale_betas_zero_snr", False, source):
             if len(alpha_bar) < 2:
                 raise DiffjaxError(
                     f"{source}: rescale_betas_zero_snr needs two timesteps or more."
@@ -290,10 +293,10 @@ def _betas(
         betas = _numbers(trained, source)
     else:
         T = config.get("num_train_timesteps", 1000)
-        if not isinstance(T, int) or isinstance(T, bool) or T < 1:
+        if not isinstance(T, int) or isinstance(T, bool) or not 1 <= T <= MOST_STEPS:
             raise DiffjaxError(
-                f"{source}: num_train_timesteps must be a whole number from 1 on, "
-                f"not {T!r}."
+                f"{source}: num_train_timesteps must be a whole number from 1 to "
+                f"{MOST_STEPS}, not {T!r:.40}."
             )
         start = _number(config.get("beta_start", defaults[0]), "beta_start", source)
         end = _number(config.get("beta_end", defaults[1]), "beta_end", source)
@@ -360,20 +363,34 @@ def _require_known(
 ) -> None:
     if not isinstance(value, str) or value not in known:
         raise DiffjaxError(
-            f"{source}: {key} {value!r} is not supported; supported are "
+            f"{source}: {key} {value!r:.80} is not supported; supported are "
             f"{', '.join(known)}."
         )
 
 
 def _number(value: object, key: str, source: str) -> float:
-    if isinstance(value, bool) or not isinstance(value, int | float) or value < 0:
+    known = isinstance(value, int | float) and not isinstance(value, bool)
+    if not known or not 0 <= value <= 1:  # type: ignore[operator]
         raise DiffjaxError(
-            f"{source}: {key} must be a number from 0 on, not {value!r}."
+            f"{source}: {key} must be a number from 0 to 1, not {value!r:.40}."
         )
-    return float(value)
+    return float(value)  # type: ignore[arg-type]
+
+
+def _flag(config: Mapping[str, Any], key: str, default: bool, source: str) -> bool:
+    value = config.get(key, default)
+    if value is None:
+        return default
+    if not isinstance(value, bool):
+        raise DiffjaxError(f"{source}: {key} must be true or false, not {value!r:.40}.")
+    return value
 
 
 def _numbers(values: object, source: str) -> Float[np.ndarray, "T"]:
-    if not isinstance(values, list | tuple | np.ndarray) or len(values) == 0:
-        raise DiffjaxError(f"{source}: trained_betas must be a list of numbers.")
+    if not isinstance(values, list | tuple | np.ndarray) or not (
+        1 <= len(values) <= MOST_STEPS
+    ):
+        raise DiffjaxError(
+            f"{source}: trained_betas must be a list of 1 to {MOST_STEPS} numbers."
+        )
     return np.array([_number(v, "trained_betas", source) for v in list(values)])

@@ -19,7 +19,7 @@ from flax import nnx
 from jax.typing import DTypeLike
 from jaxtyping import Array, Float, Int
 
-from diffjax.models.config import read_config
+from diffjax.models.config import Count, Edge, Rows, Width, read_config
 from diffjax.models.layers import Make
 
 EPSILON = 1e-5  # of every group norm
@@ -38,11 +38,11 @@ class ResNetConfig:
         norm_num_groups: of every norm.
     """
 
-    num_classes: int = 10
-    sample_size: int = 32
-    block_out_channels: tuple[int, ...] = (32, 64, 128)
-    layers_per_block: int = 2
-    norm_num_groups: int = 8
+    num_classes: Rows = 10
+    sample_size: Edge = 32
+    block_out_channels: tuple[Width, ...] = (32, 64, 128)
+    layers_per_block: Count = 2
+    norm_num_groups: Count = 8
 
     @classmethod
     def from_dict(cls, config: Mapping[str, Any], source: str) -> "ResNetConfig":

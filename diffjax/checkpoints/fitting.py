@@ -9,6 +9,8 @@ from diffjax.models.clip import CLIPTextConfig
 from diffjax.models.dit import DiTTransformer2DConfig
 from diffjax.models.unet import UNet2DConditionConfig
 
+MOST_PIXELS = 2**14
+
 
 def denoiser_name(index: dict[str, Any], folder: Path) -> str:
     """The component that predicts: "unet" or "transformer".
@@ -80,6 +82,12 @@ def resolution(denoiser: Any, vae: AutoencoderKLConfig, folder: Path) -> int:
             f"{folder}: sample_size={size} in the denoiser's config.json does not say "
             "for which square resolution it was trained; write the latent's edge "
             "there, such as 64"
+        )
+    if (pixels := size * vae.downscale) > MOST_PIXELS:
+        raise DiffjaxError(
+            f"{folder}: sample_size={size} and {vae.downscale} pixels a cell of the "
+            f"autoencoder make images of {pixels} pixels along an edge; "
+            f"{MOST_PIXELS} is the most."
         )
     return size * vae.downscale
 

@@ -18,7 +18,7 @@ from flax import nnx
 from jax.typing import DTypeLike
 from jaxtyping import Array, Float
 
-from diffjax.models.config import per_block, read_config
+from diffjax.models.config import Count, Scale, Width, per_block, read_config
 from diffjax.models.layers import (
     Attention,
     Downsample2D,
@@ -46,17 +46,17 @@ _IGNORED = {
 class AutoencoderKLConfig:
     """The settings of a ``vae/config.json`` that are implemented."""
 
-    in_channels: int = 3
-    out_channels: int = 3
+    in_channels: Literal[3] = 3
+    out_channels: Literal[3] = 3
     down_block_types: tuple[Literal["DownEncoderBlock2D"], ...] = (
         "DownEncoderBlock2D",
     )
     up_block_types: tuple[Literal["UpDecoderBlock2D"], ...] = ("UpDecoderBlock2D",)
-    block_out_channels: tuple[int, ...] = (64,)
-    layers_per_block: int = 1
-    latent_channels: int = 4
-    norm_num_groups: int = 32
-    scaling_factor: float = 0.18215
+    block_out_channels: tuple[Width, ...] = (64,)
+    layers_per_block: Count = 1
+    latent_channels: Count = 4
+    norm_num_groups: Count = 32
+    scaling_factor: Scale = 0.18215
     use_quant_conv: bool = True
     use_post_quant_conv: bool = True
     mid_block_add_attention: bool = True

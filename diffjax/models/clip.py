@@ -19,7 +19,7 @@ from jaxtyping import Array, Float, Int
 
 from diffjax.errors import DiffjaxError
 from diffjax.models.attention import attend
-from diffjax.models.config import read_config
+from diffjax.models.config import Count, Epsilon, Rows, Width, read_config
 from diffjax.models.layers import ACTIVATIONS, Activation, Make
 
 _FIXED: dict[str, Any] = {
@@ -71,14 +71,14 @@ _IGNORED = {
 class CLIPTextConfig:
     """The settings of a ``text_encoder/config.json`` that are implemented."""
 
-    vocab_size: int = 49408
-    hidden_size: int = 512
-    intermediate_size: int = 2048
-    num_hidden_layers: int = 12
-    num_attention_heads: int = 8
-    max_position_embeddings: int = 77
+    vocab_size: Rows = 49408
+    hidden_size: Width = 512
+    intermediate_size: Width = 2048
+    num_hidden_layers: Count = 12
+    num_attention_heads: Count = 8
+    max_position_embeddings: Width = 77
     hidden_act: Activation = "quick_gelu"
-    layer_norm_eps: float = 1e-5
+    layer_norm_eps: Epsilon = 1e-5
 
     @classmethod
     def from_dict(

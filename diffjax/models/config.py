@@ -2,7 +2,8 @@
 
 Every key is one of three things:
 
-- a field of the dataclass: taken over, if it has the field's type;
+- a field of the dataclass: taken over, if it has the field's type and is within the
+  bounds that stand beside it: whatever is absurd is refused before anything is built;
 - fixed: the models implement one behaviour, and the key must ask for exactly that;
 - ignored: it changes nothing in a forward pass, for the reason that the network's
   table gives, or ``BOOKKEEPING``.
@@ -12,12 +13,42 @@ Any other key that asks for something (is neither null nor false) is an error.
 
 import dataclasses
 from collections.abc import Mapping
+from dataclasses import dataclass
 from types import NoneType, UnionType
-from typing import Any, Literal, TypeVar, get_args, get_origin, get_type_hints
+from typing import (
+    Annotated,
+    Any,
+    Literal,
+    TypeVar,
+    Union,
+    get_args,
+    get_origin,
+    get_type_hints,
+)
 
 from diffjax.errors import DiffjaxError
 
 Config = TypeVar("Config")
+
+MOST_ENTRIES = 8  # of a list, which has one for each level; published networks have 4
+
+
+@dataclass(frozen=True)
+class Bounds:
+    """The least and the most that a number may be; NaN is neither."""
+
+    least: int | float
+    most: int | float
+
+
+# The numbers of configs. Bounds are generous: far beyond all that is published.
+Count = Annotated[int, Bounds(1, 1024)]  # of layers, heads, channels of an image
+Width = Annotated[int, Bounds(1, 2**16)]  # features of a layer
+Edge = Annotated[int, Bounds(1, 2**13)]  # cells of an image or a latent
+Rows = Annotated[int, Bounds(1, 2**24)]  # of a table of tokens or classes
+Epsilon = Annotated[float, Bounds(1e-12, 1.0)]  # added to a variance
+Scale = Annotated[float, Bounds(1e-6, 1e6)]  # of latents
+Shift = Annotated[float, Bounds(0.0, 1.0)]  # of the sinusoids' frequencies
 
 Fixed = Mapping[str, Any]  # key: the one value that is implemented, or a tuple of them
 Ignored = Mapping[str, str]  # key: why it changes nothing
@@ -67,7 +98,7 @@ def read_config(
         DiffjaxError: for one or more values that are not implemented, all listed.
     """
     fields = {field.name: field for field in dataclasses.fields(cls)}  # type: ignore[arg-type]
-    hints = get_type_hints(cls)
+    hints = get_type_hints(cls, include_extras=True)
     values: dict[str, Any] = {}
     problems: list[str] = []
     for key, value in config.items():
@@ -77,16 +108,18 @@ def read_config(
             hint = hints[key]
             values[key] = tuple(value) if isinstance(value, list) else value
             if not _fits(values[key], hint):
-                problems.append(f"{key}={value!r} must be {_in_words(hint)}.")
-            elif hint is float:
+                problems.append(f"{key}={_shown(value)} must be {_in_words(hint)}.")
+            elif get_args(hint)[:1] == (float,):
                 values[key] = float(value)
         elif key in fixed:
             allowed = fixed[key] if isinstance(fixed[key], tuple) else (fixed[key],)
             if value not in allowed:
                 names = " or ".join(repr(each) for each in allowed)
-                problems.append(f"{key}={value!r} is not implemented (only {names}).")
+                problems.append(
+                    f"{key}={_shown(value)} is not implemented (only {names})."
+                )
         elif value is not None and value is not False:
-            problems.append(f"{key}={value!r} is not a known setting of this model.")
+            problems.append(f"{key}={_shown(value)} is no setting that is implemented.")
     for name, field in fields.items():
         required = (
             field.default is dataclasses.MISSING
@@ -115,39 +148,49 @@ def differing(config: Any) -> dict[str, Any]:
 
 
 def _fits(value: Any, hint: Any) -> bool:
-    """Whether a value has an annotated type; integers are counts, from 1 on."""
-    if isinstance(hint, UnionType):
-        return any(_fits(value, each) for each in get_args(hint))
-    if get_origin(hint) is Literal:
-        return value in get_args(hint)
-    if get_origin(hint) is tuple:
-        entry = get_args(hint)[0]
-        return isinstance(value, tuple) and all(_fits(each, entry) for each in value)
+    """Whether a value has an annotated type and is within its bounds."""
+    kind, args = get_origin(hint), get_args(hint)
+    if kind in (Union, UnionType):
+        return any(_fits(value, each) for each in args)
+    if kind is Annotated:
+        base, bounds = args
+        return _fits(value, base) and bool(bounds.least <= value <= bounds.most)
+    if kind is Literal:
+        return any(value == each and type(value) is type(each) for each in args)
+    if kind is tuple:
+        return (
+            isinstance(value, tuple)
+            and 1 <= len(value) <= MOST_ENTRIES
+            and all(_fits(each, args[0]) for each in value)
+        )
     if isinstance(value, bool) or hint is bool:
         return isinstance(value, bool) and hint is bool
-    if hint is float:
-        return isinstance(value, int | float)
-    return isinstance(value, hint) and (hint is not int or value > 0)
+    return isinstance(value, int | float if hint is float else hint)
 
 
-_WORDS = {
-    int: "a whole number from 1 on",
-    float: "a number",
-    bool: "true or false",
-    NoneType: "null",
-}
+_WORDS = {int: "a whole number", float: "a number", bool: "true or false"}
 
 
 def _in_words(hint: Any) -> str:
     """What a JSON value of an annotated type is, for messages."""
-    if isinstance(hint, UnionType):
-        return " or ".join(map(_in_words, get_args(hint)))
-    if get_origin(hint) is Literal:
-        choices = [str(each) for each in get_args(hint)]
+    kind, args = get_origin(hint), get_args(hint)
+    if kind in (Union, UnionType):
+        return " or ".join(map(_in_words, args))
+    if kind is Annotated:
+        base, bounds = args
+        return f"{_WORDS[base]} from {bounds.least:.8g} to {bounds.most:.8g}"
+    if kind is Literal:
+        choices = [str(each) for each in args]
         return f"one of {', '.join(choices)}" if len(choices) > 1 else choices[0]
-    if get_origin(hint) is tuple:
-        return f"a list, each entry {_in_words(get_args(hint)[0])}"
-    return _WORDS[hint]
+    if kind is tuple:
+        return f"a list of 1 to {MOST_ENTRIES}, each entry {_in_words(args[0])}"
+    return "null" if hint is NoneType else _WORDS[hint]
+
+
+def _shown(value: Any) -> str:
+    """A value for a message, which may come from afar and be of any size."""
+    text = repr(value)
+    return text if len(text) <= 80 else f"{text[:80]}…"
 
 
 def per_block(value: Any, n: int, name: str) -> tuple[Any, ...]:

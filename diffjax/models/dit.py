@@ -24,7 +24,7 @@ from jaxtyping import Array, Float, Int
 
 from diffjax.errors import DiffjaxError
 from diffjax.models.attention import matrix_elements
-from diffjax.models.config import read_config
+from diffjax.models.config import Count, Edge, Epsilon, Rows, read_config
 from diffjax.models.layers import (
     ACTIVATIONS,
     Attention,
@@ -57,17 +57,17 @@ _IGNORED = {
 class DiTTransformer2DConfig:
     """The settings of a ``transformer/config.json`` that are implemented."""
 
-    num_attention_heads: int = 16
-    attention_head_dim: int = 72
-    in_channels: int = 4
-    out_channels: int | None = None
-    num_layers: int = 28
+    num_attention_heads: Count = 16
+    attention_head_dim: Count = 72
+    in_channels: Count = 4
+    out_channels: Count | None = None
+    num_layers: Count = 28
     attention_bias: bool = True
-    sample_size: int = 32
-    patch_size: int = 2
+    sample_size: Edge = 32
+    patch_size: Count = 2
     activation_fn: Literal["gelu", "gelu-approximate"] = "gelu-approximate"
-    num_embeds_ada_norm: int = 1000
-    norm_eps: float = 1e-5
+    num_embeds_ada_norm: Rows = 1000
+    norm_eps: Epsilon = 1e-5
 
     @classmethod
     def from_dict(
@@ -83,6 +83,11 @@ class DiTTransformer2DConfig:
             raise DiffjaxError(
                 f"{source}: num_attention_heads × attention_head_dim = {self.features} "
                 "must be a multiple of 4, for the position embedding."
+            )
+        if self.sample_size % self.patch_size:
+            raise DiffjaxError(
+                f"{source}: sample_size = {self.sample_size} must be a multiple of "
+                f"patch_size = {self.patch_size}."
             )
         return self
 

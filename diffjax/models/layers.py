@@ -173,13 +173,15 @@ def timestep_features(
 ) -> Float[Array, " features"]:
     """Sinusoids of a timestep, float32: ω_i = 10000^(−i / (features/2 − shift)).
 
-    Source: Vaswani et al. 2017; ordering and shift as diffusers' ``Timesteps``.
+    Source: Vaswani et al. 2017; ordering, shift and the zero after an odd number as
+    diffusers' ``Timesteps``.
     """
     half = features // 2
     i = jnp.arange(half, dtype=jnp.float32)
-    angle = timestep * jnp.exp(-jnp.log(10000.0) * i / (half - freq_shift))
+    angle = timestep * jnp.exp(-jnp.log(10000.0) * i / max(half - freq_shift, 1))
     sin, cos = jnp.sin(angle), jnp.cos(angle)
-    return jnp.concatenate([cos, sin] if flip_sin_to_cos else [sin, cos])
+    waves = [cos, sin] if flip_sin_to_cos else [sin, cos]
+    return jnp.pad(jnp.concatenate(waves), (0, features % 2))
 
 
 class TimestepEmbedding(nnx.Module):

@@ -20,7 +20,15 @@ from jax.typing import DTypeLike
 from jaxtyping import Array, Float, Int
 
 from diffjax.models.attention import matrix_elements
-from diffjax.models.config import per_block, read_config
+from diffjax.models.config import (
+    Count,
+    Edge,
+    Epsilon,
+    Shift,
+    Width,
+    per_block,
+    read_config,
+)
 from diffjax.models.layers import (
     Downsample2D,
     Make,
@@ -42,23 +50,15 @@ _FIXED: dict[str, Any] = {
     "conv_out_kernel": 3,
     "cross_attention_norm": None,
     "dual_cross_attention": False,
-    "encoder_hid_dim": None,
-    "encoder_hid_dim_type": None,
     "mid_block_only_cross_attention": (None, False),
     "mid_block_scale_factor": 1,
     "mid_block_type": "UNetMidBlock2DCrossAttn",
     "num_attention_heads": None,
     "num_class_embeds": None,
     "only_cross_attention": False,
-    "projection_class_embeddings_input_dim": None,
     "resnet_out_scale_factor": 1,
-    "resnet_skip_time_act": False,
     "resnet_time_scale_shift": "default",
-    "reverse_transformer_layers_per_block": None,
-    "time_cond_proj_dim": None,
-    "time_embedding_act_fn": None,
     "time_embedding_type": "positional",
-    "timestep_post_act": None,
     "transformer_layers_per_block": 1,
 }
 _IGNORED = {
@@ -77,11 +77,11 @@ class UNet2DConditionConfig:
     one value or one a block.
     """
 
-    sample_size: int | tuple[int, ...] | None = None
-    in_channels: int = 4
-    out_channels: int = 4
+    sample_size: Edge | tuple[Edge, ...] | None = None
+    in_channels: Count = 4
+    out_channels: Count = 4
     flip_sin_to_cos: bool = True
-    freq_shift: float = 0.0
+    freq_shift: Shift = 0.0
     down_block_types: tuple[Literal["DownBlock2D", "CrossAttnDownBlock2D"], ...] = (
         "CrossAttnDownBlock2D",
         "CrossAttnDownBlock2D",
@@ -94,15 +94,15 @@ class UNet2DConditionConfig:
         "CrossAttnUpBlock2D",
         "CrossAttnUpBlock2D",
     )
-    block_out_channels: tuple[int, ...] = (320, 640, 1280, 1280)
-    layers_per_block: int | tuple[int, ...] = 2
+    block_out_channels: tuple[Width, ...] = (320, 640, 1280, 1280)
+    layers_per_block: Count | tuple[Count, ...] = 2
     downsample_padding: Literal[0, 1] = 1
-    norm_num_groups: int = 32
-    norm_eps: float = 1e-5
-    cross_attention_dim: int = 1280
-    attention_head_dim: int | tuple[int, ...] = 8
+    norm_num_groups: Count = 32
+    norm_eps: Epsilon = 1e-5
+    cross_attention_dim: Width = 1280
+    attention_head_dim: Count | tuple[Count, ...] = 8
     use_linear_projection: bool = False
-    time_embedding_dim: int | None = None
+    time_embedding_dim: Width | None = None
 
     @classmethod
     def from_dict(
