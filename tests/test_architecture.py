@@ -20,6 +20,7 @@ MAY_IMPORT = {
     "deadlines": set(),
     "temperature": {"errors", "files"},
     "tracing": set(),
+    "complaints": set(),
     "distributed": {"errors"},
     "schedules": {"errors"},
     "models": {"errors", "schedules", "tracing"},
@@ -90,6 +91,7 @@ MAY_IMPORT = {
         "tracing",
     },
     "cli": {
+        "complaints",
         "__version__",
         "errors",
         "baselines",

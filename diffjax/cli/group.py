@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from diffjax import __version__
+from diffjax.complaints import meaning
 from diffjax.errors import DiffjaxError
 from diffjax.files import json_text
 
@@ -46,6 +47,11 @@ class Group(click.Group):
         except KeyboardInterrupt:
             click.echo("interrupted", err=True)
             ctx.exit(EXIT_INTERRUPTED)
+        except Exception as error:
+            line = meaning(error)
+            if line is None:
+                raise
+            raise Failure(line) from error
 
 
 @click.group(cls=Group, context_settings={"help_option_names": ["-h", "--help"]})

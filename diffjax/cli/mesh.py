@@ -9,6 +9,7 @@ import click
 
 from diffjax.cli.group import EXIT_BAD_INPUT, EXIT_INTERRUPTED
 from diffjax.cli.options import Decorator, together
+from diffjax.complaints import meaning
 from diffjax.errors import DiffjaxError
 
 mesh_options: Decorator = together(
@@ -82,7 +83,11 @@ def on_mesh(options: dict[str, Any]) -> Iterator[bool]:
         abort(EXIT_BAD_INPUT)
     except KeyboardInterrupt:
         abort(EXIT_INTERRUPTED)
-    except BaseException:
-        traceback.print_exc()
-        abort(1)
+    except BaseException as error:
+        line = meaning(error)
+        if line is None:
+            traceback.print_exc()
+            abort(1)
+        click.echo(f"error: process {index}: {line}", err=True)
+        abort(EXIT_BAD_INPUT)
     leave()
