@@ -19,6 +19,7 @@ from diffjax.data.sources import Example, Source
 from diffjax.errors import DiffjaxError
 from diffjax.evaluation import results
 from diffjax.evaluation.plan import make_plan
+from diffjax.evaluation.provenance import VARIABLES, environment
 from diffjax.evaluation.results import read_run
 from diffjax.evaluation.runner import Watch, evaluate
 from diffjax.evaluation.sharing import Share
@@ -815,3 +816,11 @@ def test_a_plan_of_a_race_says_what_it_needs_at_least_and_at_most(classifier):
 def test_a_plan_of_a_class_model_takes_its_classes(class_classifier):
     plan = make_plan(task_of(class_source(), [0]), class_classifier)
     assert (plan.classes, plan.evaluations_per_image) == (10, 10 * 2 + 2 * 2)
+
+
+def test_variables_that_round_otherwise_are_in_the_header(monkeypatch):
+    for name in VARIABLES:
+        monkeypatch.delenv(name, raising=False)
+    assert not set(VARIABLES) & set(environment("a device"))
+    monkeypatch.setenv("XLA_FLAGS", "--xla_cpu_enable_fast_math=true")
+    assert environment("a device")["XLA_FLAGS"] == "--xla_cpu_enable_fast_math=true"

@@ -8,7 +8,8 @@ from typing import Any
 
 from diffjax.checkpoints.loading import compute_dtype, load_model
 from diffjax.errors import DiffjaxError
-from diffjax.evaluation.bench import Subject, environment, random_subject, subject_of
+from diffjax.evaluation.bench import Subject, random_subject, subject_of
+from diffjax.evaluation.provenance import environment
 from diffjax.scoring.compiling import (
     CompiledTile,
     compile_tile,

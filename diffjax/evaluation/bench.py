@@ -1,20 +1,17 @@
 """Speed of a model's tiles on this machine: evaluations and FLOPs a second."""
 
-import os
 from collections.abc import Iterator, Sequence
 from dataclasses import asdict, dataclass, replace
 from datetime import UTC, datetime
 from functools import cached_property
-from importlib.metadata import version
 from typing import Any
 
 import numpy as np
 
-from diffjax import __version__
 from diffjax.checkpoints.loading import compute_dtype, load_model
 from diffjax.checkpoints.untrained import untrained
 from diffjax.errors import DiffjaxError
-from diffjax.evaluation.provenance import PACKAGES, git_revision, processor
+from diffjax.evaluation.provenance import environment
 from diffjax.models.diffusion import DiffusionModel, Network
 from diffjax.schedules import Schedule
 from diffjax.scoring.cost import tile_cost
@@ -254,18 +251,6 @@ def random_subject(name: str, dtype: str, *, weights: bool = True) -> Subject:
         downscale=downscale,
         multiple=downscale * patch,
     )
-
-
-def environment(device: str) -> dict[str, Any]:
-    """What measured, as JSON values."""
-    return {
-        "diffjax": __version__,
-        **{package: version(package) for package in PACKAGES},
-        "device": device,
-        "processor": processor(),
-        "cores": os.cpu_count(),
-        "git": git_revision(),
-    }
 
 
 def report(

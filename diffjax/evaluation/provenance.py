@@ -21,6 +21,16 @@ from diffjax.evaluation.task import Task
 from diffjax.models.diffusion import digest
 
 PACKAGES = ("jax", "jaxlib", "flax", "numpy", "pillow")
+# Settings that round otherwise, or compute by other means; ``tracing`` has the rest.
+VARIABLES = (
+    "DIFFJAX_ATTENTION",
+    "JAX_DISABLE_JIT",
+    "JAX_DISABLE_MOST_OPTIMIZATIONS",
+    "JAX_OPTIMIZATION_LEVEL",
+    "LIBTPU_INIT_ARGS",
+    "NVIDIA_TF32_OVERRIDE",
+    "XLA_FLAGS",
+)
 
 
 def make_header(
@@ -96,7 +106,7 @@ def where_from(classifier: DiffusionClassifier, told: object) -> dict[str, Any]:
 
 
 def environment(device: str) -> dict[str, Any]:
-    """Versions and machine, beside the devices that evaluate."""
+    """Versions, machine and variables, beside the devices that evaluate."""
     return {
         "diffjax": __version__,
         "python": platform.python_version(),
@@ -105,6 +115,7 @@ def environment(device: str) -> dict[str, Any]:
         "processor": processor(),
         "cores": os.cpu_count(),
         "git": git_revision(),
+        **{name: os.environ[name] for name in VARIABLES if os.environ.get(name)},
     }
 
 
