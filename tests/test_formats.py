@@ -271,7 +271,7 @@ def test_bin_with_code_is_refused_and_not_run(tmp_path):
 def test_bin_of_something_else(tmp_path):
     import torch
 
-    torch.save({"state_dict": {"w": torch.zeros(2)}}, tmp_path / "a.bin")
+    torch.save({"weights": {"w": torch.zeros(2)}}, tmp_path / "a.bin")
     with pytest.raises(DiffjaxError, match="not a flat table of tensors"):
         read_tensors(tmp_path / "a.bin")
     torch.save({"w": torch.eye(2).to_sparse()}, tmp_path / "b.bin")

@@ -22,7 +22,7 @@ from typing import Any, cast
 
 import numpy as np
 
-from diffjax.checkpoints.torch_files import load_torch
+from diffjax.checkpoints.torch_files import load_torch, state_dict
 from diffjax.errors import DiffjaxError
 from diffjax.files import read_json_object, regular_file
 
@@ -182,6 +182,11 @@ def read_tensors(
             )
         path = path / files[0]
     return _read_shards(path) if path.suffix == ".json" else _read_file(path)
+
+
+def is_weight_file(path: Path) -> bool:
+    """Whether a path is a file of a kind that ``read_tensors`` reads by itself."""
+    return path.is_file() and path.suffix in _READERS
 
 
 def _no_weights(where: str, stem: str, names: Iterable[str]) -> DiffjaxError:
@@ -344,18 +349,13 @@ def _torch_layout(kernel: np.ndarray) -> np.ndarray:
 
 
 def _read_torch(path: Path) -> Tensors:
-    state = load_torch(path, instead="Use a safetensors copy of the weights.")
-    import torch
-
-    if not isinstance(state, dict) or not all(
-        isinstance(value, torch.Tensor) for value in state.values()
-    ):
-        raise DiffjaxError(
-            f"{path} is not a flat table of tensors. Save the model's state_dict() "
-            "alone."
-        )
+    remedy = (
+        "Use a safetensors copy of the weights; or where you trust the file, load it "
+        "in torch and save the model's state_dict() alone."
+    )
+    state = state_dict(load_torch(path, instead=remedy), path)
     try:
-        return {str(key): _torch_array(value) for key, value in state.items()}
+        return {key: _torch_array(value) for key, value in state.items()}
     except TypeError as error:  # sparse, quantised or 8-bit floating point
         raise DiffjaxError(
             f"{path} holds a tensor that numpy has no form for ({error}); save the "

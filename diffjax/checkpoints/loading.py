@@ -15,7 +15,7 @@ import numpy as np
 from flax import nnx
 from jax.typing import DTypeLike
 
-from diffjax.checkpoints import fitting, mappings
+from diffjax.checkpoints import fitting, mappings, original_dit
 from diffjax.checkpoints.formats import STEMS, read_tensors
 from diffjax.checkpoints.resolving import require_variant, resolve, resolve_component
 from diffjax.checkpoints.tokenizer import Tokenizer
@@ -93,7 +93,10 @@ def load_model(
         name_or_path: a folder in the diffusers layout, a name of ``diffjax models``,
             or a Hugging Face id; of a whole Stable Diffusion or DiT pipeline. A path
             that exists comes first.
-        unet: a folder or id to take the U-Net from instead.
+        unet: a folder or id to take the U-Net from instead; or a file of weights alone,
+            of the network that the pipeline's own config.json describes. So it is with
+            the next three, of which a transformer's file may also be one that the
+            program of DiT's paper saved.
         transformer: likewise for a DiT's transformer.
         vae: likewise.
         text_encoder: likewise.
@@ -130,10 +133,18 @@ def load_model(
         if place is not None
     }
     dtype = compute_dtype(dtype)
-    folder = resolve(name_or_path, revision=revision, without=tuple(elsewhere), **hub)
+    weights = {name: place for name, place in elsewhere.items() if place.is_file()}
+    elsewhere = {n: place for n, place in elsewhere.items() if n not in weights}
+    folder = resolve(
+        name_or_path,
+        revision=revision,
+        without=tuple(elsewhere),
+        weightless=tuple(weights),
+        **hub,
+    )
     index = read_json(folder / "model_index.json")
     denoiser = fitting.denoiser_name(index, folder)
-    for name in elsewhere:
+    for name in (*elsewhere, *weights):
         if name not in index:
             raise DiffjaxError(
                 f"{folder} is a {index.get('_class_name', 'pipeline')}, which has no "
@@ -147,7 +158,7 @@ def load_model(
         names = {
             name: [entry.name for entry in component_folder(name).iterdir()]
             for name in STEMS
-            if name in index
+            if name in index and name not in weights
         }
         require_variant(str(name_or_path), variant, names)
     _check_configs(index, folder, denoiser, component_folder)
@@ -158,9 +169,10 @@ def load_model(
         dtype,
         on_host=True,
         variant=variant,
+        weights=weights.get(denoiser),
     )
     vae_config, autoencoder = load_network(
-        component_folder("vae"), "vae", variant=variant
+        component_folder("vae"), "vae", variant=variant, weights=weights.get("vae")
     )
     scheduler = folder / "scheduler" / "scheduler_config.json"
     common: dict[str, Any] = {
@@ -193,7 +205,10 @@ def load_model(
             **common,
         )
     text_config, text_network = load_network(
-        component_folder("text_encoder"), "text_encoder", variant=variant
+        component_folder("text_encoder"),
+        "text_encoder",
+        variant=variant,
+        weights=weights.get("text_encoder"),
     )
     common["configs"]["text_encoder"] = differing(text_config)
     tokenize = Tokenizer(
@@ -238,6 +253,7 @@ def load_network(
     *,
     on_host: bool = False,
     variant: str | None = None,
+    weights: Path | None = None,
 ) -> tuple[Any, Network]:
     """One network and its config from its own folder.
 
@@ -248,18 +264,24 @@ def load_network(
             float32.
         on_host: leave the weights there, as NumPy's arrays.
         variant: of the weights, if they have it.
+        weights: a file to read them from instead.
 
     Raises:
         DiffjaxError: if config or weights are missing, damaged or do not fit.
     """
     component, path = COMPONENTS[name], folder / "config.json"
-    config = network_config(folder, name)
+    config, names = network_config(folder, name), component.names
+    tensors = read_tensors(weights or folder, stem=STEMS[name], variant=variant)
+    tensors = mappings.without_wrappers(tensors)
+    source = str(weights or folder)
+    if name == "transformer" and original_dit.is_original(tensors):
+        tensors = original_dit.split_attention(tensors, config, source)
+        config, names = original_dit.original_config(config), mappings.ORIGINAL_DIT
     try:
         graphdef, abstract = empty_network(name, config, dtype)
     except DiffjaxError as error:
         raise DiffjaxError(f"{path}: {error}") from error
-    tensors = read_tensors(folder, stem=STEMS[name], variant=variant)
-    state = mappings.fill(abstract, tensors, component.names, str(folder))
+    state = mappings.fill(abstract, tensors, names, source)
     return config, Network(graphdef, state if on_host else jax.device_put(state))
 
 

@@ -98,7 +98,39 @@ DIT = Names(
 _EXPONENTS = {"float16": 0x7C00, "bfloat16": 0x7F80}  # their bits
 _PART = 1 << 20  # numbers that are looked at together
 
+# As the program of the paper (Peebles & Xie 2023) names them, which stores c's MLP and
+# table once; its fused attn.qkv is split by ``original_dit``.
+ORIGINAL_DIT = Names(
+    renames=(
+        ("transformer_blocks", "blocks"),
+        ("patch", "x_embedder.proj"),
+        ("adaln", "adaLN_modulation.1"),
+        ("attn1.to_out", "attn.proj"),
+        ("attn1", "attn"),
+        ("ff.proj_in", "mlp.fc1"),
+        ("ff.proj_out", "mlp.fc2"),
+        ("timestep_embedder.linear_1", "t_embedder.mlp.0"),
+        ("timestep_embedder.linear_2", "t_embedder.mlp.2"),
+        ("class_embedder", "y_embedder.embedding_table"),
+        ("proj_out_1", "final_layer.adaLN_modulation.1"),
+        ("proj_out_2", "final_layer.linear"),
+    ),
+    ignored={"pos_embed": "a buffer: compared with the sinusoids that are computed"},
+)
+
 _LEAVES = {"kernel": "weight", "scale": "weight", "embedding": "weight", "bias": "bias"}
+
+
+def without_wrappers(tensors: Mapping[str, np.ndarray]) -> dict[str, np.ndarray]:
+    """The tensors without what torch's wrappers put before every name.
+
+    DataParallel and DistributedDataParallel write ``module.``, compile ``_orig_mod.``.
+    """
+    for _ in range(4):  # one may wrap another
+        for prefix in ("module.", "_orig_mod."):
+            if tensors and all(key.startswith(prefix) for key in tensors):
+                tensors = {k.removeprefix(prefix): t for k, t in tensors.items()}
+    return dict(tensors)
 
 
 def torch_names(path: ParameterPath, names: Names, blocks: int) -> list[str]:

@@ -16,7 +16,13 @@ from typing import Any
 
 from diffjax.checkpoints import places
 from diffjax.checkpoints.catalog import MODELS
-from diffjax.checkpoints.formats import STEMS, no_variant, weight_files, weight_sets
+from diffjax.checkpoints.formats import (
+    STEMS,
+    is_weight_file,
+    no_variant,
+    weight_files,
+    weight_sets,
+)
 from diffjax.checkpoints.hub import fetch
 from diffjax.errors import DiffjaxError, unknown
 from diffjax.files import read_json_object
@@ -41,6 +47,7 @@ def resolve(
     token: str | bool | None = None,
     local_files_only: bool = False,
     without: Collection[str] = (),
+    weightless: Collection[str] = (),
     variant: str | None = None,
 ) -> Path:
     """Return the local folder, in the diffusers layout, of a named model.
@@ -55,6 +62,7 @@ def resolve(
             the environment variable ``HF_HUB_OFFLINE=1``.
         without: components that come from elsewhere: they are neither fetched nor
             missed.
+        weightless: components of which only the config is needed.
         variant: of the weights, such as "fp16"; components without it have their
             plain weights taken, but one must have it.
 
@@ -64,11 +72,13 @@ def resolve(
     """
     place = _local_or_hub_id(name_or_path)
     if isinstance(place, Path):
-        return _whole_pipeline(place, without, variant)
+        return _whole_pipeline(place, without, weightless, variant)
     return fetch(
         place,
-        select=lambda names, where: _pipeline_files(names, where, without, variant),
-        locate=lambda folder: _whole_pipeline(folder, without, variant),
+        select=lambda names, where: _pipeline_files(
+            names, where, without, weightless, variant
+        ),
+        locate=lambda folder: _whole_pipeline(folder, without, weightless, variant),
         hint=places.suggestions(place),
         revision=revision,
         cache_dir=cache_dir,
@@ -89,6 +99,8 @@ def resolve_component(
 ) -> Path:
     """Return the local folder of one component, such as ``"unet"`` or ``"vae"``.
 
+    A file of a network's weights is returned as it is.
+
     The name may be that of a whole pipeline, which has the component as a
     subfolder, or of the component alone, with its files at the top. Arguments and
     errors are otherwise those of ``resolve``.
@@ -97,6 +109,8 @@ def resolve_component(
         raise unknown("component", component, _DESCRIPTIONS)
     place = _local_or_hub_id(name_or_path)
     if isinstance(place, Path):
+        if component in STEMS and is_weight_file(place):
+            return place
         return _component_folder(place, component, variant)
     return fetch(
         place,
@@ -127,7 +141,11 @@ def _local_or_hub_id(name_or_path: str | Path) -> Path | str:
 
 
 def _pipeline_files(
-    names: list[str], where: str, without: Collection[str], variant: str | None
+    names: list[str],
+    where: str,
+    without: Collection[str],
+    weightless: Collection[str],
+    variant: str | None,
 ) -> list[str]:
     """The needed ones among a repository's file names."""
     if "model_index.json" not in names:
@@ -139,10 +157,13 @@ def _pipeline_files(
         if component not in without and (inside := _inside(names, component))
     }
     if not without:  # which may have it
-        require_variant(where, variant, parts)
+        require_variant(
+            where, variant, {n: p for n, p in parts.items() if n not in weightless}
+        )
     for component, inside in parts.items():
         place = f"{where}, {component}/"
-        chosen = _component_files(inside, component, place, variant)
+        whole = component not in weightless
+        chosen = _component_files(inside, component, place, variant, weights=whole)
         files += [f"{component}/{name}" for name in chosen]
     return files
 
@@ -181,7 +202,12 @@ def _inside(names: list[str], folder: str) -> list[str]:
 
 
 def _component_files(
-    names: list[str], component: str, where: str, variant: str | None
+    names: list[str],
+    component: str,
+    where: str,
+    variant: str | None,
+    *,
+    weights: bool = True,
 ) -> list[str]:
     """A component's own description and one set of weights, or an error."""
     describes = _DESCRIPTIONS[component]
@@ -191,13 +217,16 @@ def _component_files(
             f"{where} is not a {component} in the diffusers layout: it has no "
             f"{describes.pattern.replace(chr(92), '')}."
         )
-    if stem := STEMS.get(component):
+    if weights and (stem := STEMS.get(component)):
         files += weight_files(names, stem, where=where, variant=variant)[1]
     return files
 
 
 def _whole_pipeline(
-    folder: Path, without: Collection[str], variant: str | None
+    folder: Path,
+    without: Collection[str],
+    weightless: Collection[str],
+    variant: str | None,
 ) -> Path:
     """The folder itself, if it has all that its model_index.json names."""
     if not folder.is_dir():
@@ -214,7 +243,10 @@ def _whole_pipeline(
                 f"{folder} lacks the folder {component}/ that its model_index.json "
                 "names. Download the model again."
             )
-        _component_folder(folder, component, variant)
+        whole = component not in weightless
+        _component_folder(folder, component, variant, weights=whole)
+        if not whole:
+            continue
         parts[component] = [entry.name for entry in (folder / component).iterdir()]
     if not without:
         require_variant(str(folder), variant, parts)
@@ -237,12 +269,14 @@ def _components(index: Path) -> list[str]:
     return found
 
 
-def _component_folder(folder: Path, component: str, variant: str | None) -> Path:
+def _component_folder(
+    folder: Path, component: str, variant: str | None, *, weights: bool = True
+) -> Path:
     """The folder of a component, in a pipeline or by itself, if it is complete."""
     if not folder.is_dir():
         raise places.is_a_file(folder)
     inside = folder / component
     found = inside if inside.is_dir() else folder
     names = [entry.name for entry in found.iterdir()]
-    _component_files(names, component, str(found), variant)
+    _component_files(names, component, str(found), variant, weights=weights)
     return found

@@ -2,7 +2,8 @@
 
 torch's ``weights_only`` builds nothing but tensors, numbers, text and containers. Some
 files hold numpy numbers besides. Those name two functions of numpy's, which are not let
-in either: small stand-ins of our own take their place, that know integers alone.
+in either: small stand-ins of our own take their place, that know integers alone. A
+training checkpoint's command line, an argparse.Namespace, has a stand-in too.
 """
 
 import warnings
@@ -54,6 +55,7 @@ def load_torch(path: Path, *, instead: str) -> Any:
                 (_integer, "numpy._core.multiarray.scalar"),
                 (_integer, "numpy.core.multiarray.scalar"),  # before numpy 2
                 (_IntegerType, "numpy.dtype"),
+                (_Options, "argparse.Namespace"),
             ]
         ):
             return torch.load(
@@ -81,6 +83,38 @@ def load_torch(path: Path, *, instead: str) -> Any:
         ) from error
 
 
+def state_dict(content: Any, path: Path) -> dict[str, Any]:
+    """The table of tensors in what ``torch.save`` wrote.
+
+    Of a training checkpoint that is the table under "ema", averaged weights, or else
+    under "model" or "state_dict"; which one is told by a warning.
+
+    Raises:
+        DiffjaxError: if there is none, or more than tensors in it.
+    """
+    for key in ("ema", "model", "state_dict"):
+        if isinstance(content, dict) and isinstance(content.get(key), dict):
+            averaged = " (averaged weights)" if key == "ema" else ""
+            others = ", ".join(str(other) for other in content if other != key)
+            warnings.warn(
+                f"{path} is a training checkpoint: {key}{averaged} is taken of it, and "
+                f"not {others or 'anything else'}.",
+                stacklevel=2,
+            )
+            content = content[key]
+            break
+    import torch
+
+    if not isinstance(content, dict) or not all(
+        isinstance(value, torch.Tensor) for value in content.values()
+    ):
+        raise DiffjaxError(
+            f"{path} is not a flat table of tensors. Save the model's state_dict() "
+            "alone."
+        )
+    return {str(key): value for key, value in content.items()}
+
+
 def _checked(path: Path, instead: str) -> bool:
     """Compare an archive's checksums, which torch does not; False if it has none.
 
@@ -104,6 +138,10 @@ def _checked(path: Path, instead: str) -> bool:
             f"{path} is damaged or incomplete ({error}). {instead}"
         ) from error
     return True
+
+
+class _Options:
+    """Stands in for argparse.Namespace: an object that attributes are set on."""
 
 
 class _IntegerType:

@@ -16,7 +16,7 @@ Decorator = Callable[[Callable[..., Any]], Callable[..., Any]]
 DEFAULT_STRATEGY = "racing:n_samples=250:confidence=0.9"
 LOSSES = ("l2", "l1", "huber", "vlb", "l2+vlb")
 SHARD_WEIGHTS = ("auto", "always", "never")
-ELSEWHERE = "from another folder or id."
+ELSEWHERE = "from another folder, id or file of weights."
 
 
 def number_or_text(
@@ -236,7 +236,8 @@ checkpoint_options = together(
     click.option(
         "--tokenizer",
         metavar="PATH",
-        help=f"Tokenizer {ELSEWHERE} Needed where a text encoder has its own.",
+        help="Tokenizer from another folder or id; needed where a text encoder has its "
+        "own.",
     ),
     click.option(
         "--variant",

@@ -24,7 +24,7 @@ from jaxtyping import Array, Float, Int
 
 from diffjax.errors import DiffjaxError
 from diffjax.models.attention import matrix_elements
-from diffjax.models.config import Count, Edge, Epsilon, Rows, read_config
+from diffjax.models.config import Count, Edge, Epsilon, Rows, Shift, read_config
 from diffjax.models.layers import (
     ACTIVATIONS,
     Attention,
@@ -68,6 +68,7 @@ class DiTTransformer2DConfig:
     activation_fn: Literal["gelu", "gelu-approximate"] = "gelu-approximate"
     num_embeds_ada_norm: Rows = 1000
     norm_eps: Epsilon = 1e-5
+    freq_shift: Shift = 1.0  # of the timestep's sinusoids; in diffusers always 1
 
     @classmethod
     def from_dict(
@@ -200,8 +201,9 @@ class DiTTransformer2DModel(nnx.Module):
         """
         p, d = self.config.patch_size, self.config.features
         height, width = latent.shape[0] // p, latent.shape[1] // p
-        # diffusers counts frequencies from a shift of one in this model
-        features = timestep_features(timestep, TIMESTEP_FEATURES, freq_shift=1.0)
+        features = timestep_features(
+            timestep, TIMESTEP_FEATURES, freq_shift=self.config.freq_shift
+        )
         embedding = self.timestep_embedder(features.astype(self.dtype))
         c = embedding + self._class_vector(condition)
 
