@@ -89,7 +89,8 @@ def lines(row: dict[str, Any]) -> dict[str, str]:
         "memory": f"{row['arguments'] / 1e9:.2f} + {row['temporaries'] / 1e9:.2f} of "
         f"{memory:.0f} GB a device" + ("" if row["fits"] else ": it does not fit"),
         "largest": f"{row['largest']:,} evaluations would fit, about; "
-        f"diffjax evaluate takes {row['planned']:,}",
+        f"diffjax evaluate takes {row['planned']:,}, "
+        f"at {row['reckoned'] / 1e6:.3g} MB each",
         "work": f"{row['flops'] / 1e12:.3g} TFLOP"
         + ("" if size is None else f", {size / 1e9:.3g} GB"),
         "at most": ", ".join(f"{n:,.0f} {by}" for by, n in most.items())

@@ -14,6 +14,7 @@ from diffjax.scoring.compiling import (
     CompiledTile,
     compile_tile,
     planned_cells,
+    reckoned_bytes,
     topology,
 )
 from diffjax.scoring.grid import Tile, tile_of
@@ -30,6 +31,7 @@ class Compiled:
         blocks: of the tile, samples.
         classes: of each block.
         planned: evaluations that `diffjax evaluate` would put into a tile.
+        reckoned: bytes that it takes an evaluation to need.
         memory: bytes of a device.
         fits: whether a device holds the tile; where not, nothing more is known.
         seconds: of compiling, on this machine.
@@ -51,6 +53,7 @@ class Compiled:
     blocks: int
     classes: int
     planned: int
+    reckoned: int
     memory: int
     fits: bool
     source: str
@@ -129,6 +132,7 @@ class Ahead:
             "dtype": self.dtype,
             "resolution": resolution,
             "planned": planned,
+            "reckoned": reckoned_bytes(self._topology, self.subject.denoiser, shape),
             "memory": accelerator.memory,
             "source": accelerator.source,
             **asdict(tile),

@@ -15,7 +15,7 @@ import time
 from collections import Counter
 from collections.abc import Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import partial
 from typing import Any
 from unittest import mock
@@ -98,7 +98,7 @@ class Program:
     bytes_accessed: float | None
     collectives: dict[str, int]
     kernels: dict[str, int]
-    text: str
+    text: str = field(repr=False)
 
     @property
     def memory(self) -> int:
@@ -287,6 +287,20 @@ def placed(tree: Any, topology: Topology, specs: Any = None) -> Any:
     return jax.tree.map(shape, tree, specs)
 
 
+def reckoned_bytes(
+    topology: Topology, denoiser: Network, latent_shape: tuple[int, int, int]
+) -> int:
+    """What one more evaluation in a tile is taken to need on these devices.
+
+    Args:
+        topology: the devices.
+        denoiser: weights, or their shapes.
+        latent_shape: (h, w, c) of the images.
+    """
+    with traced_for(topology.target):
+        return int(denoiser.module().memory(*latent_shape[:2]))
+
+
 def planned_cells(
     topology: Topology, denoiser: Network, latent_shape: tuple[int, int, int]
 ) -> int:
@@ -298,8 +312,7 @@ def planned_cells(
         latent_shape: (h, w, c) of the images.
     """
     weights = sum(x.size * x.dtype.itemsize for x in jax.tree.leaves(denoiser))
-    with traced_for(topology.target):
-        needs = denoiser.module().memory(*latent_shape[:2])
+    needs = reckoned_bytes(topology, denoiser, latent_shape)
     free = topology.accelerator.memory - weights
     return cells_within(free, needs, "elsewhere") * topology.mesh.size
 

@@ -16,13 +16,13 @@ FREE = {"parameter", "constant", "tuple", "get-tuple-element", "bitcast"}
 WORKSPACE = ("s8", "u8")  # of libraries: no network here has numbers of this type
 
 
-def bytes_accessed(text: str) -> int:
+def bytes_accessed(text: str) -> float:
     """Of one device, in the text of a compiled program, which begins with HloModule.
 
     Loops and conditions count what goes into and comes out of them.
     """
     sizes: dict[str, int] = {}
-    total = 0
+    total = 0.0
     entry = text[text.index("\nENTRY ") :].splitlines()[2:]
     for line in entry:
         match = INSTRUCTION.match(line)
