@@ -35,7 +35,7 @@ from diffjax.record import Record
 from diffjax.scoring.grid import Grid
 from diffjax.scoring.losses import NEED_VARIANCE
 from diffjax.scoring.noise import NoiseTable, SeededNoise, read_noise
-from diffjax.scoring.packing import Packer, Work
+from diffjax.scoring.packing import Packer
 from diffjax.scoring.placement import (
     block_mesh,
     cells_that_fit,
@@ -44,6 +44,7 @@ from diffjax.scoring.placement import (
     replicate,
     shards_weights,
 )
+from diffjax.scoring.work import Work
 from diffjax.search import Encoded, ImageSearch
 from diffjax.settings import Settings
 from diffjax.strategies import parse_shortlist, parse_strategy

@@ -47,8 +47,8 @@ def device(n_classes: int, dtype: str) -> dict[str, int]:
     from diffjax.schedules import Schedule
     from diffjax.scoring.grid import Blocks, tile_errors
     from diffjax.scoring.noise import SeededNoise
-    from diffjax.scoring.packing import width_for
     from diffjax.scoring.placement import block_mesh
+    from diffjax.scoring.rows import width_for
 
     config = UNet2DConditionConfig(**UNET)
     width = width_for(n_classes)

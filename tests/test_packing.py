@@ -8,16 +8,8 @@ import pytest
 
 from diffjax.errors import DiffjaxError
 from diffjax.scoring.grid import Tile
-from diffjax.scoring.packing import (
-    MOST_OPEN,
-    PAIR,
-    TILES_AHEAD,
-    Cells,
-    Packer,
-    most_classes,
-    split_classes,
-    width_for,
-)
+from diffjax.scoring.packing import MOST_OPEN, TILES_AHEAD, Cells, Packer
+from diffjax.scoring.rows import PAIR, most_classes, split_classes, width_for
 
 
 def truth(key, classes, timesteps, noises):

@@ -10,7 +10,7 @@ from jaxtyping import Float
 from diffjax.classifier import DiffusionClassifier
 from diffjax.evaluation.task import Task
 from diffjax.scoring.cost import tile_cost
-from diffjax.scoring.packing import most_classes, split_classes, width_for
+from diffjax.scoring.rows import most_classes, split_classes, width_for
 from diffjax.strategies.base import ErrorTable, Request, State, run_on
 
 

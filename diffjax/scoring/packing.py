@@ -32,14 +32,21 @@ from jaxtyping import Float, Int
 
 from diffjax.errors import DiffjaxError
 from diffjax.scoring.grid import Blocks, Tile
+from diffjax.scoring.rows import (
+    PAIR,
+    most_classes,
+    narrowed,
+    pieces,
+    split_classes,
+    width_for,
+)
+from diffjax.scoring.work import Work
 
 TILES_AHEAD = 2  # dispatched before the first is read
 MOST_OPEN = 64  # images at a time, which bounds the memory of the host; enough to fill
 # tiles with pairs, four samples an image
 MOST_OPEN_CLASSES = 160_000  # of all open images; ten thousand fill tiles alone
 FEWEST_OPEN = 4
-MOST_CLASSES = 8  # a block; wider blocks share little more
-PAIR = 2
 
 
 class Cells(NamedTuple):
@@ -104,44 +111,6 @@ class Evaluator(Protocol):
         """Refuse noise indices that cannot be drawn."""
 
 
-def most_classes(cells: int, devices: int) -> int:
-    """How wide a block may be, where a tile is to hold at most so many cells."""
-    return max(1, min(MOST_CLASSES, cells // devices))
-
-
-def width_for(classes: int, most: int = MOST_CLASSES) -> int:
-    """Classes of a wide block, for a run of so many: rows as even as can be."""
-    rows = -(-classes // most)
-    return max(min(PAIR, most), -(-classes // rows))
-
-
-def split_classes(n: int, width: int) -> dict[int, Int[np.ndarray, "r w"]]:
-    """Positions 0 … n − 1 as rows of ``width``, and pairs for the rest.
-
-    Rows that are not full repeat their last class: at most one cell a sample is wasted.
-    """
-    full, rest = divmod(n, width)
-    if rest >= width - 1 > 0:  # a full row wastes no more than pairs would
-        full, rest = full + 1, 0
-    positions = np.minimum(np.arange(full * width + rest + rest % PAIR), n - 1)
-    wide, pairs = np.split(positions, [full * width])
-    rows = {PAIR: pairs.reshape(-1, PAIR)} if rest else {}
-    return {width: wide.reshape(-1, width)} | rows if full else rows
-
-
-def pieces(width: int, most: int) -> int:
-    """Into how many narrower rows one of ``width`` is cut, so that all fit ``most``."""
-    return -(-width // most)
-
-
-def narrowed(rows: Int[np.ndarray, "r w"], n: int) -> Int[np.ndarray, "rn v"]:
-    """Each row cut into n, the last class repeated where they do not come out even."""
-    width = rows.shape[1]
-    each = -(-width // n)
-    columns = np.minimum(np.arange(n * each), width - 1)
-    return rows[:, columns].reshape(-1, each)
-
-
 @dataclass(kw_only=True, eq=False)
 class _Job:
     """The cells of one request, cut into blocks: samples × rows of classes.
@@ -178,32 +147,6 @@ class _Job:
         new = np.diff(rows.ravel(), prepend=-1) > 0  # positions rise along the rows
         row = np.arange(run.start, run.stop) % len(rows)
         return int(new.reshape(rows.shape).sum(axis=1)[row].sum())
-
-
-@dataclass(kw_only=True)
-class Work:
-    """What the device did, and whether it had to wait.
-
-    Attributes:
-        tiles: dispatched.
-        passes: forward passes in them, those that fill up included.
-        late: tiles at whose dispatch the device had nothing left to do.
-        busy: seconds in which a tile was surely being computed.
-        seconds: from the first dispatch to the last result, compilation included.
-    """
-
-    tiles: int = 0
-    passes: int = 0
-    late: int = 0
-    busy: float = 0.0
-    seconds: float = 0.0
-
-    def __str__(self) -> str:
-        share = self.busy / self.seconds if self.seconds else 1.0
-        return (
-            f"{self.tiles:,} tiles; the device computed {100 * share:.1f} % of the "
-            f"time, and waited for the host {self.late:,} times"
-        )
 
 
 class _Run(NamedTuple):
