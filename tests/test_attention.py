@@ -51,7 +51,7 @@ TOLERANCE = 0.02 if BACKEND == "tpu" else 1e-5  # TPUs multiply float32 in fewer
         ("xla", "tpu", "bfloat16", 64, (4096, 77), None),
         ("xla", "tpu", "bfloat16", 64, (64, 64), None),
         ("xla", "tpu", "float32", 64, (4096, 4096), None),
-        ("xla", "cpu", "bfloat16", 64, (4096, 4096), None),
+        ("blocked", "cpu", "bfloat16", 64, (4096, 4096), None),
     ],
 )
 def test_the_choice(expected, backend, dtype, head, lengths, capability):
@@ -61,7 +61,7 @@ def test_the_choice(expected, backend, dtype, head, lengths, capability):
 
 def test_this_machine_and_what_the_user_wants(monkeypatch):
     if BACKEND == "cpu":
-        assert chosen("bfloat16", 64, 4096, 4096) == "xla"
+        assert chosen("bfloat16", 64, 4096, 4096) == "blocked"
     monkeypatch.setattr(attention, "choose", lambda *args: "cudnn")
     assert chosen("bfloat16", 64, 4096, 4096) == "cudnn"
     monkeypatch.setenv(VARIABLE, "xla")

@@ -1,6 +1,7 @@
 """Attention, by the implementation that fits: softmax(q kᵀ / √h) v of each head.
 
     xla      matrices of logits in memory, in float32; runs everywhere
+    blocked  a block of queries at a time, on CPUs, where matrices are large
     cudnn    fused, on NVIDIA: float16 and bfloat16, heads of a multiple of 8 up to 128,
              from Hopper on up to 256
     pallas   fused, JAX's splash attention kernel on TPUs, for long sequences
@@ -30,6 +31,7 @@ from jax.typing import DTypeLike
 from jaxtyping import Array, Float
 
 from diffjax.errors import unknown
+from diffjax.models.blocked import blocked
 
 VARIABLE = "DIFFJAX_ATTENTION"
 CHOICES = ("auto", "xla")
@@ -40,6 +42,8 @@ HOPPER = (9, 0)
 LANES = 128
 SHORTEST_ON_TPU = 512
 BLOCKS_ON_TPU = (512, 384, 256, 128)
+# Logits of a head, on CPUs: smaller matrices take no time to speak of.
+SMALLEST_BLOCKED = 128**2
 _UNFUSED: ContextVar[bool] = ContextVar("unfused", default=False)
 
 
@@ -86,7 +90,7 @@ def choose(
     length_k: int,
     compute_capability: tuple[int, int] | None = None,
 ) -> str:
-    """The implementation for a layer: "xla", "cudnn" or "pallas".
+    """The implementation for a layer: "xla", "blocked", "cudnn" or "pallas".
 
     Args:
         backend: of JAX: "cpu", "gpu", "cuda", "rocm" or "tpu".
@@ -105,6 +109,8 @@ def choose(
         long = min(length_q, length_k) >= SHORTEST_ON_TPU
         fits = kind == "bfloat16" and (head <= LANES or head % LANES == 0)
         return "pallas" if fits and long else "xla"
+    if backend == "cpu" and length_q * length_k >= SMALLEST_BLOCKED:
+        return "blocked"
     return "xla"
 
 
@@ -145,7 +151,7 @@ def precision(dtype: DTypeLike) -> str | None:
 
 
 def matrix_elements(dtype: DTypeLike, heads: int, head: int, length: int) -> int:
-    """Logits that self-attention holds in memory; none where it is fused."""
+    """Logits that self-attention holds in memory; none where it is fused or blocked."""
     fused = chosen(dtype, head, length, length) != "xla"
     return 0 if fused else heads * length**2
 
@@ -307,6 +313,7 @@ def _capability() -> tuple[int, int] | None:
 
 
 FUSED: dict[str, Kernel] = {
+    "blocked": blocked,
     "cudnn": batched(_cudnn, _cudnn_or_xla),
     "pallas": batched(_pallas),
 }
