@@ -117,7 +117,7 @@ def text_model(**kwargs: object) -> DiffusionModel:
         "downscale": 2,
         "multiple": 2,
         "latent_channels": 4,
-        "text_encoder": Network.of(Words()),
+        "text_network": Network.of(Words()),
         "tokenize": tokenize,
     }
     return DiffusionModel(**(defaults | kwargs))
@@ -129,7 +129,7 @@ def class_model(**kwargs: object) -> DiffusionModel:
         "multiple": 4,
         "denoiser": class_denoiser(),
         "learned_variance": True,
-        "text_encoder": None,
+        "text_network": None,
         "tokenize": None,
         "n_classes": 10,
         "class_names": tuple(f"class {i}, c{i}" for i in range(10)),

@@ -1,7 +1,9 @@
 """Whole checkpoints in every format, put together from parts, and damaged."""
 
+import gc
 import re
 import shutil
+import weakref
 
 import jax
 import jax.numpy as jnp
@@ -13,8 +15,8 @@ from flax.serialization import msgpack_serialize
 from pipelines import decode, denoise, edit_json, encode_text, normal
 from safetensors.numpy import load_file, save_file
 
-from diffjax.checkpoints import mappings
-from diffjax.checkpoints.loading import COMPONENTS, load_model
+from diffjax.checkpoints import formats, loading, mappings
+from diffjax.checkpoints.loading import COMPONENTS, load_model, load_network
 from diffjax.errors import DiffjaxError
 
 STEMS = {
@@ -647,3 +649,44 @@ def test_variant_of_a_part_from_elsewhere(sd, tmp_path):
     load_model(sd, unet=tmp_path / "unet", variant="bf16")
     with pytest.raises(DiffjaxError, match=r"'fp16'.*unet/diffusion_.*bf16\.safetens"):
         load_model(sd, unet=tmp_path / "unet", variant="fp16")
+
+
+def test_weights_are_copied_once(sd):
+    """Out of the file; JAX takes the copy as it is."""
+    _, network = load_network(sd / "unet", "unet", on_host=True)
+    leaves = jax.tree.leaves(network.state)
+    for leaf in leaves:
+        assert isinstance(leaf, np.ndarray)
+        assert leaf.flags.c_contiguous
+        assert not leaf.flags.writeable
+    if jax.default_backend() == "cpu":
+        on_device = jax.device_put(leaves, jax.devices()[0])
+        for leaf, array in zip(leaves, on_device, strict=True):
+            assert array.unsafe_buffer_pointer() == leaf.ctypes.data
+
+
+def test_a_large_text_encoder_is_let_go_and_read_again(sd, tmp_path, monkeypatch):
+    monkeypatch.setattr(loading, "LARGE_TEXT_ENCODER", 0)
+    monkeypatch.setattr(jax, "default_backend", lambda: "cpu")
+    folder = shutil.copytree(sd, tmp_path / "again")
+    model, kept = load_model(folder), load_model(sd)
+    found = [model.text_states(["a cat"])[0] for _ in range(2)]
+    expected = kept.text_states(["a cat"])[0]
+    np.testing.assert_array_equal(found, [expected, expected])
+    assert model.fingerprint == kept.fingerprint
+
+    reads = []
+    read = formats.read_tensors
+    monkeypatch.setattr(
+        loading, "read_tensors", lambda *a, **k: reads.append(a) or read(*a, **k)
+    )
+    encoder = weakref.ref(model.text_encoder)
+    assert len(reads) == 1
+    model.text_states(["a dog"])
+    gc.collect()
+    assert len(reads) == 1
+    assert encoder() is None
+
+    (folder / "text_encoder" / "more").touch()
+    with pytest.raises(DiffjaxError, match=r"text_encoder has changed .* load the"):
+        model.text_states(["a cat"])

@@ -24,7 +24,7 @@ from diffjax.files import MAX_JSON_BYTES, parse_json, read_text
 from diffjax.models.autoencoder import AutoencoderKL, AutoencoderKLConfig
 from diffjax.models.clip import CLIPTextConfig, CLIPTextModel
 from diffjax.models.config import differing
-from diffjax.models.diffusion import DiffusionModel, Network
+from diffjax.models.diffusion import DiffusionModel, Network, OnDemand
 from diffjax.models.dit import DiTTransformer2DConfig, DiTTransformer2DModel
 from diffjax.models.unet import UNet2DConditionConfig, UNet2DConditionModel
 from diffjax.schedules import Schedule
@@ -41,6 +41,7 @@ class Component:
 
 
 PIPELINES = ("StableDiffusionPipeline", "DiTPipeline")
+LARGE_TEXT_ENCODER = 2**28  # bytes
 DTYPES = ("auto", "float32", "bfloat16", "float16")
 
 COMPONENTS: dict[str, Component] = {
@@ -204,11 +205,8 @@ def load_model(
             == 2 * denoiser_config.in_channels,
             **common,
         )
-    text_config, text_network = load_network(
-        component_folder("text_encoder"),
-        "text_encoder",
-        variant=variant,
-        weights=weights.get("text_encoder"),
+    text_config, text_network = _load_text_encoder(
+        component_folder("text_encoder"), variant, weights.get("text_encoder")
     )
     common["configs"]["text_encoder"] = differing(text_config)
     tokenize = Tokenizer(
@@ -223,10 +221,44 @@ def load_model(
         fitting.check_tokens(text_config.vocab_size, known, folder)
     return DiffusionModel(
         kind="text",
-        text_encoder=text_network,
+        text_network=text_network,
         tokenize=tokenize,
         **common,
     )
+
+
+def _load_text_encoder(
+    folder: Path, variant: str | None, weights: Path | None
+) -> tuple[Any, Network | OnDemand]:
+    """The text encoder and its config.
+
+    On a CPU a large one is on demand: its memory is better used while tiles are
+    evaluated, and to read it again takes less time than one of them.
+    """
+    before = _state_of(folder, weights)
+
+    def read() -> Network:
+        if _state_of(folder, weights) != before:
+            raise DiffjaxError(
+                f"{weights or folder} has changed since the model was loaded from it; "
+                "load the model again."
+            )
+        name = "text_encoder"
+        return load_network(folder, name, variant=variant, weights=weights)[1]
+
+    config = network_config(folder, "text_encoder")
+    network = OnDemand(read)
+    large = network().bytes > LARGE_TEXT_ENCODER
+    on_demand = jax.default_backend() == "cpu" and large
+    return config, network if on_demand else network()
+
+
+def _state_of(folder: Path, weights: Path | None) -> list[tuple[str, int, int]]:
+    """Names, sizes and times of files, as far as they are there."""
+    files = sorted(folder.iterdir()) if folder.is_dir() else []
+    files += [weights] if weights is not None and weights.is_file() else []
+    stats = [(file.name, file.stat()) for file in files]
+    return [(name, stat.st_size, stat.st_mtime_ns) for name, stat in stats]
 
 
 def compute_dtype(dtype: DTypeLike) -> np.dtype[Any]:

@@ -25,6 +25,8 @@ from flax import nnx
 
 from diffjax.errors import DiffjaxError
 
+ALIGNMENT = 64  # bytes; of arrays that JAX shares with its CPU "devices"
+
 ParameterPath = tuple[Any, ...]  # of attribute names and list indices
 
 
@@ -153,13 +155,15 @@ def fill(
     """The abstract ``state`` with every parameter taken from ``tensors``, on the host.
 
     Arguments and errors are those of ``match``; parameters keep the state's dtypes.
+    Each is copied once, out of the file and into our layout, and nothing of the file
+    is held on to: JAX takes the copies as they are where the host is the device.
     """
     arrays = match(state, tensors, names, source)
     flat = nnx.to_flat_state(state)
     blocks = _count_blocks(path for path, _ in flat)
 
     def filled(path: ParameterPath, leaf: Any) -> Any:
-        array = np.asarray(arrays[path], dtype=leaf.dtype)
+        array = _copied(arrays[path], np.dtype(leaf.dtype))
         if not all_finite(array):
             name = torch_names(path, names, blocks)[0]
             raise _not_finite(f"{source}: {name}", arrays[path], array)
@@ -277,6 +281,17 @@ def _not_finite(what: str, stored: np.ndarray, array: np.ndarray) -> DiffjaxErro
         f"{what} holds numbers that are NaN or infinite. The file is damaged, or its "
         "training went wrong: download it again, or take another checkpoint."
     )
+
+
+def _copied(array: np.ndarray, dtype: np.dtype[Any]) -> np.ndarray:
+    """In row-major order at an address that JAX need not copy from; read-only."""
+    size = array.size * dtype.itemsize
+    memory = np.empty(size + ALIGNMENT, np.uint8)
+    start = -memory.ctypes.data % ALIGNMENT
+    copy = memory[start : start + size].view(dtype).reshape(array.shape)
+    np.copyto(copy, array, casting="unsafe")  # between float types, as ``match`` saw
+    copy.flags.writeable = False
+    return copy
 
 
 def _count_blocks(flat: Iterable[ParameterPath]) -> int:

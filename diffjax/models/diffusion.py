@@ -62,15 +62,19 @@ class Network:
         """16 hex digits of the weights."""
         digest = hashlib.sha256()
         for path, leaf in self.leaves():
-            array = np.ascontiguousarray(leaf)
-            digest.update(f"{path} {array.shape} {array.dtype}".encode())
-            digest.update(array.tobytes())
+            digest.update(f"{path} {leaf.shape} {leaf.dtype}".encode())
+            digest.update(np.ascontiguousarray(leaf).reshape(-1).view(np.uint8).data)
         return digest.hexdigest()[:16]
 
     @property
     def parameters(self) -> int:
         """The number of weights."""
         return sum(int(leaf.size) for leaf in jax.tree.leaves(self.state))
+
+    @property
+    def bytes(self) -> int:
+        """That its weights take."""
+        return sum(int(leaf.nbytes) for leaf in jax.tree.leaves(self.state))
 
     @property
     def dtype(self) -> np.dtype[Any]:
@@ -83,6 +87,25 @@ class Network:
 def digest(parts: Iterable[str]) -> str:
     """16 hex digits of texts."""
     return hashlib.sha256("".join(parts).encode()).hexdigest()[:16]
+
+
+class OnDemand:
+    """A network that is read again when it is needed after it was let go."""
+
+    def __init__(self, read: Callable[[], Network]) -> None:
+        """Read it for the first time."""
+        self._read = read
+        self._network: Network | None = read()
+
+    def __call__(self) -> Network:
+        """The network, which is read if it is not at hand."""
+        if self._network is None:
+            self._network = self._read()
+        return self._network
+
+    def let_go(self) -> None:
+        """Free its memory as soon as nobody else has it."""
+        self._network = None
 
 
 class Tokens(NamedTuple):
@@ -111,7 +134,8 @@ class DiffusionModel:
         latent_channels: channels of z0.
         learned_variance: whether as many channels about the variance of a step follow
             them in the denoiser's output.
-        text_encoder: ids → states, of text models.
+        text_network: ids → states, of text models. Where it is on demand, it is let
+            go as soon as prompts are encoded.
         tokenize: prompts → ids, of text models.
         class_names: names of the class ids, of class models that have them.
         n_classes: the number of class ids, of class models.
@@ -130,17 +154,30 @@ class DiffusionModel:
     multiple: int
     latent_channels: int
     learned_variance: bool = False
-    text_encoder: Network | None = None
+    text_network: Network | OnDemand | None = None
     tokenize: Callable[[Sequence[str]], Tokens] | None = None
     class_names: tuple[str, ...] | None = None
     n_classes: int | None = None
     configs: dict[str, dict[str, Any]] = field(default_factory=dict)
 
     @property
+    def text_encoder(self) -> Network | None:
+        """Ids → states, of text models; it may have to be read for this."""
+        network = self.text_network
+        return network() if isinstance(network, OnDemand) else network
+
+    def let_go(self) -> None:
+        """Free the text encoder's memory, if it can be read again."""
+        if isinstance(self.text_network, OnDemand):
+            self.text_network.let_go()
+
+    @property
     def weights(self) -> str:
         """16 hex digits of all weights."""
         networks = (self.denoiser, self.autoencoder, self.text_encoder)
-        return digest(each.fingerprint for each in networks if each is not None)
+        found = digest(each.fingerprint for each in networks if each is not None)
+        self.let_go()
+        return found
 
     def describe(self) -> dict[str, Any]:
         """All that decides its numbers, besides the dtype; plain JSON values.
@@ -228,16 +265,19 @@ class DiffusionModel:
                 _padded(rows[chunk]),
                 _padded(share[chunk].astype(np.float32)),
             )
+        del encoder
+        self.let_go()
         cut = zip(prompts, tokens.truncated, strict=True)
         return states.astype(dtype), tuple(p for p, was in cut if was)
 
     def _text_parts(self) -> tuple[Network, Callable[[Sequence[str]], Tokens]]:
-        if self.text_encoder is None or self.tokenize is None:
+        encoder = self.text_encoder
+        if encoder is None or self.tokenize is None:
             raise DiffjaxError(
                 f"{self.name} knows classes by id, not by prompt; "
                 "name its own classes as labels."
             )
-        return self.text_encoder, self.tokenize
+        return encoder, self.tokenize
 
 
 def predict(

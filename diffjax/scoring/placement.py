@@ -31,6 +31,8 @@ BLOCKS = "blocks"  # the one axis of the mesh
 # More cells a device than this share no more work and keep it no busier.
 MOST_CELLS = {"cpu": 32}
 MOST_CELLS_ELSEWHERE = 128
+# Nor do more bytes, where each evaluation is work enough for all cores.
+MOST_BYTES = {"cpu": 2**28}
 SHARE_OF_MEMORY = 0.5  # of what is free, for one tile; two or three are in flight
 
 # The weights that are split: by the last name of their path, along the first of these
@@ -149,7 +151,9 @@ def cells_within(memory: int, bytes_per_cell: int, platform: str) -> int:
         platform: of the device.
     """
     most = MOST_CELLS.get(platform, MOST_CELLS_ELSEWHERE)
-    return max(1, min(most, int(SHARE_OF_MEMORY * memory // bytes_per_cell)))
+    room = SHARE_OF_MEMORY * memory
+    room = min(room, MOST_BYTES.get(platform, room))
+    return max(1, min(most, int(room // bytes_per_cell)))
 
 
 def least(value: int, mesh: Mesh) -> int:
