@@ -7,20 +7,21 @@ at once.
 import os
 import sys
 
-from diffjax.cli.commands import group
-from diffjax.cli.group import EXIT_INTERRUPTED
+from diffjax.cli.ending import EXIT_INTERRUPTED, Ending, open_streams
 
 
 def main() -> None:
     """Run the command line in a process of its own."""
-    if not sys.stderr.isatty():
-        os.environ.setdefault("HF_HUB_DISABLE_PROGRESS_BARS", "1")
+    open_streams()
+    ending = Ending()
     try:
-        group(prog_name="diffjax")
-    except SystemExit as stop:
-        if stop.code != EXIT_INTERRUPTED:
-            raise
-        # not through the interpreter's end: it crashes when JAX is still computing
-        sys.stdout.flush()
-        sys.stderr.flush()
-        os._exit(EXIT_INTERRUPTED)
+        if not sys.stderr.isatty():
+            os.environ.setdefault("HF_HUB_DISABLE_PROGRESS_BARS", "1")
+        from diffjax.cli.commands import group
+
+        group(prog_name="diffjax", obj=ending)
+    except BaseException as stop:
+        # an interruption may arrive as another error, from where it was raised
+        if ending.interrupted or getattr(stop, "code", None) == EXIT_INTERRUPTED:
+            ending.now()
+        raise

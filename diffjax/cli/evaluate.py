@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 import click
 from click.core import ParameterSource
 
-from diffjax.cli.group import Failure, group, loading, print_json, start
+from diffjax.cli.group import Failure, group, keep, loading, print_json, start
 from diffjax.cli.options import (
     DEFAULT_STRATEGY,
     LOSSES,
@@ -281,7 +281,7 @@ def evaluate(ctx: click.Context, /, preset: str | None, **options: Any) -> None:
                 save_errors=save_errors,
                 cache=cache,
                 share=share,
-                watch=Watch(image=image, tile=bar.tile),
+                watch=Watch(lambda run: keep(run.flush), image, bar.tile),
             )
         finally:
             for tracker in trackers:

@@ -2,12 +2,13 @@
 
 import contextlib
 import sys
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from typing import TYPE_CHECKING, Any
 
 import click
 
 from diffjax import __version__
+from diffjax.cli.ending import EXIT_INTERRUPTED, Ending
 from diffjax.complaints import meaning
 from diffjax.errors import DiffjaxError
 from diffjax.files import json_text
@@ -16,7 +17,6 @@ if TYPE_CHECKING:
     from rich.console import Console
 
 EXIT_BAD_INPUT = 2
-EXIT_INTERRUPTED = 130  # 128 + SIGINT, as shells have it
 
 
 class Failure(click.ClickException):
@@ -45,7 +45,6 @@ class Group(click.Group):
                 "The memory does not hold this; use fewer samples or cells."
             ) from error
         except KeyboardInterrupt:
-            click.echo("interrupted", err=True)
             ctx.exit(EXIT_INTERRUPTED)
         except Exception as error:
             line = meaning(error)
@@ -89,12 +88,28 @@ def loading(
 
 def print_json_line(value: Any) -> None:
     """A line of JSON, at once: what is done is not lost if a later image is."""
-    click.echo(json_text(value))
+    _print(value, None)
 
 
 def print_json(value: Any) -> None:
     """JSON on standard output, and nothing else there."""
-    click.echo(json_text(value, indent=1))
+    _print(value, 1)
+
+
+def _print(value: Any, indent: int | None) -> None:
+    text = json_text(value, indent=indent)
+    try:
+        text.encode(getattr(sys.stdout, "encoding", None) or "utf-8")
+    except UnicodeEncodeError:  # whoever reads it gets the same value all the same
+        text = json_text(value, indent=indent, ascii=True)
+    click.echo(text)
+
+
+def keep(write: Callable[[], None]) -> None:
+    """Have ``write`` called before the process ends, even by an interruption."""
+    ending = click.get_current_context().obj
+    if isinstance(ending, Ending):  # else somebody else's process
+        ending.keep(write)
 
 
 partial_option = click.option(

@@ -7,7 +7,8 @@ from typing import Any
 
 import click
 
-from diffjax.cli.group import EXIT_BAD_INPUT, EXIT_INTERRUPTED
+from diffjax.cli.ending import EXIT_INTERRUPTED
+from diffjax.cli.group import EXIT_BAD_INPUT
 from diffjax.cli.options import Decorator, together
 from diffjax.complaints import meaning
 from diffjax.errors import DiffjaxError

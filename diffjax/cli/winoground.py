@@ -5,7 +5,7 @@ from typing import Any
 
 import click
 
-from diffjax.cli.group import Failure, group, loading, print_json, start
+from diffjax.cli.group import Failure, group, keep, loading, print_json, start
 from diffjax.cli.options import (
     checkpoint_options,
     dtype_option,
@@ -99,7 +99,7 @@ def winoground(
     name = Path(folder).resolve().name
     out = out or Path("runs") / f"{name}-{Path(model).name}"
     with EvaluationProgress(console, f"{name}, text score", quiet=quiet) as bar:
-        watch = Watch(image=bar.update, tile=bar.tile)
+        watch = Watch(lambda run: keep(run.flush), bar.update, bar.tile)
         result = evaluate_winoground(examples, classifier, out, name=name, watch=watch)
     print_json(result) if as_json else stdout.print(winoground_table(result))
     click.echo(f"Run: {out}", err=True)

@@ -15,6 +15,7 @@ read by any number at any time.
 
 import json
 import os
+import threading
 import warnings
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
@@ -147,6 +148,7 @@ class RunWriter:
     _schema: "pa.Schema"
     _release: Callable[[], None]
     _waiting: list[dict[str, Any]] = field(default_factory=list)
+    _lock: Any = field(default_factory=threading.RLock)
 
     def __enter__(self) -> "RunWriter":
         """Use the writer."""
@@ -171,18 +173,19 @@ class RunWriter:
         """
         import pyarrow as pa
 
-        if not self._waiting:
-            return
-        table = pa.Table.from_pylist(self._waiting, schema=self._schema)
-        try:
-            write_part(self.path, table)
-        except OSError as error:
-            raise DiffjaxError(
-                f"{len(self._waiting)} rows cannot be written to {self.path / PARTS} "
-                f"({error.strerror or error}). Earlier ones are safe: once there is "
-                "room, the same command goes on."
-            ) from error
-        self._waiting.clear()
+        with self._lock:  # an interrupted process is ended by another thread
+            if not self._waiting:
+                return
+            table = pa.Table.from_pylist(self._waiting, schema=self._schema)
+            try:
+                write_part(self.path, table)
+            except OSError as error:
+                raise DiffjaxError(
+                    f"{len(table)} rows cannot be written to {self.path / PARTS} "
+                    f"({error.strerror or error}). Earlier ones are safe: once there "
+                    "is room, the same command goes on."
+                ) from error
+            self._waiting.clear()
 
 
 def open_run(

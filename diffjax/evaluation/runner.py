@@ -69,9 +69,11 @@ class Tally:
 class Watch(NamedTuple):
     """Who is told how far a run is.
 
-    ``image`` after each image; ``tile`` for each image in a tile, with the number of
-    its evaluations that the tile has done.
+    ``begin`` with the run that was opened; ``image`` after each image; ``tile`` for
+    each image in a tile, with the number of its evaluations that the tile has done.
     """
+
+    begin: Callable[[RunWriter], None] = lambda run: None
 
     image: Callable[[Tally], None] = lambda tally: None
     tile: Callable[[ImageSearch, int], None] = lambda search, cells: None
@@ -125,6 +127,7 @@ def evaluate(
     with open_run(
         path, header, candidates.prompts, save_errors=save_errors, share=share
     ) as run:
+        watch.begin(run)
         tally = _tally(run, mine)
         watch.image(tally)
         todo = [int(i) for i in mine if int(i) not in run.done]

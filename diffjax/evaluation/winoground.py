@@ -119,6 +119,7 @@ def evaluate_winoground(
         raise DiffjaxError("Captions are compared by the exhaustive strategy alone.")
     watch = watch or Watch()
     with open_rows(path, _header(name, examples, classifier), None, columns()) as run:
+        watch.begin(run)
         before = run.rows["text"].to_pylist()
         done, correct, evaluations = len(before), sum(before), 0
         failed = 0

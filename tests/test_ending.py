@@ -1,0 +1,233 @@
+"""Interruptions at any moment, and streams that are closed or know few characters."""
+
+import json
+import os
+import random
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+from saved_runs import tables, write_run
+from tiny_sets import write_folder
+
+import diffjax
+from diffjax.evaluation.results import read_run
+
+IMAGE = Path(diffjax.__file__).parent / "assets" / "images" / "0202_ship.png"
+
+
+def start(command, **options):
+    """The command in a process of its own, in a group that a shell would signal."""
+    pipes = {"stdout": subprocess.PIPE, "stderr": subprocess.PIPE, "text": True}
+    # a shell's background job is started with the signal ignored
+    return subprocess.Popen(
+        command,
+        **pipes | options,
+        preexec_fn=lambda: signal.signal(signal.SIGINT, signal.default_int_handler),
+    )
+
+
+def diffjax_command(*args):
+    return [sys.executable, "-m", "diffjax", *map(str, args)]
+
+
+def python(code, **options):
+    return start([sys.executable, "-c", code], **options)
+
+
+def assert_interrupted(process, seconds=30):
+    out, err = process.communicate(timeout=seconds)
+    assert process.returncode == 130, (out, err)
+    assert err.endswith("interrupted\n") and "Traceback" not in err, err
+    return out, err
+
+
+MAIN = """
+import sys, time
+import diffjax.cli.commands
+from diffjax.cli.group import group, keep
+sys.argv = ["diffjax", "slow"]
+@group.command()
+def slow():
+    keep(lambda: print("kept", flush=True))
+    print("ready", flush=True)
+    {body}
+diffjax.cli.main()
+"""
+BODIES = {
+    "sleeping": "time.sleep(600)",
+    # of which the main thread hears nothing until the call returns
+    "in compiled code": """
+    import ctypes
+    mutex = ctypes.create_string_buffer(128)  # zeros: one that is free
+    for _ in range(2): ctypes.CDLL(None).pthread_mutex_lock(mutex)
+""",
+    "swallowed by a callback": """
+    class Callback:
+        def __del__(self): time.sleep(10)
+    for _ in range(300): Callback()
+""",
+    "swallowed by a handler": """
+    while True:
+        try: time.sleep(600)
+        except BaseException: pass
+""",
+    "turned into another error": """
+    try: time.sleep(600)
+    except BaseException: raise RuntimeError("INTERNAL: a callback failed") from None
+""",
+}
+
+
+@pytest.mark.parametrize("body", BODIES)
+def test_wherever_it_comes_it_ends_the_process(body):
+    process = python(MAIN.format(body=BODIES[body]))
+    assert process.stdout.readline() == "ready\n"
+    time.sleep(0.2)
+    process.send_signal(signal.SIGINT)
+    out, _ = assert_interrupted(process)
+    # who ends by itself has written by itself
+    alone = body in ("sleeping", "turned into another error")
+    assert out == ("" if alone else "kept\n")
+
+
+def test_what_takes_its_time_to_be_written_gets_it():
+    body = """
+    try: time.sleep(600)
+    finally:
+        time.sleep(5)
+        print("written", flush=True)
+"""
+    process = python(MAIN.format(body=body))
+    assert process.stdout.readline() == "ready\n"
+    time.sleep(0.2)
+    process.send_signal(signal.SIGINT)
+    out, _ = assert_interrupted(process)
+    assert out == "written\n"
+
+
+def test_a_signal_that_is_ignored_stays_so():
+    code = """
+import signal, sys
+signal.signal(signal.SIGINT, signal.SIG_IGN)
+from diffjax.cli.ending import Ending
+Ending()
+signal.raise_signal(signal.SIGINT)
+print("still here")
+"""
+    out, _ = python(code).communicate(timeout=60)
+    assert out == "still here\n"
+
+
+def test_in_the_first_moments_there_is_no_traceback():
+    """From when the program is its own: the interpreter's start is not."""
+    code = (
+        "import diffjax.cli.ending, os, signal, threading, time, sys\n"
+        "at = float(sys.argv[1])\n"
+        "def kill():\n    time.sleep(at); os.kill(os.getpid(), signal.SIGINT)\n"
+        "threading.Thread(target=kill, daemon=True).start()\n"
+        "import diffjax.cli\n"
+        f"sys.argv = ['diffjax', 'classify', {str(IMAGE)!r}, '--labels', 'a,b']\n"
+        "diffjax.cli.main()\n"
+    )
+    for at in (0.02, 0.1, 0.2, 0.4, 0.8, 1.5):
+        process = start([sys.executable, "-c", code, str(at)])
+        assert_interrupted(process)
+
+
+@pytest.mark.slow
+def test_an_evaluation_that_is_interrupted_keeps_its_rows(tmp_path):
+    photos = write_folder(tmp_path / "photos", {"cat": 30, "dog": 30})
+    draw = random.Random(0)
+    command = diffjax_command(
+        *("evaluate", "--dataset", photos, "--out", tmp_path / "run"),
+        *("--strategy", "exhaustive:n_samples=300"),
+    )
+    before = 0
+    for _ in range(6):
+        process = start(command)
+        time.sleep(draw.uniform(1.0, 12.0))
+        if process.poll() is not None:
+            break
+        process.send_signal(signal.SIGINT)
+        assert_interrupted(process)
+        if (tmp_path / "run" / "run.json").exists():
+            done = len(read_run(tmp_path / "run").rows)
+            assert done >= before
+            before = done
+    assert before > 0, "the signals came too early to prove anything"
+
+
+# ---- streams
+
+
+@pytest.fixture(scope="module")
+def run(tmp_path_factory):
+    path = tmp_path_factory.mktemp("runs") / "Δ猫"
+    errors, labels = tables(40, 3, 8, gap=0.02)
+    names = ["猫", "½ dog", "ship"]
+    return write_run(path, errors, labels, names=names).path
+
+
+def shell(command, env=None, **options):
+    return subprocess.run(
+        ["bash", "-c", command],
+        capture_output=True,
+        timeout=120,
+        env=os.environ | (env or {}),
+        **options,
+    )
+
+
+COMMANDS = ("report {}", "report {} --json", "rescore {}", "calibrate {}", "models")
+ENCODINGS = ("ascii", "cp1252", "latin-1", "utf-8")
+
+
+@pytest.mark.parametrize("encoding", ENCODINGS)
+def test_few_characters_are_no_reason_to_fail(encoding, run):
+    for command in COMMANDS:
+        done = shell(
+            f"{sys.executable} -m diffjax {command.format(run)}",
+            env={"PYTHONIOENCODING": encoding, "PYTHONUTF8": "0"},
+        )
+        assert done.returncode == 0, (command, done.stderr)
+        assert b"Traceback" not in done.stderr
+        if "--json" in command:
+            assert json.loads(done.stdout.decode(encoding))[0]["path"] == str(run)
+
+
+CASES = {
+    "no standard error": ("2>&-", 0),
+    "no standard output": (">&-", 0),
+    "neither": (">&- 2>&-", 0),
+    "no input either": ("<&- >&- 2>&-", 0),
+    "a reader that has seen enough": ("| head -1", 0),
+    "a full disk": ("> /dev/full", 2),
+    "no colour": ("", 0),
+}
+
+
+@pytest.mark.parametrize("case", CASES)
+def test_streams_that_take_nothing_lose_nothing(case, run):
+    redirection, code = CASES[case]
+    calibration = run / "calibration.json"
+    env = {"NO_COLOR": "1", "TERM": "dumb", "COLUMNS": "60"}
+    for command in (f"calibrate {run}", f"calibrate {run} --json", f"report {run}"):
+        calibration.unlink(missing_ok=True)
+        done = shell(f"{sys.executable} -m diffjax {command} {redirection}", env)
+        assert done.returncode in (code, 1 if code else code), (command, done)
+        assert b"Traceback" not in done.stderr and b"\x1b" not in done.stdout
+        if command.startswith("calibrate"):
+            assert json.loads(calibration.read_text())["status"] == "complete"
+
+
+def test_a_file_does_not_get_the_number_of_a_closed_stream(run, tmp_path):
+    page = tmp_path / "page.html"
+    done = shell(
+        f"{sys.executable} -m diffjax report {run} --html {page} --json >&- 2>&-"
+    )
+    assert done.returncode == 0
+    assert page.read_text(encoding="utf-8").startswith("<!doctype html>")
