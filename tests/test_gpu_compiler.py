@@ -17,7 +17,7 @@ from jax.sharding import PartitionSpec
 from diffjax.checkpoints.loading import empty_network
 from diffjax.checkpoints.untrained import untrained
 from diffjax.evaluation.bench import random_subject
-from diffjax.models.attention import attend, choose
+from diffjax.models.attention import attend, choose, traced_for
 from diffjax.models.autoencoder import AutoencoderKLConfig
 from diffjax.models.clip import CLIPTextConfig
 from diffjax.models.diffusion import Network, _add_states, _encode
@@ -29,7 +29,7 @@ from diffjax.scoring.compiling import (
     reckoned_bytes,
     topology,
 )
-from diffjax.scoring.gradients import _sharded_gradients
+from diffjax.scoring.gradients import _sharded_gradients, bytes_of_gradient
 from diffjax.scoring.grid import Tile
 from diffjax.scoring.noise import ImageNoise, SeededNoise
 from diffjax.scoring.placement import BLOCKS
@@ -192,6 +192,11 @@ def test_gradients_of_a_shortlist(devices, model, samples):
     assert program.collectives == {}
     assert program.memory < 10e9 < where.accelerator.memory
     assert program.kernels["cudnn$fmhaSoftmaxBackward"] >= 15
+    with traced_for(where.target):
+        reckoned = bytes_of_gradient(
+            found.network, SCHEDULE, (edge, edge, 4), base, "l2"
+        )
+    assert 1 <= reckoned / (program.temporaries / samples) <= 1.5
 
 
 def test_autoencoder_and_text_encoder():
