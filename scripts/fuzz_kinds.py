@@ -1,0 +1,638 @@
+"""Every kind of file that the program reads: a sound example, and how it is read.
+
+A kind writes a folder of sound files, of which one is damaged at a time, and reads it as
+the commands do. Readers return what they have read, so that damage that passes unseen
+can be told where a format has checksums.
+"""
+
+import io
+import json
+import shutil
+import socket
+import threading
+from collections.abc import Callable
+from dataclasses import dataclass
+from functools import cache
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+ROOT = Path(__file__).parents[1]
+SHAPE = (4, 4, 4)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Kind:
+    """A kind of input.
+
+    Attributes:
+        write: makes the sound files in an empty folder.
+        damaged: which of them are damaged, as patterns; and by which mutations.
+        read: reads the folder as the program does.
+        checked: damage to bytes is seen by checksums: another value is a fault.
+        heavy: reading starts JAX or takes seconds.
+    """
+
+    write: Callable[[Path], None]
+    damaged: dict[str, str]
+    read: Callable[[Path], Any]
+    checked: bool = False
+    heavy: bool = False
+
+
+def picture(seed: int = 0, side: int = 24) -> Any:
+    from PIL import Image
+
+    rng = np.random.default_rng(seed)
+    small = rng.integers(0, 256, (6, 6, 3), np.uint8)
+    return Image.fromarray(small).resize((side, side + 8), Image.Resampling.BICUBIC)
+
+
+def _image(kind: str, **options: Any) -> Kind:
+    def write(folder: Path) -> None:
+        from PIL import Image
+
+        exif = Image.Exif()
+        exif[0x0112] = 6
+        more = {"exif": exif} if kind in ("JPEG", "PNG", "WEBP", "TIFF") else {}
+        picture().save(folder / "image", kind, **more, **options)
+
+    def read(folder: Path) -> Any:
+        from diffjax.data.files import load_plain
+        from diffjax.data.images import load_image
+
+        plain = load_plain(folder / "image")
+        return np.asarray(load_image(folder / "image")).tobytes(), plain.tobytes()
+
+    return Kind(
+        write=write, damaged={"image": "bytes"}, read=read, checked=kind == "PNG"
+    )
+
+
+def _text(name: str, content: str, form: str, read: Callable[[Path], Any]) -> Kind:
+    return Kind(
+        write=lambda folder: _put(folder / name, content.encode()),
+        damaged={name: form},
+        read=lambda folder: read(folder / name),
+    )
+
+
+def _put(path: Path, data: bytes) -> None:
+    path.parent.mkdir(parents=True, exist_ok=True)
+    path.write_bytes(data)
+
+
+def _read_prompts(path: Path) -> Any:
+    from diffjax.data.prompts import Prompts
+
+    prompts = Prompts.read_csv(path)
+    prompts.write_csv(path.with_name("again.csv"))
+    assert Prompts.read_csv(path.with_name("again.csv")) == prompts
+    return prompts
+
+
+def _write_clip(folder: Path) -> None:
+    names = {"pets": ["cat", "dög"], "cars": ["a", "b"]}
+    templates = {"pets": ["a photo of {c}.", "{c}!"], "cars": {"a": ["A."], "b": ["B"]}}
+    _put(folder / "names.json", json.dumps(names).encode())
+    _put(folder / "templates.json", json.dumps(templates).encode())
+    _put(folder / "names.txt", b"cat\ndog\n")
+    _put(folder / "templates.txt", b"a photo of {}.\nsee {c}\n")
+
+
+def _read_clip(folder: Path) -> Any:
+    from diffjax.data.templates import read_clip_benchmark
+    from diffjax.errors import DiffjaxError
+
+    read = []
+    for names, templates, key in (
+        ("names.json", "templates.json", "pets"),
+        ("names.json", "templates.json", "cars"),
+        ("names.txt", "templates.txt", None),
+    ):
+        try:
+            read.append(read_clip_benchmark(folder / names, folder / templates, key))
+        except DiffjaxError as error:
+            read.append(error)
+    if errors := [each for each in read if isinstance(each, DiffjaxError)]:
+        raise errors[0]
+    return read
+
+
+def _write_table(folder: Path) -> None:
+    for name in ("a.png", "b.png", "c.png"):
+        picture().save(folder / name)
+    _put(folder / "list.csv", b"path,label,id\na.png,cat,1\nb.png,dog,2\nc.png,cat,3\n")
+    rows = [{"file_name": f"{n}.png", "label": i} for i, n in enumerate("abc")]
+    _put(folder / "list.jsonl", "\n".join(map(json.dumps, rows)).encode())
+
+
+def _read_table(name: str) -> Callable[[Path], Any]:
+    def read(folder: Path) -> Any:
+        from diffjax.data.datasets import open_source
+        from diffjax.evaluation.task import make_task
+
+        source = open_source(str(folder / name))
+        task = make_task(source, np.arange(len(source)))
+        for example in source:
+            example.id.encode()
+        return task.prompts
+
+    return read
+
+
+def _read_classes(path: Path) -> Any:
+    from diffjax.data.classes import read_classes
+
+    return read_classes(path, 100)
+
+
+class _Numbered:
+    name, split, class_names, model_classes = "made", "test", ("a", "b"), None
+
+    def __len__(self) -> int:
+        return 50
+
+    def labels(self) -> Any:
+        return np.arange(50, dtype=np.int32) % 2
+
+
+def _array(name: str, array: Any, read: Callable[[Path], Any], **more: Any) -> Kind:
+    def write(folder: Path) -> None:
+        path = folder / name
+        if path.suffix == ".npy":
+            np.save(path, array)
+        elif path.suffix == ".npz":
+            np.savez_compressed(path, array)
+        else:
+            from safetensors.numpy import save_file
+
+            save_file({"noise": array}, path)
+
+    return Kind(
+        write=write,
+        damaged={name: "bytes"},
+        read=lambda folder: read(folder / name),
+        **more,
+    )
+
+
+def _read_subset(path: Path) -> Any:
+    from diffjax.data.subsets import select
+
+    return select(_Numbered(), path).tobytes()  # type: ignore[arg-type]
+
+
+def _read_noise(path: Path) -> Any:
+    from diffjax.scoring.noise import read_noise
+
+    return np.asarray(read_noise(path, SHAPE).table).tobytes()
+
+
+def _read_official_labels(path: Path) -> Any:
+    from diffjax.evaluation.official_dit import read_labels
+
+    return read_labels(path).tolist()
+
+
+def _noises() -> Any:
+    return np.random.default_rng(0).standard_normal((5, *SHAPE), np.float32)
+
+
+def _write_prefilter(folder: Path) -> None:
+    import pyarrow as pa
+    import pyarrow.parquet as pq
+
+    _put(folder / "p.csv", b"id,classes\nfirst,3 5 17\nsecond,12 3\n")
+    table = pa.table({"id": ["first", "second"], "classes": [[3, 5], [12]]})
+    pq.write_table(table, folder / "p.parquet")
+
+
+def _read_prefilter(name: str) -> Callable[[Path], Any]:
+    def read(folder: Path) -> Any:
+        from diffjax.data.prefilter import read_prefilter
+
+        return read_prefilter(folder / name).choose("first", np.zeros((1, 1, 3)))
+
+    return read
+
+
+def _write_winoground(folder: Path) -> None:
+    rows = []
+    for i in range(2):
+        for k in (0, 1):
+            path = folder / "data" / "images" / f"ex_{i}_img_{k}.png"
+            path.parent.mkdir(parents=True, exist_ok=True)
+            picture(k).save(path)
+        row = {f"caption_{k}": f"a {k} and b" for k in (0, 1)}
+        row |= {f"image_{k}": f"ex_{i}_img_{k}" for k in (0, 1)}
+        row |= {"tag": "Noun", "secondary_tag": "", "collapsed_tag": "Object"}
+        rows.append({"id": i, **row, "num_main_preds": 1})
+    lines = "\n".join(map(json.dumps, rows))
+    _put(folder / "data" / "examples.jsonl", lines.encode())
+
+
+def _read_winoground(folder: Path) -> Any:
+    from diffjax.data.winoground import read_winoground
+
+    return [e.captions for e in read_winoground(folder) if e.load_images()]
+
+
+def _write_aircraft(folder: Path) -> None:
+    data = folder / "fgvc-aircraft-2013b" / "data"
+    _put(data / "variants.txt", b"707-320\n737-200\n")
+    _put(data / "images_variant_test.txt", b"0000001 707-320\n0000002 737-200\n")
+    (data / "images").mkdir()
+    for k in (1, 2):
+        picture(k).save(data / "images" / f"000000{k}.jpg")
+
+
+def _read_aircraft(folder: Path) -> Any:
+    from diffjax.data.datasets import open_source
+
+    return [example.id for example in open_source("aircraft", "test", folder)]
+
+
+def _write_objectnet(folder: Path) -> None:
+    root = folder / "objectnet-1.0"
+    mappings = {
+        "folder_to_objectnet_label.json": {"chair": "Chair", "cup": "Cup", "x": "X"},
+        "objectnet_to_imagenet_1k.json": {"Chair": "chair; stool", "Cup": "cup"},
+        "pytorch_to_imagenet_2012_id.json": {"0": 1, "1": 0, "2": 2},
+    }
+    for name, table in mappings.items():
+        _put(root / "mappings" / name, json.dumps(table).encode())
+    _put(root / "mappings" / "imagenet_to_label_2012_v2", b"chair\nstool\ncup\n")
+    for name in ("chair", "cup"):
+        (root / "images" / name).mkdir(parents=True)
+        picture().save(root / "images" / name / "a.png")
+
+
+def _read_objectnet(folder: Path) -> Any:
+    from diffjax.data.datasets import open_source
+
+    source = open_source("objectnet", "test", folder)
+    return [example.label for example in source]
+
+
+def _write_folder(folder: Path) -> None:
+    for name in ("cat", "dog"):
+        (folder / name).mkdir()
+        picture().save(folder / name / "a.png")
+        picture().save(folder / name / "b.jpg")
+
+
+def _read_folder(folder: Path) -> Any:
+    from diffjax.data.folders import open_folder
+
+    return [example.id for example in open_folder(folder)]
+
+
+@cache
+def _tensors() -> dict[str, Any]:
+    rng = np.random.default_rng(0)
+    return {
+        "conv_in.weight": rng.normal(size=(3, 2, 3, 3)).astype(np.float32),
+        "conv_in.bias": rng.normal(size=3).astype(np.float16),
+    }
+
+
+def _write_weights(suffix: str) -> Callable[[Path], None]:
+    stem = "diffusion_pytorch_model"
+
+    def write(folder: Path) -> None:
+        tensors = _tensors()
+        if suffix == ".safetensors":
+            from safetensors.numpy import save_file
+
+            save_file(tensors, folder / f"{stem}.safetensors")
+        elif suffix == ".index.json":
+            from safetensors.numpy import save_file
+
+            names = [f"{stem}-0000{k}-of-00002.safetensors" for k in (1, 2)]
+            where = dict(zip(tensors, names, strict=True))
+            for key, name in where.items():
+                save_file({key: tensors[key]}, folder / name)
+            index = {"metadata": {"total_size": 222}, "weight_map": where}
+            _put(folder / f"{stem}.safetensors.index.json", json.dumps(index).encode())
+        elif suffix == ".msgpack":
+            from flax.serialization import msgpack_serialize
+
+            tree = {"conv_in": {"kernel": np.ones((3, 3, 2, 3), np.float32)}}
+            _put(folder / "diffusion_flax_model.msgpack", msgpack_serialize(tree))
+        else:
+            import torch
+
+            state = {key: torch.from_numpy(value) for key, value in tensors.items()}
+            new = suffix != ".legacy"
+            path = folder / f"{stem}.bin"
+            torch.save(state, path, _use_new_zipfile_serialization=new)
+
+    return write
+
+
+def _read_weights(folder: Path) -> Any:
+    from diffjax.checkpoints.formats import read_tensors
+
+    tensors = read_tensors(folder)
+    return {key: np.asarray(value).tobytes() for key, value in tensors.items()}
+
+
+def _write_checkpoint(folder: Path) -> None:
+    shutil.copytree(ROOT / "diffjax" / "assets" / "tiny", folder, dirs_exist_ok=True)
+
+
+def _read_checkpoint(folder: Path) -> Any:
+    from diffjax.checkpoints.loading import load_model
+
+    model = load_model(folder)
+    assert model.tokenize is not None
+    return model.tokenize(["a photo of a ship."]).ids.tolist()
+
+
+def _write_run(folder: Path) -> None:
+    shutil.copytree(ROOT / "notebooks" / "saved" / "scenes", folder / "other")
+    shutil.copytree(ROOT / "notebooks" / "saved" / "study", folder / "run")
+    _put(folder / "run" / "calibration.json", b'{"temperature": 0.01, "loss": "l2"}')
+
+
+def _read_run(folder: Path) -> Any:
+    from diffjax.evaluation.report import csv_text, read_report
+    from diffjax.evaluation.results import read_run
+    from diffjax.temperature import read_temperature
+
+    read_temperature(folder / "run")
+    run = read_run(folder / "run")
+    run.rows.to_pydict()
+    return csv_text(read_report([folder / "run"]))
+
+
+def _rescore(folder: Path) -> Any:
+    from diffjax.evaluation.calibration import calibrate
+    from diffjax.evaluation.rescoring import rescore
+    from diffjax.evaluation.results import read_run
+
+    run = read_run(folder / "run")
+    calibrate(run)
+    return [row["prediction"] for row in rescore(run).rows]
+
+
+def _read_points(path: Path) -> Any:
+    from diffjax.evaluation.robustness import read_points
+
+    return read_points(path)
+
+
+def _read_losses(path: Path) -> Any:
+    from diffjax.training.losses import read_losses
+
+    return read_losses(path)
+
+
+OFFICIAL = "v2-0_1trials_3_1keep_4_10samples_l1"
+
+
+def _write_official(folder: Path) -> None:
+    import torch
+
+    from diffjax.strategies.staged import official
+
+    rng = np.random.default_rng(0)
+    place = folder / "pets" / OFFICIAL
+    place.mkdir(parents=True)
+    stages = official((4, 10), 1000)
+    for i in range(2):
+        living, data = list(range(4)), {}
+        for timesteps, keep in zip(stages, (3, 1), strict=True):
+            for p in living:
+                seen = data.setdefault(p, {"t": [], "pred_errors": []})
+                seen["t"] += timesteps.tolist()
+                seen["pred_errors"] += rng.random(len(timesteps)).tolist()
+            living.sort(key=lambda p: float(np.mean(data[p]["pred_errors"])))
+            living = living[:keep]
+        errors = {
+            p: {
+                "t": torch.tensor(d["t"]),
+                "pred_errors": torch.tensor(d["pred_errors"]),
+            }
+            for p, d in data.items()
+        }
+        torch.save(
+            {"errors": errors, "pred": living[0], "label": 1}, place / f"{i:04d}.pt"
+        )
+    _put(
+        folder / "prompts.csv",
+        b"prompt,classname,classidx\na,A,0\nb,B,1\nc,C,2\nd,D,3\n",
+    )
+
+
+def _read_official(folder: Path) -> Any:
+    from diffjax.data.prompts import Prompts
+    from diffjax.evaluation.official import import_results
+
+    out = folder / "out"
+    shutil.rmtree(out, ignore_errors=True)
+    prompts = Prompts.read_csv(folder / "prompts.csv")
+    run = import_results(folder / "pets" / OFFICIAL, out, prompts)
+    return run.rows["prediction"].to_pylist()
+
+
+def _write_answer(folder: Path) -> None:
+    data = io.BytesIO()
+    picture().save(data, "PNG")
+    body = data.getvalue()
+    head = f"HTTP/1.1 200 OK\r\nContent-Type: image/png\r\nContent-Length: {len(body)}"
+    _put(folder / "answer", head.encode() + b"\r\nConnection: close\r\n\r\n" + body)
+
+
+def _read_answer(folder: Path) -> Any:
+    """An image from an address whose server answers with these bytes."""
+    from diffjax.data import downloads
+    from diffjax.data.images import load_image
+
+    answer = (folder / "answer").read_bytes()
+    downloads.DOWNLOAD_SECONDS = 3.0
+    with socket.create_server(("127.0.0.1", 0)) as server:
+
+        def serve() -> None:
+            try:
+                while True:
+                    connection, _ = server.accept()
+                    with connection:
+                        connection.recv(4096)
+                        connection.sendall(answer)
+            except OSError:
+                pass  # closed
+
+        threading.Thread(target=serve, daemon=True).start()
+        port = server.getsockname()[1]
+        image = load_image(f"http://127.0.0.1:{port}/image.png")
+    return np.asarray(image).tobytes()
+
+
+def _write_tfds(folder: Path) -> None:
+    from tfds_writer import write_arrays
+
+    images = np.zeros((4, 8, 8, 3), np.uint8)
+    write_arrays(
+        {"test": (images, np.arange(4) % 2)},
+        folder,
+        dataset="made",
+        version="1.0.0",
+        class_names=["cat", "dog"],
+    )
+
+
+def _read_tfds(folder: Path) -> Any:
+    from diffjax.data.datasets import open_source
+
+    source = open_source("made", "test", folder)
+    return [example.label for example in source]
+
+
+_CONFIGS = ("unet", "vae", "text_encoder")
+KINDS: dict[str, Kind] = {
+    **{
+        f"image-{kind.lower()}": _image(kind, **options)
+        for kind, options in {
+            "JPEG": {"quality": 90},
+            "PNG": {},
+            "WEBP": {},
+            "GIF": {},
+            "BMP": {},
+            "TIFF": {"compression": "tiff_lzw"},
+            "PPM": {},
+            "JPEG2000": {},
+            "AVIF": {},
+            "MPO": {},
+        }.items()
+    },
+    "prompts": _text(
+        "prompts.csv",
+        'prompt,classname,classidx\na cat,cat,0\n"a dög, old",dög,1\nhi,cat,0\n',
+        "csv",
+        _read_prompts,
+    ),
+    "clip-tables": Kind(
+        write=_write_clip, damaged={"*.json": "json", "*.txt": "text"}, read=_read_clip
+    ),
+    "table-csv": Kind(
+        write=_write_table, damaged={"list.csv": "csv"}, read=_read_table("list.csv")
+    ),
+    "table-jsonl": Kind(
+        write=_write_table,
+        damaged={"list.jsonl": "json"},
+        read=_read_table("list.jsonl"),
+    ),
+    "folder": Kind(write=_write_folder, damaged={"*/*.*": "bytes"}, read=_read_folder),
+    "classes": _text("classes.txt", "0:10 # some\n20, 33\n", "text", _read_classes),
+    "subset": _array("subset.npy", np.arange(20), _read_subset),
+    "labels-npy": _array("labels.npy", np.arange(9), _read_official_labels),
+    "prefilter-csv": Kind(
+        write=_write_prefilter, damaged={"p.csv": "csv"}, read=_read_prefilter("p.csv")
+    ),
+    "prefilter-parquet": Kind(
+        write=_write_prefilter,
+        damaged={"p.parquet": "bytes"},
+        read=_read_prefilter("p.parquet"),
+    ),
+    "noise-npy": _array("noise.npy", _noises(), _read_noise, heavy=True),
+    "noise-npz": _array("noise.npz", _noises(), _read_noise, heavy=True, checked=True),
+    "noise-safetensors": _array(
+        "noise.safetensors", _noises(), _read_noise, heavy=True
+    ),
+    "winoground": Kind(
+        write=_write_winoground,
+        damaged={"data/examples.jsonl": "json"},
+        read=_read_winoground,
+    ),
+    "aircraft": Kind(
+        write=_write_aircraft,
+        damaged={"fgvc-aircraft-2013b/data/*.txt": "text"},
+        read=_read_aircraft,
+    ),
+    "objectnet": Kind(
+        write=_write_objectnet,
+        damaged={"objectnet-1.0/mappings/*": "json"},
+        read=_read_objectnet,
+    ),
+    "tfds": Kind(
+        write=_write_tfds,
+        damaged={"made/1.0.0/*.json": "json", "made/1.0.0/*.array_record*": "bytes"},
+        read=_read_tfds,
+        heavy=True,
+    ),
+    **{
+        f"weights{suffix.replace('.', '-')}": Kind(
+            write=_write_weights(suffix),
+            damaged={pattern: form},
+            read=_read_weights,
+            checked=suffix == ".bin",
+            heavy=True,
+        )
+        for suffix, pattern, form in (
+            (".safetensors", "*.safetensors", "bytes"),
+            (".index.json", "*.index.json", "json"),
+            (".msgpack", "*.msgpack", "bytes"),
+            (".bin", "*.bin", "bytes"),
+            (".legacy", "*.bin", "bytes"),
+        )
+    },
+    "model-index": Kind(
+        write=_write_checkpoint,
+        damaged={"model_index.json": "json"},
+        read=_read_checkpoint,
+        heavy=True,
+    ),
+    "configs": Kind(
+        write=_write_checkpoint,
+        damaged={f"{name}/config.json": "json" for name in _CONFIGS},
+        read=_read_checkpoint,
+        heavy=True,
+    ),
+    "scheduler": Kind(
+        write=_write_checkpoint,
+        damaged={"scheduler/*.json": "json"},
+        read=_read_checkpoint,
+        heavy=True,
+    ),
+    "tokenizer": Kind(
+        write=_write_checkpoint,
+        damaged={"tokenizer/*.json": "json", "tokenizer/merges.txt": "text"},
+        read=_read_checkpoint,
+        heavy=True,
+    ),
+    "run": Kind(
+        write=_write_run,
+        damaged={"run/*.json": "json", "run/prompts.csv": "csv"},
+        read=_read_run,
+    ),
+    "parts": Kind(
+        write=_write_run, damaged={"run/parts/*": "bytes"}, read=_read_run, checked=True
+    ),
+    "rescore": Kind(
+        write=_write_run,
+        damaged={"run/run.json": "json", "run/parts/*": "bytes"},
+        read=_rescore,
+    ),
+    "robustness": _text(
+        "points.csv",
+        (ROOT / "notebooks" / "saved" / "robustness.csv").read_text(encoding="utf-8"),
+        "csv",
+        _read_points,
+    ),
+    "loss": _text(
+        "loss.csv",
+        "step,loss,images_per_second\n10,0.5,100.0\n20,0.25,99.5\n",
+        "csv",
+        _read_losses,
+    ),
+    "official": Kind(
+        write=_write_official,
+        damaged={f"pets/{OFFICIAL}/*.pt": "bytes", "prompts.csv": "csv"},
+        read=_read_official,
+        heavy=True,
+    ),
+    "url": Kind(write=_write_answer, damaged={"answer": "bytes"}, read=_read_answer),
+}
