@@ -3,11 +3,10 @@
 import os
 import warnings
 from math import isfinite
-from pathlib import Path
 from typing import Any
 
 from diffjax.errors import DiffjaxError
-from diffjax.files import read_json_object
+from diffjax.files import read_json_object, user_path
 
 CALIBRATION = "calibration.json"
 
@@ -18,8 +17,10 @@ def read_calibration(path: str | os.PathLike[str]) -> dict[str, Any]:
     Raises:
         DiffjaxError: if there is none.
     """
-    file = Path(path) / CALIBRATION if Path(path).is_dir() else Path(path)
-    if not file.exists():
+    file = user_path(path)
+    if os.path.isdir(file):
+        file /= CALIBRATION
+    if not os.path.exists(file):
         raise DiffjaxError(
             f"There is no calibration {file}. `diffjax calibrate RUN` makes one."
         )

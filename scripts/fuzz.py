@@ -5,9 +5,9 @@
     python scripts/fuzz.py prompts --seed 17 --inputs 1 --keep /tmp/case
 
 For each kind of ``fuzz_kinds`` sound files are written, one is damaged by a mutation of
-``fuzz_mutations``, and the kind's reader runs on it: in a process that reads many inputs
-one after the other, with a deadline for each and a limit of memory. What came of it is
-counted:
+``fuzz_mutations``, and the kind's reader runs on it: in a process that reads many
+inputs one after the other, with a deadline for each and a limit of memory. What came of
+it is counted:
 
     fine        read, as it may be where the damage is not to the meaning
     refused     a DiffjaxError: the command line prints it and exits with code 2
@@ -114,7 +114,7 @@ class Bench:
         changed = "" if done != data else " (unchanged)"
         return f"{file}: {mutation}{changed}", mutation in BYTES
 
-    def examine(self, seed: int) -> Outcome:
+    def examine(self, seed: int, deadline: float = DEADLINE_SECONDS) -> Outcome:
         """Damage and read."""
         from diffjax.errors import DiffjaxError
 
@@ -124,7 +124,7 @@ class Bench:
         told: list[Any] = []
         try:
             with (
-                _deadline(DEADLINE_SECONDS),
+                _deadline(deadline),
                 warnings.catch_warnings(record=True) as told,
             ):
                 warnings.simplefilter("always")
@@ -187,7 +187,9 @@ def in_this_process(
     return [bench.examine(seed) for seed in seeds]
 
 
-def work(module: str, name: str, seeds: Sequence[int], folder: Path) -> None:
+def work(
+    module: str, name: str, seeds: Sequence[int], folder: Path, deadline: float
+) -> None:
     """A process that examines inputs and tells of each on a line."""
     out = os.fdopen(os.dup(1), "w")
     os.dup2(2, 1)  # what else is printed
@@ -197,15 +199,28 @@ def work(module: str, name: str, seeds: Sequence[int], folder: Path) -> None:
     bench = Bench(name, kind, folder)
     print("ready", file=out, flush=True)
     for seed in seeds:
-        print(json.dumps(asdict(bench.examine(seed))), file=out, flush=True)
+        print(json.dumps(asdict(bench.examine(seed, deadline))), file=out, flush=True)
 
 
-def in_processes(module: str, name: str, seeds: Sequence[int]) -> Iterator[Outcome]:
-    """Examine in another process, and in a new one after a hang or a crash."""
+def in_processes(
+    module: str, name: str, seeds: Sequence[int], deadline: float = DEADLINE_SECONDS
+) -> Iterator[Outcome]:
+    """Examine in another process, and in a new one after a hang or a crash.
+
+    Args:
+        module: that has ``KINDS``.
+        name: of the kind.
+        seeds: of the inputs.
+        deadline: for each, in seconds.
+
+    Yields:
+        The outcomes, in the order of the seeds.
+    """
     left = list(seeds)
     while left:
         with tempfile.TemporaryDirectory(prefix="fuzz-") as place:
             command = [sys.executable, __file__, "--work", module, name, place]
+            command.append(str(deadline))
             child = subprocess.Popen(
                 [*command, *map(str, left)],
                 stdout=subprocess.PIPE,
@@ -231,7 +246,7 @@ def in_processes(module: str, name: str, seeds: Sequence[int]) -> Iterator[Outco
                         yield Outcome(**json.loads(line))
                         left.pop(0)
                     # a little more than the deadline in the process itself
-                    wait = 2 * DEADLINE_SECONDS
+                    wait = 2 * deadline
             finally:
                 child.kill()
                 child.wait()
@@ -258,7 +273,7 @@ def report(outcomes: Sequence[Outcome], out: Any) -> bool:
         if each.result in BAD:
             print(f"{each.kind} --seed {each.seed}: {each.result}", file=out)
             print(f"  {each.what}\n  " + each.detail.replace("\n", "\n  "), file=out)
-    counts: dict[str, Counter[str]] = {}
+    counts: dict[str, Counter[str]] = {}  # by kind
     for each in outcomes:
         counts.setdefault(each.kind, Counter())[each.result] += 1
     columns = (*GOOD, *BAD)
@@ -275,8 +290,9 @@ def report(outcomes: Sequence[Outcome], out: Any) -> bool:
 def main() -> None:
     """The command line."""
     if sys.argv[1:2] == ["--work"]:
-        module, name, place, *seeds = sys.argv[2:]
-        work(module, name, list(map(int, seeds)), Path(place) / "bench")
+        module, name, place, deadline, *seeds = sys.argv[2:]
+        folder = Path(place) / "bench"
+        work(module, name, list(map(int, seeds)), folder, float(deadline))
         return
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter

@@ -1,8 +1,8 @@
 """Every kind of file that the program reads: a sound example, and how it is read.
 
-A kind writes a folder of sound files, of which one is damaged at a time, and reads it as
-the commands do. Readers return what they have read, so that damage that passes unseen
-can be told where a format has checksums.
+A kind writes a folder of sound files, of which one is damaged at a time, and reads it
+as the commands do. Readers return what they have read, so that damage that passes
+unseen can be told where a format has checksums.
 """
 
 import io
@@ -149,10 +149,19 @@ def _read_classes(path: Path) -> Any:
 
 
 class _Numbered:
+    """A data set of 50 examples without images."""
+
     name, split, class_names, model_classes = "made", "test", ("a", "b"), None
+    fingerprint = "0" * 16
 
     def __len__(self) -> int:
         return 50
+
+    def __getitem__(self, index: int) -> Any:
+        raise NotImplementedError
+
+    def __iter__(self) -> Any:
+        raise NotImplementedError
 
     def labels(self) -> Any:
         return np.arange(50, dtype=np.int32) % 2
@@ -181,7 +190,7 @@ def _array(name: str, array: Any, read: Callable[[Path], Any], **more: Any) -> K
 def _read_subset(path: Path) -> Any:
     from diffjax.data.subsets import select
 
-    return select(_Numbered(), path).tobytes()  # type: ignore[arg-type]
+    return select(_Numbered(), path).tobytes()
 
 
 def _read_noise(path: Path) -> Any:
@@ -349,6 +358,13 @@ def _read_checkpoint(folder: Path) -> Any:
     model = load_model(folder)
     assert model.tokenize is not None
     return model.tokenize(["a photo of a ship."]).ids.tolist()
+
+
+def _read_tokenizer(folder: Path) -> Any:
+    from diffjax.checkpoints.tokenizer import Tokenizer
+
+    tokenizer = Tokenizer(folder / "tokenizer", length=24, vocab_size=1500)
+    return tokenizer(["a photo of a ship.", "Ünïcode 😀"]).ids.tolist()
 
 
 def _write_run(folder: Path) -> None:
@@ -600,7 +616,7 @@ KINDS: dict[str, Kind] = {
     "tokenizer": Kind(
         write=_write_checkpoint,
         damaged={"tokenizer/*.json": "json", "tokenizer/merges.txt": "text"},
-        read=_read_checkpoint,
+        read=_read_tokenizer,
         heavy=True,
     ),
     "run": Kind(

@@ -60,10 +60,10 @@ MAY_IMPORT = {
     "training": {
         "arrays",
         "errors",
+        "files",
         "baselines",
         "checkpoints",
         "data",
-        "files",
         "models",
         "schedules",
         "scoring",

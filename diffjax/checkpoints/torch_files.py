@@ -41,7 +41,12 @@ def load_torch(path: Path, *, instead: str) -> Any:
             f'pip install "diffjax[torch]". {instead}'
         ) from error
 
-    archive = zipfile.is_zipfile(path)  # files before torch 1.6 are none
+    try:
+        archive = zipfile.is_zipfile(path)  # files before torch 1.6 are none
+    except (zipfile.BadZipFile, OSError) as error:  # of some kinds of damage
+        raise DiffjaxError(
+            f"{path} is damaged or incomplete ({error}). {instead}"
+        ) from error
     if not archive or not _checked(path, instead):
         warnings.warn(
             f"Files in {path.parent} have no checksums ({path.suffix}, of an old torch "

@@ -1,6 +1,7 @@
 """Image files as a source: what folders, tables and published layouts share."""
 
 import io
+import os
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -120,7 +121,7 @@ def decode_plain(
 
 def _require(paths: Sequence[Path]) -> None:
     """Raise DiffjaxError if a file is missing."""
-    missing = [path for path in paths if not path.is_file()]
+    missing = [path for path in paths if not os.path.isfile(path)]
     if missing:
         raise DiffjaxError(
             f"{len(missing)} of {len(paths)} image files are missing; the first is "

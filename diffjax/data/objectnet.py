@@ -63,9 +63,10 @@ def open_objectnet(
         if unmapped := [name for name in names if name not in ids]:
             raise _damaged(mappings, f"they map no ImageNet label {unmapped[0]!r}")
         model_classes.append(tuple(ids[name] for name in names))
-        images = sorted((root / "images" / folder).glob("*.png"))
+        place = root / "images" / folder
+        images = sorted(place.glob("*.png")) if os.path.isdir(place) else []
         if not images:
-            raise _damaged(root / "images" / folder, "it holds no images")
+            raise _damaged(place, "it holds no images")
         files += [
             ImageFile(path=image, label=index, id=f"{folder}/{image.name}")
             for image in images

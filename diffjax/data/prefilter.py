@@ -118,7 +118,7 @@ def _parquet_rows(
     try:
         table = pq.read_table(pa.BufferReader(content), columns=list(COLUMNS))
         rows = table.select(COLUMNS).cast(wanted).to_pylist()
-    except (pa.ArrowException, KeyError, ValueError) as error:
+    except (pa.ArrowException, OSError, KeyError, ValueError) as error:
         raise DiffjaxError(
             f"{path} is no parquet table with the columns id (text) and classes (lists "
             f"of whole numbers): {error}"

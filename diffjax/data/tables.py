@@ -16,6 +16,7 @@ SUFFIXES = (".csv", ".jsonl")
 PATHS = ("path", "file_name")  # columns; the latter is the Hugging Face hub's
 
 MAX_CLASSES = 10**5  # a larger label is a slip, not a class
+MAX_PATH = 1000  # characters
 FEW = 0.1  # share of classes that occur, under which a large number is told of
 
 
@@ -63,7 +64,7 @@ def open_table(
     files = []
     for row, label in zip(rows, labels, strict=True):
         image = table.parent / user_path(row.path)
-        if not image.is_file():
+        if not os.path.isfile(image):  # of Path one raises for a name too long
             raise DiffjaxError(f"{row.where}: there is no image {image}.")
         files.append(ImageFile(path=image, label=label, id=row.id))
     return FileSource(
@@ -133,6 +134,8 @@ def _row(where: str, cells: Mapping[str, Any]) -> _Row:
     path, label, name = (cells.get(column) for column in (*given, "label", "id"))
     if not isinstance(path, str) or not path.strip() or "\0" in path:
         raise DiffjaxError(f"{where}: the {given[0]} is missing.")
+    if len(path) > MAX_PATH:
+        raise DiffjaxError(f"{where}: the {given[0]} is too long: {path[:80]}…")
     if isinstance(label, str):
         label = label.strip()
     if isinstance(label, bool) or not isinstance(label, str | int) or label == "":

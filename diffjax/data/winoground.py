@@ -125,7 +125,7 @@ def _field(fields: dict[str, Any], name: str, kind: type, where: str) -> Any:
 def _image(images: Path, name: str, where: str) -> Path:
     """The file of an image; published names lack the suffix."""
     for path in (images / f"{name}.png", images / name):
-        if path.is_file():
+        if os.path.isfile(path):  # of Path one raises for a name too long
             return path
     raise DiffjaxError(
         f"{where}: there is no image {images / name}.png. Unpack images.zip again."

@@ -128,7 +128,7 @@ def calibrate(run: Run) -> dict[str, Any]:
         "model": run.header["model"],
         "dataset": run.header["data"]["name"],
         "loss": experiment["loss"],
-        "strategy": experiment["strategy"],
+        "strategy": experiment.get("strategy"),
     }
 
 

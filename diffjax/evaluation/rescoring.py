@@ -201,7 +201,7 @@ def write_rescored(rescored: Rescored, path: Path) -> Run:
     experiment = run.header["experiment"] | settings | {"also": []}
     experiment["derived_from"] = str(run.path)
     if settings["strategy"] is None:
-        experiment["strategy"] = run.header["experiment"]["strategy"]
+        experiment["strategy"] = run.header["experiment"].get("strategy")
     header = run.header | {"experiment": experiment}
     with open_run(path, header, run.prompts, save_errors=False) as writer:
         for row in rescored.rows:

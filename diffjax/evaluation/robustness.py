@@ -32,7 +32,7 @@ from diffjax.evaluation.metrics import Z, wilson
 from diffjax.evaluation.outcomes import outcomes
 from diffjax.evaluation.results import Run
 from diffjax.evaluation.spreadsheets import guarded, plain
-from diffjax.files import json_text
+from diffjax.files import json_text, read_csv
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
@@ -218,14 +218,15 @@ def read_points(path: str | Path) -> list[Point]:
     Raises:
         DiffjaxError: if the file cannot be read, or its columns are others.
     """
-    try:
-        text = Path(path).read_text(encoding="utf-8")
-        rows = list(csv.DictReader(io.StringIO(text), strict=True))
-        return [Point(**{k: TYPES[k](v) for k, v in row.items()}) for row in rows]
-    except (OSError, UnicodeError, csv.Error, KeyError, TypeError, ValueError) as e:
-        raise DiffjaxError(
-            f"{path} cannot be read as the CSV that `diffjax robustness` writes: {e}."
-        ) from e
+    points = []
+    for where, row in read_csv(path, [*TYPES], "file of points"):
+        try:
+            points.append(Point(**{name: TYPES[name](row[name]) for name in TYPES}))
+        except (KeyError, ValueError) as error:
+            raise DiffjaxError(
+                f"{where} is not as `diffjax robustness` writes it: {error!s:.200}."
+            ) from error
+    return points
 
 
 def robustness_figure(points: Sequence[Point]) -> "Figure":

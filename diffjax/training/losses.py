@@ -15,6 +15,9 @@ from rich.progress import (
     TimeRemainingColumn,
 )
 
+from diffjax.errors import DiffjaxError
+from diffjax.files import read_csv
+
 COLUMNS = ("step", "loss", "images_per_second")
 LINE_SECONDS = 30.0  # between lines where there is no terminal
 
@@ -91,11 +94,16 @@ def read_losses(path: Path) -> list[tuple[int, float, float]]:
     """The rows of a loss.csv; none if there is no file."""
     if not path.exists():
         return []
-    with path.open(newline="", encoding="utf-8") as file:
-        return [
-            (int(row["step"]), float(row["loss"]), float(row["images_per_second"]))
-            for row in csv.DictReader(file)
-        ]
+    rows = []
+    for where, row in read_csv(path, COLUMNS, "file of losses"):
+        try:
+            step, loss, speed = (row[column] for column in COLUMNS)
+            rows.append((int(step), float(loss), float(speed)))
+        except ValueError as error:
+            raise DiffjaxError(
+                f"{where}: {error!s:.200}. Remove the line; it is of a picture alone."
+            ) from error
+    return rows
 
 
 def steps_made(folder: Path) -> int:
