@@ -363,7 +363,7 @@ def _read_checkpoint(folder: Path) -> Any:
 def _read_tokenizer(folder: Path) -> Any:
     from diffjax.checkpoints.tokenizer import Tokenizer
 
-    tokenizer = Tokenizer(folder / "tokenizer", length=24, vocab_size=1500)
+    tokenizer = Tokenizer(folder / "tokenizer", length=32, vocab_size=1208)
     return tokenizer(["a photo of a ship.", "Ünïcode 😀"]).ids.tolist()
 
 
