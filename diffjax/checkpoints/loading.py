@@ -19,6 +19,7 @@ from diffjax.checkpoints import fitting, mappings, original_dit
 from diffjax.checkpoints.formats import STEMS, read_tensors
 from diffjax.checkpoints.resolving import require_variant, resolve, resolve_component
 from diffjax.checkpoints.tokenizer import Tokenizer
+from diffjax.checkpoints.unchanged import if_unchanged
 from diffjax.errors import DiffjaxError, unknown
 from diffjax.files import MAX_JSON_BYTES, parse_json, read_text
 from diffjax.models.autoencoder import AutoencoderKL, AutoencoderKLConfig
@@ -235,30 +236,16 @@ def _load_text_encoder(
     On a CPU a large one is on demand: its memory is better used while tiles are
     evaluated, and to read it again takes less time than one of them.
     """
-    before = _state_of(folder, weights)
+    name = "text_encoder"
 
     def read() -> Network:
-        if _state_of(folder, weights) != before:
-            raise DiffjaxError(
-                f"{weights or folder} has changed since the model was loaded from it; "
-                "load the model again."
-            )
-        name = "text_encoder"
         return load_network(folder, name, variant=variant, weights=weights)[1]
 
-    config = network_config(folder, "text_encoder")
-    network = OnDemand(read)
+    places = [folder, *([] if weights is None else [weights])]
+    network = OnDemand(if_unchanged(read, places))
     large = network().bytes > LARGE_TEXT_ENCODER
     on_demand = jax.default_backend() == "cpu" and large
-    return config, network if on_demand else network()
-
-
-def _state_of(folder: Path, weights: Path | None) -> list[tuple[str, int, int]]:
-    """Names, sizes and times of files, as far as they are there."""
-    files = sorted(folder.iterdir()) if folder.is_dir() else []
-    files += [weights] if weights is not None and weights.is_file() else []
-    stats = [(file.name, file.stat()) for file in files]
-    return [(name, stat.st_size, stat.st_mtime_ns) for name, stat in stats]
+    return network_config(folder, name), network if on_demand else network()
 
 
 def compute_dtype(dtype: DTypeLike) -> np.dtype[Any]:

@@ -23,6 +23,7 @@ from jaxtyping import Array, Float, Int
 
 from diffjax.errors import DiffjaxError
 from diffjax.models.attention import attend, precision
+from diffjax.models.convolution import convolve
 
 Activation = Literal["gelu", "gelu-approximate", "gelu_new", "quick_gelu"]
 ACTIVATIONS: dict[Activation, Callable[[Array], Array]] = {
@@ -116,6 +117,7 @@ class Make:
             (kernel, kernel),
             strides=stride,
             padding=((before, after), (before, after)),  # hashable, as it is static
+            conv_general_dilated=convolve,
             use_bias=bias,
             dtype=self.dtype,
             param_dtype=self.param_dtype,
