@@ -576,9 +576,7 @@ def test_a_file_is_named_for_what_it_is(here):
     for each in (resolve, lambda name: resolve_component(name, "vae")):
         with (
             pytest.warns(UserWarning, match="known model"),
-            pytest.raises(
-                DiffjaxError, match=r"sd-1\.5 is a file; a model is a folder"
-            ),
+            pytest.raises(DiffjaxError, match=r"sd-1\.5 is a file, not a folder"),
         ):
             each("sd-1.5")
         with pytest.raises(DiffjaxError, match="pipe is a pipe or a device"):

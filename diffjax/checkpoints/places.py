@@ -4,6 +4,7 @@ import difflib
 import re
 from pathlib import Path
 
+from diffjax.checkpoints import single_file
 from diffjax.checkpoints.catalog import MODELS
 from diffjax.errors import DiffjaxError
 from diffjax.files import read_json_object, user_path
@@ -12,6 +13,7 @@ ADDRESS = "https://huggingface.co/"
 NOT_A_PIPELINE = (
     "has no model_index.json, so it is not a whole model in the diffusers layout."
 )
+_SINGLE_FILES = (".safetensors", ".ckpt")
 _HUB_ID = re.compile(r"[A-Za-z0-9][\w.-]*/[A-Za-z0-9][\w.-]*")
 # class in config.json: the option that takes it
 _OPTIONS = {
@@ -114,10 +116,7 @@ def is_a_file(path: Path) -> DiffjaxError:
         return DiffjaxError(
             f"{path} is a pipe or a device, not a folder in the diffusers layout."
         )
-    return DiffjaxError(
-        f"{path} is a file; a model is a folder in the diffusers layout, with "
-        "model_index.json in it. Name the folder."
-    )
+    return DiffjaxError(f"{path} is a file, not a folder. {single_file.alone(path)}")
 
 
 def contents(folder: Path) -> str:
@@ -145,6 +144,11 @@ def contents(folder: Path) -> str:
     if inner:
         shown = ", ".join(inner[:3]) + (", …" if len(inner) > 3 else "")
         return f" But these folders in it are: {shown}."
+    for file in sorted(folder.iterdir()):
+        if file.suffix in _SINGLE_FILES and file.is_file():
+            if what := single_file.foreign(file):
+                return f" It has {file.name}. {what}"
+            break  # one is enough to look into
     names = sorted(entry.name for entry in folder.iterdir())
     if not names:
         return " It is empty."

@@ -14,7 +14,7 @@ from collections.abc import Collection, Iterable, Mapping
 from pathlib import Path
 from typing import Any
 
-from diffjax.checkpoints import places
+from diffjax.checkpoints import places, single_file
 from diffjax.checkpoints.catalog import MODELS
 from diffjax.checkpoints.formats import (
     STEMS,
@@ -110,6 +110,8 @@ def resolve_component(
     place = _local_or_hub_id(name_or_path)
     if isinstance(place, Path):
         if component in STEMS and is_weight_file(place):
+            if what := single_file.foreign(place):
+                raise DiffjaxError(f"{place} is no {component}'s weights. {what}")
             return place
         return _component_folder(place, component, variant)
     return fetch(
