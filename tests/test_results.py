@@ -597,6 +597,7 @@ def test_a_bad_header_is_refused(tmp_path, content, message):
         *(("classes", [1, 3]), ("classes", [1, -1]), ("classes", [1.0, 2])),
         *(("classes", [True, 2]), ("experiment.loss", 3), ("experiment.also", "l1")),
         *(("experiment.temperature", "hot"), ("model.name", None), ("data.n", "4")),
+        *(("classes", [1, 1]), ("data.n", -1), ("experiment.temperature", 0)),
         *(("data.fingerprint", 5), ("model.n_timesteps", 1.5), ("data.n", None)),
     ],
 )
@@ -609,6 +610,26 @@ def test_a_header_of_other_types_is_refused(tmp_path, name, value):
     for use in (read_run, opened):
         with pytest.raises(DiffjaxError, match=rf"run\.json is damaged: {name} is"):
             use(path)
+
+
+@pytest.mark.parametrize(
+    ("name", "value"),
+    [
+        *(("classes", [1]), ("classes", [0, 1]), ("class_names", ["ape", "cat"])),
+        *(("classes", [1, 2, 0]), ("model.n_timesteps", 1)),
+    ],
+)
+def test_a_header_of_another_run_is_refused(tmp_path, name, value):
+    path = tmp_path / "run"
+    with saving(path) as run:
+        run.add(saved(0))
+        run.add(saved(1))
+    content = json.loads((path / "run.json").read_text())
+    *part, key = name.split(".")
+    (content[part[0]] if part else content)[key] = value
+    (path / "run.json").write_text(json.dumps(content))
+    with pytest.raises(DiffjaxError, match=r"damaged: classes|are not of one run"):
+        read_run(path)
 
 
 @pytest.mark.parametrize("name", ["experiment.loss", "data.n", "model.name"])

@@ -24,7 +24,7 @@ def header(**experiment):
     return {
         "format": 1,
         "experiment": {"dataset": "made", "loss": "l2", "also": ()} | experiment,
-        "model": {"name": "none", "fingerprint": "0" * 16},
+        "model": {"name": "none", "fingerprint": "0" * 16, "n_timesteps": 1000},
         "data": {"name": "made", "fingerprint": "1" * 16, "n": 40},
         "class_names": ["ape", "cat", "dog"],
         "classes": (1, 2),

@@ -41,6 +41,11 @@ TYPES: dict[str, tuple[type, ...]] = {  # of what is used
     "data.fingerprint": (str,),
     "data.n": (int,),
 }
+RANGES = {
+    "experiment.temperature": (1e-300, 1e300),
+    "model.n_timesteps": (1, 10**6),
+    "data.n": (0, 10**12),
+}
 CLASSIFIES = (  # what a run of classifications needs of these
     *("experiment.loss", "model.name", "model.fingerprint"),
     *("data.name", "data.fingerprint", "data.n"),
@@ -81,6 +86,12 @@ def read_header(folder: Path, needed: Collection[str] = ()) -> dict[str, Any]:
     known = range(len(names))
     if wrong := [c for c in classes if type(c) is not int or c not in known]:
         raise _odd(path, "classes", wrong[0])
+    if len(set(classes)) < len(classes):
+        raise _odd(path, "classes", classes)
+    for name, (low, high) in RANGES.items():
+        of, key = name.split(".")
+        if not low <= header[of].get(key, high) <= high:
+            raise _odd(path, name, header[of][key])
     return dict(header)
 
 
@@ -115,7 +126,7 @@ def differences(there: Mapping[str, Any], here: Mapping[str, Any]) -> list[str]:
         one, other = there[key], model if key == "model" else here[key]
         names = NAMES.get(key, ())
         if key == "model" and "weights" not in one:  # the only one it has
-            names = () if one["fingerprint"] == "unknown" else names[:-1]
+            names = () if one.get("fingerprint") == "unknown" else names[:-1]
         if isinstance(one, dict):
             one, other = (
                 {name: value for name, value in each.items() if name not in names}

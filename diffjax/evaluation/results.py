@@ -127,8 +127,39 @@ def read_run(path: str | os.PathLike[str], *, errors: bool = True) -> Run:
     rows, damaged = read_rows(
         folder, columns, errors=errors, n_prompts=len(prompts.prompts)
     )
-    return Run(
+    run = Run(
         path=folder, header=header, prompts=prompts, rows=rows, damaged=tuple(damaged)
+    )
+    if not _belong_together(run):
+        raise DiffjaxError(
+            f"{folder}: {HEADER}, {PROMPTS} and the rows are not of one run. Take the "
+            "former two from a copy, or repeat the command with another folder."
+        )
+    return run
+
+
+def _belong_together(run: Run) -> bool:
+    """Whether the rows of a run are about its classes, prompts and timesteps."""
+    import pyarrow.compute as pc
+
+    good = run.rows.filter(pc.is_null(run.rows["error"]))
+
+    def values(column: "pa.ChunkedArray") -> set[int | None]:
+        return set(pc.unique(column).to_pylist())
+
+    lists = {name: good[name] for name in ("ranking", "differences")}
+    lengths = [values(pc.list_value_length(each)) for each in lists.values()]
+    chosen = values(good["prediction"]) | values(pc.list_flatten(lists["ranking"]))
+    n_timesteps, timesteps = run.header["model"].get("n_timesteps", 0), set()
+    if run.has_errors:
+        timesteps = values(pc.list_flatten(good["timesteps"]))
+    C = len(run.classes)
+    return (
+        len(run.prompts.class_names) == C
+        and all(each <= {C} for each in lengths)
+        and chosen <= set(run.classes.tolist())
+        and values(good["label"]) <= set(range(len(run.class_names)))
+        and timesteps <= set(range(n_timesteps))
     )
 
 
