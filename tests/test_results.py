@@ -557,11 +557,45 @@ def test_a_folder_of_other_files_is_refused_and_left_alone(tmp_path, name):
     assert (tmp_path / name).read_text() == "mine"
 
 
+def of_before(path):
+    """Parts as they were before they kept the header."""
+    for part in parts(path):
+        table = pq.read_table(part).replace_schema_metadata(None)
+        part.unlink()
+        pq.write_table(table, part.with_name(f"{part.name[:20]}-0123abcd.parquet"))
+
+
 def test_parts_without_a_header_are_not_taken_for_ours(tmp_path):
     path = write(tmp_path / "run", [0])
+    of_before(path)
     (path / "run.json").unlink()
     with pytest.raises(DiffjaxError, match="is not a run"):
         opened(path)
+    with pytest.raises(DiffjaxError, match=r"run\.json is missing.*from a copy"):
+        read_run(path)
+
+
+@pytest.mark.parametrize("content", [None, "", '{"format": 1', "\0" * 300])
+def test_a_lost_header_is_found_in_the_parts(tmp_path, content):
+    path = write(tmp_path / "run", [0])
+    write(path, [1])
+    before = read_run(path)
+    if content is None:
+        (path / "run.json").unlink()
+    else:
+        (path / "run.json").write_text(content)
+    parts(path)[1].write_bytes(b"damaged too")
+    with pytest.warns(UserWarning, match=r"found in the files of rows"):
+        run = read_run(path)
+    assert run.header == before.header
+    assert run.rows["index"].to_pylist() == [0]
+    with pytest.raises(DiffjaxError, match=r"experiment\.loss: l2 there, l1 here"):
+        opened(path, loss="l1")
+    with pytest.warns(UserWarning), opened(path) as run:
+        assert run.done == {0}
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        assert read_run(path).header == before.header
 
 
 def test_a_file_is_no_folder(tmp_path):
@@ -583,6 +617,7 @@ def test_a_file_is_no_folder(tmp_path):
 )
 def test_a_bad_header_is_refused(tmp_path, content, message):
     path = write(tmp_path / "run", [0])
+    of_before(path)
     (path / "run.json").write_text(content, encoding="latin-1")
     for use in (read_run, opened):
         with pytest.raises(DiffjaxError, match=message):

@@ -9,15 +9,23 @@ classes       its numbers of the candidates
 environment, created, …: where and when it arose, which decides nothing
 """
 
+import base64
+import warnings
+import zlib
 from collections.abc import Collection, Mapping
 from pathlib import Path
 from types import NoneType
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from diffjax.errors import DiffjaxError
-from diffjax.files import json_text, read_json_object, write_text
+from diffjax.evaluation.rows import PARTS, intact
+from diffjax.files import json_text, parse_json, read_json_object, write_text
+
+if TYPE_CHECKING:
+    import pyarrow as pa
 
 FORMAT = 1
+KEPT = b"diffjax run.json, zlib, base64"  # its key in files of rows
 HEADER = "run.json"
 # what must agree for a run to go on
 DECIDING = ("format", "experiment", "model", "data", "class_names", "classes")
@@ -63,12 +71,18 @@ def read_header(folder: Path, needed: Collection[str] = ()) -> dict[str, Any]:
         DiffjaxError: if there is none, or it is damaged.
     """
     path = folder / HEADER
-    if not path.exists():
-        raise DiffjaxError(
-            f"{folder} holds no run: there is no {HEADER} in it. `diffjax evaluate` "
-            "makes runs."
+    try:
+        header = read_json_object(path)
+    except DiffjaxError as error:
+        kept = kept_header(folder)
+        if kept is None:
+            raise _lost(folder, error) from None
+        warnings.warn(
+            f"{error} What it said was found in the files of rows; the command that "
+            "began the run writes it again.",
+            stacklevel=3,
         )
-    header = read_json_object(path)
+        header = kept
     if header.get("format") != FORMAT or not set(DECIDING) <= set(header):
         raise DiffjaxError(
             f"{path} is not the header of a run of this version of diffjax."
@@ -93,6 +107,45 @@ def read_header(folder: Path, needed: Collection[str] = ()) -> dict[str, Any]:
         if not low <= header[of].get(key, high) <= high:
             raise _odd(path, name, header[of][key])
     return dict(header)
+
+
+def with_header(columns: "pa.Schema", header: Mapping[str, Any]) -> "pa.Schema":
+    """Columns of rows whose files also say what run they belong to."""
+    packed = zlib.compress(json_text(dict(header)).encode())
+    return columns.with_metadata({KEPT: base64.b64encode(packed)})
+
+
+def kept_header(folder: Path) -> dict[str, Any] | None:
+    """The header that the latest file of rows has kept; None if none has."""
+    import pyarrow.parquet as pq
+
+    for part in sorted((folder / PARTS).glob("*.parquet"), reverse=True):
+        try:
+            if not intact(part):
+                continue
+            packed = base64.b64decode(pq.read_schema(part).metadata[KEPT])
+            return dict(parse_json(zlib.decompress(packed).decode(), str(part)))
+        except Exception:  # readers raise nearly anything on damage
+            continue
+    return None
+
+
+def _lost(folder: Path, error: DiffjaxError) -> DiffjaxError:
+    """Return the error for a run whose header is lost."""
+    if (folder / HEADER).exists():
+        return DiffjaxError(
+            f"{error} Nor do files of rows hold it, of this folder. Take it from a "
+            "copy, or repeat the command with another folder."
+        )
+    if any((folder / PARTS).glob("*.parquet")):
+        return DiffjaxError(
+            f"{folder / HEADER} is missing, without which rows mean nothing. Take it "
+            "from a copy, or repeat the command with another folder."
+        )
+    return DiffjaxError(
+        f"{folder} holds no run: there is no {HEADER} in it. `diffjax evaluate` makes "
+        "runs."
+    )
 
 
 def _odd(path: Path, name: str, value: Any) -> DiffjaxError:

@@ -32,12 +32,14 @@ from diffjax.evaluation.header import (
     HEADER,
     begun_before,
     differences,
+    kept_header,
     read_header,
+    with_header,
     write_header,
 )
 from diffjax.evaluation.rows import PARTS, read_rows, schema, write_part
 from diffjax.evaluation.sharing import ALONE, LOCK, Share, lock
-from diffjax.files import PARTIAL, json_text, write_text
+from diffjax.files import PARTIAL, json_text, read_json_object, write_text
 
 if TYPE_CHECKING:
     import pyarrow as pa
@@ -271,8 +273,8 @@ def open_rows(
     try:
         header = json.loads(json_text(dict(header)))  # as it will be read: no tuples
         # a header alone is of a command that failed before its first image
-        begun = share.count > 1 or any((path / PARTS).glob("*.*"))
-        if begun and (path / HEADER).exists():
+        begun = any((path / PARTS).glob("*.*"))
+        if begun or (share.count > 1 and (path / HEADER).exists()):
             _go_on(path, header, prompts)
         else:
             if prompts is not None:
@@ -296,7 +298,7 @@ def open_rows(
             path=path,
             done=set(rows["index"].to_pylist()),
             rows=rows,
-            _schema=columns,
+            _schema=with_header(columns, read_json_object(path / HEADER)),
             _release=release,
         )
     except BaseException:
@@ -317,7 +319,7 @@ def remove_summary(path: Path) -> None:
 def _check_folder(path: Path) -> None:
     if path.exists() and not path.is_dir():
         raise DiffjaxError(f"{path} is a file; a run needs a folder of its own.")
-    if not path.exists() or (path / HEADER).exists():
+    if not path.exists() or (path / HEADER).exists() or kept_header(path):
         return
     # parts come first: without them the rest is someone else's
     ours = {PROMPTS, PARTS} if (path / PARTS).is_dir() else set()
@@ -333,6 +335,14 @@ def _check_folder(path: Path) -> None:
             f"{path} is not a run but holds other files ({sorted(strange)[0]}); a run "
             "needs a folder of its own."
         )
+
+
+def _whole(path: Path) -> bool:
+    try:
+        read_json_object(path)
+    except DiffjaxError:
+        return False
+    return True
 
 
 def _read_prompts(folder: Path) -> Prompts:
@@ -359,6 +369,8 @@ def _go_on(path: Path, header: Mapping[str, Any], prompts: Prompts | None) -> No
             + "\n  ".join(found)
             + "\nRepeat its command to go on with it, or choose another folder."
         )
+    if not _whole(path / HEADER):
+        write_header(path, there)
     if begun_before(there, header):
         warnings.warn(
             f"{path} was begun by a version of diffjax that kept the weights of its "

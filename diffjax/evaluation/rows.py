@@ -157,13 +157,20 @@ def _digest(file: io.BufferedIOBase) -> str:
     return hashlib.sha256(file.read()).hexdigest()[:16]
 
 
+def intact(part: Path) -> bool:
+    """Whether a part's end is as it was written, as far as its name tells."""
+    digest = _NAMED.search(part.stem)
+    if digest is None:  # of an earlier version
+        return True
+    with part.open("rb") as file:
+        return _digest(file) == digest[1]
+
+
 def _read_part(part: Path, columns: "pa.Schema", errors: bool) -> "pa.Table":
     import pyarrow.parquet as pq
 
-    if digest := _NAMED.search(part.stem):  # else of an earlier version
-        with part.open("rb") as file:
-            if _digest(file) != digest[1]:
-                raise ValueError("its end is not as it was written")
+    if not intact(part):
+        raise ValueError("its end is not as it was written")
     found = pq.read_schema(part)
     for field in columns:
         present = field.name in found.names
