@@ -105,7 +105,8 @@ def test_estimates_are_what_the_compiler_for_cpus_says(make):
         mesh=block_mesh(jax.local_devices()[:1]),
     ).compile()
     told = compiled.memory_analysis().temp_size_in_bytes / blocks.classes.size
-    assert 1 <= network.module().memory(16, 16) / told <= 1.6
+    # here the blocks of attention, which a tile has once, are a share of each cell
+    assert 0.8 <= network.module().memory(16, 16) / told <= 1.6
 
 
 def test_estimates_grow_with_what_they_depend_on():
