@@ -11,7 +11,7 @@ import jax
 import numpy as np
 import pipelines
 import pytest
-from pipelines import edit_json
+from pipelines import denoise, edit_json, error, from_torch, normal, to_torch
 
 from diffjax.baselines.classifier import EMBEDDED, load_classifier
 from diffjax.baselines.resnet import ResNetConfig
@@ -182,6 +182,27 @@ def test_odd_sinusoids_end_with_a_zero_as_in_diffusers(features, flip):
         jax.numpy.int32(501), features, flip_sin_to_cos=flip, freq_shift=0.5
     )
     np.testing.assert_allclose(found, expected, atol=2e-4)
+
+
+def test_a_u_net_of_odd_width_is_diffusers_own(folder, tmp_path):
+    import torch
+
+    odd = {
+        "block_out_channels": [15, 30],
+        "norm_num_groups": 5,
+        "attention_head_dim": 3,
+    }
+    module = pipelines.unet(**odd)
+    module.save_pretrained(tmp_path / "unet")
+    latents, text = normal(2, 8, 8, 4), normal(2, 5, 24, seed=1)
+    timesteps = np.int32([3, 700])
+    with torch.no_grad():
+        expected = module(
+            to_torch(latents), torch.tensor(timesteps), torch.from_numpy(text)
+        ).sample
+    ours = load_model(folder, unet=tmp_path / "unet").denoiser
+    found = denoise(ours, latents, timesteps, text)
+    assert error(np.asarray(found), from_torch(expected)) <= 1e-4
 
 
 def test_a_patch_that_does_not_fit():

@@ -624,8 +624,10 @@ def test_bookkeeping_in_any_network_s_config(part):
 )
 def test_what_may_change_the_weights_is_no_bookkeeping(part, setting):
     (key,) = setting
-    with pytest.raises(DiffjaxError, match=rf"config\.json(?s:.)*{key}="):
+    with pytest.raises(DiffjaxError, match=rf"config\.json(?s:.)*{key}=") as caught:
         COMPONENTS[part].config.from_dict(setting, "config.json")
+    words = {"quantization_config": "quantised", "auto_map": "never run"}
+    assert words.get(key, "no setting that is implemented") in str(caught.value)
 
 
 # Variants.

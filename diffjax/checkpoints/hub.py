@@ -68,9 +68,10 @@ def fetch(
         at = f" --revision {revision}" if revision else ""
         into = f" --cache-dir {cache_dir}" if cache_dir else ""
         raise DiffjaxError(
-            f"{hub_id} is not completely in the local cache, and cannot be fetched "
-            f"now: {reason}. Run this again with a network and without "
-            f"HF_HUB_OFFLINE, or fetch all of it: hf download {hub_id}{at}{into}"
+            f"{hub_id} is no folder here, not completely in the local cache, and "
+            f"cannot be fetched now: {reason}. Run this again with a network and "
+            "without HF_HUB_OFFLINE, or fetch all of it: hf download "
+            f"{hub_id}{at}{into}"
         ) from error
 
 

@@ -57,7 +57,7 @@ _EMA = "a count or rate of the trainer that averaged the weights"
 _FLAX = "how diffusers' former Flax classes computed attention"
 _TRAINING = "only used in training"
 # What trainers and tools leave in the config.json of any network. None of it says how
-# the weights compute; quantization_config would, and stays unknown.
+# the weights compute.
 BOOKKEEPING: Ignored = {
     "decay": _EMA,
     "inv_gamma": _EMA,
@@ -74,6 +74,12 @@ BOOKKEEPING: Ignored = {
     "transformers_version": "a note",
     "id2label": "names of classes, where a network has any, are read beside it",
     "label2id": "id2label turned round",
+}
+
+_REFUSED = {
+    "auto_map": "names code that comes with the checkpoint, which is never run.",
+    "quantization_config": "says that the weights are quantised, which is not read; "
+    "take a copy in float32, float16 or bfloat16.",
 }
 
 
@@ -119,7 +125,8 @@ def read_config(
                     f"{key}={_shown(value)} is not implemented (only {names})."
                 )
         elif value is not None and value is not False:
-            problems.append(f"{key}={_shown(value)} is no setting that is implemented.")
+            why = _REFUSED.get(key, "is no setting that is implemented.")
+            problems.append(f"{key}={_shown(value)} {why}")
     for name, field in fields.items():
         required = (
             field.default is dataclasses.MISSING
