@@ -22,6 +22,14 @@ def overflowed(what: str) -> NotFiniteError:
     )
 
 
+def not_on_this_system(what: str) -> DiffjaxError:
+    """Return the error for ``what`` this system cannot do, as Windows."""
+    return DiffjaxError(
+        f"{what} is not possible on this system: diffjax runs on Linux and macOS. On "
+        "Windows use the Windows Subsystem for Linux (WSL)."
+    )
+
+
 def unknown(what: str, value: object, known: Iterable[object]) -> DiffjaxError:
     """Return the error for a value outside a table, with the table's names."""
     return DiffjaxError(

@@ -146,3 +146,9 @@ def test_a_tile_gathers_weights_as_it_comes_to_them():
     arguments, temporary, weights = map(int, done.stdout.split())
     assert arguments < 0.55 * weights
     assert temporary < 0.25 * weights
+
+
+def test_a_system_that_does_not_tell_its_memory_is_told_of(monkeypatch):
+    monkeypatch.delattr("os.sysconf")  # as on Windows
+    with pytest.raises(DiffjaxError, match=r"Linux and macOS.*WSL"):
+        placement._memory(jax.devices()[0])

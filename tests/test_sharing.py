@@ -44,6 +44,12 @@ def test_who_excludes_whom(tmp_path):
     lock(tmp_path, ALONE)()
 
 
+def test_a_system_without_such_locks_is_told_of(tmp_path, monkeypatch):
+    monkeypatch.setitem(sys.modules, "fcntl", None)  # as on Windows
+    with pytest.raises(DiffjaxError, match=r"Linux and macOS.*WSL"):
+        lock(tmp_path, ALONE)
+
+
 def test_a_lock_dies_with_its_process(tmp_path):
     code = (
         "import sys, pathlib\n"

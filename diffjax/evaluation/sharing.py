@@ -16,7 +16,7 @@ from typing import TextIO
 import numpy as np
 from jaxtyping import Int
 
-from diffjax.errors import DiffjaxError
+from diffjax.errors import DiffjaxError, not_on_this_system
 
 LOCK = "lock"
 
@@ -71,8 +71,10 @@ def lock(folder: Path, share: Share) -> Callable[[], None]:
 
 
 def _hold(path: Path, *, exclusive: bool) -> TextIO:
-    import fcntl
-
+    try:
+        import fcntl
+    except ImportError:
+        raise not_on_this_system("Keeping others from writing to a run") from None
     file = path.open("a+", encoding="utf-8")
     kind = fcntl.LOCK_EX if exclusive else fcntl.LOCK_SH
     try:

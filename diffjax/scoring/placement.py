@@ -22,7 +22,7 @@ import numpy as np
 from jax.experimental import multihost_utils
 from jax.sharding import AxisType, Mesh, NamedSharding, PartitionSpec
 
-from diffjax.errors import DiffjaxError
+from diffjax.errors import DiffjaxError, not_on_this_system
 from diffjax.tracing import jit
 
 Tree = TypeVar("Tree")
@@ -212,6 +212,8 @@ def _memory(device: jax.Device) -> int:
     if stats and "bytes_limit" in stats:
         return int(stats["bytes_limit"])
     # host memory, which simulated devices share
+    if not hasattr(os, "sysconf"):
+        raise not_on_this_system("Asking for the size of memory")
     pages: int = os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")
     return pages // len(jax.local_devices())
 
