@@ -8,6 +8,9 @@ from contextlib import contextmanager
 from pathlib import Path
 
 VARIABLES = ("JAX_PLATFORMS", "JAX_PLATFORM_NAME")
+CHECKS = tuple(
+    f"JAX_ERROR_CHECKING_BEHAVIOR_{what}" for what in ("NAN", "OOB", "DIVIDE")
+)
 
 
 def meaning(error: BaseException) -> str | None:
@@ -25,6 +28,11 @@ def meaning(error: BaseException) -> str | None:
         )
     if isinstance(error, FloatingPointError):
         return f"{text}: JAX_DEBUG_NANS or JAX_DEBUG_INFS is set, and found that."
+    if "array reference" in text and (setting := _set_among(CHECKS)):
+        return (
+            f"{setting} does not work with programs that JAX maps, as these are; "
+            "JAX_DEBUG_NANS=1 looks for NaN here."
+        )
     for setting in ("jax_no_tracing", "jax_no_execution"):
         if setting in text or setting.removeprefix("jax_") in text:
             return f"{setting.upper()} is set, which leaves nothing to compute with."
@@ -76,6 +84,10 @@ def _jax_files(error: BaseException) -> set[str]:
     frames = traceback.extract_tb(error.__traceback__)
     paths = [Path(frame.filename) for frame in frames]
     return {path.name for path in paths if path.parent.name == "_src"}
+
+
+def _set_among(names: tuple[str, ...]) -> str | None:
+    return next((name for name in names if os.environ.get(name)), None)
 
 
 def _short(text: str, most: int = 200) -> str:

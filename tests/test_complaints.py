@@ -48,6 +48,7 @@ def test_platforms_that_are_not_there(tmp_path, name):
         ("JAX_NUMPY_RANK_PROMOTION", "odd", "does not understand one of its settings"),
         ("JAX_TRANSFER_GUARD", "disallow_explicit", "JAX_TRANSFER_GUARD forbids"),
         ("JAX_NO_EXECUTION", "1", "JAX_NO_EXECUTION is set"),
+        ("JAX_ERROR_CHECKING_BEHAVIOR_NAN", "raise", "does not work with programs"),
     ],
 )
 def test_settings_that_leave_nothing_to_do(tmp_path, setting, value, words):
