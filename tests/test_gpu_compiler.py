@@ -139,7 +139,7 @@ def test_tiles(devices, model, dtype, resolution, blocks, fused):
     assert tile.program.kernels.get("cudnn$fmhaSoftmax", 0) == fused
     # what the planner reckons, and its margin
     told = tile.program.temporaries / (tile.tile.cells / where.mesh.size)
-    assert 1 <= reckoned / told <= 1.5
+    assert 1 <= reckoned / told <= 1.6
     # the fastest is slower than the bound, and the bound is one of either peak
     assert tile.bound == min(tile.most_by_flops, tile.most_by_bytes)
 
@@ -196,7 +196,7 @@ def test_gradients_of_a_shortlist(devices, model, samples):
         reckoned = bytes_of_gradient(
             found.network, SCHEDULE, (edge, edge, 4), base, "l2"
         )
-    assert 1 <= reckoned / (program.temporaries / samples) <= 1.5
+    assert 1 <= reckoned / (program.temporaries / samples) <= 1.6
 
 
 def test_autoencoder_and_text_encoder():

@@ -167,7 +167,7 @@ class DiTTransformer2DModel(nnx.Module):
         """Bytes that one more forward pass takes in a tile, about.
 
         Where attention is not fused, two of its matrices are there, in float32. What
-        compilers for accelerators say is as much or up to a third less.
+        compilers for accelerators say is as much, or less by a third or so.
         """
         config = self.config
         tokens = height * width // config.patch_size**2

@@ -337,7 +337,7 @@ class UNet2DConditionModel(nnx.Module):
         """Bytes that one more forward pass takes in a tile, about.
 
         Where attention is not fused, two of its matrices are there, in float32. What
-        compilers for accelerators say is as much or up to a third less.
+        compilers for accelerators say is as much, or less by a third or so.
         """
         widths, n = self.config.block_out_channels, len(self.config.block_out_channels)
         heads = per_block(self.config.attention_head_dim, n, "attention_head_dim")
