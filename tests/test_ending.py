@@ -224,6 +224,17 @@ def test_streams_that_take_nothing_lose_nothing(case, run):
             assert json.loads(calibration.read_text())["status"] == "complete"
 
 
+def test_a_narrow_terminal_loses_no_digit(run):
+    wide, narrow = (
+        shell(
+            f"{sys.executable} -m diffjax report {run}",
+            {"COLUMNS": columns, "TERM": "dumb"},
+        ).stdout.decode()
+        for columns in ("200", "30")
+    )
+    assert "…" not in narrow and set(wide.split()) == set(narrow.split())
+
+
 def test_a_file_does_not_get_the_number_of_a_closed_stream(run, tmp_path):
     page = tmp_path / "page.html"
     done = shell(

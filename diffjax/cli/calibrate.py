@@ -36,8 +36,9 @@ def calibrate(run: str, as_json: bool, allow_partial: bool) -> None:
 
 
 def _show(result: dict[str, Any], path: str) -> None:
-    from rich.console import Console
     from rich.table import Table
+
+    from diffjax.cli.terminal import Output
 
     table = Table(box=None, header_style="dim", pad_edge=False)
     table.add_column("")
@@ -54,7 +55,7 @@ def _show(result: dict[str, Any], path: str) -> None:
             "too few images" if nll is None else f"{nll:.4f}",
             "" if ece is None else f"{100 * ece:.2f}",
         )
-    console = Console()
+    console = Output()
     console.print(table)
     left_out = result["left_out"]
     console.print(

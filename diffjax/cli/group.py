@@ -69,12 +69,12 @@ def start() -> "tuple[Console, Console]":
     """Consoles on standard error and output; from here warnings are shown as notes."""
     from rich.console import Console
 
-    from diffjax.cli.terminal import keep_compilations, notes
+    from diffjax.cli.terminal import Output, keep_compilations, notes
 
     console = Console(stderr=True)
     click.get_current_context().with_resource(notes(console))
     keep_compilations()
-    return console, Console()
+    return console, Output()
 
 
 @contextlib.contextmanager

@@ -16,8 +16,7 @@ def models(as_json: bool) -> None:
     if as_json:
         print_json([asdict(model) for model in MODELS.values()])
         return
-    from rich.console import Console
-
     from diffjax.cli.tables import models_table
+    from diffjax.cli.terminal import Output
 
-    Console().print(models_table(list(MODELS.values())))
+    Output().print(models_table(list(MODELS.values())))

@@ -103,7 +103,7 @@ def _table(group: "Group") -> "Table":
         title=Text(f"{group.title}: accuracy in %, with 95 % intervals"),
         title_justify="left",
     )
-    table.add_column("run", overflow="fold")
+    table.add_column("run", overflow="fold", min_width=8)
     several = len(group.runs) > 1
     titles = ["top-1", *(["vs first"] if several else []), "top-5", "per\nclass"]
     for title in (*titles, "evals", "s/image", "images"):

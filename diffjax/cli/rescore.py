@@ -98,9 +98,9 @@ def rescore(
 
 
 def _show(rescored: "Rescored", result: dict[str, Any]) -> None:
-    from rich.console import Console
+    from diffjax.cli.terminal import Output
 
-    console = Console()
+    console = Output()
     console.print(_table(result))
     if result["agreement"] is not None:
         console.print(

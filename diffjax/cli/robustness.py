@@ -151,7 +151,7 @@ def robustness(
         print_json([asdict(point) for point in points])
         return
     table = Table(box=None, header_style="dim", pad_edge=False)
-    table.add_column("model", style="bold", overflow="fold")
+    table.add_column("model", style="bold", overflow="fold", min_width=8)
     table.add_column("shift", no_wrap=True)
     for name in ("images", "clean", "shifted", "effective"):
         table.add_column(name, justify="right", no_wrap=True)

@@ -5,8 +5,33 @@ import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
+from typing import Any
 
 from rich.console import Console
+from rich.text import Text
+
+
+class Output(Console):
+    """Standard output: what a narrow terminal does not hold goes on in its next line.
+
+    A table that was made to fit would leave out names, and digits of numbers.
+    """
+
+    def print(self, *objects: Any, **options: Any) -> None:
+        """Print, as wide as the parts need at least."""
+        parts = [each for each in objects if not isinstance(each, str | Text)]
+        wide = self.options.update(width=10_000)  # else measures end at the edge
+        widths = [self.measure(each, options=wide).minimum for each in parts]
+        needed = max(widths, default=0)
+        before = self.width
+        if needed <= before:
+            super().print(*objects, **options)
+            return
+        self.width = needed
+        try:
+            super().print(*objects, **options | {"crop": False})
+        finally:
+            self.width = before
 
 
 @contextmanager
