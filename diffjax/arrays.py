@@ -137,5 +137,6 @@ def _too_large(where: str, n_bytes: int) -> DiffjaxError:
 
 def _damaged(where: object, why: str) -> DiffjaxError:
     return DiffjaxError(
-        f"{where} cannot be read ({why}). Save it again with numpy, or fetch it again."
+        f"{where} cannot be read ({why:.300}). Save it again with numpy, or fetch it "
+        "again."
     )

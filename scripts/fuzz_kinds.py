@@ -368,7 +368,6 @@ def _read_tokenizer(folder: Path) -> Any:
 
 
 def _write_run(folder: Path) -> None:
-    shutil.copytree(ROOT / "notebooks" / "saved" / "scenes", folder / "other")
     shutil.copytree(ROOT / "notebooks" / "saved" / "study", folder / "run")
     _put(folder / "run" / "calibration.json", b'{"temperature": 0.01, "loss": "l2"}')
 

@@ -4,10 +4,16 @@ Each takes the content and a generator of random numbers, and returns another co
 a mutation that does not fit the content returns it unchanged.
 """
 
+import io
 import json
 import random
+import struct
 from collections.abc import Callable
+from functools import cache
 from typing import Any
+
+import numpy as np
+from PIL import Image
 
 Mutation = Callable[[bytes, random.Random], bytes]
 
@@ -104,15 +110,32 @@ def noise(data: bytes, rng: random.Random) -> bytes:
 
 
 def other(data: bytes, rng: random.Random) -> bytes:
-    """Another kind of file under this name."""
-    kinds = (
-        b"PK\x03\x04",
-        b"\x93NUMPY\x01\x00",
-        b"\x89PNG\r\n\x1a\n",
-        b"<html>",
-        b"PAR1",
-    )
-    return rng.choice(kinds) + data[: rng.randint(0, 100)]
+    """Another kind of file under this name, whole or its beginning alone."""
+    whole = rng.choice(_others())
+    return whole if rng.random() < 0.5 else whole[: rng.randint(4, 40)] + data
+
+
+@cache
+def _others() -> list[bytes]:
+    """Small sound files of many kinds."""
+    files = [
+        b'{"a": 1, "b": [2, 3]}',
+        b"[1, 2]",
+        b"a,b\n1,2\n",
+        b"<html><body>404</body></html>",
+        b"version https://git-lfs.github.com/spec/v1\noid sha256:0\nsize 9\n",
+        struct.pack("<Q", 2) + b"{}",  # safetensors without tensors
+    ]
+    array = np.arange(12, dtype=np.float32).reshape(3, 4)
+    for save in (np.save, np.savez, np.savez_compressed):
+        buffer = io.BytesIO()
+        save(buffer, array)
+        files.append(buffer.getvalue())
+    for kind in ("PNG", "JPEG"):
+        buffer = io.BytesIO()
+        Image.fromarray(np.zeros((8, 8, 3), np.uint8)).save(buffer, kind)
+        files.append(buffer.getvalue())
+    return files
 
 
 BYTES: dict[str, Mutation] = {

@@ -74,15 +74,7 @@ def load_torch(path: Path, *, instead: str) -> Any:
             f"{path} was refused: it is damaged, or holds something other than "
             f"tensors, which could run code. Nothing in it was run. {instead}"
         ) from error
-    except (
-        OSError,
-        EOFError,
-        RuntimeError,
-        ValueError,
-        LookupError,
-        TypeError,
-        AttributeError,
-    ) as error:
+    except Exception as error:  # on damage torch raises nearly anything
         raise DiffjaxError(
             f"{path} is damaged or incomplete ({error}). {instead}"
         ) from error

@@ -67,7 +67,7 @@ def keep_compilations() -> None:
         return
     cache = os.environ.get("XDG_CACHE_HOME") or "~/.cache"
     try:
-        folder = Path(cache).expanduser() / "diffjax" / "jax"
+        folder = Path(os.path.expanduser(cache)) / "diffjax" / "jax"
         folder.mkdir(parents=True, exist_ok=True)
         probe = folder / f".probe-{os.getpid()}"
         probe.touch()
