@@ -26,7 +26,7 @@ KIND = "discriminative"
 def made(tmp_path):
     """Writes the run of a model whose answers are right or wrong, image by image."""
 
-    def make(model, shift, right, *, kind="text", dataset="made"):
+    def make(model, shift, right, *, kind="text", dataset="made", failed=()):
         right = np.asarray(right, bool)
         errors = np.stack([~right, right], axis=1)[:, :, None].astype(np.float32)
         return write_run(
@@ -37,6 +37,7 @@ def made(tmp_path):
                 "experiment": {"corrupt": shift, "dataset": dataset},
                 "model": {"name": model, "kind": kind},
             },
+            failed=failed,
         )
 
     return make
@@ -153,6 +154,15 @@ def test_what_cannot_be_compared(made, tmp_path):
     half = replace(worse, rows=worse.rows.slice(0, 90))
     with pytest.raises(DiffjaxError, match=r"is in progress: 90 of 200 images"):
         robustness([clean, half])
+
+
+def test_images_that_failed_are_told_of(made):
+    runs = [made("a", None, some(0.9)), made("a", "blur:1", some(0.7), failed=[200])]
+    done = CliRunner().invoke(group, ["robustness", *(str(run.path) for run in runs)])
+    assert done.exit_code == 0, done.output
+    told = " ".join(done.stderr.split())
+    assert f"{runs[1].path}: 1 of 201 images failed" in told
+    assert str(runs[0].path) not in told
 
 
 def test_from_networks_to_a_plot(tmp_path, monkeypatch):

@@ -130,10 +130,12 @@ def robustness(
     clean accuracies the line is an extrapolation.
     """
     _, stdout = start()
+    import warnings
     from dataclasses import asdict
 
     from rich.table import Table
 
+    from diffjax.evaluation.evidence import failures
     from diffjax.evaluation.plots import check_output, save_figure
     from diffjax.evaluation.results import read_run
     from diffjax.evaluation.robustness import csv_text, robustness_figure
@@ -142,7 +144,15 @@ def robustness(
 
     if plot is not None:
         check_output(plot)
-    points = compare([read_run(run, errors=False) for run in runs])
+    found = [read_run(run, errors=False) for run in runs]
+    points = compare(found)
+    for run in found:
+        if failed := len(failures(run)):
+            warnings.warn(
+                f"{run.path}: {failed:,} of {len(run.rows):,} images failed; no run of "
+                "this model counts them.",
+                stacklevel=1,
+            )
     if plot is not None:
         save_figure(robustness_figure(points), plot)
     if csv_file is not None:

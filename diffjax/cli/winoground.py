@@ -103,6 +103,11 @@ def winoground(
         result = evaluate_winoground(examples, classifier, out, name=name, watch=watch)
     print_json(result) if as_json else stdout.print(winoground_table(result))
     click.echo(f"Run: {out}", err=True)
+    if result["status"] != "complete":
+        raise Failure(
+            f"{out} is {result['status']}: not all of {len(examples)} examples are "
+            "there. The same command does the others."
+        )
     if result["failed_examples"] and not allow_errors:
         raise Failure(
             f"{result['failed_examples']} of {len(examples)} examples failed; the "
