@@ -33,7 +33,7 @@ def test_programs_are_traced_for_another_machine():
             assert chosen(*sizes) == "cudnn"
         # so that memory is planned for it as well
         assert attention.matrix_elements("bfloat16", 5, 64, 4096) == 0
-    assert target() == here and chosen(*sizes) == "xla"
+    assert target() == here and chosen(*sizes) == "blocked"
     with pytest.raises(ZeroDivisionError), traced_for(Target("tpu")):
         _ = 1 / 0
     assert target() == here
