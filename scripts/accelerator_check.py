@@ -525,7 +525,8 @@ def training(rehearse: bool) -> Iterator[Row]:
         scenes=0,
     )
     random = np.random.default_rng(0)
-    images = random.integers(0, 256, (1024, 32, 32, 3), np.uint8)
+    n = 16 if rehearse else 1024
+    images = random.integers(0, 256, (n, 32, 32, 3), np.uint8)
     labels = np.arange(len(images), dtype=np.int32) % 10
     names = [f"class {i}" for i in range(10)]
     with tempfile.TemporaryDirectory() as folder:
