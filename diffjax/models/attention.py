@@ -255,52 +255,65 @@ def _cudnn_or_xla(q: Array, k: Array, v: Array) -> Array:
 
 
 def _pallas(q: Array, k: Array, v: Array) -> Array:
-    """JAX's kernel, of lengths filled up to blocks; what fills up is masked.
+    return jax.vmap(splash)(*(x.swapaxes(1, 2) for x in (q, k, v))).swapaxes(1, 2)
+
+
+def splash(
+    q: Float[Array, "n l h"], k: Float[Array, "n m h"], v: Float[Array, "n m h"]
+) -> Float[Array, "n l h"]:
+    """JAX's kernel for TPUs, of lengths filled up to blocks; what fills up is masked.
 
     It reads q, k and v with the tokens along the lanes, as the TPU's products leave
-    them: head by head they would be copied, and 64 channels filled up to 128.
+    them: channels along the lanes would be copies, and 64 of them filled up to 128.
     """
     from jax.experimental.pallas.ops.tpu.splash_attention import (
-        splash_attention_kernel as splash,
+        splash_attention_kernel as kernels,
     )
     from jax.experimental.pallas.ops.tpu.splash_attention import (
         splash_attention_mask as masks,
     )
 
-    (b, length_q, heads, head), length_k = q.shape, k.shape[1]
-    # the kernel leaves scaling to us; by a power of two it is exact
-    q = q * jnp.asarray(1 / math.sqrt(head), q.dtype)
-    q, k, v = (_filled(x.swapaxes(1, 2)) for x in (q, k, v))  # [b, n, l, h]
-    rows, columns = q.shape[2], k.shape[2]
+    (heads, length_q, head), length_k = q.shape, k.shape[1]
+    # the kernel leaves scaling to us: exact for heads of 64, else one more rounding
+    q = (q.astype(jnp.float32) / math.sqrt(head)).astype(q.dtype)
+    q, k, v = (_filled(x) for x in (q, k, v))
+    rows, columns = q.shape[1], k.shape[1]
     ids = None
     if columns > length_k:  # real tokens attend to real ones
-        ids = splash.SegmentIds(
+        ids = kernels.SegmentIds(
             jnp.zeros(rows, jnp.int32),
             jnp.asarray(np.arange(columns) >= length_k, jnp.int32),
         )
     block_q, block_k = (
         next(size for size in BLOCKS_ON_TPU if n % size == 0) for n in (rows, columns)
     )
-    names = ("block_q", "block_q_dkv", "block_q_dq")
-    sizes = dict.fromkeys(names, block_q)
-    names = ("block_kv", "block_kv_compute", "block_kv_dkv")
-    sizes |= dict.fromkeys((*names, "block_kv_dkv_compute", "block_kv_dq"), block_k)
-    layouts = dict.fromkeys(
-        ("q_layout", "k_layout", "v_layout"), splash.QKVLayout.SEQ_MINOR
+    lanes = kernels.QKVLayout.SEQ_MINOR
+    sizes = kernels.BlockSizes(
+        block_q=block_q,
+        block_kv=block_k,
+        block_kv_compute=block_k,
+        block_q_dkv=block_q,
+        block_kv_dkv=block_k,
+        block_kv_dkv_compute=block_k,
+        block_q_dq=block_q,
+        block_kv_dq=block_k,
+        q_layout=lanes,
+        k_layout=lanes,
+        v_layout=lanes,
     )
-    kernel = splash.make_splash_mha(
+    kernel = kernels.make_splash_mha(
         mask=masks.MultiHeadMask([masks.FullMask((rows, columns))] * heads),
-        block_sizes=splash.BlockSizes(**sizes, **layouts),
+        block_sizes=sizes,
         head_shards=1,
         q_seq_shards=1,
     )
-    out: Array = jax.vmap(lambda q, k, v: kernel(q, k, v, segment_ids=ids))(q, k, v)
-    return out[:, :, :length_q].swapaxes(1, 2)
+    out: Array = kernel(q, k, v, segment_ids=ids)
+    return out[:, :length_q]
 
 
-def _filled(x: Float[Array, "b n l h"]) -> Float[Array, "b n l2 h"]:
+def _filled(x: Float[Array, "n l h"]) -> Float[Array, "n l2 h"]:
     """Zeros behind the tokens, up to a multiple of the kernel's block."""
-    return jnp.pad(x, ((0, 0), (0, 0), (0, -x.shape[2] % LANES), (0, 0)))
+    return jnp.pad(x, ((0, 0), (0, -x.shape[1] % LANES), (0, 0)))
 
 
 def _capability() -> tuple[int, int] | None:

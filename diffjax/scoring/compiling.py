@@ -16,7 +16,7 @@ from collections import Counter
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
-from functools import partial
+from functools import cache, partial
 from typing import Any
 from unittest import mock
 
@@ -161,6 +161,7 @@ class CompiledTile:
         return min((each for each in most if each is not None), default=None)
 
 
+@cache  # programs are for the same devices only if they are the same objects
 def topology(name: str) -> Topology:
     """Devices by name: an accelerator and how many of them lie along each axis.
 

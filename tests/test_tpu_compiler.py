@@ -1,0 +1,279 @@
+"""What the TPU's own compiler makes of our programs; no TPU is needed, nothing is run.
+
+Networks have few layers, of real widths, heads and lengths; Stable Diffusion as a whole
+takes minutes and is compiled by ``scripts/compile_tables.py``. What takes more than
+half a minute is marked slow.
+"""
+
+import os
+import re
+from functools import partial
+
+import jax
+import jax.numpy as jnp
+import pytest
+import small
+from jax.sharding import PartitionSpec
+
+from diffjax.checkpoints.loading import empty_network
+from diffjax.cli.ahead import ENVIRONMENT
+from diffjax.models import diffusion
+from diffjax.models.attention import attend
+from diffjax.models.autoencoder import AutoencoderKLConfig
+from diffjax.models.clip import CLIPTextConfig
+from diffjax.models.diffusion import PROMPTS_AT_ONCE, Network
+from diffjax.models.dit import DiTTransformer2DConfig
+from diffjax.models.layers import Attention, Make
+from diffjax.models.unet import UNet2DConditionConfig
+from diffjax.scoring.compiling import compile_for, compile_tile, placed, topology
+from diffjax.scoring.gradients import _sharded_gradients
+from diffjax.scoring.grid import Tile
+from diffjax.scoring.noise import ImageNoise, SeededNoise
+from diffjax.scoring.placement import BLOCKS, weight_specs
+
+pytest.importorskip(
+    "libtpu", reason="the TPU's compiler is the package libtpu, for x86 Linux"
+)
+
+ONE = {"v5e": "v5e:1x1", "v5p": "v5p:1x1x1", "v6e": "v6e:1x1"}
+# heads, their width, and the lengths at which they occur at 512 pixels
+ATTENTION = {
+    "sd-1.5": [(8, 40, 4096), (8, 80, 1024), (8, 160, 256), (8, 160, 64)],
+    "sd-2-base": [(5, 64, 4096), (10, 64, 1024), (20, 64, 256), (20, 64, 64)],
+    "DiT": [(16, 72, 1024), (16, 72, 256)],
+}
+TEXT = 77
+DIT = DiTTransformer2DConfig(num_layers=2, out_channels=8, sample_size=64)
+# the first level of Stable Diffusion 2, narrower
+UNET = UNet2DConditionConfig(
+    sample_size=64,
+    block_out_channels=(64,),
+    layers_per_block=1,
+    down_block_types=("CrossAttnDownBlock2D",),
+    up_block_types=("CrossAttnUpBlock2D",),
+    cross_attention_dim=1024,
+    attention_head_dim=1,
+    use_linear_projection=True,
+)
+LATENT = (64, 64, 4)
+BLOCK_SPECS = [PartitionSpec(BLOCKS)] * 2
+STATES, ID = ((TEXT, 1024), jnp.bfloat16), ((), jnp.int32)
+DENOISERS = {"U-Net": ("unet", UNET, STATES), "DiT": ("transformer", DIT, ID)}
+
+
+@pytest.fixture(autouse=True, scope="module")
+def as_users_compile():
+    """With all optimisations and nothing kept, unlike the rest of the tests."""
+    before = {
+        "jax_disable_most_optimizations": jax.config.read(
+            "jax_disable_most_optimizations"
+        ),
+        "jax_enable_compilation_cache": jax.config.jax_enable_compilation_cache,
+    }
+    for name in before:
+        jax.config.update(name, False)
+    for name, value in ENVIRONMENT.items():
+        os.environ.setdefault(name, value)
+    yield
+    for name, value in before.items():
+        jax.config.update(name, value)
+
+
+def network(component, config, dtype=jnp.bfloat16):
+    return Network(*empty_network(component, config, dtype))
+
+
+def compiled(where, function, *shapes, **options):
+    found = compile_for(topology(where), function, *shapes, **options)
+    assert found.memory < topology(where).accelerator.memory
+    return found
+
+
+def shapes(where, *arrays):
+    return placed([jax.ShapeDtypeStruct(*array) for array in arrays], topology(where))
+
+
+def kernels(text):
+    """Shapes of what fused kernels give."""
+    found = re.findall(r"= (\(?\w+\[[\d,]*\]).*? custom-call\(.*tpu_custom_call", text)
+    return [tuple(map(int, each.split("[")[1][:-1].split(","))) for each in found]
+
+
+def copies(text):
+    """Copies of arrays within the device's memory; waits for fetched ones left out."""
+    return re.findall(r"= (\S+) copy\(", text[text.index("ENTRY ") :])
+
+
+@pytest.mark.parametrize("generation", ONE)
+@pytest.mark.parametrize("model", ATTENTION)
+def test_attention_of_every_size(model, generation):
+    """Forward and backward, of images and over a text."""
+
+    def total(q, k, v, heads):
+        return attend(q, k, v, heads).astype(jnp.float32).sum()
+
+    def all_of_them(arrays):
+        out = []
+        for (heads, *_), (q, k, v) in zip(sizes, arrays, strict=True):
+            mapped = jax.vmap(jax.grad(partial(total, heads=heads), (0, 1, 2)))
+            out.append(mapped(q, k, v))
+        return out
+
+    where = ONE[generation]
+    others = (TEXT,) if model != "DiT" else ()
+    sizes = [
+        (heads, head, q, k) for heads, head, q in ATTENTION[model] for k in (q, *others)
+    ]
+    arrays = [
+        shapes(where, *[((2, n, heads * head), jnp.bfloat16) for n in (q, k, k)])
+        for heads, head, q, k in sizes
+    ]
+    text = compiled(where, jax.jit(all_of_them), arrays).text
+    long = sum(min(lengths) >= 512 for _, _, *lengths in sizes)
+    # the forward pass again for its backward pass, and two for that
+    assert len(kernels(text)) == 3 * long
+
+
+@pytest.mark.parametrize(("heads", "head"), [(5, 64), (8, 40)])
+def test_the_kernel_reads_what_products_leave(heads, head):
+    """Queries, keys and values are not copied; what comes out is, once."""
+    make = Make(rngs=None, dtype=jnp.bfloat16, param_dtype=jnp.bfloat16)
+    layer = Network.of(Attention(heads * head, heads, make))
+    where = ONE["v5e"]
+
+    def run(layer, x):
+        return jax.vmap(lambda x: layer.module()(x))(x)
+
+    [x] = shapes(where, ((16, 4096, heads * head), jnp.bfloat16))
+    text = compiled(where, jax.jit(run), placed(layer, topology(where)), x).text
+    assert kernels(text) == [(16, heads, 4096, head)]
+    assert len(copies(text)) == 1
+
+
+@pytest.mark.parametrize("where", ["v5e:1x1", "v5p:2x2x1", "v6e:2x4"])
+@pytest.mark.parametrize("dtype", ["bfloat16", "float32"])
+def test_a_tile_of_a_transformer(where, dtype):
+    found = tile("DiT", where, dtype)
+    fused = dtype == "bfloat16"
+    assert len(kernels(found.program.text)) == (DIT.num_layers if fused else 0)
+    assert found.program.collectives == {}
+    assert found.fits and found.bound > 100
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("where", ["v5e:1x1", "v5p:2x2x1", "v6e:2x4"])
+@pytest.mark.parametrize("dtype", ["bfloat16", "float32"])
+def test_a_tile_of_a_unet(where, dtype):
+    found = tile("U-Net", where, dtype)
+    assert found.program.collectives == {}
+    assert found.fits and found.bound > 100
+    if dtype == "bfloat16":
+        # the first self-attention knows no class: once a block, the rest once a cell
+        rows = [shape[0] for shape in kernels(found.program.text)]
+        assert sorted(rows) == [2, 16, 16, 16]
+
+
+def tile(name, where, dtype="bfloat16", **options):
+    component, config, (shape, kind) = DENOISERS[name]
+    if kind == jnp.bfloat16:
+        kind = jnp.dtype(dtype)
+    to = topology(where)
+    return compile_tile(
+        to,
+        network(component, config, dtype),
+        small.SCHEDULE,
+        (shape, kind),
+        LATENT,
+        Tile(blocks=2 * to.mesh.size, classes=8),
+        **options,
+    )
+
+
+def test_a_mesh_over_machines_exchanges_errors_alone():
+    to = topology("v5e:4x4")
+    assert to.mesh.is_multi_process
+    found = tile("DiT", "v5e:4x4")
+    assert sum(found.program.collectives.values()) == 1
+    gathered = re.findall(r"= \(?(.*?) all-gather(?:-start)?\(", found.program.text)
+    assert len(gathered) == 1 and "f32" in gathered[0] and "bf16" not in gathered[0]
+
+
+def test_split_weights_are_gathered_one_after_the_other():
+    whole, split = (tile("DiT", "v5e:2x2", sharded=each) for each in (False, True))
+    assert whole.program.collectives == {}
+    assert set(split.program.collectives) == {"all-gather"}
+    assert split.program.arguments < 0.3 * whole.program.arguments
+    # never all of them at once
+    extra = split.program.temporaries - whole.program.temporaries
+    assert extra < 0.8 * whole.program.arguments
+
+
+@pytest.mark.parametrize("name", ["DiT", pytest.param("U-Net", marks=pytest.mark.slow)])
+def test_the_gradients_of_a_shortlist(name):
+    where, to = "v5e:2x2", topology("v5e:2x2")
+    component, config, (shape, _) = DENOISERS[name]
+    denoiser = network(component, config)
+    base = (1152,) if name == "DiT" else shape
+    copied = placed(
+        (
+            small.SCHEDULE,
+            ImageNoise(SeededNoise.of(0), jnp.uint32(0)),
+            jax.ShapeDtypeStruct(LATENT, jnp.float32),
+            jax.ShapeDtypeStruct(base, jnp.float32),
+        ),
+        to,
+    )
+    samples = placed([jax.ShapeDtypeStruct((8,), jnp.int32)] * 2, to, BLOCK_SPECS)
+    found = compiled(
+        where,
+        _sharded_gradients,
+        placed(denoiser, to, weight_specs(denoiser, to.mesh, sharded=False)),
+        *copied,
+        *samples,
+        loss="l2",
+        mesh=to.mesh,
+        sharded=False,
+    )
+    assert found.collectives == {}
+
+
+def test_the_text_encoder():
+    config = CLIPTextConfig(
+        hidden_size=1024,
+        intermediate_size=4096,
+        num_hidden_layers=2,
+        num_attention_heads=16,
+        hidden_act="gelu",
+    )
+    n = PROMPTS_AT_ONCE
+    arguments = placed(
+        (
+            jax.ShapeDtypeStruct((37, TEXT, 1024), jnp.float32),
+            network("text_encoder", config, jnp.float32),
+            jax.ShapeDtypeStruct((n, TEXT), jnp.int32),
+            jax.ShapeDtypeStruct((n,), jnp.int32),
+            jax.ShapeDtypeStruct((n,), jnp.float32),
+        ),
+        topology("v5e:1x1"),
+    )
+    compiled("v5e:1x1", diffusion._add_states, *arguments)
+
+
+@pytest.mark.slow
+def test_the_autoencoder_at_512_pixels():
+    config = AutoencoderKLConfig(
+        block_out_channels=(128, 256, 512, 512),
+        down_block_types=("DownEncoderBlock2D",) * 4,
+        up_block_types=("UpDecoderBlock2D",) * 4,
+        layers_per_block=2,
+    )
+    arguments = placed(
+        (
+            network("vae", config, jnp.float32),
+            jax.ShapeDtypeStruct((1, 512, 512, 3), jnp.float32),
+            jax.ShapeDtypeStruct((), jnp.float32),
+        ),
+        topology("v5e:1x1"),
+    )
+    found = compiled("v5e:1x1", diffusion._encode, *arguments)
+    assert found.temporaries < 10**9
