@@ -332,3 +332,15 @@ def test_other_failures_of_the_device_are_not_hidden():
     )
     with pytest.raises(jax.errors.JaxRuntimeError, match="broken"):
         list(Packer(device, None, 10).run(iter([Image(0, [(10, 9)])])))
+
+
+@pytest.mark.parametrize("seed", range(10))
+def test_there_are_three_programs_and_wide_tiles_are_full(seed):
+    rng = np.random.default_rng(seed)
+    rounds = [[(7, 5), (int(rng.integers(1, 7)), 3)] for _ in range(9)]
+    device = Device(cells=32)
+    pack(device, [Image(i, each) for i, each in enumerate(rounds)], 7)
+    shapes = Counter(device.shapes)
+    assert len(shapes) <= 3
+    wide = [(blocks, width) for blocks, width in shapes if width > 2]
+    assert wide in ([], [(32 // 7, 7)])

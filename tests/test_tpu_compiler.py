@@ -94,9 +94,10 @@ def shapes(where, *arrays):
 
 
 def kernels(text):
-    """Shapes of what fused kernels give."""
-    found = re.findall(r"= (\(?\w+\[[\d,]*\]).*? custom-call\(.*tpu_custom_call", text)
-    return [tuple(map(int, each.split("[")[1][:-1].split(","))) for each in found]
+    """Shapes of what fused kernels give, the last one of each."""
+    calls = re.findall(r" = (.*?) custom-call\(.*tpu_custom_call", text)
+    last = (re.findall(r"\w+\[([\d,]*)\]", call)[-1] for call in calls)
+    return [tuple(map(int, each.split(","))) for each in last]
 
 
 def copies(text):
