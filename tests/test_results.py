@@ -318,6 +318,21 @@ def test_a_part_of_another_run_is_refused_and_left_where_it_is(tmp_path, change)
     assert part.exists()
 
 
+def test_a_part_that_another_configuration_wrote_is_refused(tmp_path):
+    path, other = write(tmp_path / "run", [0]), tmp_path / "other"
+    with opened(other, seed=1) as run:
+        run.add(row(1))
+    [part] = parts(other)
+    shutil.copy(part, path / "parts")
+    for use in (read_run, opened):
+        with pytest.raises(DiffjaxError, match=rf"{part.name} holds rows of another"):
+            use(path)
+    again = write(tmp_path / "again", [1])  # of the same, elsewhere and later
+    (path / "parts" / part.name).unlink()
+    shutil.copy(parts(again)[0], path / "parts")
+    assert indices(path) == [0, 1]
+
+
 def test_parts_with_and_without_saved_errors_do_not_mix(tmp_path):
     path = tmp_path / "run"
     with saving(path) as run:
@@ -659,6 +674,7 @@ def test_a_header_of_another_run_is_refused(tmp_path, name, value):
     with saving(path) as run:
         run.add(saved(0))
         run.add(saved(1))
+    of_before(path)  # else the parts know
     content = json.loads((path / "run.json").read_text())
     *part, key = name.split(".")
     (content[part[0]] if part else content)[key] = value
@@ -680,6 +696,7 @@ def test_a_header_that_lacks_something_is_refused(tmp_path, name):
 
 def test_missing_prompts_are_written_again_where_they_are_known(tmp_path):
     path = write(tmp_path / "run", [0])
+    of_before(path)
     (path / "prompts.csv").unlink()
     with pytest.raises(DiffjaxError, match=r"prompts\.csv is missing.*command that"):
         read_run(path)

@@ -12,20 +12,20 @@ environment, created, …: where and when it arose, which decides nothing
 import base64
 import warnings
 import zlib
-from collections.abc import Collection, Mapping
+from collections.abc import Callable, Collection, Mapping
+from functools import cache
 from pathlib import Path
 from types import NoneType
 from typing import TYPE_CHECKING, Any
 
 from diffjax.errors import DiffjaxError
-from diffjax.evaluation.rows import PARTS, intact
+from diffjax.evaluation.rows import KEPT, PARTS, intact
 from diffjax.files import json_text, parse_json, read_json_object, write_text
 
 if TYPE_CHECKING:
     import pyarrow as pa
 
 FORMAT = 1
-KEPT = b"diffjax run.json, zlib, base64"  # its key in files of rows
 HEADER = "run.json"
 # what must agree for a run to go on
 DECIDING = ("format", "experiment", "model", "data", "class_names", "classes")
@@ -123,11 +123,25 @@ def kept_header(folder: Path) -> dict[str, Any] | None:
         try:
             if not intact(part):
                 continue
-            packed = base64.b64decode(pq.read_schema(part).metadata[KEPT])
-            return dict(parse_json(zlib.decompress(packed).decode(), str(part)))
+            return _unpacked(pq.read_schema(part).metadata[KEPT])
         except Exception:  # readers raise nearly anything on damage
             continue
     return None
+
+
+def same_run(header: Mapping[str, Any]) -> Callable[[bytes], bool]:
+    """What tells whether a header that a file of rows has kept is of the same run."""
+
+    @cache
+    def same(kept: bytes) -> bool:
+        return not differences(_unpacked(kept), header)
+
+    return same
+
+
+def _unpacked(kept: bytes) -> dict[str, Any]:
+    text = zlib.decompress(base64.b64decode(kept)).decode()
+    return dict(parse_json(text, "a header among rows"))
 
 
 def _lost(folder: Path, error: DiffjaxError) -> DiffjaxError:

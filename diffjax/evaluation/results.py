@@ -34,6 +34,7 @@ from diffjax.evaluation.header import (
     differences,
     kept_header,
     read_header,
+    same_run,
     with_header,
     write_header,
 )
@@ -127,7 +128,11 @@ def read_run(path: str | os.PathLike[str], *, errors: bool = True) -> Run:
     columns = schema(header["experiment"].get("also", ()), save_errors=False)
     prompts = _read_prompts(folder)
     rows, damaged = read_rows(
-        folder, columns, errors=errors, n_prompts=len(prompts.prompts)
+        folder,
+        columns,
+        errors=errors,
+        n_prompts=len(prompts.prompts),
+        ours=same_run(header),
     )
     run = Run(
         path=folder, header=header, prompts=prompts, rows=rows, damaged=tuple(damaged)
@@ -284,7 +289,10 @@ def open_rows(
             write_header(path, header)
         # what was saved is looked at as a whole: nobody else does before it is needed
         n_prompts = None if prompts is None else len(prompts.prompts)
-        rows, damaged = read_rows(path, columns, check=True, n_prompts=n_prompts)
+        kept = read_json_object(path / HEADER)
+        rows, damaged = read_rows(
+            path, columns, check=True, n_prompts=n_prompts, ours=same_run(kept)
+        )
         if share.count == 1:  # else another process may be about to finish a file
             for place in (path, path / PARTS):
                 for partial in place.glob(f".*{PARTIAL}"):
@@ -298,7 +306,7 @@ def open_rows(
             path=path,
             done=set(rows["index"].to_pylist()),
             rows=rows,
-            _schema=with_header(columns, read_json_object(path / HEADER)),
+            _schema=with_header(columns, kept),
             _release=release,
         )
     except BaseException:

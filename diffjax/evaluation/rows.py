@@ -10,7 +10,7 @@ import os
 import re
 import time
 import warnings
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from itertools import pairwise
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -26,6 +26,7 @@ if TYPE_CHECKING:
 
 PARTS = "parts"  # the folder, below the run's
 LATER = ("confidence", "candidates")  # columns that runs of earlier versions lack
+KEPT = b"diffjax run.json, zlib, base64"  # the run's header, in each part
 TABLE = "errors"  # how the names of columns with tables of errors begin
 SAVED = ("timesteps", "noises", TABLE)  # and those that come along with them
 _NAMED = re.compile(r"-([0-9a-f]{16})$")  # a checksum at the end of a part's name
@@ -79,6 +80,7 @@ def read_rows(
     errors: bool = False,
     check: bool = False,
     n_prompts: int | None = None,
+    ours: Callable[[bytes], bool] = lambda kept: True,
 ) -> "tuple[pa.Table, list[Path]]":
     """Rows by index, one an image, and the parts that are damaged.
 
@@ -91,6 +93,7 @@ def read_rows(
         errors: with the tables of errors, where they were saved.
         check: look at these tables even if they are not asked for, part by part.
         n_prompts: rows of such a table, if known.
+        ours: whether the header that a part has kept is this run's.
 
     Raises:
         DiffjaxError: if a part is whole, but not of such a run.
@@ -101,7 +104,8 @@ def read_rows(
     tables, damaged = [], []
     for part in sorted((folder / PARTS).glob("*.parquet")):
         try:
-            table = _mended(_read_part(part, columns, errors or check), n_prompts)
+            table = _read_part(part, columns, errors or check, ours)
+            table = _mended(table, n_prompts)
         except DiffjaxError:
             raise
         except Exception as error:  # the reader raises nearly anything on damage
@@ -166,12 +170,21 @@ def intact(part: Path) -> bool:
         return _digest(file) == digest[1]
 
 
-def _read_part(part: Path, columns: "pa.Schema", errors: bool) -> "pa.Table":
+def _read_part(
+    part: Path, columns: "pa.Schema", errors: bool, ours: Callable[[bytes], bool]
+) -> "pa.Table":
     import pyarrow.parquet as pq
 
     if not intact(part):
         raise ValueError("its end is not as it was written")
     found = pq.read_schema(part)
+    kept = (found.metadata or {}).get(KEPT)
+    if kept is not None and not ours(kept):
+        raise DiffjaxError(
+            f"{part} holds rows of another configuration than run.json says. Move it "
+            "out of the folder; or, if run.json was changed, remove that: the files of "
+            "rows hold it too."
+        )
     for field in columns:
         present = field.name in found.names
         if field.name in LATER and not present:
