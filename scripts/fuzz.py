@@ -50,7 +50,7 @@ from fuzz_mutations import BYTES, MUTATIONS
 
 GOOD = ("fine", "refused")
 BAD = ("traceback", "unclear", "silent", "memory", "hang", "crash")
-DEADLINE_SECONDS = 30.0
+DEADLINE_SECONDS = 60.0
 START_SECONDS = 300.0  # for imports and the sound example
 LIMIT_BYTES = {False: 6 * 2**30, True: 32 * 2**30}  # of addresses; by Kind.heavy
 GROWTH_BYTES = 3 * 2**29  # of memory by one input

@@ -393,6 +393,32 @@ def _rescore(folder: Path) -> Any:
     return [row["prediction"] for row in rescore(run).rows]
 
 
+def _commands(*commands: tuple[str, ...]) -> Callable[[Path], Any]:
+    """Runs commands on a folder: an exit code of 2 is a refusal, another a fault."""
+
+    def read(folder: Path) -> Any:
+        from click.testing import CliRunner
+
+        from diffjax.cli.commands import group
+        from diffjax.errors import DiffjaxError
+
+        said = []
+        for command in commands:
+            result = CliRunner().invoke(
+                group, [each.format(folder) for each in command]
+            )
+            if isinstance(result.exception, Exception):
+                raise result.exception
+            if result.exit_code not in (0, 2) or "Traceback" in result.output:
+                raise AssertionError(f"exit code {result.exit_code}: {result.output}")
+            if result.exit_code == 2:
+                raise DiffjaxError(result.stderr)
+            said.append(result.stdout)
+        return said
+
+    return read
+
+
 def _read_points(path: Path) -> Any:
     from diffjax.evaluation.robustness import read_points
 
@@ -630,6 +656,21 @@ KINDS: dict[str, Kind] = {
         write=_write_run,
         damaged={"run/run.json": "json", "run/parts/*": "bytes"},
         read=_rescore,
+    ),
+    "commands": Kind(
+        write=_write_run,
+        damaged={
+            "run/*.json": "json",
+            "run/parts/*": "bytes",
+            "run/prompts.csv": "csv",
+        },
+        read=_commands(
+            ("report", "{}/run", "--json"),
+            ("rescore", "{}/run", "--json"),
+            ("calibrate", "{}/run"),
+            ("study", "variance", "{}/run", "--out", "{}/out"),
+        ),
+        heavy=True,
     ),
     "robustness": _text(
         "points.csv",
