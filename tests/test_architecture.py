@@ -72,6 +72,7 @@ MAY_IMPORT = {
     "evaluation": {
         "__version__",
         "arrays",
+        "deadlines",
         "explanation",
         "errors",
         "files",

@@ -8,11 +8,13 @@ numbers, would have the processes wait for each other at the start and at the en
 would end all of them when one dies.
 """
 
+import http.client
 import os
 import urllib.error
 import urllib.request
 from collections.abc import Mapping
 
+from diffjax.deadlines import within
 from diffjax.errors import DiffjaxError
 from diffjax.evaluation.sharing import Share
 
@@ -28,6 +30,7 @@ METADATA = "GCE_METADATA_IP", "metadata.google.internal"  # a variable, its defa
 METADATA_PATH = "/computeMetadata/v1/instance/attributes/"
 METADATA_INDEX, METADATA_HOSTS = "agent-worker-number", "worker-network-endpoints"
 METADATA_SECONDS = 5.0
+MOST_BYTES = 2**20  # of an answer
 
 
 def launched(environ: Mapping[str, str] = os.environ) -> Share:
@@ -44,13 +47,13 @@ def launched(environ: Mapping[str, str] = os.environ) -> Share:
             return _share(environ[index], environ[count])
     if TPU_INDEX in environ and TPU_HOSTS in environ:
         n = len(environ[TPU_HOSTS].split(","))
-        within = _share(environ[TPU_INDEX], str(n))
+        inside = _share(environ[TPU_INDEX], str(n))
         slices = _share(environ.get(SLICE_INDEX, "0"), environ.get(SLICE_COUNT, "1"))
-        return Share(slices.index * n + within.index, slices.count * n)
+        return Share(slices.index * n + inside.index, slices.count * n)
     try:
         hosts = _metadata(METADATA_HOSTS, environ)
         return _share(_metadata(METADATA_INDEX, environ), str(len(hosts.split(","))))
-    except (urllib.error.URLError, TimeoutError):
+    except (OSError, http.client.HTTPException, UnicodeDecodeError):
         raise DiffjaxError(
             "Nothing tells which of several processes this is: there is no "
             f"{', '.join(LAUNCHERS)} step and no TPU pod. Give --process-index and "
@@ -75,6 +78,9 @@ def _metadata(name: str, environ: Mapping[str, str]) -> str:
     variable, default = METADATA
     url = f"http://{environ.get(variable, default)}{METADATA_PATH}{name}"
     request = urllib.request.Request(url, headers={"Metadata-Flavor": "Google"})
-    with urllib.request.urlopen(request, timeout=METADATA_SECONDS) as answer:
-        text: str = answer.read().decode()
-    return text
+
+    def read(_: object) -> str:
+        with urllib.request.urlopen(request, timeout=METADATA_SECONDS) as answer:
+            return str(answer.read(MOST_BYTES).decode())
+
+    return within(METADATA_SECONDS, read)
