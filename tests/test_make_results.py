@@ -13,7 +13,7 @@ SCRIPT = ROOT / "scripts" / "make_results.py"
 
 
 def test_every_listed_command_is_one_that_diffjax_takes():
-    from diffjax.cli import group
+    from diffjax.cli.commands import group
 
     listed = subprocess.run(
         [sys.executable, str(SCRIPT), "--list", "--baseline", "net"],
