@@ -1,13 +1,22 @@
 """The one exception for input that a person can mend."""
 
+import re
 from collections.abc import Iterable
+
+KEPT = 200  # characters of a word that is too long
+_WORD = re.compile(r"\S{400,}")
 
 
 class DiffjaxError(ValueError):
     """Says what is wrong, with which file or value, and what to do about it.
 
-    The command line prints the message alone and exits with code 2.
+    The command line prints the message alone and exits with code 2. Messages quote what
+    damaged files hold; a word of hundreds of characters is shortened.
     """
+
+    def __init__(self, message: str) -> None:
+        """Shorten overlong words of the message."""
+        super().__init__(_WORD.sub(lambda word: f"{word[0][:KEPT]}…", message))
 
 
 class NotFiniteError(DiffjaxError):

@@ -360,6 +360,27 @@ def _read_checkpoint(folder: Path) -> Any:
     return model.tokenize(["a photo of a ship."]).ids.tolist()
 
 
+def _write_parts_of_a_model(folder: Path) -> None:
+    tiny = ROOT / "diffjax" / "assets" / "tiny"
+    name = "diffusion_pytorch_model.safetensors"
+    shutil.copytree(tiny / "vae", folder / "vae")
+    shutil.copy(folder / "vae" / name, folder / "vae.safetensors")
+
+
+def _read_parts_of_a_model(folder: Path) -> Any:
+    from diffjax.checkpoints.loading import load_model
+
+    load_model("tiny", vae=folder / "vae")
+    return load_model("tiny", vae=folder / "vae.safetensors").scaling_factor
+
+
+def _read_latents(path: Path) -> Any:
+    from diffjax.training.latents import read_latents
+
+    latents, factor = read_latents(path)
+    return latents.tobytes(), factor
+
+
 def _read_tokenizer(folder: Path) -> Any:
     from diffjax.checkpoints.tokenizer import Tokenizer
 
@@ -626,6 +647,13 @@ KINDS: dict[str, Kind] = {
         read=_read_checkpoint,
         heavy=True,
     ),
+    "parts-of-a-model": Kind(
+        write=_write_parts_of_a_model,
+        damaged={"*.safetensors": "bytes", "vae/*.safetensors": "bytes"},
+        read=_read_parts_of_a_model,
+        heavy=True,
+    ),
+    "latents": _array("latents.npy", _noises(), _read_latents, heavy=True),
     "configs": Kind(
         write=_write_checkpoint,
         damaged={f"{name}/config.json": "json" for name in _CONFIGS},
