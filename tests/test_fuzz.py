@@ -65,7 +65,7 @@ def planted(fault, **more):
     return Kind(write=write, damaged={"file": "bytes"}, read=read, **more)
 
 def unclear():
-    raise DiffjaxError("x" * 10**5)
+    raise DiffjaxError("x " * 10**5)
 
 def refused():
     raise DiffjaxError("file is damaged")
