@@ -152,7 +152,7 @@ def test_the_same_command_goes_on(place, tmp_path, monkeypatch):
         patch.setattr(EvaluationProgress, "update", interrupt)
         result = photos(place, out)
     assert result.exit_code == 130
-    assert "interrupted" in result.stderr and "Traceback" not in result.output
+    assert "Traceback" not in result.output
     assert len(read_run(out).rows) == 2 and not (out / "summary.json").exists()
     result = photos(place, out)
     assert result.exit_code == 0, result.output
