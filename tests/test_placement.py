@@ -152,3 +152,20 @@ def test_a_system_that_does_not_tell_its_memory_is_told_of(monkeypatch):
     monkeypatch.delattr("os.sysconf")  # as on Windows
     with pytest.raises(DiffjaxError, match=r"Linux and macOS.*WSL"):
         placement._memory(jax.devices()[0])
+
+
+def test_other_programs_memory_is_not_free(tmp_path, monkeypatch):
+    table = tmp_path / "meminfo"
+    table.write_text(
+        "MemTotal:  9000 kB\nMemAvailable:    3000 kB\nHugePages_Free: 0\n"
+    )
+    assert placement.available_bytes(table) == 3000 * 1024
+    unknown = placement.available_bytes(tmp_path / "not Linux")
+    table.write_text("MemTotal:  9000 kB\n")
+    assert placement.available_bytes(table) == unknown > 2**60
+    [device, *_] = jax.local_devices()
+    if device.platform == "cpu":
+        monkeypatch.setattr(placement, "available_bytes", lambda: 2**30)
+        assert placement.free_bytes(device) == 2**30 // len(jax.local_devices())
+        monkeypatch.setattr(placement, "available_bytes", lambda: unknown)
+        assert 2**30 < placement.free_bytes(device) < unknown

@@ -14,6 +14,7 @@ errors of all blocks.
 
 import os
 from collections.abc import Sequence
+from pathlib import Path
 from typing import Any, TypeVar
 
 import jax
@@ -219,7 +220,23 @@ def _memory(device: jax.Device) -> int:
 
 
 def free_bytes(device: jax.Device) -> int:
-    """Bytes of a device that nothing of this process takes yet."""
+    """Bytes of a device that nothing takes yet.
+
+    On a CPU other programs share the memory; Linux tells what they leave, other systems
+    only how much there is.
+    """
     stats = device.memory_stats() or {}
-    used = stats.get("bytes_in_use", 0) if "bytes_limit" in stats else 0
-    return _memory(device) - int(used)
+    if "bytes_limit" in stats:
+        return _memory(device) - int(stats.get("bytes_in_use", 0))
+    return min(_memory(device), available_bytes() // len(jax.local_devices()))
+
+
+def available_bytes(table: Path = Path("/proc/meminfo")) -> int:
+    """Bytes that a program can take before the system runs short; 2⁶³ where unknown."""
+    try:
+        lines = table.read_text(encoding="ascii").splitlines()
+    except OSError:
+        return 2**63
+    values = dict(line.split(":", 1) for line in lines if ":" in line)
+    found = values.get("MemAvailable", "").split()  # "12345678 kB", as Linux says it
+    return 1024 * int(found[0]) if len(found) == 2 and found[1] == "kB" else 2**63
