@@ -505,7 +505,7 @@ HELP = {
     ),
     "bench": (
         *("--model", "--random", "--blocks", "--classes", "--dtype", "--resolution"),
-        *("--json", "--quiet", "--help"),
+        *("--compile-for", "--json", "--quiet", "--help"),
     ),
     "calibrate": ("--json", "--allow-partial", "--help"),
     "classify": (

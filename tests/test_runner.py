@@ -797,10 +797,13 @@ def test_a_plan_is_what_a_run_then_does(whole, classifier, monkeypatch, tmp_path
 
 
 def test_a_plan_counts_what_fills_up_the_tiles(classifier):
-    odd = variant(classifier, strategy=Staged(to_keep=(3, 1), n_samples=(1, 3)))
+    strategy = Staged(to_keep=(3, 1), n_samples=(1, 3))
+    odd = variant(classifier, strategy=strategy, cells=16)
     plan = make_plan(task_of(Made()), odd)
     # three classes are a row of four
     assert (plan.evaluations_per_image, plan.passes_per_image) == (4 + 6, 4 + 8)
+    narrow = make_plan(task_of(Made()), variant(odd, cells=2))  # of one class each
+    assert narrow.passes_per_image == narrow.evaluations_per_image == 4 + 6
 
 
 def test_a_plan_of_a_race_says_what_it_needs_at_least_and_at_most(classifier):
