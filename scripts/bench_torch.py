@@ -2,6 +2,9 @@
 
     python scripts/bench_torch.py --out runs/bench
     python scripts/bench_torch.py --random medium --images 2 --out runs/bench-medium
+    python scripts/bench_torch.py --random dit-256 --contestants packed strong \\
+        --cells 1 4 16 --batch 1 4 16 --images 1 --classes 4 \\
+        --strategy exhaustive:n_samples=4 --out runs/bench-dit
     python scripts/bench_torch.py --random sd-2-base --device cuda --dtype bfloat16 \\
         --resolution 512 --batch 128 --compile --repeats 5 --out runs/bench-h200
 
@@ -17,13 +20,16 @@ timesteps and noises; diffjax makes the noises. They take turns in one process:
     packed     diffjax, all images together, as `diffjax evaluate`
     packed+    the same by another strategy (--also), for the same decisions
 
+Several --batch or --cells make several contestants of `strong` or of diffjax's two,
+named after the number. A DiT is conditioned on the first ids of its classes.
+
 Seconds an image run from pixels to the decision, autoencoder included. Seconds an
 evaluation are those of the denoiser's rounds alone, with noise, errors and the transfer
 of errors. Every contestant first does all of its work once, uncounted: that compiles
 and gives the answers that are compared. Then come the repeats, their order rotating.
 Nothing else may run: where threads have to share cores, torch's wait for each other
 and its times grow several-fold; try --threads too. Figures are medians; ratios are
-medians of each repeat's ratio to `packed`.
+medians of each repeat's ratio to the first contestant.
 
 The authors' program and its article: https://github.com/diffusion-classifier. Today's
 diffusers attends by scaled_dot_product_attention in both contestants.
@@ -33,14 +39,14 @@ import argparse
 import json
 import os
 import platform
-import shutil
 import sys
 import tempfile
 import time
 import zlib
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Collection, Sequence
 from contextlib import nullcontext
 from dataclasses import dataclass, field
+from functools import partial
 from pathlib import Path
 from statistics import median
 from typing import Any
@@ -54,8 +60,9 @@ from diffjax.files import write_text
 
 ASSETS = Path(diffjax.__file__).parent / "assets"
 AUTHORS_BATCH = 32
-TOKENS = 77
+CONTESTANTS = ("packed", "single", "authors", "strong")
 BUSY = 0.5  # load average; torch's threads wait for each other where others compute
+PUBLISHED = ("sd-1.5", "sd-2-base", "dit-256")
 SIZES: dict[str, dict[str, Any]] = {  # of random models, besides published configs
     "medium": {
         "sample_size": 32,
@@ -75,6 +82,15 @@ SIZES: dict[str, dict[str, Any]] = {  # of random models, besides published conf
         "layers_per_block": 1,
         "cross_attention_dim": 64,
         "attention_head_dim": 2,
+    },
+    "small-dit": {  # likewise
+        "sample_size": 8,
+        "num_layers": 2,
+        "num_attention_heads": 2,
+        "attention_head_dim": 16,
+        "in_channels": 4,
+        "out_channels": 8,
+        "num_embeds_ada_norm": 10,
     },
 }
 
@@ -155,7 +171,7 @@ def parse() -> argparse.Namespace:
     add("--model", default=str(ASSETS / "tiny"), help="folder in diffusers' layout")
     add(
         "--random",
-        choices=[*SIZES, "sd-1.5", "sd-2-base"],
+        choices=[*SIZES, *PUBLISHED],
         help="instead: random weights in a temporary folder",
     )
     add("--device", choices=["cpu", "cuda"], default="cpu")
@@ -165,8 +181,27 @@ def parse() -> argparse.Namespace:
     add("--resolution", type=positive, help="pixels; default: the model's")
     add("--strategy", default="staged:to_keep=5,1:n_samples=25,250:order=nested")
     add("--also", help="another strategy for diffjax, such as racing")
-    add("--batch", type=positive, default=128, help="cells of `strong` at once")
-    add("--cells", type=positive, help="of diffjax's tiles; default: its own choice")
+    add(
+        "--contestants",
+        nargs="+",
+        choices=CONTESTANTS,
+        default=CONTESTANTS,
+        help="which of them; the first one's times are 1 in ratios",
+    )
+    add(
+        "--batch",
+        type=positive,
+        nargs="+",
+        default=[128],
+        help="cells of `strong` at once",
+    )
+    add(
+        "--cells",
+        type=positive,
+        nargs="+",
+        default=[None],
+        help="of diffjax's tiles; default: its own choice",
+    )
     add("--compile", action="store_true", help="torch.compile in `strong`")
     add("--repeats", type=positive, default=5)
     add("--threads", type=positive, default=os.cpu_count(), help="of torch")
@@ -183,16 +218,27 @@ def positive(text: str) -> int:
 
 def study(args: argparse.Namespace, folder: Path) -> dict[str, Any]:
     """Run all contestants in turn and compare them."""
-    ours = Ours(args, folder, args.strategy)
-    contestants = [
-        Contestant(name="packed", run=ours.packed),
-        Contestant(name="single", run=ours.single),
-    ]
-    for name, strong in (("authors", False), ("strong", True)):
-        theirs = Torch(args, folder, ours.strategy, ours.n_timesteps, strong=strong)
-        contestants.append(Contestant(name=name, run=theirs.run))
+    from diffjax.checkpoints.loading import load_model
+
+    model = load_model(folder, dtype=args.dtype)
+    tiles = {cells: Ours(args, model, args.strategy, cells) for cells in args.cells}
+    ours = next(iter(tiles.values()))
+    contestants = []
+    for name in args.contestants:
+        if name in ("packed", "single"):
+            for cells, each in tiles.items():
+                run = each.packed if name == "packed" else each.single
+                contestants.append(
+                    Contestant(name=numbered(name, cells, tiles), run=run)
+                )
+            continue
+        theirs = Torch(args, folder, ours.strategy, ours.n_timesteps, name == "strong")
+        for batch in args.batch if theirs.strong else [AUTHORS_BATCH]:
+            run = partial(theirs.run, batch=batch)
+            several = args.batch if theirs.strong else []
+            contestants.append(Contestant(name=numbered(name, batch, several), run=run))
     if args.also:
-        other = Ours(args, folder, args.also)
+        other = Ours(args, model, args.also, args.cells[0])
         contestants.append(Contestant(name="packed+", run=other.packed))
     works = [ours.work(path) for path in list(examples())[: args.images]]
     for each in contestants:
@@ -221,12 +267,17 @@ def study(args: argparse.Namespace, folder: Path) -> dict[str, Any]:
             "images": len(works),
             "resolution": ours.classifier.resolution,
             "latent": list(ours.classifier.latent_shape),
-            "tile_cells": ours.classifier.grid.cells,
+            "tile_cells": [each.classifier.grid.cells for each in tiles.values()],
             "parameters": ours.classifier.model.denoiser.parameters,
         },
         "machine": machine(ours.classifier.device, args.device),
         "contestants": {each.name: compared(each, first) for each in contestants},
     }
+
+
+def numbered(name: str, size: int | None, sizes: Collection[int | None]) -> str:
+    """A contestant's name, with its size where there are several."""
+    return f"{name} {size}" if len(sizes) > 1 else name
 
 
 def compared(each: Contestant, first: Contestant) -> dict[str, Any]:
@@ -263,19 +314,25 @@ def compared(each: Contestant, first: Contestant) -> dict[str, Any]:
 class Ours:
     """diffjax."""
 
-    def __init__(self, args: argparse.Namespace, folder: Path, strategy: str) -> None:
+    def __init__(
+        self, args: argparse.Namespace, model: Any, strategy: str, cells: int | None
+    ) -> None:
         from diffjax.classifier import DiffusionClassifier
+        from diffjax.settings import Settings
+        from diffjax.strategies import parse_strategy
 
-        self.classifier = DiffusionClassifier.from_pretrained(
-            folder,
-            dtype=args.dtype,
-            strategy=strategy,
-            resolution=args.resolution,
-            cells=args.cells,
+        self.strategy = parse_strategy(strategy)
+        settings = Settings(
+            strategy=self.strategy, resolution=args.resolution, cells=cells
         )
-        self.strategy = self.classifier.settings.strategy
-        self.n_timesteps = self.classifier.model.schedule.n_timesteps
-        self.candidates = self.classifier.candidates(LABELS[: args.classes], TEMPLATE)
+        self.classifier = DiffusionClassifier(model, settings)
+        self.n_timesteps = model.schedule.n_timesteps
+        names = LABELS[: args.classes]
+        if model.kind == "text":
+            self.candidates = self.classifier.candidates(names, TEMPLATE)
+        else:
+            ids = [(i,) for i in range(len(names))]
+            self.candidates = self.classifier.classes(ids, names)
 
     def work(self, path: Path) -> Work:
         """An image, and the noises that the strategy will ask for."""
@@ -337,35 +394,37 @@ class Torch:
         folder: Path,
         strategy: Any,
         n_timesteps: int,
-        *,
         strong: bool,
     ) -> None:
         import torch
-        from diffusers import StableDiffusionPipeline
+        from diffusers import DiffusionPipeline
 
-        pipeline = StableDiffusionPipeline.from_pretrained(
-            folder, safety_checker=None, requires_safety_checker=False
-        )
+        pipeline = DiffusionPipeline.from_pretrained(folder)
         kind = pipeline.scheduler.config.prediction_type
         if kind != "epsilon":
             raise DiffjaxError(f"{folder} predicts {kind}; the peer knows only epsilon")
         self.device = torch.device(args.device)
         self.dtype = getattr(torch, args.dtype)
         self.strategy, self.n_timesteps = strategy, n_timesteps
-        self.strong, self.batch = strong, args.batch
+        self.strong = strong
         self.alphas = pipeline.scheduler.alphas_cumprod.to(self.device)
         # autoencoder and text encoder in float32, as diffjax has them
         self.vae = pipeline.vae.eval().to(self.device)
-        self.unet = pipeline.unet.eval().to(self.device, self.dtype)
+        self.text = hasattr(pipeline, "unet")
+        denoiser = pipeline.unet if self.text else pipeline.transformer
+        self.denoiser = denoiser.eval().to(self.device, self.dtype)
         if self.device.type == "cuda":
             torch.backends.cudnn.benchmark = True  # the authors' program does so too
         if strong:
-            self.unet = self.unet.to(memory_format=torch.channels_last)
+            self.denoiser = self.denoiser.to(memory_format=torch.channels_last)
         if strong and args.compile:
-            self.unet = torch.compile(self.unet, dynamic=False)
-        prompts = [TEMPLATE.format(label) for label in LABELS[: args.classes]]
+            self.denoiser = torch.compile(self.denoiser, dynamic=False)
+        labels = LABELS[: args.classes]
+        if not self.text:
+            self.conditions = torch.arange(len(labels), device=self.device)
+            return
         ids = pipeline.tokenizer(
-            prompts,
+            [TEMPLATE.format(label) for label in labels],
             padding="max_length",
             max_length=pipeline.tokenizer.model_max_length,
             truncation=True,
@@ -373,10 +432,10 @@ class Torch:
         ).input_ids
         with torch.inference_mode():
             text_encoder = pipeline.text_encoder.eval().to(self.device)
-            self.states = text_encoder(ids.to(self.device))[0].to(self.dtype)
+            self.conditions = text_encoder(ids.to(self.device))[0].to(self.dtype)
 
-    def run(self, works: Sequence[Work]) -> tuple[list[Answer], float]:
-        """One image after the other, by the strategy's rounds."""
+    def run(self, works: Sequence[Work], batch: int) -> tuple[list[Answer], float]:
+        """One image after the other, by the strategy's rounds, in batches of cells."""
         import torch
 
         from diffjax.strategies.base import run_on
@@ -393,11 +452,11 @@ class Torch:
                 def evaluate(state, request, z0=z0, noises=noises):
                     nonlocal seconds
                     start = time.perf_counter()
-                    errors = self.errors(z0, noises, state.samples, request)
+                    errors = self.errors(z0, noises, state.samples, request, batch)
                     seconds += time.perf_counter() - start
                     return errors
 
-                state = self.strategy.start(len(self.states), self.n_timesteps)
+                state = self.strategy.start(len(self.conditions), self.n_timesteps)
                 state = run_on(self.strategy, state, evaluate)
             answers.append(
                 Answer(
@@ -408,7 +467,9 @@ class Torch:
             )
         return answers, seconds
 
-    def errors(self, z0: Any, noises: Any, samples: Any, request: Any) -> np.ndarray:
+    def errors(
+        self, z0: Any, noises: Any, samples: Any, request: Any, batch: int
+    ) -> np.ndarray:
         """e[c, s] of a request's cells, class by class, on the host."""
         import torch
 
@@ -417,9 +478,8 @@ class Torch:
         order = np.tile(request.samples, n)
         timesteps = torch.as_tensor(samples.timesteps[order], device=self.device)
         rows = torch.as_tensor(samples.noises[order], device=self.device)
-        batch = AUTHORS_BATCH
         if self.strong:  # as even as can be: no small batch is left over
-            batch = -(-n * s // -(-n * s // self.batch))
+            batch = -(-n * s // -(-n * s // batch))
         parts = []
         for start in range(0, n * s, batch):
             cells = torch.arange(start, start + batch, device=self.device)
@@ -442,9 +502,10 @@ class Torch:
         noised = (alpha.sqrt() * z0 + (1 - alpha).sqrt() * noise).to(self.dtype)
         if self.strong:
             noised = noised.contiguous(memory_format=torch.channels_last)
-        predicted = self.unet(
-            noised, timesteps, encoder_hidden_states=self.states[classes]
-        ).sample
+        name = "encoder_hidden_states" if self.text else "class_labels"
+        conditions = {name: self.conditions[classes]}
+        predicted = self.denoiser(noised, timestep=timesteps, **conditions).sample
+        predicted = predicted[:, : noise.shape[1]]  # a DiT's variances are behind
         return (predicted.float() - noise).square().mean(dim=(1, 2, 3))
 
     def synchronise(self) -> None:
@@ -463,44 +524,26 @@ def to_torch(x: np.ndarray, device: Any) -> Any:
 
 
 def save_random(size: str, folder: Path) -> None:
-    """A Stable Diffusion of some size with random weights, in diffusers' layout."""
-    import torch
-    from diffusers import (
-        AutoencoderKL,
-        PNDMScheduler,
-        StableDiffusionPipeline,
-        UNet2DConditionModel,
-    )
-    from transformers import CLIPTextConfig, CLIPTextModel, CLIPTokenizer
+    """A model of some size with random weights, in diffusers' layout."""
+    from make_random_pipeline import VAE, configs, save
 
-    torch.manual_seed(0)
-    config = SIZES.get(size) or json.loads(
-        (ASSETS / "configs" / f"{size}.json").read_text(encoding="utf-8")
-    )
-    tokenizer, text = folder / "tokenizer", ASSETS / "tiny" / "text_encoder"
-    shutil.copytree(ASSETS / "tiny" / "tokenizer", tokenizer)
+    if size in PUBLISHED:
+        save(configs(size), folder, "float32")
+        return
+    config = SIZES[size]
+    vae = VAE | {"block_out_channels": [32, 64, 128, 128]}
+    if "cross_attention_dim" not in config:
+        save({"transformer": config, "vae": vae}, folder, "float32")
+        return
+    text = ASSETS / "tiny" / "text_encoder" / "config.json"
     width = config["cross_attention_dim"]
-    text_config = json.loads((text / "config.json").read_text(encoding="utf-8")) | {
+    text_config = json.loads(text.read_text(encoding="utf-8")) | {
         "hidden_size": width,
         "intermediate_size": 4 * width,
-        "max_position_embeddings": TOKENS,
+        "max_position_embeddings": 77,
     }
-    channels = 128 if size not in SIZES else 32
-    StableDiffusionPipeline(
-        unet=UNet2DConditionModel.from_config(config),
-        vae=AutoencoderKL(
-            block_out_channels=[channels, 2 * channels, 4 * channels, 4 * channels],
-            down_block_types=["DownEncoderBlock2D"] * 4,
-            up_block_types=["UpDecoderBlock2D"] * 4,
-            layers_per_block=2,
-        ),
-        text_encoder=CLIPTextModel(CLIPTextConfig(**text_config)),
-        tokenizer=CLIPTokenizer.from_pretrained(tokenizer, model_max_length=TOKENS),
-        scheduler=PNDMScheduler.from_pretrained(ASSETS / "tiny" / "scheduler"),
-        safety_checker=None,
-        feature_extractor=None,
-        requires_safety_checker=False,
-    ).save_pretrained(folder)
+    parts = {"unet": config, "vae": vae, "text_encoder": text_config}
+    save(parts, folder, "float32")
 
 
 def machine(ours: str, device: str) -> dict[str, Any]:
@@ -531,7 +574,7 @@ def markdown(result: dict[str, Any]) -> str:
     """A table, and where it is from."""
     settings, where = result["settings"], result["machine"]
     lines = [
-        "| | s / image | × packed | ms / evaluation | × packed | evaluations / image "
+        "| | s / image | ratio | ms / evaluation | ratio | evaluations / image "
         "| same decision | max. error difference |",
         "|---|---|---|---|---|---|---|---|",
     ]

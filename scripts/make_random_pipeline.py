@@ -90,31 +90,47 @@ def make(
     model: str, out: Path, dtype: str = "float16", like: Path | None = None
 ) -> None:
     """Write the folder; from ``like``'s configs and tokenizer, if given."""
+    if like is None:
+        save(configs(model), out, dtype)
+        return
+    schedule = _read(like / "scheduler" / "scheduler_config.json")
+    save(configs_of(like), out, dtype, schedule, like / "tokenizer")
+
+
+def save(
+    parts: dict[str, dict[str, Any]],
+    out: Path,
+    dtype: str,
+    schedule: dict[str, Any] | None = None,
+    tokenizer: Path | None = None,
+) -> None:
+    """Write a folder of networks with these configs.
+
+    The schedule is the published one, and the tokenizer that of `tiny`, unless given.
+    """
     import torch
 
     torch.manual_seed(0)
-    parts = configs(model) if like is None else configs_of(like)
     denoiser = next(part for part in parts if part in SCHEDULES)
+    schedule = schedule or SCHEDULES[denoiser]
     for part, config in parts.items():
         network = empty(part, config).to(getattr(torch, dtype))
         network.save_pretrained(out / part)
         del network  # one at a time in memory
         gc.collect()
-    if like is not None:
-        for part in ("scheduler", "tokenizer"):
-            if (like / part).is_dir():
-                shutil.copytree(like / part, out / part)
-        kind = _read(out / "scheduler" / "scheduler_config.json")["_class_name"]
-    else:
-        kind = SCHEDULES[denoiser]["_class_name"]
-        _write(out / "scheduler" / "scheduler_config.json", SCHEDULES[denoiser])
-        if denoiser == "unet":
-            shutil.copytree(ASSETS / "tiny" / "tokenizer", out / "tokenizer")
-    named = [*parts, *(["tokenizer"] if denoiser == "unet" else [])]
+    _write(out / "scheduler" / "scheduler_config.json", schedule)
+    named = list(parts)
+    if "text_encoder" in parts:
+        named.append("tokenizer")
+        shutil.copytree(tokenizer or ASSETS / "tiny" / "tokenizer", out / "tokenizer")
+        if tokenizer is None:
+            length = parts["text_encoder"]["max_position_embeddings"]
+            path = out / "tokenizer" / "tokenizer_config.json"
+            _write(path, _read(path) | {"model_max_length": length})
     index = {part: CLASSES[part] for part in named}
     pipeline = "StableDiffusionPipeline" if denoiser == "unet" else "DiTPipeline"
-    schedule = {"scheduler": ["diffusers", kind]}
-    _write(out / "model_index.json", {"_class_name": pipeline, **index, **schedule})
+    index["scheduler"] = ["diffusers", schedule["_class_name"]]
+    _write(out / "model_index.json", {"_class_name": pipeline, **index})
 
 
 def configs(model: str) -> dict[str, dict[str, Any]]:
@@ -139,7 +155,12 @@ def empty(part: str, config: dict[str, Any]) -> Any:
 
     library, name = CLASSES[part]
     if library == "diffusers":
-        return getattr(diffusers, name).from_config(config)
+        network = getattr(diffusers, name).from_config(config)
+        if part == "transformer":  # the published ones have one embedding in all blocks
+            first, *others = (block.norm1.emb for block in network.transformer_blocks)
+            for other in others:
+                other.load_state_dict(first.state_dict())
+        return network
     return transformers.CLIPTextModel(transformers.CLIPTextConfig(**config))
 
 

@@ -11,10 +11,11 @@ SCRIPT = Path(__file__).parents[1] / "scripts" / "bench_torch.py"
 
 
 @pytest.mark.slow
-def test_all_contestants_find_the_same(tmp_path):
+@pytest.mark.parametrize("size", ["small", "small-dit"])
+def test_all_contestants_find_the_same(size, tmp_path):
     done = subprocess.run(
         [
-            *(sys.executable, SCRIPT, "--random", "small", "--images", "2"),
+            *(sys.executable, SCRIPT, "--random", size, "--images", "2"),
             *("--classes", "3", "--repeats", "2", "--batch", "7", "--out", tmp_path),
             *("--strategy", "staged:to_keep=2,1:n_samples=4,8:order=nested"),
             *("--also", "exhaustive:n_samples=8", "--threads", "1"),
@@ -33,3 +34,23 @@ def test_all_contestants_find_the_same(tmp_path):
         assert len(rows[name]["all_seconds_per_image"]) == 2
     assert rows["packed+"]["evaluations_per_image"] == 3 * 8
     assert (tmp_path / "bench_torch.md").read_text() in done.stdout
+
+
+@pytest.mark.slow
+def test_several_sizes_take_turns(tmp_path):
+    done = subprocess.run(
+        [
+            *(sys.executable, SCRIPT, "--random", "small-dit", "--images", "1"),
+            *("--classes", "2", "--repeats", "1", "--threads", "1", "--out", tmp_path),
+            *("--contestants", "strong", "packed", "--batch", "1", "2"),
+            *("--cells", "4", "2", "--strategy", "exhaustive:n_samples=2"),
+        ],
+        capture_output=True,
+        text=True,
+    )
+    assert done.returncode == 0, done.stderr
+    rows = json.loads((tmp_path / "bench_torch.json").read_text())["contestants"]
+    assert list(rows) == ["strong 1", "strong 2", "packed 4", "packed 2"]
+    assert rows["strong 1"]["image_ratio"] == 1
+    assert all(row["agree"] == 1 for row in rows.values())
+    assert all(row["max_error_difference"] < 1e-5 for row in rows.values())
