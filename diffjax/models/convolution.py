@@ -38,13 +38,27 @@ def convolve(
         padding: before and after, of both axes.
         **options: of JAX's function.
     """
-    _, height, width, channels = x.shape
-    large = channels >= FEWEST_CHANNELS and kernel.shape[:2] != (1, 1)
-    small = height * width <= MOST_PIXELS and tuple(strides) == (1, 1)
-    if target().backend == "cpu" and large and small:
+    if takes_product(target().backend, x.shape[1:], kernel.shape, strides):
         return as_product(x, kernel, padding, precision=options.get("precision"))
     out: Array = jax.lax.conv_general_dilated(x, kernel, strides, padding, **options)
     return out
+
+
+def takes_product(
+    backend: str, map: Sequence[int], kernel: Sequence[int], strides: Sequence[int]
+) -> bool:
+    """Whether ``convolve`` goes by ``as_product``.
+
+    Args:
+        backend: of JAX: "cpu", "gpu", "cuda", "rocm" or "tpu".
+        map: height, width and channels.
+        kernel: height, width, and channels of both sides.
+        strides: of both axes.
+    """
+    height, width, channels = map
+    large = channels >= FEWEST_CHANNELS and tuple(kernel[:2]) != (1, 1)
+    small = height * width <= MOST_PIXELS and tuple(strides) == (1, 1)
+    return backend == "cpu" and large and small
 
 
 def as_product(
