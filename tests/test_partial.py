@@ -117,6 +117,59 @@ def test_what_was_damaged_and_is_done_again_is_whole(tmp_path):
     )
 
 
+def without_results(path):
+    """A run of which the only file is damaged."""
+    write(path)
+    [part] = (path / "parts").iterdir()
+    content = part.read_bytes()
+    part.write_bytes(content[: len(content) // 2])
+
+
+def all_failed(path):
+    errors, labels = tables(0, C, T, gap=0.02)
+    write_run(path, errors, labels, failed=(0, 1))
+
+
+@pytest.mark.parametrize("command", COMMANDS)
+@pytest.mark.parametrize(
+    ("write", "told"),
+    [(without_results, "has no results yet"), (all_failed, "every image failed (2)")],
+)
+def test_nothing_is_no_result(write, told, command, tmp_path):
+    write(tmp_path / "run")
+    done = invoke(command, tmp_path)
+    assert done.exit_code == 2 and done.stdout == ""
+    assert f"error: {tmp_path / 'run'}" in done.stderr and told in done.stderr
+
+
+@pytest.mark.parametrize("command", COMMANDS)
+def test_what_is_odd_is_a_note_and_told_once(command, tmp_path):
+    """No line of Python's warnings, with a place in the program."""
+    damaged(tmp_path / "run")
+    (tmp_path / "run" / "run.json").write_text("{")
+    done = invoke(command, tmp_path, "--allow-partial")
+    assert done.exit_code == 0, done.output
+    lines = [line for line in done.stderr.splitlines() if "Wrote" not in line]
+    assert all(line.startswith("note: ") for line in lines)
+    assert len(set(lines)) == len(lines)
+    assert sum("is damaged and left out" in line for line in lines) == 1
+    assert sum("run.json is not JSON" in line for line in lines) == 1
+
+
+@pytest.mark.parametrize("command", COMMANDS)
+def test_images_that_failed_are_told(command, tmp_path):
+    errors, labels = tables(N, C, T, gap=0.02)
+    write_run(tmp_path / "run", errors, labels, failed=(N, N + 1))
+    done = invoke(command, tmp_path)
+    assert done.exit_code == 0, done.output
+    told = "2 left out" if command == "calibrate" else "2 of 42 images failed"
+    assert told in " ".join(done.output.split())
+    if command in ("report", "rescore"):
+        found = json.loads(invoke(command, tmp_path, "--json").stdout)
+        found = found[0] if command == "report" else found
+        assert found["failed_images"] == 2
+
+
 # ---- cells that are no formulas
 
 

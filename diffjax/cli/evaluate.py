@@ -226,8 +226,8 @@ def evaluate(ctx: click.Context, /, preset: str | None, **options: Any) -> None:
     process = options.pop("process_index"), options.pop("process_count")
     distributed = options.pop("distributed")
     with loading(console, quiet):
-        from diffjax.evaluation.evidence import failures
         from diffjax.evaluation.launchers import launched
+        from diffjax.evaluation.outcomes import failures
         from diffjax.evaluation.plan import make_plan
         from diffjax.evaluation.results import read_run
         from diffjax.evaluation.runner import Watch

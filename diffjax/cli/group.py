@@ -2,7 +2,9 @@
 
 import contextlib
 import sys
+import warnings
 from collections.abc import Callable, Iterator, Sequence
+from functools import partial
 from typing import TYPE_CHECKING, Any
 
 import click
@@ -35,7 +37,8 @@ class Group(click.Group):
     def invoke(self, ctx: click.Context) -> Any:
         """Run a command."""
         try:
-            return super().invoke(ctx)
+            with notes(partial(click.echo, err=True)):
+                return super().invoke(ctx)
         except BrokenPipeError:
             raise  # the reader has seen enough; click ends quietly
         except (DiffjaxError, OSError) as error:  # a full disk, a closed folder
@@ -66,15 +69,35 @@ def group() -> None:
 
 
 def start() -> "tuple[Console, Console]":
-    """Consoles on standard error and output; from here warnings are shown as notes."""
+    """Consoles on standard error, where notes go from here, and on standard output."""
     from rich.console import Console
 
-    from diffjax.cli.terminal import Output, keep_compilations, notes
+    from diffjax.cli.terminal import Output, keep_compilations
 
     console = Console(stderr=True)
-    click.get_current_context().with_resource(notes(console))
+    show = partial(
+        console.print, style="yellow", markup=False, highlight=False, soft_wrap=True
+    )
+    click.get_current_context().with_resource(notes(show))
     keep_compilations()
     return console, Output()
+
+
+@contextlib.contextmanager
+def notes(show: Callable[[str], None]) -> Iterator[None]:
+    """Show warnings as lines that begin with "note:", not as Python does."""
+
+    def note(message: object, *_: object, **__: object) -> None:
+        show(f"note: {message}")
+
+    with warnings.catch_warnings():
+        # meant for programmers, who see them when they run Python
+        warnings.simplefilter("ignore", FutureWarning)
+        warnings.simplefilter("ignore", DeprecationWarning)
+        # a user who asks twice is told twice
+        warnings.simplefilter("always", UserWarning)
+        warnings.showwarning = note
+        yield
 
 
 @contextlib.contextmanager

@@ -75,6 +75,7 @@ def rescore(
     """
     from pathlib import Path
 
+    from diffjax.evaluation.outcomes import left_out
     from diffjax.evaluation.rescoring import rescore as decide_again
     from diffjax.evaluation.rescoring import write_rescored
     from diffjax.evaluation.results import read_run
@@ -93,6 +94,8 @@ def rescore(
         write_rescored(rescored, Path(out))
     result = _comparison(rescored)
     print_json(result) if as_json else _show(rescored, result)
+    if failed := left_out(found):
+        click.echo(f"note: {failed}", err=True)
     shortfall = found.shortfall
     fail_if_partial([shortfall] if shortfall else [], allow_partial)
 
@@ -112,6 +115,7 @@ def _show(rescored: "Rescored", result: dict[str, Any]) -> None:
 
 def _comparison(rescored: "Rescored") -> dict[str, Any]:
     """Before and after, as --json prints it; None where there are no images."""
+    from diffjax.evaluation.outcomes import failures
     from diffjax.evaluation.rescoring import agreement, changes
 
     before, after = changes(rescored)
@@ -119,6 +123,7 @@ def _comparison(rescored: "Rescored") -> dict[str, Any]:
         "settings": rescored.settings,
         "status": rescored.run.status,
         "images_selected": rescored.run.header["data"]["n"],
+        "failed_images": len(failures(rescored.run)),
         "before": before,
         "after": after,
         "agreement": agreement(rescored),

@@ -135,7 +135,7 @@ def robustness(
 
     from rich.table import Table
 
-    from diffjax.evaluation.evidence import failures
+    from diffjax.evaluation.outcomes import failures
     from diffjax.evaluation.plots import check_output, save_figure
     from diffjax.evaluation.results import read_run
     from diffjax.evaluation.robustness import csv_text, robustness_figure

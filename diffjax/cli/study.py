@@ -48,6 +48,7 @@ def study(
     """
     import csv
 
+    from diffjax.evaluation.outcomes import left_out
     from diffjax.evaluation.plots import save_figure
     from diffjax.evaluation.results import read_run
     from diffjax.evaluation.studies import STUDIES, read_errors
@@ -78,5 +79,11 @@ def study(
     if as_json:
         print_json(table)
     else:
-        console.print(f"Wrote {folder / f'{study}.csv'} and {study}.png beside it.")
+        console.print(
+            f"Wrote {folder / f'{study}.csv'} and {study}.png beside it.",
+            markup=False,
+            soft_wrap=True,
+        )
+    if failed := left_out(found):
+        click.echo(f"note: {failed}", err=True)
     fail_if_partial([found.shortfall] if found.shortfall else [], allow_partial)

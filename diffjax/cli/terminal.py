@@ -1,9 +1,7 @@
-"""How the command line talks: notes instead of Python's warnings."""
+"""Standard output as wide as it needs to be, and where compiled programs are kept."""
 
 import os
 import warnings
-from collections.abc import Iterator
-from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -32,29 +30,6 @@ class Output(Console):
             super().print(*objects, **options | {"crop": False})
         finally:
             self.width = before
-
-
-@contextmanager
-def notes(console: Console) -> Iterator[None]:
-    """Show warnings as lines that begin with "note:"."""
-
-    def note(message: object, *_: object, **__: object) -> None:
-        console.print(
-            f"note: {message}",
-            style="yellow",
-            markup=False,
-            highlight=False,
-            soft_wrap=True,
-        )
-
-    with warnings.catch_warnings():
-        # meant for programmers, who see them when they run Python
-        warnings.simplefilter("ignore", FutureWarning)
-        warnings.simplefilter("ignore", DeprecationWarning)
-        # a user who asks twice is told twice
-        warnings.simplefilter("always", UserWarning)
-        warnings.showwarning = note
-        yield
 
 
 def keep_compilations() -> None:

@@ -21,7 +21,7 @@ from diffjax.evaluation.metrics import (
     reliability,
     temperature_of,
 )
-from diffjax.evaluation.outcomes import outcomes
+from diffjax.evaluation.outcomes import check_results, outcomes
 from diffjax.evaluation.results import Run
 from diffjax.files import json_text, write_text
 from diffjax.record import log_scores, settled_differences
@@ -83,6 +83,7 @@ def calibrate(run: Run) -> dict[str, Any]:
     Raises:
         DiffjaxError: if no temperature fits; see ``fit_temperature``.
     """
+    check_results(run)
     found = outcomes(run)
     settled = settled_differences(found.differences, found.rankings).astype(np.float64)
     labels = found.local_labels

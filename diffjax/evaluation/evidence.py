@@ -265,14 +265,6 @@ def sample_curve(run: Run, found: Outcomes) -> SampleCurve | None:
     )
 
 
-def failures(run: Run) -> list[tuple[str, str]]:
-    """(image, what went wrong) of the images that failed."""
-    import pyarrow.compute as pc
-
-    rows = run.rows.filter(pc.is_valid(run.rows["error"]))
-    return list(zip(rows["id"].to_pylist(), rows["error"].to_pylist(), strict=True))
-
-
 def _saved(run: Run) -> Iterator[Saved]:
     """What was saved of each image that did not fail; nothing where nothing was."""
     if run.has_errors:

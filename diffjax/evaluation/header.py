@@ -60,12 +60,8 @@ CLASSIFIES = (  # what a run of classifications needs of these
 )
 
 
-def read_header(folder: Path, needed: Collection[str] = ()) -> dict[str, Any]:
+def read_header(folder: Path) -> dict[str, Any]:
     """The header of a run.
-
-    Args:
-        folder: of the run.
-        needed: names in ``TYPES`` that must be there.
 
     Raises:
         DiffjaxError: if there is none, or it is damaged.
@@ -90,8 +86,8 @@ def read_header(folder: Path, needed: Collection[str] = ()) -> dict[str, Any]:
     for name, kinds in TYPES.items():
         *part, key = name.split(".")
         place = header[part[0]] if part else header
-        if key not in place and part and name not in needed:
-            continue
+        if key not in place and part:
+            continue  # not every run has it; see ``require``
         if key not in place or not isinstance(place[key], kinds):
             raise _odd(path, name, place.get(key))
     names, classes = header["class_names"], header["classes"]
@@ -107,6 +103,14 @@ def read_header(folder: Path, needed: Collection[str] = ()) -> dict[str, Any]:
         if not low <= header[of].get(key, high) <= high:
             raise _odd(path, name, header[of][key])
     return dict(header)
+
+
+def require(header: Mapping[str, Any], names: Collection[str], folder: Path) -> None:
+    """Raise a DiffjaxError unless a run's header says all of ``names``."""
+    for name in names:
+        part, key = name.split(".")
+        if key not in header[part]:
+            raise _odd(folder / HEADER, name, None)
 
 
 def with_header(columns: "pa.Schema", header: Mapping[str, Any]) -> "pa.Schema":

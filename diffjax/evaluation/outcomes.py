@@ -10,6 +10,7 @@ from typing import Any
 import numpy as np
 from jaxtyping import Float, Int
 
+from diffjax.errors import DiffjaxError
 from diffjax.evaluation.results import Run
 from diffjax.evaluation.rows import lists
 from diffjax.strategies.base import (
@@ -71,6 +72,44 @@ def outcomes(run: Run) -> Outcomes:
         rankings=rankings,
         differences=differences,
         also={loss: rows[f"prediction_{loss}"].to_numpy() for loss in run.losses},
+    )
+
+
+def failures(run: Run) -> list[tuple[str, str]]:
+    """(image, what went wrong) of the images that failed."""
+    import pyarrow.compute as pc
+
+    rows = run.rows.filter(pc.is_valid(run.rows["error"]))
+    return list(zip(rows["id"].to_pylist(), rows["error"].to_pylist(), strict=True))
+
+
+def left_out(run: Run) -> str | None:
+    """What to say of failed images wherever results are shown; None if there are none.
+
+    Of a run that is not complete see its ``shortfall``.
+    """
+    if not (failed := len(failures(run))):
+        return None
+    return (
+        f"{run.path}: {failed:,} of {len(run.rows):,} images failed; they count "
+        "neither as right nor as wrong."
+    )
+
+
+def check_results(run: Run) -> None:
+    """Raise a DiffjaxError if a run has no image that did not fail."""
+    failed = failures(run)
+    if len(failed) < len(run.rows):
+        return
+    if failed:
+        image, message = failed[0]
+        raise DiffjaxError(
+            f"{run.path}: every image failed ({len(failed):,}), so there is nothing to "
+            f"look at. The first, {image}: {message}"
+        )
+    raise DiffjaxError(
+        f"{run.path} has no results yet. Come back when images are done, or leave it "
+        "out."
     )
 
 

@@ -30,7 +30,7 @@ from diffjax.evaluation.metrics import (
     summary,
     temperature_of,
 )
-from diffjax.evaluation.outcomes import Outcomes, outcomes
+from diffjax.evaluation.outcomes import Outcomes, check_results, failures, outcomes
 from diffjax.evaluation.results import Run, read_run
 from diffjax.evaluation.spreadsheets import guarded
 from diffjax.files import json_text
@@ -151,7 +151,7 @@ def read_report(
     for path, name in zip(paths, names, strict=True):
         run = read_run(path, errors=errors)
         results = outcomes(run)
-        _check_results(run, len(results.labels))
+        check_results(run)
         data = run.header["data"]
         # its name is how somebody spelled it
         key = tuple(str(data.get(part)) for part in ("split", "fingerprint"))
@@ -199,7 +199,7 @@ def _run_report(run: Run, found: Outcomes, name: str) -> RunReport:
         settings=dict(_settings(run.header)),
         confusions=evidence.confusions(found, run.class_names),
         mistakes=evidence.confident_mistakes(run, found),
-        failures=evidence.failures(run),
+        failures=failures(run),
         error_curve=evidence.error_curve(run, found),
         sample_curve=evidence.sample_curve(run, found),
         has_errors=run.has_errors,
@@ -377,21 +377,6 @@ def _names(paths: Sequence[Path]) -> list[str]:
         _readable(name if names.count(name) == 1 else path)
         for name, path in zip(names, paths, strict=True)
     ]
-
-
-def _check_results(run: Run, n: int) -> None:
-    if n:
-        return
-    if failed := evidence.failures(run):
-        image, message = failed[0]
-        raise DiffjaxError(
-            f"{run.path}: every image failed ({len(failed):,}), so there is nothing "
-            f"to report. The first, {image}: {message}"
-        )
-    raise DiffjaxError(
-        f"{run.path} has no results yet. Report on it when images are done, or leave "
-        "it out."
-    )
 
 
 def _readable(path: str | Path) -> str:

@@ -16,7 +16,11 @@ from jaxtyping import Float, Int
 
 from diffjax.errors import DiffjaxError, unknown
 from diffjax.evaluation.metrics import summary, wilson
-from diffjax.evaluation.outcomes import decision_columns, local_numbers
+from diffjax.evaluation.outcomes import (
+    check_results,
+    decision_columns,
+    local_numbers,
+)
 from diffjax.evaluation.results import (
     Run,
     open_run,
@@ -104,6 +108,7 @@ def rescore(
     Raises:
         DiffjaxError: if the run has no such errors, or not all that a strategy needs.
     """
+    check_results(run)
     loss = run.header["experiment"]["loss"] if loss is None else loss
     good = [row for row in _plain_rows(run) if row["error"] is None]
     saved = list(saved_errors(run, loss))

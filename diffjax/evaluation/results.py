@@ -34,6 +34,7 @@ from diffjax.evaluation.header import (
     differences,
     kept_header,
     read_header,
+    require,
     same_run,
     with_header,
     write_header,
@@ -124,7 +125,7 @@ def read_run(path: str | os.PathLike[str], *, errors: bool = True) -> Run:
             f"{folder / PROMPTS} is missing. The command that began the run makes it "
             "again; `diffjax import` does not: take another folder for it."
         )
-    header = read_header(folder, CLASSIFIES)
+    require(header, CLASSIFIES, folder)
     columns = schema(header["experiment"].get("also", ()), save_errors=False)
     prompts = _read_prompts(folder)
     rows, damaged = read_rows(

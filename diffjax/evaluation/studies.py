@@ -20,7 +20,7 @@ from jaxtyping import Float, Int
 
 from diffjax.errors import DiffjaxError
 from diffjax.evaluation.metrics import wilson
-from diffjax.evaluation.outcomes import outcomes
+from diffjax.evaluation.outcomes import check_results, outcomes
 from diffjax.evaluation.rescoring import saved_errors
 from diffjax.evaluation.results import Run
 from diffjax.evaluation.weights import Labelled, Saved, Weights, weights_by_name
@@ -63,6 +63,7 @@ def read_errors(run: Run) -> Errors:
         DiffjaxError: if a cell was not evaluated, images differ in their samples, or
             classes have several prompts.
     """
+    check_results(run)
     found = outcomes(run)
     if (n := len(run.prompts.classidx)) != len(run.classes):
         raise DiffjaxError(
