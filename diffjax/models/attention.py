@@ -37,7 +37,7 @@ VARIABLE = "DIFFJAX_ATTENTION"
 CHOICES = ("auto", "xla")
 HALF = ("float16", "bfloat16")
 HOPPER = (9, 0)
-# Of the TPU kernel: it takes keys in blocks of 128. Shorter sequences have small
+# Of TPUs, whose kernel takes keys in blocks of as many. Shorter sequences have small
 # matrices, and texts of 77 tokens would be filled up to 128.
 LANES = 128
 SHORTEST_ON_TPU = 512
@@ -154,6 +154,11 @@ def matrix_elements(dtype: DTypeLike, heads: int, head: int, length: int) -> int
     """Logits that self-attention holds in memory; none where it is fused or blocked."""
     fused = chosen(dtype, head, length, length) != "xla"
     return 0 if fused else heads * length**2
+
+
+def kept_channels(channels: int) -> int:
+    """Channels that memory is taken for: TPUs fill the last axis up to 128 lanes."""
+    return channels + (-channels % LANES if target().backend == "tpu" else 0)
 
 
 def attend(

@@ -23,7 +23,7 @@ from jax.typing import DTypeLike
 from jaxtyping import Array, Float, Int
 
 from diffjax.errors import DiffjaxError
-from diffjax.models.attention import matrix_elements
+from diffjax.models.attention import kept_channels, matrix_elements
 from diffjax.models.config import Count, Edge, Epsilon, Rows, Shift, read_config
 from diffjax.models.layers import (
     ACTIVATIONS,
@@ -175,7 +175,7 @@ class DiTTransformer2DModel(nnx.Module):
             self.dtype, config.num_attention_heads, config.attention_head_dim, tokens
         )
         # all tokens once is one; the MLP is four as wide, before and after its gelu
-        maps = 11 * tokens * config.features
+        maps = 11 * tokens * kept_channels(config.features)
         return 4 * 2 * matrix + jnp.dtype(self.dtype).itemsize * maps
 
     def __call__(

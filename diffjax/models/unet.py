@@ -19,7 +19,7 @@ from flax import nnx
 from jax.typing import DTypeLike
 from jaxtyping import Array, Float, Int
 
-from diffjax.models.attention import matrix_elements
+from diffjax.models.attention import kept_channels, matrix_elements
 from diffjax.models.config import (
     Count,
     Edge,
@@ -354,7 +354,7 @@ class UNet2DConditionModel(nnx.Module):
         )
         # Of the first feature map's size, where the largest layers are: what is between
         # the two products of a feed-forward is 8 + 4, the rest are skips and residuals.
-        maps = 20 * height * width * widths[0]
+        maps = 20 * height * width * kept_channels(widths[0])
         return 4 * 2 * matrix + jnp.dtype(self.dtype).itemsize * maps
 
     def __call__(
