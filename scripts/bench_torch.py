@@ -399,7 +399,8 @@ class Torch:
         import torch
         from diffusers import DiffusionPipeline
 
-        pipeline = DiffusionPipeline.from_pretrained(folder)
+        # autoencoder and text encoder stay in float32, as diffjax has them
+        pipeline = DiffusionPipeline.from_pretrained(folder, torch_dtype=torch.float32)
         kind = pipeline.scheduler.config.prediction_type
         if kind != "epsilon":
             raise DiffjaxError(f"{folder} predicts {kind}; the peer knows only epsilon")
@@ -408,7 +409,6 @@ class Torch:
         self.strategy, self.n_timesteps = strategy, n_timesteps
         self.strong = strong
         self.alphas = pipeline.scheduler.alphas_cumprod.to(self.device)
-        # autoencoder and text encoder in float32, as diffjax has them
         self.vae = pipeline.vae.eval().to(self.device)
         self.text = hasattr(pipeline, "unet")
         denoiser = pipeline.unet if self.text else pipeline.transformer

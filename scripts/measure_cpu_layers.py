@@ -4,12 +4,11 @@
     python scripts/measure_cpu_layers.py --batch 1 4 --layers "conv 8²" "conv 16²"
 
 Milliseconds for one of a batch, in float32, medians of repeats in which all take turns;
-nothing else may run. Attention has as many queries as keys. Ours is what the networks
-do on CPUs, by their own thresholds: attention in blocks of queries
-(`diffjax.models.blocked`), a convolution as one product (`diffjax.models.convolution`),
-or XLA's way where that is as good; both ways are timed for each layer, and the one that
-is chosen has a star. Torch attends by scaled_dot_product_attention, and convolves with
-channels last or first, whichever is faster.
+nothing else may run. Both of our ways are timed: XLA's own, and attention in blocks of
+queries (`diffjax.models.blocked`) or a convolution as one product
+(`diffjax.models.convolution`). The one that networks take on CPUs has a star. Torch
+attends by scaled_dot_product_attention, and convolves with channels last or first,
+whichever is faster.
 """
 
 import argparse
@@ -28,11 +27,12 @@ Run = Callable[[], Any]
 
 @dataclass(frozen=True)
 class Attention:
-    """So many heads of a width over so many tokens."""
+    """So many heads of a width, from so many tokens to themselves or to others."""
 
     tokens: int
     heads: int
     head: int
+    others: int | None = None
 
 
 @dataclass(frozen=True)
@@ -53,6 +53,9 @@ LAYERS: dict[str, Attention | Convolution] = {
     "attention 256², 20 × 64 (SD 2)": Attention(256, 20, 64),
     "attention 256², 16 × 72 (DiT)": Attention(256, 16, 72),
     "attention 64², 20 × 64 (SD 2)": Attention(64, 20, 64),
+    "attention 4096 × 77, 5 × 64 (SD 2, text)": Attention(4096, 5, 64, 77),
+    "attention 1024 × 77, 10 × 64 (SD 2, text)": Attention(1024, 10, 64, 77),
+    "attention 256 × 77, 20 × 64 (SD 2, text)": Attention(256, 20, 64, 77),
     "conv 64², 320 → 320": Convolution(64, 320, 320),
     "conv 32², 640 → 640": Convolution(32, 640, 640),
     "conv 32², 1280 → 1280": Convolution(32, 1280, 1280),
@@ -99,15 +102,16 @@ def contestants(
     """What runs the layer, ready to be called, and which of them the networks take."""
     draw = np.random.default_rng(0).standard_normal
     if isinstance(layer, Attention):
-        shape = (batch, layer.tokens, layer.heads, layer.head)
-        return attention(*(draw(shape, np.float32) for _ in range(3)))
+        lengths = (layer.tokens, *[layer.others or layer.tokens] * 2)
+        shapes = [(batch, length, layer.heads, layer.head) for length in lengths]
+        return attention(*(draw(shape, np.float32) for shape in shapes))
     maps = draw((batch, layer.edge, layer.edge, layer.inputs), np.float32)
     kernel = draw((3, 3, layer.inputs, layer.outputs), np.float32)
     return convolution(maps, kernel)
 
 
 def attention(*arrays: np.ndarray) -> tuple[dict[str, Run], str]:
-    """q, k and v of [b, l, n, h]."""
+    """q [b, l, n, h], k and v [b, m, n, h]."""
     import jax
     import torch
     from torch.nn.functional import scaled_dot_product_attention
@@ -119,7 +123,7 @@ def attention(*arrays: np.ndarray) -> tuple[dict[str, Run], str]:
     theirs = [torch.from_numpy(x) for x in arrays]
     xla = jax.jit(jax.vmap(jax.nn.dot_product_attention))
     other = jax.jit(jax.vmap(blocked))
-    _, tokens, _, head = arrays[0].shape
+    (_, tokens, _, head), others = arrays[0].shape, arrays[1].shape[1]
 
     def peer() -> Any:
         """As diffusers calls it: heads are turned before and after."""
@@ -131,7 +135,7 @@ def attention(*arrays: np.ndarray) -> tuple[dict[str, Run], str]:
         "other": lambda: jax.block_until_ready(other(*ours)),
         "torch": peer,
     }
-    chosen = choose("cpu", "float32", head, tokens, tokens)
+    chosen = choose("cpu", "float32", head, tokens, others)
     return runs, "xla" if chosen == "xla" else "other"
 
 

@@ -6,8 +6,9 @@ from measure_cpu_layers import LAYERS, Attention, Convolution, contestants
 
 
 @pytest.mark.parametrize("batch", [1, 3])
-def test_attention(batch):
-    runs, _ = contestants(Attention(17, 2, 8), batch)
+@pytest.mark.parametrize("others", [None, 5])
+def test_attention(batch, others):
+    runs, _ = contestants(Attention(17, 2, 8, others), batch)
     found = {name: np.asarray(run()) for name, run in runs.items()}
     assert set(found) == {"xla", "other", "torch"}
     for values in found.values():
