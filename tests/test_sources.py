@@ -49,7 +49,7 @@ def test_a_broken_image_does_not_hinder_the_others(tmp_path):
         source[1]
     for index in (0, 2):
         np.testing.assert_array_equal(source[index].image, picture(index))
-    with pytest.raises(DiffjaxError, match=r"cat/1\.png cannot be read"):
+    with pytest.raises(DiffjaxError, match=r"cat/1\.png cannot be decoded"):
         load_plain(broken)
 
 
