@@ -318,6 +318,21 @@ def test_a_class_conditional_model_decides_by_several_losses(place, tmp_path):
     assert "note: " in result.stderr and "prompts are not used" in result.stderr
 
 
+def test_a_text_model_is_told_that_classes_are_numbers(place, tmp_path):
+    write_folder(tmp_path / "digits", {"3": 1, "5": 1})
+
+    def run(model, *args):
+        return evaluate(
+            place,
+            *("--dataset", tmp_path / "digits", "--strategy", STRATEGY),
+            *("--out", tmp_path / "run", "--dry-run", *args),
+            model=model,
+        )
+
+    assert "such as 'a photo of a 3.'. Name them" in run("sd").stderr
+    assert "Name them" not in run("sd", "--template", "the digit {}").stderr
+
+
 def test_a_text_model_has_no_bound(place, tmp_path):
     result = photos(place, tmp_path / "run", "--also", "vlb", "--quiet")
     assert_refused(result, "vlb", "variance")

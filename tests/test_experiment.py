@@ -102,6 +102,33 @@ def test_further_prompts_are_distractors_if_the_first_go_by_the_sets_names(folde
         experiment(folder, prompts=str(file)).task()
 
 
+def test_prompts_that_number_the_set_s_names_otherwise_are_refused(folder):
+    """Else each image of a class would be wrong where the model is right."""
+    file = folder / "prompts.csv"
+
+    def task(*names):
+        rows = [f"a {name},{name},{i}" for i, name in enumerate(names)]
+        file.write_text("\n".join(["prompt,classname,classidx", *rows]))
+        return experiment(folder, prompts=str(file)).task()
+
+    told = r"Class 0 is 'dog' in the prompts, but 'cat' in .*, where 'dog' is class 1"
+    with pytest.raises(DiffjaxError, match=told):
+        task("Dog", "cat", "fox")
+    with pytest.raises(DiffjaxError, match=r"Class 0 is 'fox'.* class 2"):
+        task("fox", "cat", "dog")
+    # names of one's own, also such as another class has here, or all of them others
+    for names in (("kitten", "Dog", "fox"), ("kitten", "dog", "cat"), ("a", "b", "c")):
+        assert task(*names).class_names == names
+
+
+def test_wordnet_ids_have_an_order_too(tmp_path):
+    write_folder(tmp_path / "photos", {"n01440764": 1, "n01443537": 1})
+    file = tmp_path / "prompts.csv"
+    file.write_text("prompt,classname,classidx\na,goldfish,0\nb,tench,1\n")
+    with pytest.raises(DiffjaxError, match=r"'tench' in .*'goldfish' is class 1"):
+        experiment(tmp_path, prompts=str(file)).task()
+
+
 def test_classes_restrict_before_the_limit(folder):
     chosen = folder / "two.txt"
     chosen.write_text("0 2")

@@ -91,7 +91,7 @@ def test_folders_of_splits_are_no_classes(tmp_path, split):
     alone = open_source(str(tmp_path / "val"))  # the same ids, hence the same noise
     assert [e.id for e in alone] == [e.id for e in source]
     assert alone.fingerprint == source.fingerprint
-    with pytest.raises(DiffjaxError, match=r"no split in .* 'test'; .*train, val"):
+    with pytest.raises(DiffjaxError, match=r"no split of .* 'test'; .*train, val"):
         open_source(str(tmp_path), "test")
 
 

@@ -350,8 +350,8 @@ def _torch_layout(kernel: np.ndarray) -> np.ndarray:
 
 def _read_torch(path: Path) -> Tensors:
     remedy = (
-        "Use a safetensors copy of the weights; or where you trust the file, load it "
-        "in torch and save the model's state_dict() alone."
+        "Download it again, or take a safetensors copy of the weights; where you trust "
+        "the file, load it in torch and save the model's state_dict() alone."
     )
     state = state_dict(load_torch(path, instead=remedy), path)
     try:

@@ -254,9 +254,18 @@ def evaluate(ctx: click.Context, /, preset: str | None, **options: Any) -> None:
     with loading(console, quiet, f"loading {model}"):
         classifier = DiffusionClassifier.from_pretrained(model, **options)
     ways = ("prompts", "classnames", "templates", "template")
-    if classifier.model.kind == "class" and any(ctx.params[way] for way in ways):
+    given = any(ctx.params[way] for way in ways)
+    if classifier.model.kind == "class" and given:
         warnings.warn(
             f"{model} knows classes by id: prompts are not used.", stacklevel=1
+        )
+    numbers = all(name.isdecimal() for name in task.class_names)
+    if classifier.model.kind == "text" and numbers and not (preset or given):
+        warnings.warn(
+            f"The classes of {experiment.dataset} are numbers, and so prompts are such "
+            f"as {task.prompts.prompts[0]!r}. Name them: with --prompts, or with "
+            "--classnames and --templates.",
+            stacklevel=1,
         )
     if dry_run:
         with loading(console, quiet, "timing a few tiles"):

@@ -227,7 +227,8 @@ def _split(folder: Path, split: str | None) -> Path:
     alike = [p for p in deep if _meaning(split) and _meaning(p.name) == _meaning(split)]
     found = exact or alike
     if len(found) != 1:
-        raise unknown(f"split in {folder}", split, [place.name for place in deep])
+        names = [place.name for place in deep]
+        raise unknown(f"split of {folder} called", split, names)
     return found[0]
 
 

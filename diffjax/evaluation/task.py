@@ -2,6 +2,7 @@
 
 import hashlib
 import warnings
+from collections import Counter
 from dataclasses import dataclass
 from typing import Any
 
@@ -148,6 +149,7 @@ def make_task(
     if prompts is None:
         prompts = Prompts.from_names(readable_names(source.class_names))
     prompts = _of_the_classes(prompts, source)
+    _check_order(prompts, source)
     known = len(prompts.class_names)
     if known < n or (known > n and not _begin_with(prompts, source)):
         raise DiffjaxError(
@@ -189,8 +191,41 @@ def _of_the_classes(prompts: Prompts, source: Source) -> Prompts:
     return prompts.restricted(chosen)
 
 
+def _check_order(prompts: Prompts, source: Source) -> None:
+    """Raise a DiffjaxError if the prompts number the data set's names otherwise.
+
+    Prompts may have names of their own, one of which may be another class's here. But
+    where two classes or more have another's name, which its owner has lost, they have
+    changed places.
+    """
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # of ids that are no names here
+        ours = [_plain(name) for name in readable_names(source.class_names)]
+    theirs = [_plain(name) for name in prompts.class_names]
+    counts = Counter(ours)
+    number = {name: c for c, name in enumerate(ours) if counts[name] == 1}
+    moved = [
+        (c, other)
+        for c, (own, name) in enumerate(zip(ours, theirs, strict=False))
+        if own != name
+        and (other := number.get(name, len(theirs))) < len(theirs)
+        and theirs[other] != ours[other]
+    ]
+    if len(moved) > 1:
+        c, other = moved[0]
+        raise DiffjaxError(
+            f"Class {c} is {theirs[c]!r} in the prompts, but {ours[c]!r} in "
+            f"{source.name}, where {theirs[c]!r} is class {other}. Number the prompts "
+            "as the data set does its classes."
+        )
+
+
 def _begin_with(prompts: Prompts, source: Source) -> bool:
     """Whether the first classes of the prompts go by the data set's names."""
     ours, theirs = readable_names(source.class_names), prompts.class_names
-    pairs = zip(ours, theirs, strict=False)
-    return all(a.lower() == b.replace("_", " ").strip().lower() for a, b in pairs)
+    return all(_plain(a) == _plain(b) for a, b in zip(ours, theirs, strict=False))
+
+
+def _plain(name: str) -> str:
+    """A class's name as it is compared."""
+    return name.replace("_", " ").strip().lower()
