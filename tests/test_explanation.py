@@ -106,6 +106,15 @@ def test_the_command_draws_and_tells(tmp_path):
     assert np.mean(means) == pytest.approx(told["difference"], rel=1e-6)
 
 
+def test_a_name_is_no_markup(tmp_path):
+    out = tmp_path / "a[" / "b].png"  # in rich's markup the end of a tag
+    out.parent.mkdir()
+    command = ["explain", str(SHIP), "--labels", "ship,truck", "--n-samples", "2"]
+    done = CliRunner().invoke(group, [*command, "--bands", "2", "--out", str(out)])
+    assert done.exit_code == 0, done.exception
+    assert f"Wrote {out}." in done.stderr
+
+
 def test_a_band_of_one_sample_has_no_standard_error_and_quiet_is_quiet(tmp_path):
     command = ["explain", str(SHIP), "--labels", "ship,truck", "--n-samples", "2"]
     out = str(tmp_path / "ship.png")

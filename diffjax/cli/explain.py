@@ -136,4 +136,4 @@ def explain(
             }
         )
     else:
-        console.print(f"Wrote {out}.")
+        console.print(f"Wrote {out}.", soft_wrap=True)

@@ -74,10 +74,8 @@ def start() -> "tuple[Console, Console]":
 
     from diffjax.cli.terminal import Output, keep_compilations
 
-    console = Console(stderr=True)
-    show = partial(
-        console.print, style="yellow", markup=False, highlight=False, soft_wrap=True
-    )
+    console = Console(stderr=True, markup=False)  # names may hold [brackets]
+    show = partial(console.print, style="yellow", highlight=False, soft_wrap=True)
     click.get_current_context().with_resource(notes(show))
     keep_compilations()
     return console, Output()
@@ -105,7 +103,9 @@ def loading(
     console: "Console", quiet: bool, what: str = "starting JAX"
 ) -> Iterator[None]:
     """A sign of life while something takes long."""
-    with contextlib.nullcontext() if quiet else console.status(what):
+    from rich.text import Text
+
+    with contextlib.nullcontext() if quiet else console.status(Text(what)):
         yield
 
 

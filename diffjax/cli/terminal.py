@@ -12,8 +12,13 @@ from rich.text import Text
 class Output(Console):
     """Standard output: what a narrow terminal does not hold goes on in its next line.
 
-    A table that was made to fit would leave out names, and digits of numbers.
+    A table that was made to fit would leave out names, and digits of numbers. What is
+    in [brackets] is text, as names of files may be.
     """
+
+    def __init__(self, **options: Any) -> None:
+        """As rich has it."""
+        super().__init__(**{"markup": False} | options)
 
     def print(self, *objects: Any, **options: Any) -> None:
         """Print, as wide as the parts need at least."""
