@@ -11,12 +11,12 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from diffjax.checkpoints.loading import load_model
-    from diffjax.classifier import DiffusionClassifier
+    from diffjax.classify.classifier import DiffusionClassifier
+    from diffjax.classify.explanation import explain
+    from diffjax.classify.record import Record
+    from diffjax.classify.settings import Settings
     from diffjax.data.prompts import Prompts
     from diffjax.errors import DiffjaxError
-    from diffjax.explanation import explain
-    from diffjax.record import Record
-    from diffjax.settings import Settings
     from diffjax.strategies.exhaustive import Exhaustive
     from diffjax.strategies.racing import Racing
     from diffjax.strategies.shortlist import Shortlist
@@ -40,15 +40,15 @@ __all__ = [
 
 _HOMES = {
     "DiffjaxError": "diffjax.errors",
-    "DiffusionClassifier": "diffjax.classifier",
+    "DiffusionClassifier": "diffjax.classify.classifier",
     "Exhaustive": "diffjax.strategies.exhaustive",
     "Prompts": "diffjax.data.prompts",
     "Racing": "diffjax.strategies.racing",
-    "Record": "diffjax.record",
-    "Settings": "diffjax.settings",
+    "Record": "diffjax.classify.record",
+    "Settings": "diffjax.classify.settings",
     "Shortlist": "diffjax.strategies.shortlist",
     "Staged": "diffjax.strategies.staged",
-    "explain": "diffjax.explanation",
+    "explain": "diffjax.classify.explanation",
     "load_model": "diffjax.checkpoints.loading",
 }
 

@@ -404,13 +404,13 @@ def memory(rehearse: bool) -> Iterator[Row]:
 def idle(rehearse: bool) -> Iterator[Row]:
     """Classify random latents among ten random prompts, by racing."""
     from diffjax import DiffusionClassifier, Settings, load_model
-    from diffjax.candidates import Candidates
     from diffjax.checkpoints.loading import compute_dtype
+    from diffjax.classify.candidates import Candidates
+    from diffjax.classify.search import Encoded
     from diffjax.cli.demo import LABELS
     from diffjax.data.prompts import Prompts
     from diffjax.evaluation.bench import random_subject
     from diffjax.scoring.packing import Work
-    from diffjax.search import Encoded
     from diffjax.strategies import parse_strategy
 
     subject = random_subject(

@@ -317,8 +317,8 @@ class Ours:
     def __init__(
         self, args: argparse.Namespace, model: Any, strategy: str, cells: int | None
     ) -> None:
-        from diffjax.classifier import DiffusionClassifier
-        from diffjax.settings import Settings
+        from diffjax.classify.classifier import DiffusionClassifier
+        from diffjax.classify.settings import Settings
         from diffjax.strategies import parse_strategy
 
         self.strategy = parse_strategy(strategy)
@@ -355,8 +355,8 @@ class Ours:
 
     def packed(self, works: Sequence[Work]) -> tuple[list[Answer], float]:
         """All together."""
+        from diffjax.classify.search import Encoded
         from diffjax.errors import NotFiniteError
-        from diffjax.search import Encoded
 
         encoded = [
             Encoded(

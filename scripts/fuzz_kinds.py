@@ -200,7 +200,7 @@ def _read_noise(path: Path) -> Any:
 
 
 def _read_official_labels(path: Path) -> Any:
-    from diffjax.evaluation.official_dit import read_labels
+    from diffjax.runs.official_dit import read_labels
 
     return read_labels(path).tolist()
 
@@ -394,9 +394,9 @@ def _write_run(folder: Path) -> None:
 
 
 def _read_run(folder: Path) -> Any:
-    from diffjax.evaluation.report import csv_text, read_report
-    from diffjax.evaluation.results import read_run
-    from diffjax.temperature import read_temperature
+    from diffjax.classify.temperature import read_temperature
+    from diffjax.report.compare import csv_text, read_report
+    from diffjax.runs.folder import read_run
 
     read_temperature(folder / "run")
     run = read_run(folder / "run")
@@ -405,9 +405,9 @@ def _read_run(folder: Path) -> Any:
 
 
 def _rescore(folder: Path) -> Any:
-    from diffjax.evaluation.calibration import calibrate
-    from diffjax.evaluation.rescoring import rescore
-    from diffjax.evaluation.results import read_run
+    from diffjax.runs.calibration import calibrate
+    from diffjax.runs.folder import read_run
+    from diffjax.runs.rescoring import rescore
 
     run = read_run(folder / "run")
     calibrate(run)
@@ -491,7 +491,7 @@ def _write_official(folder: Path) -> None:
 
 def _read_official(folder: Path) -> Any:
     from diffjax.data.prompts import Prompts
-    from diffjax.evaluation.official import import_results
+    from diffjax.runs.official import import_results
 
     out = folder / "out"
     shutil.rmtree(out, ignore_errors=True)

@@ -124,7 +124,7 @@ def pack(run: Path) -> None:
     import pyarrow as pa
     import pyarrow.parquet as pq
 
-    from diffjax.evaluation.rows import PARTS
+    from diffjax.runs.rows import PARTS
 
     parts = sorted((run / PARTS).glob("*.parquet"))
     if [part.name for part in parts] == [PACKED]:

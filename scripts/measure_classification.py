@@ -54,7 +54,7 @@ def measure(folder: str, cells: int | None, samples: int) -> dict[str, Any]:
     import jax
 
     jax.config.update("jax_platforms", "cpu")
-    from diffjax.classifier import DiffusionClassifier
+    from diffjax.classify.classifier import DiffusionClassifier
     from diffjax.cli.demo import LABELS, examples
     from diffjax.strategies.exhaustive import Exhaustive
 

@@ -121,11 +121,11 @@ class Result(np.ndarray):
 
 def host(n_classes: int, n_images: int) -> dict[str, int]:
     """Of a process of its own: bytes beyond what it held before, and images open."""
-    from diffjax.candidates import Candidates
+    from diffjax.classify.candidates import Candidates
+    from diffjax.classify.search import Encoded, ImageSearch
+    from diffjax.classify.settings import Settings
     from diffjax.data.prompts import Prompts
     from diffjax.scoring.packing import Packer
-    from diffjax.search import Encoded, ImageSearch
-    from diffjax.settings import Settings
     from diffjax.strategies.racing import Racing
 
     names = tuple(f"class {i}" for i in range(n_classes))

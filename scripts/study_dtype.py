@@ -17,11 +17,11 @@ from typing import Any
 
 import numpy as np
 
-from diffjax.classifier import DiffusionClassifier
+from diffjax.classify.classifier import DiffusionClassifier
+from diffjax.classify.search import Encoded
 from diffjax.errors import DiffjaxError
 from diffjax.evaluation.experiment import Experiment
-from diffjax.evaluation.metrics import wilson
-from diffjax.search import Encoded
+from diffjax.runs.metrics import wilson
 
 
 def classify(

@@ -28,16 +28,16 @@ from matplotlib.figure import Figure
 from matplotlib.ticker import LogLocator
 from rich.progress import track
 
-from diffjax.classifier import DiffusionClassifier
+from diffjax.classify.classifier import DiffusionClassifier
+from diffjax.classify.estimates import Estimates
 from diffjax.errors import DiffjaxError
-from diffjax.estimates import Estimates
-from diffjax.evaluation.charts import BLUE, COLOURS, GRID, MARKERS, MUTED
 from diffjax.evaluation.experiment import Experiment
-from diffjax.evaluation.metrics import wilson
-from diffjax.evaluation.outcomes import local_numbers
-from diffjax.evaluation.rescoring import saved_errors
-from diffjax.evaluation.results import Run, read_run
 from diffjax.files import atomic, write_text
+from diffjax.report.charts import BLUE, COLOURS, GRID, MARKERS, MUTED
+from diffjax.runs.folder import Run, read_run
+from diffjax.runs.metrics import wilson
+from diffjax.runs.outcomes import local_numbers
+from diffjax.runs.rescoring import saved_errors
 from diffjax.strategies import shortlist_to_text, strategy_to_text
 from diffjax.strategies.base import (
     Decision,

@@ -3,8 +3,8 @@
 import numpy as np
 
 from diffjax.data.prompts import Prompts
-from diffjax.evaluation.outcomes import decision_columns
-from diffjax.evaluation.results import open_run, read_run
+from diffjax.runs.folder import open_run, read_run
+from diffjax.runs.outcomes import decision_columns
 from diffjax.strategies import strategy_to_dict
 from diffjax.strategies.base import run as run_strategy
 from diffjax.strategies.exhaustive import Exhaustive

@@ -6,15 +6,15 @@ import pytest
 from click.testing import CliRunner
 from saved_runs import write_run
 
-from diffjax.classifier import DiffusionClassifier
+from diffjax.classify.classifier import DiffusionClassifier
+from diffjax.classify.temperature import read_temperature
 from diffjax.cli.group import group
 from diffjax.errors import DiffjaxError
-from diffjax.evaluation.calibration import (
+from diffjax.runs.calibration import (
     calibrate,
     fit_temperature,
     write_calibration,
 )
-from diffjax.temperature import read_temperature
 
 RNG = np.random.default_rng(0)
 

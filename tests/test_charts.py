@@ -8,9 +8,9 @@ from matplotlib.colors import to_rgb
 from matplotlib.container import BarContainer
 from report_runs import NAMES, NASTY, write_runs
 
-from diffjax.evaluation import charts
-from diffjax.evaluation.evidence import Confusions
-from diffjax.evaluation.report import read_report
+from diffjax.report import charts
+from diffjax.report.compare import read_report
+from diffjax.runs.evidence import Confusions
 
 WHITE, DARK_PAPER = np.array(to_rgb("#fefefe")), np.array(to_rgb("#15181c"))
 

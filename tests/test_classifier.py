@@ -9,13 +9,13 @@ import pytest
 from PIL import Image
 from small import class_model, images, text_denoiser, text_model
 
-from diffjax.classifier import DiffusionClassifier
+from diffjax.classify.classifier import DiffusionClassifier
+from diffjax.classify.search import Encoded
+from diffjax.classify.settings import Settings
 from diffjax.data.labels import class_ids
 from diffjax.data.prompts import Prompts
 from diffjax.errors import DiffjaxError
 from diffjax.models.diffusion import Network
-from diffjax.search import Encoded
-from diffjax.settings import Settings
 from diffjax.strategies.exhaustive import Exhaustive
 from diffjax.strategies.staged import Staged
 
@@ -278,7 +278,7 @@ def test_many_prompts_tell_of_their_memory_before_they_are_encoded(
     classifier, monkeypatch
 ):
     """Text states of the small model: 6 × 8 numbers of 4 bytes a prompt."""
-    monkeypatch.setattr("diffjax.candidates.free_bytes", lambda device: 10_000)
+    monkeypatch.setattr("diffjax.classify.candidates.free_bytes", lambda device: 10_000)
     few, many, too_many = ([f"thing {i}" for i in range(n)] for n in (5, 40, 60))
     with warnings.catch_warnings():
         warnings.simplefilter("error")

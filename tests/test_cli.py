@@ -9,7 +9,6 @@ import sys
 import time
 import zlib
 from dataclasses import fields
-from typing import get_args
 
 import click
 import numpy as np
@@ -21,16 +20,13 @@ from rich.console import Console
 from safetensors.numpy import load_file, save_file
 
 import diffjax
+from diffjax import choices
 from diffjax.checkpoints.catalog import MODELS, Model
-from diffjax.checkpoints.loading import DTYPES
-from diffjax.cli import demo, options
+from diffjax.classify.settings import Settings
+from diffjax.cli import demo
 from diffjax.cli.classify import classify as classify_command
 from diffjax.cli.commands import group
 from diffjax.cli.progress import BatchProgress
-from diffjax.data.images import INTERPOLATIONS, Transform
-from diffjax.scoring.losses import LOSSES
-from diffjax.settings import MAX_SEED, MERGES, Settings
-from diffjax.strategies import parse_strategy
 from diffjax.training.recipes import RECIPES
 
 # Three classes in nearly every test: other shapes would be compiled anew.
@@ -622,7 +618,7 @@ def test_the_help_names_every_option(command):
 
 @pytest.mark.parametrize(
     ("command", "strategy"),
-    [("classify", options.DEFAULT_STRATEGY), ("demo", demo.STRATEGY)],
+    [("classify", choices.STRATEGY), ("demo", demo.STRATEGY)],
 )
 def test_the_help_has_strategies_to_copy(command, strategy):
     lines = [line.strip() for line in invoke(command, "--help").stdout.splitlines()]
@@ -640,26 +636,12 @@ def test_a_shortlist_is_read_before_anything_else(command):
     assert_refused(result, "An example: k=50:rounds=2")
 
 
-def test_choices_are_those_of_the_package():
-    chosen = {p.name: p.type for p in classify_command.params}
-    assert list(chosen["loss"].choices) == list(LOSSES)
-    assert list(chosen["dtype"].choices) == list(DTYPES)
-    assert list(chosen["interpolation"].choices) == list(INTERPOLATIONS)
-    assert list(chosen["transform"].choices) == list(get_args(Transform))
-    assert list(chosen["merge"].choices) == list(MERGES)
-    assert (chosen["seed"].min, chosen["seed"].max) == (0, MAX_SEED)
-
-
 @pytest.mark.parametrize(
     "name", ["loss", "seed", "noise", "interpolation", "merge", "temperature"]
 )
 def test_defaults_are_those_of_the_package(name):
     (option,) = (p for p in classify_command.params if p.name == name)
     assert option.default == getattr(Settings(), name)
-
-
-def test_the_default_strategy_is_that_of_the_package():
-    assert parse_strategy(options.DEFAULT_STRATEGY) == Settings().strategy
 
 
 def run(*args, **kwargs):

@@ -7,8 +7,8 @@ import sys
 import jax
 import pytest
 
+from diffjax.cli.complaints import meaning
 from diffjax.cli.demo import examples
-from diffjax.complaints import meaning
 
 SHIP = str(next(iter(examples())))
 COMMANDS = {

@@ -4,7 +4,7 @@ import threading
 
 import pytest
 
-from diffjax.deadlines import while_growing, within
+from diffjax.data.deadlines import while_growing, within
 
 
 def test_results_and_errors_come_through():

@@ -12,10 +12,10 @@ import pytest
 from small import images, text_model
 from test_runner import Made, assert_same, task_of
 
-from diffjax.classifier import DiffusionClassifier
-from diffjax.evaluation.results import read_run
+from diffjax.classify.classifier import DiffusionClassifier
+from diffjax.classify.settings import Settings
 from diffjax.evaluation.runner import evaluate
-from diffjax.settings import Settings
+from diffjax.runs.folder import read_run
 from diffjax.strategies import parse_strategy
 
 pytestmark = pytest.mark.slow

@@ -11,7 +11,7 @@ from diffjax.baselines.classifier import EMBEDDED, load_classifier
 from diffjax.checkpoints.catalog import MODELS
 from diffjax.checkpoints.loading import load_model
 from diffjax.checkpoints.resolving import resolve
-from diffjax.classifier import DiffusionClassifier
+from diffjax.classify.classifier import DiffusionClassifier
 from diffjax.cli import demo
 from diffjax.data.images import load_image
 from diffjax.data.scenes import scenes

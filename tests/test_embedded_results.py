@@ -9,9 +9,9 @@ import pytest
 from diffjax.baselines.classifier import load_classifier
 from diffjax.checkpoints.loading import load_model
 from diffjax.data.corruptions import every_corruption
-from diffjax.evaluation.report import read_report
-from diffjax.evaluation.rescoring import agreement, rescore
-from diffjax.evaluation.results import read_run
+from diffjax.report.compare import read_report
+from diffjax.runs.folder import read_run
+from diffjax.runs.rescoring import agreement, rescore
 
 ROOT = Path(__file__).parents[1]
 SAVED = ROOT / "notebooks" / "saved"

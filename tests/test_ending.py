@@ -14,7 +14,7 @@ from saved_runs import tables, write_run
 from tiny_sets import write_folder
 
 import diffjax
-from diffjax.evaluation.results import read_run
+from diffjax.runs.folder import read_run
 
 IMAGE = Path(diffjax.__file__).parent / "assets" / "images" / "0202_ship.png"
 

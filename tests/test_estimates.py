@@ -8,17 +8,17 @@ from PIL import Image
 from rich.console import Console
 from small import SCHEDULE, class_model, images, one_level_denoiser, text_model
 
-from diffjax.classifier import DiffusionClassifier
+from diffjax.classify.classifier import DiffusionClassifier
+from diffjax.classify.settings import Settings
 from diffjax.cli.tables import plan_table, ranking_table
 from diffjax.data.sources import Example
 from diffjax.errors import DiffjaxError, NotFiniteError
-from diffjax.evaluation.metrics import summary
 from diffjax.evaluation.plan import make_plan
-from diffjax.evaluation.plots import classification_figure, save_figure
-from diffjax.evaluation.results import read_run
 from diffjax.evaluation.runner import evaluate
 from diffjax.evaluation.task import make_task
-from diffjax.settings import Settings
+from diffjax.report.plots import classification_figure, save_figure
+from diffjax.runs.folder import read_run
+from diffjax.runs.metrics import summary
 from diffjax.strategies.base import GRADIENT_COST
 from diffjax.strategies.exhaustive import Exhaustive
 from diffjax.strategies.shortlist import Shortlist
@@ -129,7 +129,7 @@ def test_no_gradients_where_all_classes_are_on_it(classifier):
 
 
 def test_an_overflow_fails_the_image_alone(classifier, monkeypatch):
-    from diffjax.estimates import Estimates
+    from diffjax.classify.estimates import Estimates
 
     monkeypatch.setattr(
         Estimates, "of", lambda self, z0, key: np.full((C, S), np.nan, np.float32)

@@ -28,8 +28,8 @@ from diffjax.cli.commands import group
 from diffjax.cli.progress import Clock, EvaluationProgress, accuracy_text
 from diffjax.data import presets
 from diffjax.evaluation import plan as planning
-from diffjax.evaluation.results import read_run
 from diffjax.evaluation.runner import Tally
+from diffjax.runs.folder import read_run
 
 # Two classes in every test, and two cells a tile: all compiled once.
 STRATEGY = "exhaustive:n_samples=2"
@@ -40,7 +40,9 @@ EMBEDDED = Path(diffjax.__file__).parent / "assets" / "tiny"
 def load_once():
     """A model that was loaded once serves all tests; loading has tests of its own."""
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr("diffjax.classifier.load_model", functools.cache(load_model))
+        patch.setattr(
+            "diffjax.classify.classifier.load_model", functools.cache(load_model)
+        )
         yield
 
 
@@ -398,7 +400,9 @@ def begun(tmp_path, monkeypatch):
     images, model = tmp_path / "images", tmp_path / "model"
     write_folder(images, {"cat": 2, "dog": 2})
     shutil.copytree(EMBEDDED, model)
-    monkeypatch.setattr("diffjax.classifier.load_model", load_model)  # files change
+    monkeypatch.setattr(
+        "diffjax.classify.classifier.load_model", load_model
+    )  # files change
     broken = images / "dog"
     kept = {path: path.read_bytes() for path in broken.iterdir()}
     for path in kept:

@@ -14,11 +14,11 @@ from diffjax.errors import DiffjaxError
 from diffjax.evaluation import baselines
 from diffjax.evaluation.baselines import evaluate_baseline
 from diffjax.evaluation.experiment import Experiment
-from diffjax.evaluation.metrics import run_log_scores
-from diffjax.evaluation.outcomes import outcomes
-from diffjax.evaluation.report import read_report
-from diffjax.evaluation.results import read_run
 from diffjax.models.diffusion import Network
+from diffjax.report.compare import read_report
+from diffjax.runs.folder import read_run
+from diffjax.runs.metrics import run_log_scores
+from diffjax.runs.outcomes import outcomes
 
 
 @pytest.fixture(scope="module")

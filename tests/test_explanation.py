@@ -9,12 +9,12 @@ from click.testing import CliRunner
 from small import class_model, images, text_model
 
 import diffjax
-from diffjax.classifier import DiffusionClassifier
+from diffjax.classify.classifier import DiffusionClassifier
+from diffjax.classify.explanation import Explanation, explain
+from diffjax.classify.settings import Settings
 from diffjax.cli.commands import group
 from diffjax.errors import DiffjaxError
-from diffjax.evaluation.heatmaps import explanation_figure, overlay
-from diffjax.explanation import Explanation, explain
-from diffjax.settings import Settings
+from diffjax.report.heatmaps import explanation_figure, overlay
 from diffjax.strategies.exhaustive import Exhaustive
 
 SHIP = Path(diffjax.__file__).parent / "assets" / "images" / "0202_ship.png"

@@ -17,6 +17,7 @@ import numpy as np
 import pytest
 from PIL import Image, ImageCms, ImageFile, PngImagePlugin
 
+from diffjax import choices
 from diffjax.data import downloads, images
 from diffjax.data.files import decode_plain
 from diffjax.data.images import load_image, preprocess
@@ -699,7 +700,7 @@ def test_upscaling_nearest_repeats_pixels():
 
 def test_each_interpolation_is_its_own():
     image = load_image(np.random.default_rng(3).integers(0, 256, (40, 40), np.uint8))
-    results = [preprocess(image, 13, interpolation=i) for i in images.INTERPOLATIONS]
+    results = [preprocess(image, 13, interpolation=i) for i in choices.INTERPOLATIONS]
     assert len(results) == 6
     assert len({result.tobytes() for result in results}) == 6
 

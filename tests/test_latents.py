@@ -5,11 +5,11 @@ import numpy as np
 import pytest
 from small import text_model
 
-from diffjax.classifier import DiffusionClassifier
+from diffjax.classify.classifier import DiffusionClassifier
+from diffjax.classify.settings import Settings
 from diffjax.evaluation.latents import BATCH, Latents
 from diffjax.files import PARTIAL
 from diffjax.models.diffusion import DiffusionModel, Network
-from diffjax.settings import Settings
 
 
 @pytest.fixture(scope="module")

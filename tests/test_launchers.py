@@ -7,7 +7,7 @@ import pytest
 
 from diffjax.errors import DiffjaxError
 from diffjax.evaluation.launchers import launched
-from diffjax.evaluation.sharing import Share
+from diffjax.runs.sharing import Share
 
 NOWHERE = {"GCE_METADATA_IP": "127.0.0.1:9"}  # nothing answers there
 

@@ -7,6 +7,7 @@ import pytest
 from scipy.stats import norm
 from small import SCHEDULE, jax_random
 
+from diffjax import choices
 from diffjax.schedules import Schedule
 from diffjax.scoring.bound import bound_terms, discretised_nll, gaussian_kl
 from diffjax.scoring.losses import LOSSES, NEED_VARIANCE, Cell
@@ -16,6 +17,10 @@ Z0, NOISE, PREDICTED, VARIANCE = (jax_random(*SHAPE, seed=s) for s in range(4))
 LINEAR = Schedule.from_config(
     {"_class_name": "DDPMScheduler", "beta_schedule": "linear"}, "test"
 )
+
+
+def test_every_name_has_its_loss():
+    assert tuple(LOSSES) == choices.LOSSES
 
 
 def cell(noise=NOISE, predicted=PREDICTED, t=400, schedule=SCHEDULE, variance=VARIANCE):

@@ -3,12 +3,10 @@
 import pytest
 from click.testing import CliRunner
 
-from diffjax.classifier import DiffusionClassifier
-from diffjax.cli import options
+from diffjax.classify.classifier import DiffusionClassifier
+from diffjax.classify.settings import Settings
 from diffjax.cli.commands import group
 from diffjax.evaluation.provenance import settings_of
-from diffjax.scoring import placement
-from diffjax.settings import Settings
 
 
 @pytest.mark.parametrize(
@@ -29,10 +27,6 @@ def test_what_does_not_fit_is_refused(command, message, monkeypatch):
     result = CliRunner().invoke(group, command.split())
     assert result.exit_code == 2
     assert message in " ".join(result.output.split())
-
-
-def test_choices_are_those_of_the_library():
-    assert options.SHARD_WEIGHTS == placement.SHARD_WEIGHTS
 
 
 def test_a_run_goes_on_on_other_devices():

@@ -4,7 +4,8 @@ import numpy as np
 import pytest
 from saved_runs import tables, write_run
 
-from diffjax.evaluation.metrics import (
+from diffjax.classify.record import Record, log_scores, settled_differences
+from diffjax.runs.metrics import (
     confusion_matrix,
     confusion_pairs,
     in_top,
@@ -14,8 +15,7 @@ from diffjax.evaluation.metrics import (
     summary,
     wilson,
 )
-from diffjax.evaluation.outcomes import outcomes
-from diffjax.record import Record, log_scores, settled_differences
+from diffjax.runs.outcomes import outcomes
 from diffjax.strategies.base import Samples, run
 from diffjax.strategies.exhaustive import Exhaustive
 from diffjax.strategies.staged import Staged

@@ -13,9 +13,9 @@ from test_rescoring import assert_same_decisions
 from diffjax.cli.group import group
 from diffjax.data.prompts import Prompts
 from diffjax.errors import DiffjaxError
-from diffjax.evaluation.official import import_results, read_result, settings_of
-from diffjax.evaluation.rescoring import rescore
-from diffjax.evaluation.results import read_run
+from diffjax.runs.folder import read_run
+from diffjax.runs.official import import_results, read_result, settings_of
+from diffjax.runs.rescoring import rescore
 from diffjax.strategies import strategy_from_dict
 from diffjax.strategies.staged import Staged, official
 

@@ -9,9 +9,9 @@ from test_rescoring import assert_same_decisions
 from diffjax.cli.group import group
 from diffjax.data.prompts import Prompts
 from diffjax.errors import DiffjaxError
-from diffjax.evaluation.official_dit import holds_dit, import_dit, read_labels
-from diffjax.evaluation.rescoring import rescore
-from diffjax.evaluation.results import read_run
+from diffjax.runs.folder import read_run
+from diffjax.runs.official_dit import holds_dit, import_dit, read_labels
+from diffjax.runs.rescoring import rescore
 from diffjax.strategies.exhaustive import Exhaustive
 
 PROMPTS = Prompts.from_labels([f"class {c}" for c in range(8)])

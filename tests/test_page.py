@@ -11,9 +11,9 @@ from report_runs import NASTY, write_runs
 from saved_runs import write_run
 
 from diffjax.cli.commands import group
-from diffjax.evaluation import markup, words
-from diffjax.evaluation.page import STYLE, page
-from diffjax.evaluation.report import read_report
+from diffjax.report import markup, words
+from diffjax.report.compare import read_report
+from diffjax.report.page import STYLE, page
 
 VOID = {"meta", "img", "br", "link", "wbr", "input", "hr"}
 

@@ -9,8 +9,8 @@ from click.testing import CliRunner
 from saved_runs import tables, write_run
 
 from diffjax.cli.commands import group
-from diffjax.evaluation.results import open_run, read_run
-from diffjax.evaluation.spreadsheets import guarded, plain
+from diffjax.runs.folder import open_run, read_run
+from diffjax.runs.spreadsheets import guarded, plain
 
 N, C, T = 40, 3, 8
 COMMANDS = {

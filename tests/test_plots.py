@@ -9,10 +9,10 @@ from PIL import Image
 from rich.console import Console
 
 from diffjax.checkpoints.catalog import MODELS
+from diffjax.classify.record import Record
 from diffjax.cli import tables
 from diffjax.errors import DiffjaxError
-from diffjax.evaluation import plots
-from diffjax.record import Record
+from diffjax.report import plots
 from diffjax.strategies import parse_strategy, strategy_to_dict
 from diffjax.strategies.base import run
 
@@ -181,7 +181,7 @@ def test_where_a_picture_cannot_go(tmp_path, name):
 
 def test_plots_and_tables_know_no_jax():
     code = (
-        "import sys, diffjax.evaluation.plots, diffjax.cli.tables;"
+        "import sys, diffjax.report.plots, diffjax.cli.tables;"
         "print([m for m in ('jax', 'flax', 'transformers', 'torch', 'matplotlib')"
         " if m in sys.modules])"
     )

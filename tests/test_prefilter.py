@@ -8,10 +8,10 @@ from saved_runs import tables, write_run
 
 from diffjax.data.prefilter import Prefilter, read_prefilter
 from diffjax.errors import DiffjaxError
-from diffjax.evaluation.metrics import summary
-from diffjax.evaluation.report import read_report
-from diffjax.evaluation.rescoring import rescore
-from diffjax.evaluation.words import comparison_table, run_summary
+from diffjax.report.compare import read_report
+from diffjax.report.words import comparison_table, run_summary
+from diffjax.runs.metrics import summary
+from diffjax.runs.rescoring import rescore
 from diffjax.strategies.base import NEVER, run_on
 from diffjax.strategies.exhaustive import Exhaustive
 from diffjax.strategies.racing import Racing

@@ -8,10 +8,10 @@ import pyarrow.parquet as pq
 import pytest
 from saved_runs import tables, write_run
 
+from diffjax.classify.record import Record
 from diffjax.errors import DiffjaxError
-from diffjax.evaluation.rescoring import rescore
-from diffjax.evaluation.results import read_run
-from diffjax.record import Record
+from diffjax.runs.folder import read_run
+from diffjax.runs.rescoring import rescore
 from diffjax.strategies import (
     parse_strategy,
     strategy_from_dict,

@@ -9,7 +9,7 @@ import zipfile
 import numpy as np
 import pytest
 
-from diffjax.arrays import read_npy, read_npz
+from diffjax.data.arrays import read_npy, read_npz
 from diffjax.errors import DiffjaxError
 from diffjax.files import (
     MAX_NESTING,

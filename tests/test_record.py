@@ -1,7 +1,7 @@
 import numpy as np
 import pytest
 
-from diffjax.record import Record, _one_digit
+from diffjax.classify.record import Record, _one_digit
 from diffjax.strategies.base import ErrorTable, run
 from diffjax.strategies.staged import Staged
 

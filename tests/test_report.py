@@ -10,18 +10,18 @@ from saved_runs import tables, write_run
 
 from diffjax.cli.commands import group
 from diffjax.errors import DiffjaxError
-from diffjax.evaluation import evidence
-from diffjax.evaluation.calibration import calibrate, write_calibration
-from diffjax.evaluation.metrics import summary
-from diffjax.evaluation.outcomes import outcomes
-from diffjax.evaluation.report import (
+from diffjax.report.compare import (
     Z,
     csv_text,
     paired_difference,
     read_report,
     strategy_text,
 )
-from diffjax.evaluation.results import read_run
+from diffjax.runs import evidence
+from diffjax.runs.calibration import calibrate, write_calibration
+from diffjax.runs.folder import read_run
+from diffjax.runs.metrics import summary
+from diffjax.runs.outcomes import outcomes
 
 
 @pytest.fixture(scope="module")

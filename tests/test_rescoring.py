@@ -8,12 +8,12 @@ from saved_runs import tables, write_run
 from diffjax.cli.group import group
 from diffjax.cli.rescore import rescore as rescore_command
 from diffjax.errors import DiffjaxError
-from diffjax.evaluation import weights as weights_module
-from diffjax.evaluation.metrics import summary
-from diffjax.evaluation.outcomes import outcomes
-from diffjax.evaluation.rescoring import agreement, rescore, write_rescored
-from diffjax.evaluation.results import read_run
-from diffjax.evaluation.weights import (
+from diffjax.runs import weights as weights_module
+from diffjax.runs.folder import read_run
+from diffjax.runs.metrics import summary
+from diffjax.runs.outcomes import outcomes
+from diffjax.runs.rescoring import agreement, rescore, write_rescored
+from diffjax.runs.weights import (
     Labelled,
     Saved,
     Weights,

@@ -19,9 +19,9 @@ from writing import PROMPTS, header, row
 
 from diffjax.data.prompts import Prompts
 from diffjax.errors import DiffjaxError
-from diffjax.evaluation.results import open_run, read_run
-from diffjax.evaluation.rows import lists, schema
 from diffjax.files import PARTIAL
+from diffjax.runs.folder import open_run, read_run
+from diffjax.runs.rows import lists, schema
 
 
 def opened(path, prompts=PROMPTS, save_errors=False, **experiment):

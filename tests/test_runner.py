@@ -11,26 +11,26 @@ from PIL import Image
 from rich.console import Console
 from small import DIT, class_model, random, text_model, tokenize
 
-from diffjax.classifier import DiffusionClassifier
+from diffjax.classify.classifier import DiffusionClassifier
+from diffjax.classify.search import Encoded
+from diffjax.classify.settings import Settings
 from diffjax.cli.tables import plan_table
 from diffjax.data.prefilter import Prefilter
 from diffjax.data.prompts import Prompts
 from diffjax.data.sources import Example, Source
 from diffjax.errors import DiffjaxError
-from diffjax.evaluation import results
 from diffjax.evaluation.plan import make_plan
 from diffjax.evaluation.provenance import VARIABLES, environment
-from diffjax.evaluation.results import read_run
 from diffjax.evaluation.runner import Watch, evaluate
-from diffjax.evaluation.sharing import Share
 from diffjax.evaluation.task import make_task
 from diffjax.models.diffusion import DiffusionModel, Network
 from diffjax.models.dit import DiTTransformer2DModel
+from diffjax.runs import folder
+from diffjax.runs.folder import read_run
+from diffjax.runs.sharing import Share
 from diffjax.schedules import Schedule
 from diffjax.scoring import grid
 from diffjax.scoring.placement import block_mesh
-from diffjax.search import Encoded
-from diffjax.settings import Settings
 from diffjax.strategies.base import ErrorTable, rank
 from diffjax.strategies.base import run as run_strategy
 from diffjax.strategies.exhaustive import Exhaustive
@@ -270,7 +270,7 @@ def test_what_is_not_written_is_lost_and_nothing_else(classifier, tmp_path, whol
             raise Killed
 
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(results.RunWriter, "__exit__", lambda run, *_: run._release())
+        patch.setattr(folder.RunWriter, "__exit__", lambda run, *_: run._release())
         with pytest.raises(Killed):
             evaluate(
                 task_of(Made()),
@@ -290,7 +290,7 @@ def test_one_device_goes_on_where_two_stopped(whole, classifier, tmp_path, monke
     with pytest.raises(KeyboardInterrupt):
         evaluate(task_of(Made(stop=9)), classifier, path, save_errors=True)
     monkeypatch.setattr(
-        "diffjax.classifier.block_mesh", lambda: block_mesh(jax.devices()[:1])
+        "diffjax.classify.classifier.block_mesh", lambda: block_mesh(jax.devices()[:1])
     )
     alone = variant(classifier)
     assert alone.device.startswith("1 ×") and classifier.device.startswith("2 ×")

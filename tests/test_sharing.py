@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 
 from diffjax.errors import DiffjaxError
-from diffjax.evaluation.sharing import ALONE, LOCK, Share, lock
+from diffjax.runs.sharing import ALONE, LOCK, Share, lock
 
 
 @pytest.mark.parametrize("count", [1, 2, 3, 8, 20])
@@ -53,7 +53,7 @@ def test_a_system_without_such_locks_is_told_of(tmp_path, monkeypatch):
 def test_a_lock_dies_with_its_process(tmp_path):
     code = (
         "import sys, pathlib\n"
-        "from diffjax.evaluation.sharing import Share, lock\n"
+        "from diffjax.runs.sharing import Share, lock\n"
         "held = lock(pathlib.Path(sys.argv[1]), Share(1, 2))\n"
         "print('held', flush=True)\n"
         "sys.stdin.read()\n"

@@ -9,7 +9,7 @@ from saved_runs import write_run
 
 from diffjax.cli.commands import group
 from diffjax.errors import DiffjaxError
-from diffjax.evaluation.studies import (
+from diffjax.runs.studies import (
     Errors,
     read_errors,
     samples,

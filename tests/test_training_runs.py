@@ -12,7 +12,7 @@ from rich.console import Console
 from safetensors.numpy import load_file
 
 from diffjax.baselines.classifier import load_classifier
-from diffjax.classifier import DiffusionClassifier
+from diffjax.classify.classifier import DiffusionClassifier
 from diffjax.errors import DiffjaxError
 from diffjax.training.recipes import (
     TextToImage,

@@ -9,12 +9,11 @@ from click.testing import CliRunner
 from small import class_model, text_model
 from tiny_sets import write_winoground
 
-from diffjax.classifier import DiffusionClassifier
+from diffjax.classify.classifier import DiffusionClassifier
+from diffjax.classify.settings import Settings
 from diffjax.cli.commands import group
 from diffjax.data.winoground import read_winoground
 from diffjax.errors import DiffjaxError
-from diffjax.evaluation.results import read_run
-from diffjax.evaluation.rows import read_rows
 from diffjax.evaluation.winoground import (
     SCORES,
     columns,
@@ -22,7 +21,8 @@ from diffjax.evaluation.winoground import (
     summarise,
     winoground_scores,
 )
-from diffjax.settings import Settings
+from diffjax.runs.folder import read_run
+from diffjax.runs.rows import read_rows
 from diffjax.strategies.exhaustive import Exhaustive
 from diffjax.strategies.staged import Staged
 

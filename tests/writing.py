@@ -11,7 +11,7 @@ import numpy as np
 
 from diffjax.data.prompts import Prompts
 from diffjax.errors import DiffjaxError
-from diffjax.evaluation.results import open_run
+from diffjax.runs.folder import open_run
 
 PROMPTS = Prompts(
     prompts=("a cat, big", 'a "dog"', "猫 and ½"),

@@ -5,7 +5,7 @@ import warnings
 from collections.abc import Callable
 from pathlib import Path
 
-from diffjax.deadlines import while_growing, within
+from diffjax.data.deadlines import while_growing, within
 from diffjax.errors import DiffjaxError
 
 ANSWER_SECONDS = 60.0  # for the list of a repository's files

@@ -20,6 +20,7 @@ from diffjax.checkpoints.formats import STEMS, read_tensors
 from diffjax.checkpoints.resolving import require_variant, resolve, resolve_component
 from diffjax.checkpoints.tokenizer import Tokenizer
 from diffjax.checkpoints.unchanged import if_unchanged
+from diffjax.choices import DTYPES
 from diffjax.errors import DiffjaxError, unknown
 from diffjax.files import MAX_JSON_BYTES, parse_json, read_text
 from diffjax.models.autoencoder import AutoencoderKL, AutoencoderKLConfig
@@ -43,7 +44,6 @@ class Component:
 
 PIPELINES = ("StableDiffusionPipeline", "DiTPipeline")
 LARGE_TEXT_ENCODER = 2**28  # bytes
-DTYPES = ("auto", "float32", "bfloat16", "float16")
 
 COMPONENTS: dict[str, Component] = {
     "unet": Component(

@@ -5,14 +5,14 @@ from typing import Any, NamedTuple
 
 from rich.console import Console
 
-from diffjax.candidates import Candidates
-from diffjax.classifier import DiffusionClassifier, Progress
+from diffjax.classify.candidates import Candidates
+from diffjax.classify.classifier import DiffusionClassifier, Progress
+from diffjax.classify.record import Record
 from diffjax.cli.progress import BatchProgress
 from diffjax.data.decoding import MAX_PIXELS
 from diffjax.data.images import load_image
 from diffjax.data.prompts import DEFAULT_TEMPLATE, Prompts
 from diffjax.errors import DiffjaxError
-from diffjax.record import Record
 
 
 class Done(NamedTuple):

@@ -4,6 +4,7 @@ from typing import TYPE_CHECKING, Any, Literal
 
 import click
 
+from diffjax.choices import DTYPES
 from diffjax.cli.ahead import compiled
 from diffjax.cli.group import group, loading, print_json, start
 from diffjax.cli.options import model_option
@@ -50,7 +51,7 @@ Examples:
 @click.option(
     "--dtype",
     "dtypes",
-    type=click.Choice(["auto", "float32", "bfloat16", "float16"]),
+    type=click.Choice(DTYPES),
     multiple=True,
     default=("auto",),
     show_default=True,

@@ -23,9 +23,9 @@ def calibrate(run: str, as_json: bool, allow_partial: bool) -> None:
     error before and after; each half of the images is measured with the temperature
     of the other half.
     """
-    from diffjax.evaluation.calibration import calibrate as fit
-    from diffjax.evaluation.calibration import write_calibration
-    from diffjax.evaluation.results import read_run
+    from diffjax.runs.calibration import calibrate as fit
+    from diffjax.runs.calibration import write_calibration
+    from diffjax.runs.folder import read_run
 
     found = read_run(run, errors=False)
     result = fit(found)

@@ -6,11 +6,11 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
+from diffjax.choices import STRATEGY
 from diffjax.cli import demo
 from diffjax.cli.group import fail, group, loading, print_json_line, start
 from diffjax.cli.mesh import mesh_options, on_mesh
 from diffjax.cli.options import (
-    DEFAULT_STRATEGY,
     checkpoint_options,
     cost_options,
     image_options,
@@ -28,7 +28,7 @@ if TYPE_CHECKING:
     from diffjax.cli.batch import Done
 
 
-@group.command(epilog=strategy_epilog(DEFAULT_STRATEGY))
+@group.command(epilog=strategy_epilog(STRATEGY))
 @click.argument("images", nargs=-1, required=True, metavar="IMAGE...")
 @prompt_options
 @scoring_options
@@ -197,7 +197,7 @@ def read_choices(
 
 def check_picture(path: Path | None, n_images: int) -> None:
     """Raise DiffjaxError if a picture was asked for that cannot be drawn."""
-    from diffjax.evaluation.plots import check_output, check_rows
+    from diffjax.report.plots import check_output, check_rows
 
     if path is not None:
         check_rows(n_images)
@@ -206,7 +206,7 @@ def check_picture(path: Path | None, n_images: int) -> None:
 
 def draw(path: Path | None, results: "Sequence[Done]", **truths: Any) -> None:
     """Draw the results, if a picture was asked for and there are any."""
-    from diffjax.evaluation.plots import classification_figure, save_figure
+    from diffjax.report.plots import classification_figure, save_figure
 
     if path is None or not results:
         return

@@ -7,10 +7,9 @@ from typing import TYPE_CHECKING, Any
 import click
 from click.core import ParameterSource
 
+from diffjax.choices import LOSSES, STRATEGY
 from diffjax.cli.group import Failure, group, keep, loading, print_json, start
 from diffjax.cli.options import (
-    DEFAULT_STRATEGY,
-    LOSSES,
     Decorator,
     checkpoint_options,
     cost_options,
@@ -38,7 +37,7 @@ def _preset_line(preset: Preset) -> str:
 
 
 PRESET_LINES = "\n".join(map(_preset_line, PRESETS.values()))
-EPILOG = f"""{strategy_epilog(DEFAULT_STRATEGY, "default without PRESET")}
+EPILOG = f"""{strategy_epilog(STRATEGY, "default without PRESET")}
 
 \b
 Examples:
@@ -227,12 +226,12 @@ def evaluate(ctx: click.Context, /, preset: str | None, **options: Any) -> None:
     distributed = options.pop("distributed")
     with loading(console, quiet):
         from diffjax.evaluation.launchers import launched
-        from diffjax.evaluation.outcomes import failures
         from diffjax.evaluation.plan import make_plan
-        from diffjax.evaluation.results import read_run
         from diffjax.evaluation.runner import Watch
         from diffjax.evaluation.runner import evaluate as run_evaluation
-        from diffjax.evaluation.sharing import Share
+        from diffjax.runs.folder import read_run
+        from diffjax.runs.outcomes import failures
+        from diffjax.runs.sharing import Share
     if distributed and process != (0, 1):
         raise DiffjaxError(
             "--distributed finds out what --process-index and --process-count say: "
@@ -247,7 +246,7 @@ def evaluate(ctx: click.Context, /, preset: str | None, **options: Any) -> None:
     out = out or Path("runs") / f"{name}-{_short(model.rpartition('/')[2] or model)}"
     trackers = [] if dry_run else _trackers(*trackers_asked, experiment, model)
 
-    from diffjax.classifier import DiffusionClassifier
+    from diffjax.classify.classifier import DiffusionClassifier
     from diffjax.cli.progress import EvaluationProgress
     from diffjax.cli.tables import plan_table, summary_table
 

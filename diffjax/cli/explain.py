@@ -96,12 +96,12 @@ def explain(
             "more --n-samples."
         )
     with loading(console, quiet):
-        from diffjax.classifier import DiffusionClassifier
+        from diffjax.classify.classifier import DiffusionClassifier
+        from diffjax.classify.explanation import explain as explained
         from diffjax.data.decoding import MAX_PIXELS
         from diffjax.data.images import load_image
-        from diffjax.evaluation.heatmaps import explanation_figure
-        from diffjax.evaluation.plots import check_output, save_figure
-        from diffjax.explanation import explain as explained
+        from diffjax.report.heatmaps import explanation_figure
+        from diffjax.report.plots import check_output, save_figure
 
     check_output(out)
     pixels = load_image(image, max_pixels=max_pixels or MAX_PIXELS)

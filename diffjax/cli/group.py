@@ -10,8 +10,8 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from diffjax import __version__
+from diffjax.cli.complaints import meaning
 from diffjax.cli.ending import EXIT_INTERRUPTED, Ending
-from diffjax.complaints import meaning
 from diffjax.errors import DiffjaxError
 from diffjax.files import json_text
 

@@ -7,10 +7,10 @@ from typing import Any
 
 import click
 
+from diffjax.cli.complaints import meaning
 from diffjax.cli.ending import EXIT_INTERRUPTED
 from diffjax.cli.group import EXIT_BAD_INPUT
 from diffjax.cli.options import Decorator, together
-from diffjax.complaints import meaning
 from diffjax.errors import DiffjaxError
 
 mesh_options: Decorator = together(
@@ -67,7 +67,7 @@ def on_mesh(options: dict[str, Any]) -> Iterator[bool]:
             )
         yield True
         return
-    from diffjax.distributed import abort, join, keep_output, leave
+    from diffjax.cli.distributed import abort, join, keep_output, leave
     from diffjax.evaluation.launchers import launched
 
     if coordinator is not None and None in (index, count):

@@ -60,9 +60,9 @@ def import_(
     from pathlib import Path
 
     from diffjax.data.prompts import Prompts
-    from diffjax.evaluation.metrics import summary
-    from diffjax.evaluation.official import import_results
-    from diffjax.evaluation.official_dit import holds_dit, import_dit, read_labels
+    from diffjax.runs.metrics import summary
+    from diffjax.runs.official import import_results
+    from diffjax.runs.official_dit import holds_dit, import_dit, read_labels
 
     prompts = Prompts.read_csv(prompts_file)
     source, run_folder = Path(folder), Path(out)

@@ -1,21 +1,25 @@
-"""Options of the commands.
-
-Choices and defaults repeat those of modules that are slow to import; tests compare
-them.
-"""
+"""Options of the commands."""
 
 from collections.abc import Callable
 from typing import Any
 
 import click
 
+from diffjax.choices import (
+    DTYPES,
+    INTERPOLATIONS,
+    LOSSES,
+    MAX_SEED,
+    MERGES,
+    SHARD_WEIGHTS,
+    STRATEGY,
+    TEMPERATURE,
+    TRANSFORMS,
+)
 from diffjax.data.prompts import DEFAULT_TEMPLATE
 
 Decorator = Callable[[Callable[..., Any]], Callable[..., Any]]
 
-DEFAULT_STRATEGY = "racing:n_samples=250:confidence=0.9"
-LOSSES = ("l2", "l1", "huber", "vlb", "l2+vlb")
-SHARD_WEIGHTS = ("auto", "always", "never")
 ELSEWHERE = "from another folder, id or file of weights."
 
 
@@ -44,7 +48,7 @@ def strategy_epilog(default: str, when: str = "default") -> str:
     """Strategies to copy, on lines that are not wrapped; ``when`` marks the default."""
     known = {
         "racing:": (
-            DEFAULT_STRATEGY,
+            STRATEGY,
             "a class is dropped once it is surely worse, and the race ends when one\n"
             "    is left, or after 250 samples",
         ),
@@ -77,7 +81,7 @@ def seed_option(what: str) -> Decorator:
     """``--seed``, of ``what``."""
     return click.option(
         "--seed",
-        type=click.IntRange(0, 2**32 - 1),
+        type=click.IntRange(0, MAX_SEED),
         metavar="N",
         default=0,
         show_default=True,
@@ -87,7 +91,7 @@ def seed_option(what: str) -> Decorator:
 
 merge_option = click.option(
     "--merge",
-    type=click.Choice(["compete", "mean"]),
+    type=click.Choice(MERGES),
     default="compete",
     show_default=True,
     help="Where a class has several prompts: the best one counts (compete), or the "
@@ -127,7 +131,7 @@ loss_option = click.option(
 )
 dtype_option = click.option(
     "--dtype",
-    type=click.Choice(["auto", "float32", "bfloat16", "float16"]),
+    type=click.Choice(DTYPES),
     default="auto",
     show_default=True,
     help="Number type of the denoiser; auto is bfloat16 on accelerators, float32 on a "
@@ -164,7 +168,7 @@ cost_options = together(
         "--temperature",
         type=click.UNPROCESSED,  # else click would have it be a number
         metavar="X|RUN",
-        default=1e-3,
+        default=TEMPERATURE,
         show_default=True,
         callback=number_or_text,
         help="Temperature of the scores, in units of the error, or a calibrated run "
@@ -197,15 +201,13 @@ image_options = together(
     ),
     click.option(
         "--transform",
-        type=click.Choice(["resize_crop", "adm"]),
+        type=click.Choice(TRANSFORMS),
         show_default="as the model was trained",
         help="How an image becomes a square.",
     ),
     click.option(
         "--interpolation",
-        type=click.Choice(
-            ["nearest", "box", "bilinear", "hamming", "bicubic", "lanczos"]
-        ),
+        type=click.Choice(INTERPOLATIONS),
         default="bicubic",
         show_default=True,
         help="Filter of the resize.",

@@ -19,7 +19,7 @@ from rich.progress import (
 from rich.table import Column
 from rich.text import Text
 
-from diffjax.evaluation.metrics import wilson
+from diffjax.runs.metrics import wilson
 
 if TYPE_CHECKING:
     from diffjax.evaluation.runner import Tally

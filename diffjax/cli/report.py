@@ -18,7 +18,7 @@ from diffjax.errors import DiffjaxError
 if TYPE_CHECKING:
     from rich.table import Table
 
-    from diffjax.evaluation.report import Group, Rate
+    from diffjax.report.compare import Group, Rate
 
 EPILOG = """\b
 Examples:
@@ -64,8 +64,8 @@ def report(
                 f"Cannot write {path}: there is no folder {path.resolve().parent}."
             )
 
-    from diffjax.evaluation.report import csv_text, read_report, shortfalls
     from diffjax.files import write_text
+    from diffjax.report.compare import csv_text, read_report, shortfalls
 
     found = read_report(runs, errors=html is not None)
     if as_json:
@@ -81,7 +81,7 @@ def report(
     if csv_file is not None:
         write_text(csv_file, csv_text(found))
     if html is not None:
-        from diffjax.evaluation.page import page
+        from diffjax.report.page import page
 
         write_text(html, page(found))
     for path in filter(None, (html, csv_file)):

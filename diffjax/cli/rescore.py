@@ -9,7 +9,7 @@ from diffjax.cli.group import fail_if_partial, group, partial_option, print_json
 if TYPE_CHECKING:
     from rich.table import Table
 
-    from diffjax.evaluation.rescoring import Rescored
+    from diffjax.runs.rescoring import Rescored
 
 EPILOG = """\b
 Examples:
@@ -75,10 +75,10 @@ def rescore(
     """
     from pathlib import Path
 
-    from diffjax.evaluation.outcomes import left_out
-    from diffjax.evaluation.rescoring import rescore as decide_again
-    from diffjax.evaluation.rescoring import write_rescored
-    from diffjax.evaluation.results import read_run
+    from diffjax.runs.folder import read_run
+    from diffjax.runs.outcomes import left_out
+    from diffjax.runs.rescoring import rescore as decide_again
+    from diffjax.runs.rescoring import write_rescored
     from diffjax.strategies import parse_strategy
 
     found = read_run(run)
@@ -115,8 +115,8 @@ def _show(rescored: "Rescored", result: dict[str, Any]) -> None:
 
 def _comparison(rescored: "Rescored") -> dict[str, Any]:
     """Before and after, as --json prints it; None where there are no images."""
-    from diffjax.evaluation.outcomes import failures
-    from diffjax.evaluation.rescoring import agreement, changes
+    from diffjax.runs.outcomes import failures
+    from diffjax.runs.rescoring import agreement, changes
 
     before, after = changes(rescored)
     result: dict[str, Any] = {

@@ -135,12 +135,12 @@ def robustness(
 
     from rich.table import Table
 
-    from diffjax.evaluation.outcomes import failures
-    from diffjax.evaluation.plots import check_output, save_figure
-    from diffjax.evaluation.results import read_run
     from diffjax.evaluation.robustness import csv_text, robustness_figure
     from diffjax.evaluation.robustness import robustness as compare
     from diffjax.files import write_text
+    from diffjax.report.plots import check_output, save_figure
+    from diffjax.runs.folder import read_run
+    from diffjax.runs.outcomes import failures
 
     if plot is not None:
         check_output(plot)

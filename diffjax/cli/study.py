@@ -48,11 +48,11 @@ def study(
     """
     import csv
 
-    from diffjax.evaluation.outcomes import left_out
-    from diffjax.evaluation.plots import save_figure
-    from diffjax.evaluation.results import read_run
-    from diffjax.evaluation.studies import STUDIES, read_errors
-    from diffjax.evaluation.study_plots import study_figure
+    from diffjax.report.plots import save_figure
+    from diffjax.report.study_plots import study_figure
+    from diffjax.runs.folder import read_run
+    from diffjax.runs.outcomes import left_out
+    from diffjax.runs.studies import STUDIES, read_errors
 
     console, _ = start()
     found = read_run(run)

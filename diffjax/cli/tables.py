@@ -11,9 +11,9 @@ from rich.table import Table
 from rich.text import Text
 
 from diffjax.checkpoints.catalog import Model
-from diffjax.evaluation.plots import UNIT
-from diffjax.record import Record
-from diffjax.temperature import read_temperature
+from diffjax.classify.record import Record
+from diffjax.classify.temperature import read_temperature
+from diffjax.report.plots import UNIT
 
 if TYPE_CHECKING:
     from diffjax.evaluation.plan import Plan

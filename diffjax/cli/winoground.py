@@ -85,7 +85,7 @@ def winoground(
         chosen = (i * len(examples) // limit for i in range(limit))
         examples = tuple(examples[i] for i in chosen)
     with loading(console, quiet, f"loading {model}"):
-        from diffjax.classifier import DiffusionClassifier
+        from diffjax.classify.classifier import DiffusionClassifier
         from diffjax.cli.progress import EvaluationProgress
         from diffjax.cli.tables import winoground_table
         from diffjax.evaluation.runner import Watch

@@ -5,7 +5,7 @@ import threading
 import urllib.error
 import urllib.request
 
-from diffjax.deadlines import within
+from diffjax.data.deadlines import within
 from diffjax.errors import DiffjaxError
 
 MAX_DOWNLOAD_BYTES = 64 * 2**20

@@ -13,12 +13,12 @@ import re
 import warnings
 from collections.abc import Callable
 from pathlib import Path
-from typing import Literal
 
 import numpy as np
 from jaxtyping import Float32, Shaped
 from PIL import Image
 
+from diffjax.choices import INTERPOLATIONS
 from diffjax.data.decoding import (
     MAX_PIXELS,
     check_pixels,
@@ -31,19 +31,9 @@ from diffjax.errors import DiffjaxError, unknown
 from diffjax.files import regular_file
 
 ImageSource = str | os.PathLike[str] | bytes | Image.Image | np.ndarray
-Transform = Literal["resize_crop", "adm"]
 
 MIN_SIDE = 2  # a single row or column carries no picture
 MAX_ASPECT = 50  # the centre crop of a longer strip shows under 2 % of it
-
-INTERPOLATIONS = {
-    "nearest": Image.Resampling.NEAREST,
-    "box": Image.Resampling.BOX,
-    "bilinear": Image.Resampling.BILINEAR,
-    "hamming": Image.Resampling.HAMMING,
-    "bicubic": Image.Resampling.BICUBIC,
-    "lanczos": Image.Resampling.LANCZOS,
-}
 
 _SCHEME = re.compile(r"([A-Za-z][A-Za-z0-9+.-]+)://")
 
@@ -93,7 +83,7 @@ def preprocess(
     image: Image.Image,
     resolution: int,
     *,
-    transform: Transform = "resize_crop",
+    transform: str = "resize_crop",
     interpolation: str = "bicubic",
 ) -> Float32[np.ndarray, "resolution resolution 3"]:
     """Resize and centre-crop an RGB image to the square that a model reads.
@@ -104,7 +94,7 @@ def preprocess(
         transform: "resize_crop" brings the shorter edge to the resolution in one
             antialiased step (Stable Diffusion). "adm" first halves with a box filter
             while the shorter edge is at least twice the resolution (DiT).
-        interpolation: a key of ``INTERPOLATIONS``, for the last resize.
+        interpolation: one of ``choices.INTERPOLATIONS``, for the last resize.
 
     Returns:
         Pixels in [−1, 1].
@@ -125,7 +115,9 @@ def preprocess(
         raise unknown("interpolation", interpolation, INTERPOLATIONS)
     if transform not in TRANSFORMS:
         raise unknown("transform", transform, TRANSFORMS)
-    square = TRANSFORMS[transform](image, resolution, INTERPOLATIONS[interpolation])
+    square = TRANSFORMS[transform](
+        image, resolution, Image.Resampling[interpolation.upper()]
+    )
     return np.asarray(square, np.float32) / np.float32(127.5) - np.float32(1)
 
 

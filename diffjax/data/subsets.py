@@ -8,7 +8,7 @@ from pathlib import Path
 import numpy as np
 from jaxtyping import Int64
 
-from diffjax.arrays import read_npy
+from diffjax.data.arrays import read_npy
 from diffjax.data.sources import Source
 from diffjax.errors import DiffjaxError
 from diffjax.files import user_path

@@ -1,1 +1,1 @@
-"""What a run leaves behind for people: pictures."""
+"""What runs: data sets, experiments, baselines and benchmarks."""

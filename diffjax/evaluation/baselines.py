@@ -15,12 +15,12 @@ from jaxtyping import Float
 from diffjax.baselines.classifier import ImageClassifier
 from diffjax.data.prompts import Prompts
 from diffjax.errors import DiffjaxError, overflowed
-from diffjax.evaluation.header import FORMAT
-from diffjax.evaluation.metrics import summary
 from diffjax.evaluation.provenance import environment
-from diffjax.evaluation.results import open_run, read_run, write_summary
 from diffjax.evaluation.task import Task
 from diffjax.models.diffusion import digest
+from diffjax.runs.folder import open_run, read_run, write_summary
+from diffjax.runs.header import FORMAT
+from diffjax.runs.metrics import summary
 
 KIND = "discriminative"  # of the model, in a run's header
 CHUNK = 512  # images read at once

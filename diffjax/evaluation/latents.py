@@ -13,8 +13,8 @@ from pathlib import Path
 import numpy as np
 from jaxtyping import Float
 
-from diffjax.arrays import read_npz
-from diffjax.classifier import DiffusionClassifier
+from diffjax.classify.classifier import DiffusionClassifier
+from diffjax.data.arrays import read_npz
 from diffjax.errors import DiffjaxError
 from diffjax.files import atomic
 from diffjax.tracing import pinned

@@ -14,9 +14,9 @@ import urllib.error
 import urllib.request
 from collections.abc import Mapping
 
-from diffjax.deadlines import within
+from diffjax.data.deadlines import within
 from diffjax.errors import DiffjaxError
-from diffjax.evaluation.sharing import Share
+from diffjax.runs.sharing import Share
 
 # launcher: variables that hold a process's index, and the number of processes
 LAUNCHERS = {

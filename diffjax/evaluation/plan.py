@@ -7,7 +7,7 @@ from typing import Any
 import numpy as np
 from jaxtyping import Float
 
-from diffjax.classifier import DiffusionClassifier
+from diffjax.classify.classifier import DiffusionClassifier
 from diffjax.evaluation.task import Task
 from diffjax.scoring.cost import tile_cost
 from diffjax.scoring.rows import most_classes, split_classes, width_for

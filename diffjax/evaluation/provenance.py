@@ -13,12 +13,12 @@ from typing import Any
 import numpy as np
 
 from diffjax import __version__
-from diffjax.candidates import Candidates
-from diffjax.classifier import DiffusionClassifier
+from diffjax.classify.candidates import Candidates
+from diffjax.classify.classifier import DiffusionClassifier
 from diffjax.data.prompts import Prompts
-from diffjax.evaluation.header import FORMAT
 from diffjax.evaluation.task import Task
 from diffjax.models.diffusion import digest
+from diffjax.runs.header import FORMAT
 
 PACKAGES = ("jax", "jaxlib", "flax", "numpy", "pillow")
 # Settings that round otherwise, or compute by other means; ``tracing`` has the rest.

@@ -28,11 +28,11 @@ from jaxtyping import Float, Int
 from diffjax.data.corruptions import CORRUPTIONS, parse_corruption
 from diffjax.errors import DiffjaxError
 from diffjax.evaluation.baselines import KIND
-from diffjax.evaluation.metrics import Z, wilson
-from diffjax.evaluation.outcomes import outcomes
-from diffjax.evaluation.results import Run
-from diffjax.evaluation.spreadsheets import guarded, plain
 from diffjax.files import json_text, read_csv
+from diffjax.runs.folder import Run
+from diffjax.runs.metrics import Z, wilson
+from diffjax.runs.outcomes import outcomes
+from diffjax.runs.spreadsheets import guarded, plain
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure

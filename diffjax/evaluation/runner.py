@@ -18,25 +18,25 @@ import numpy as np
 from jaxtyping import Float, Int
 from PIL import Image
 
-from diffjax.candidates import Candidates
-from diffjax.classifier import DiffusionClassifier
+from diffjax.classify.candidates import Candidates
+from diffjax.classify.classifier import DiffusionClassifier
+from diffjax.classify.record import Record
+from diffjax.classify.search import Encoded, ImageSearch
 from diffjax.data.sources import Example
 from diffjax.errors import DiffjaxError, NotFiniteError
 from diffjax.evaluation.latents import BATCH, Latents
-from diffjax.evaluation.metrics import summary
-from diffjax.evaluation.outcomes import decision_columns
 from diffjax.evaluation.provenance import make_header
-from diffjax.evaluation.results import (
+from diffjax.evaluation.task import Task
+from diffjax.runs.folder import (
     RunWriter,
     open_run,
     read_run,
     remove_summary,
     write_summary,
 )
-from diffjax.evaluation.sharing import ALONE, Share
-from diffjax.evaluation.task import Task
-from diffjax.record import Record
-from diffjax.search import Encoded, ImageSearch
+from diffjax.runs.metrics import summary
+from diffjax.runs.outcomes import decision_columns
+from diffjax.runs.sharing import ALONE, Share
 
 FLUSH_SECONDS = 30.0  # what a kill can cost
 THUMBNAIL = 96  # pixels along the longer edge

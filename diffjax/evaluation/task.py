@@ -9,8 +9,8 @@ from typing import Any
 import numpy as np
 from jaxtyping import Float, Int
 
-from diffjax.candidates import Candidates
-from diffjax.classifier import DiffusionClassifier
+from diffjax.classify.candidates import Candidates
+from diffjax.classify.classifier import DiffusionClassifier
 from diffjax.data.imagenet import readable_names
 from diffjax.data.labels import class_ids
 from diffjax.data.prefilter import Prefilter

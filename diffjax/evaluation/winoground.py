@@ -24,17 +24,17 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from jaxtyping import Bool, Float
 
-from diffjax.classifier import DiffusionClassifier
+from diffjax.classify.classifier import DiffusionClassifier
+from diffjax.classify.search import Encoded, ImageSearch
 from diffjax.data.prompts import Prompts
 from diffjax.data.winoground import WinogroundExample
 from diffjax.errors import DiffjaxError, NotFiniteError
-from diffjax.evaluation.header import FORMAT
-from diffjax.evaluation.metrics import wilson
 from diffjax.evaluation.provenance import settings_of, where_from
-from diffjax.evaluation.results import open_rows, remove_summary, write_summary
-from diffjax.evaluation.rows import read_rows
 from diffjax.evaluation.runner import FLUSH_SECONDS, Tally, Watch
-from diffjax.search import Encoded, ImageSearch
+from diffjax.runs.folder import open_rows, remove_summary, write_summary
+from diffjax.runs.header import FORMAT
+from diffjax.runs.metrics import wilson
+from diffjax.runs.rows import read_rows
 from diffjax.strategies.exhaustive import Exhaustive
 
 if TYPE_CHECKING:

@@ -18,7 +18,7 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Float, Int, UInt32
 
-from diffjax.arrays import read_npy, read_npz
+from diffjax.data.arrays import read_npy, read_npz
 from diffjax.errors import DiffjaxError
 from diffjax.files import regular_file
 from diffjax.tracing import pinned

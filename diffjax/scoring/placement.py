@@ -44,7 +44,6 @@ SPLIT_WEIGHTS = {
     "embedding": (-1, -2),  # width, else rows
 }
 SMALLEST_SPLIT = 4096  # elements
-SHARD_WEIGHTS = ("auto", "always", "never")
 WEIGHTS_SHARE_OF_MEMORY = 0.4  # of a device; beyond it "auto" splits them
 
 

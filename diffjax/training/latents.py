@@ -17,7 +17,7 @@ from flax import nnx
 from jaxtyping import Float32, UInt8
 from rich.console import Console
 
-from diffjax.arrays import read_npy
+from diffjax.data.arrays import read_npy
 from diffjax.errors import DiffjaxError
 from diffjax.models.autoencoder import AutoencoderKL, AutoencoderKLConfig
 from diffjax.tracing import jit

@@ -14,7 +14,7 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Float, Int
 
-from diffjax.classifier import DiffusionClassifier
+from diffjax.classify.classifier import DiffusionClassifier
 from diffjax.data.images import ImageSource
 from diffjax.data.prompts import DEFAULT_TEMPLATE
 from diffjax.errors import DiffjaxError, overflowed

@@ -19,7 +19,7 @@ from typing import TYPE_CHECKING, NamedTuple
 import numpy as np
 from jaxtyping import Float, Int
 
-from diffjax.evaluation.metrics import (
+from diffjax.runs.metrics import (
     Z,
     confusion_matrix,
     confusion_pairs,
@@ -27,10 +27,10 @@ from diffjax.evaluation.metrics import (
     temperature_of,
     wilson,
 )
-from diffjax.evaluation.outcomes import Outcomes
-from diffjax.evaluation.rescoring import rank_saved, saved_errors
-from diffjax.evaluation.results import Run
-from diffjax.evaluation.weights import Saved
+from diffjax.runs.outcomes import Outcomes
+from diffjax.runs.rescoring import rank_saved, saved_errors
+from diffjax.runs.folder import Run
+from diffjax.runs.weights import Saved
 from diffjax.strategies.base import best_prompts
 
 if TYPE_CHECKING:

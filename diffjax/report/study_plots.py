@@ -4,8 +4,8 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from diffjax.evaluation.charts import COLOURS, GRID, MARKERS, MUTED
-from diffjax.evaluation.studies import Table
+from diffjax.report.charts import COLOURS, GRID, MARKERS, MUTED
+from diffjax.runs.studies import Table
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes

@@ -10,11 +10,11 @@ from typing import TYPE_CHECKING
 import numpy as np
 from jaxtyping import Float
 
-from diffjax.explanation import Band, Explanation
-
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
     from matplotlib.figure import Figure
+
+    from diffjax.classify.explanation import Band, Explanation
 
 PANEL = 2.1  # inches
 STRONGEST = 99  # percentile of the evidence that has the full colour
@@ -23,7 +23,7 @@ FOR, AGAINST = "#0072B2", "#D55E00"  # Okabe and Ito's blue and orange
 MUTED = "#555555"
 
 
-def explanation_figure(explanation: Explanation, n_bands: int) -> "Figure":
+def explanation_figure(explanation: "Explanation", n_bands: int) -> "Figure":
     """A row of panels.
 
     Raises:
@@ -85,7 +85,7 @@ def overlay(
     return mixed, strongest
 
 
-def _draw(axes: "Axes", explanation: Explanation, band: Band, name: str) -> None:
+def _draw(axes: "Axes", explanation: "Explanation", band: "Band", name: str) -> None:
     image, strongest = overlay(explanation.pixels, band.evidence)
     axes.imshow(image)
     axes.set_title(name, fontsize=9)
@@ -93,7 +93,7 @@ def _draw(axes: "Axes", explanation: Explanation, band: Band, name: str) -> None
     axes.set_xlabel(f"full colour: ±{strongest:.1e}", fontsize=7, color=MUTED)
 
 
-def _name(band: Band) -> str:
+def _name(band: "Band") -> str:
     return f"t = {band.first} … {band.last}"
 
 

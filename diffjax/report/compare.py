@@ -20,9 +20,12 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
+from diffjax.classify.temperature import CALIBRATION, read_temperature
 from diffjax.errors import DiffjaxError
-from diffjax.evaluation import evidence
-from diffjax.evaluation.metrics import (
+from diffjax.files import json_text
+from diffjax.runs import evidence
+from diffjax.runs.folder import Run, read_run
+from diffjax.runs.metrics import (
     Reliability,
     Z,
     reliability,
@@ -30,12 +33,9 @@ from diffjax.evaluation.metrics import (
     summary,
     temperature_of,
 )
-from diffjax.evaluation.outcomes import Outcomes, check_results, failures, outcomes
-from diffjax.evaluation.results import Run, read_run
-from diffjax.evaluation.spreadsheets import guarded
-from diffjax.files import json_text
+from diffjax.runs.outcomes import Outcomes, check_results, failures, outcomes
+from diffjax.runs.spreadsheets import guarded
 from diffjax.strategies import strategy_from_dict, strategy_to_text
-from diffjax.temperature import CALIBRATION, read_temperature
 
 Row = dict[str, str | int | float | None]
 ENDS = ("", "_low", "_high")  # of the keys of a rate: itself and its interval

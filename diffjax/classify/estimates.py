@@ -9,7 +9,7 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Float
 
-from diffjax.candidates import Candidates
+from diffjax.classify.candidates import Candidates
 from diffjax.models.diffusion import DiffusionModel
 from diffjax.scoring.bases import Bases, make_bases
 from diffjax.scoring.cost import Cost, median_seconds

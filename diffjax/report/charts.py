@@ -13,9 +13,9 @@ from typing import TYPE_CHECKING
 import numpy as np
 from jaxtyping import Float
 
-from diffjax.evaluation.evidence import Confusions, ErrorCurve
-from diffjax.evaluation.metrics import wilson
-from diffjax.evaluation.report import Calibration, Rate, RunReport
+from diffjax.report.compare import Calibration, Rate, RunReport
+from diffjax.runs.evidence import Confusions, ErrorCurve
+from diffjax.runs.metrics import wilson
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes

@@ -9,7 +9,7 @@ import re
 from collections.abc import Iterable, Sequence
 from itertools import count
 
-from diffjax.evaluation.charts import short
+from diffjax.report.charts import short
 
 LONGEST = 160  # characters of a name
 

@@ -24,7 +24,7 @@ import numpy as np
 from jaxtyping import Float, Int
 
 from diffjax.errors import DiffjaxError, unknown
-from diffjax.evaluation.calibration import fit_temperature
+from diffjax.runs.calibration import fit_temperature
 
 DECAY = 7.0
 WEIGHTS = ("uniform", "exp", "inverse-sd", "learned")

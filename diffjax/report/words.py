@@ -8,14 +8,14 @@ from collections.abc import Sequence
 
 import numpy as np
 
-from diffjax.evaluation.charts import UNIT, short
-from diffjax.evaluation.evidence import (
+from diffjax.report.charts import UNIT, short
+from diffjax.report.compare import Calibration, Group, Rate, RunReport
+from diffjax.runs.evidence import (
     Confusions,
     ErrorCurve,
     Mistake,
     SampleCurve,
 )
-from diffjax.evaluation.report import Calibration, Group, Rate, RunReport
 
 Table = tuple[str, Sequence[str], Sequence[Sequence[str]]]
 

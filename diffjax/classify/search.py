@@ -7,12 +7,12 @@ from typing import Any
 import numpy as np
 from jaxtyping import Float
 
-from diffjax.candidates import Candidates
+from diffjax.classify.candidates import Candidates
+from diffjax.classify.estimates import Estimates
+from diffjax.classify.record import Record, Verdict
+from diffjax.classify.settings import Settings
 from diffjax.errors import NotFiniteError
-from diffjax.estimates import Estimates
-from diffjax.record import Record, Verdict
 from diffjax.scoring.packing import Cells
-from diffjax.settings import Settings
 from diffjax.strategies.base import (
     ErrorTable,
     Request,

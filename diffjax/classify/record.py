@@ -23,8 +23,6 @@ from diffjax.strategies.base import (
     class_decision,
 )
 
-TEMPERATURE = 1e-3
-
 
 @dataclass(frozen=True, kw_only=True, eq=False)
 class Verdict:

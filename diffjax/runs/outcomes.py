@@ -11,8 +11,8 @@ import numpy as np
 from jaxtyping import Float, Int
 
 from diffjax.errors import DiffjaxError
-from diffjax.evaluation.results import Run
-from diffjax.evaluation.rows import lists
+from diffjax.runs.folder import Run
+from diffjax.runs.rows import lists
 from diffjax.strategies.base import (
     Decision,
     ErrorTable,

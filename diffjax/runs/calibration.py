@@ -16,16 +16,16 @@ import numpy as np
 from jaxtyping import Float
 
 from diffjax.errors import DiffjaxError
-from diffjax.evaluation.metrics import (
+from diffjax.runs.metrics import (
     negative_log_likelihood,
     reliability,
     temperature_of,
 )
-from diffjax.evaluation.outcomes import check_results, outcomes
-from diffjax.evaluation.results import Run
+from diffjax.runs.outcomes import check_results, outcomes
+from diffjax.runs.folder import Run
 from diffjax.files import json_text, write_text
-from diffjax.record import log_scores, settled_differences
-from diffjax.temperature import CALIBRATION
+from diffjax.classify.record import log_scores, settled_differences
+from diffjax.classify.temperature import CALIBRATION
 
 
 def fit_temperature(excess: Float[np.ndarray, "n c"]) -> float:

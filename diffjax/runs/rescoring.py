@@ -15,20 +15,20 @@ import numpy as np
 from jaxtyping import Float, Int
 
 from diffjax.errors import DiffjaxError, unknown
-from diffjax.evaluation.metrics import summary, wilson
-from diffjax.evaluation.outcomes import (
+from diffjax.runs.metrics import summary, wilson
+from diffjax.runs.outcomes import (
     check_results,
     decision_columns,
     local_numbers,
 )
-from diffjax.evaluation.results import (
+from diffjax.runs.folder import (
     Run,
     open_run,
     read_run,
     write_summary,
 )
-from diffjax.evaluation.rows import lists
-from diffjax.evaluation.weights import (
+from diffjax.runs.rows import lists
+from diffjax.runs.weights import (
     N_BINS,
     N_FOLDS,
     Labelled,

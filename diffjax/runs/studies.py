@@ -19,11 +19,11 @@ import numpy as np
 from jaxtyping import Float, Int
 
 from diffjax.errors import DiffjaxError
-from diffjax.evaluation.metrics import wilson
-from diffjax.evaluation.outcomes import check_results, outcomes
-from diffjax.evaluation.rescoring import saved_errors
-from diffjax.evaluation.results import Run
-from diffjax.evaluation.weights import Labelled, Saved, Weights, weights_by_name
+from diffjax.runs.metrics import wilson
+from diffjax.runs.outcomes import check_results, outcomes
+from diffjax.runs.rescoring import saved_errors
+from diffjax.runs.folder import Run
+from diffjax.runs.weights import Labelled, Saved, Weights, weights_by_name
 
 Table = dict[str, list[float | int | str]]
 

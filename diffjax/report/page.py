@@ -8,8 +8,9 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from diffjax import __version__
-from diffjax.evaluation import charts, words
-from diffjax.evaluation.markup import (
+from diffjax.report import charts, words
+from diffjax.report.compare import Group, Report, RunReport
+from diffjax.report.markup import (
     Markup,
     bullets,
     details,
@@ -18,7 +19,6 @@ from diffjax.evaluation.markup import (
     picture,
     text,
 )
-from diffjax.evaluation.report import Group, Report, RunReport
 
 STYLE = Path(__file__).parents[1] / "assets" / "report" / "style.css"
 TITLE = "Zero-shot classification by diffusion"

@@ -30,11 +30,11 @@ from jaxtyping import Float, Int
 from diffjax.checkpoints.torch_files import load_torch
 from diffjax.data.prompts import Prompts
 from diffjax.errors import DiffjaxError
-from diffjax.evaluation.header import FORMAT
-from diffjax.evaluation.metrics import summary
-from diffjax.evaluation.outcomes import decision_columns
-from diffjax.evaluation.rescoring import rank_saved
-from diffjax.evaluation.results import (
+from diffjax.runs.header import FORMAT
+from diffjax.runs.metrics import summary
+from diffjax.runs.outcomes import decision_columns
+from diffjax.runs.rescoring import rank_saved
+from diffjax.runs.folder import (
     Run,
     open_run,
     read_run,

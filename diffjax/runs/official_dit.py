@@ -24,19 +24,19 @@ from typing import Any
 import numpy as np
 from jaxtyping import Float, Int
 
-from diffjax.arrays import read_npy
+from diffjax.data.arrays import read_npy
 from diffjax.checkpoints.torch_files import load_torch
 from diffjax.data.prompts import Prompts
 from diffjax.errors import DiffjaxError
-from diffjax.evaluation.official import (
+from diffjax.runs.official import (
     N_TIMESTEPS,
     imported_header,
     numbered_files,
     write_imported,
 )
-from diffjax.evaluation.outcomes import decision_columns
-from diffjax.evaluation.rescoring import rank_saved
-from diffjax.evaluation.results import Run
+from diffjax.runs.outcomes import decision_columns
+from diffjax.runs.rescoring import rank_saved
+from diffjax.runs.folder import Run
 from diffjax.strategies import strategy_to_dict
 from diffjax.strategies.exhaustive import Exhaustive
 

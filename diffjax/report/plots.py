@@ -17,8 +17,8 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 import numpy as np
 from jaxtyping import Float
 
+from diffjax.classify.record import Record
 from diffjax.errors import DiffjaxError
-from diffjax.record import Record
 from diffjax.strategies import (
     shortlist_from_dict,
     shortlist_to_text,

@@ -11,7 +11,7 @@ import zlib
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any, cast
+from typing import Any
 
 import jax
 import numpy as np
@@ -19,19 +19,22 @@ from jax.typing import DTypeLike
 from jaxtyping import Array, Float
 from PIL import Image
 
-from diffjax.candidates import (
+from diffjax.checkpoints.loading import load_model
+from diffjax.classify.candidates import (
     Candidates,
     class_candidates,
     named_candidates,
     prompt_candidates,
 )
-from diffjax.checkpoints.loading import load_model
-from diffjax.data.images import ImageSource, Transform, load_image, preprocess
+from diffjax.classify.estimates import Estimates
+from diffjax.classify.record import Record
+from diffjax.classify.search import Encoded, ImageSearch
+from diffjax.classify.settings import Settings
+from diffjax.classify.temperature import read_calibration, warn_of_others
+from diffjax.data.images import ImageSource, load_image, preprocess
 from diffjax.data.prompts import DEFAULT_TEMPLATE, Prompts, split_labels
 from diffjax.errors import DiffjaxError, NotFiniteError
-from diffjax.estimates import Estimates
 from diffjax.models.diffusion import DiffusionModel
-from diffjax.record import Record
 from diffjax.scoring.grid import Grid
 from diffjax.scoring.losses import NEED_VARIANCE
 from diffjax.scoring.noise import NoiseTable, SeededNoise, read_noise
@@ -45,14 +48,11 @@ from diffjax.scoring.placement import (
     shards_weights,
 )
 from diffjax.scoring.work import Work
-from diffjax.search import Encoded, ImageSearch
-from diffjax.settings import Settings
 from diffjax.strategies import parse_shortlist, parse_strategy
 from diffjax.strategies.base import Strategy
-from diffjax.temperature import read_calibration, warn_of_others
 
 # as the models were trained
-TRANSFORMS: dict[str, Transform] = {"text": "resize_crop", "class": "adm"}
+TRANSFORMS = {"text": "resize_crop", "class": "adm"}
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -79,9 +79,7 @@ class DiffusionClassifier:
         self.settings = settings or Settings()
         everywhere = self.settings.devices == "global"
         self._mesh = block_mesh(jax.devices()) if everywhere else block_mesh()
-        self.transform = cast(
-            Transform, self.settings.transform or TRANSFORMS[model.kind]
-        )
+        self.transform = self.settings.transform or TRANSFORMS[model.kind]
         asked = self.settings.resolution
         self.resolution = model.resolution if asked is None else asked
         if self.resolution % model.multiple:

@@ -19,7 +19,7 @@ from types import NoneType
 from typing import TYPE_CHECKING, Any
 
 from diffjax.errors import DiffjaxError
-from diffjax.evaluation.rows import KEPT, PARTS, intact
+from diffjax.runs.rows import KEPT, PARTS, intact
 from diffjax.files import json_text, parse_json, read_json_object, write_text
 
 if TYPE_CHECKING:

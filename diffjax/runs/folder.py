@@ -27,7 +27,7 @@ from jaxtyping import Int
 
 from diffjax.data.prompts import Prompts
 from diffjax.errors import DiffjaxError
-from diffjax.evaluation.header import (
+from diffjax.runs.header import (
     CLASSIFIES,
     HEADER,
     begun_before,
@@ -39,8 +39,8 @@ from diffjax.evaluation.header import (
     with_header,
     write_header,
 )
-from diffjax.evaluation.rows import PARTS, read_rows, schema, write_part
-from diffjax.evaluation.sharing import ALONE, LOCK, Share, lock
+from diffjax.runs.rows import PARTS, read_rows, schema, write_part
+from diffjax.runs.sharing import ALONE, LOCK, Share, lock
 from diffjax.files import PARTIAL, json_text, read_json_object, write_text
 
 if TYPE_CHECKING:

@@ -2,22 +2,25 @@
 
 from dataclasses import asdict, dataclass
 from math import inf
-from typing import Any, get_args
+from typing import Any
 
-from diffjax.data.images import INTERPOLATIONS, Transform
+from diffjax.choices import (
+    DEVICES,
+    INTERPOLATIONS,
+    LOSSES,
+    MAX_SEED,
+    MERGES,
+    SHARD_WEIGHTS,
+    STRATEGY,
+    TEMPERATURE,
+    TRANSFORMS,
+)
 from diffjax.errors import DiffjaxError, unknown
-from diffjax.record import TEMPERATURE
-from diffjax.scoring.losses import LOSSES
-from diffjax.scoring.placement import SHARD_WEIGHTS
-from diffjax.strategies import strategy_to_dict
+from diffjax.strategies import parse_strategy, strategy_to_dict
 from diffjax.strategies.base import Strategy
-from diffjax.strategies.racing import Racing
 from diffjax.strategies.shortlist import Shortlist
 
-DEFAULT_STRATEGY = Racing(n_samples=250, confidence=0.9)
-MERGES = ("compete", "mean")
-DEVICES = ("local", "global")
-MAX_SEED = 2**32 - 1
+DEFAULT_STRATEGY = parse_strategy(STRATEGY)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -69,9 +72,9 @@ class Settings:
 
     def __post_init__(self) -> None:
         choices = {
-            "loss": tuple(LOSSES),
-            "transform": (None, *get_args(Transform)),
-            "interpolation": tuple(INTERPOLATIONS),
+            "loss": LOSSES,
+            "transform": (None, *TRANSFORMS),
+            "interpolation": INTERPOLATIONS,
             "merge": MERGES,
             "shard_weights": SHARD_WEIGHTS,
             "devices": DEVICES,

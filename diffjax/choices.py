@@ -1,0 +1,17 @@
+"""Names that settings choose from, and what is chosen by default, each said once.
+
+Nothing is imported here: the command line reads it before anything else. What a name
+does stands where it is done.
+"""
+
+DTYPES = ("auto", "float32", "bfloat16", "float16")  # of a denoiser
+LOSSES = ("l2", "l1", "huber", "vlb", "l2+vlb")
+MERGES = ("compete", "mean")  # of a class's prompts
+DEVICES = ("local", "global")
+SHARD_WEIGHTS = ("auto", "always", "never")
+TRANSFORMS = ("resize_crop", "adm")  # of an image to a square
+INTERPOLATIONS = ("nearest", "box", "bilinear", "hamming", "bicubic", "lanczos")
+
+STRATEGY = "racing:n_samples=250:confidence=0.9"
+TEMPERATURE = 1e-3  # of scores, in units of the error
+MAX_SEED = 2**32 - 1
