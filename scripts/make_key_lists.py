@@ -5,7 +5,7 @@ classes of diffusers and transformers on the meta device (no memory is taken) wi
 the configs that stand in the public repositories, so torch, diffusers and
 transformers are needed:
 
-    python scripts/make_key_lists.py [tests/data/keys]
+    python scripts/make_key_lists.py [tests/goldens/keys]
 
 For every checkpoint NAME it writes NAME.json (the config) and NAME.txt.gz: one line
 per tensor, ``key<TAB>comma-separated shape``, sorted by key. Shapes are torch's.

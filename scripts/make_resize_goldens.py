@@ -1,6 +1,6 @@
 """Write what torchvision makes of small images, to compare our resize with.
 
-    python scripts/make_resize_goldens.py [tests/data/resize.npz]
+    python scripts/make_resize_goldens.py [tests/goldens/resize.npz]
 
 It needs torch and torchvision (0.28 beside torch 2.13 made the stored file). The wheel
 of torchvision on PyPI wants CUDA's libraries for its operators; no transform uses
@@ -52,7 +52,7 @@ def smooth(height: int, width: int) -> np.ndarray:
     return np.rint(127.5 + 100 * np.stack(waves, axis=-1)).astype(np.uint8)
 
 
-def main(out: Path = Path("tests/data/resize.npz")) -> None:
+def main(out: Path = Path("tests/goldens/resize.npz")) -> None:
     """Write the file."""
     arrays = {}
     for name, (size, resolutions) in SIZES.items():

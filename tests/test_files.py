@@ -83,7 +83,7 @@ def test_texts_are_utf8(tmp_path):
     assert (tmp_path / "a.txt").read_bytes() == "Δ ≤ ½ – 猫\n".encode()
 
 
-# ---- JSON; tests/test_reading.py has what is refused
+# ---- JSON; tests/data/test_reading.py has what is refused
 
 
 @pytest.mark.parametrize("indent", [None, 1])

@@ -22,7 +22,7 @@ from diffjax.checkpoints.loading import COMPONENTS, load_model
 from diffjax.errors import DiffjaxError
 from diffjax.schedules import Schedule
 
-REAL = Path(__file__).parents[2] / "shared" / "real" / "_flax_revisions"
+REAL = Path(__file__).parents[3] / "shared" / "real" / "_flax_revisions"
 CLASSES = {
     "unet": "FlaxUNet2DConditionModel",
     "vae": "FlaxAutoencoderKL",
@@ -212,7 +212,7 @@ REVISIONS = {  # the U-Net, the torch model whose it is, the scheduler, what it 
         "v_prediction",
     ),
 }
-KEYS = Path(__file__).parent / "data" / "keys"
+KEYS = Path(__file__).parents[1] / "goldens" / "keys"
 
 
 @pytest.mark.parametrize("revision", REVISIONS)

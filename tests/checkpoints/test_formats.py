@@ -10,12 +10,13 @@ import numpy as np
 import pytest
 from flax.serialization import msgpack_serialize
 from ml_dtypes import bfloat16
+from pickles import Evil
 from safetensors.numpy import save_file
 
 from diffjax.checkpoints.formats import read_tensors, weight_files, weight_sets
 from diffjax.errors import DiffjaxError
 
-KEYS = Path(__file__).parent / "data" / "keys"
+KEYS = Path(__file__).parents[1] / "goldens" / "keys"
 STEM = "diffusion_pytorch_model"
 rng = np.random.default_rng(0)
 
@@ -246,14 +247,6 @@ def test_compressed_files_are_not_torchs(tmp_path):
             small.writestr(name, whole.read(name))
     with pytest.raises(DiffjaxError, match=r"a\.bin is damaged .*compressed"):
         read_tensors(tmp_path / "a.bin")
-
-
-class Evil:
-    def __init__(self, path):
-        self.path = path
-
-    def __reduce__(self):
-        return open, (str(self.path), "w")
 
 
 def test_bin_with_code_is_refused_and_not_run(tmp_path):

@@ -13,7 +13,7 @@ from tiny_sets import write_folder
 
 from diffjax.cli.commands import group
 
-SCRIPT = Path(__file__).parents[1] / "scripts" / "study_strategies.py"
+SCRIPT = Path(__file__).parents[2] / "scripts" / "study_strategies.py"
 
 
 @pytest.fixture

@@ -19,7 +19,7 @@ from diffjax.checkpoints.loading import COMPONENTS, empty_network
 from diffjax.checkpoints.mappings import match
 from diffjax.errors import DiffjaxError
 
-KEYS = Path(__file__).parent / "data" / "keys"
+KEYS = Path(__file__).parents[1] / "goldens" / "keys"
 PARTS = {
     "sd15-unet": "unet",
     "sd2-unet": "unet",

@@ -229,7 +229,7 @@ def test_absent_settings_mean_what_they_mean_to_torch(ours, theirs):
         signature = inspect.signature(theirs.__init__)
         defaults = {name: p.default for name, p in signature.parameters.items()}
     if theirs is diffusers.DiTTransformer2DModel:
-        defaults["freq_shift"] = 1.0  # it has no other; tests/test_parity.py
+        defaults["freq_shift"] = 1.0  # it has no other; tests/models/test_parity.py
     read = ours.from_dict({})
     for field in dataclasses.fields(ours):
         expected = defaults[field.name]

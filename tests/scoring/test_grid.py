@@ -27,7 +27,7 @@ from diffjax.scoring.placement import (
     replicate,
 )
 
-KEYS = Path(__file__).parent / "data" / "keys"
+KEYS = Path(__file__).parents[1] / "goldens" / "keys"
 CLASSES, SAMPLES = 5, 7
 Z0 = jax_random(8, 8, 4, seed=1)
 STATES = jax_random(CLASSES, TOKENS, WIDTH, seed=2)

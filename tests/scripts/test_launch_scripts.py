@@ -10,7 +10,7 @@ import yaml
 
 from diffjax.cli.commands import group
 
-LAUNCH = Path(__file__).parents[1] / "scripts" / "launch"
+LAUNCH = Path(__file__).parents[2] / "scripts" / "launch"
 EVALUATE = ["evaluate", "pets", "--out", "runs/two words"]
 CLASSIFY = ["classify", "cat.jpg", "--labels", "cat,small dog"]
 

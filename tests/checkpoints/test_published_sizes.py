@@ -1,7 +1,8 @@
 """Sizes of published files, to the byte, from our lists of their tensors.
 
 A list that lacked a tensor, or had a wrong shape or name, would give another size: this
-ties tests/data/keys, and with it the name tables, to the real files without a download.
+ties tests/goldens/keys, and with it the name tables, to the real files without any
+download.
 
 A safetensors file is eight bytes, a JSON header and the tensors' data. The header is
 padded with spaces to a multiple of eight and lists the tensors by falling size of their
@@ -28,7 +29,7 @@ from safetensors.numpy import save
 
 from diffjax.checkpoints.formats import read_tensors
 
-KEYS = Path(__file__).parent / "data" / "keys"
+KEYS = Path(__file__).parents[1] / "goldens" / "keys"
 BYTES = {"I64": 8, "F32": 4, "F16": 2}
 FOUR = {"to_q": "query", "to_k": "key", "to_v": "value", "to_out.0": "proj_attn"}
 

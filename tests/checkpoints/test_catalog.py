@@ -17,7 +17,7 @@ from diffjax.checkpoints.formats import read_tensors
 from diffjax.checkpoints.resolving import resolve, resolve_component
 from diffjax.errors import DiffjaxError
 
-KEYS = Path(__file__).parent / "data" / "keys"
+KEYS = Path(__file__).parents[1] / "goldens" / "keys"
 STEM = "diffusion_pytorch_model"
 WEIGHTS = save({"w": np.float32([1, 2])})
 HALF = save({"w": np.float16([1, 2])})
@@ -385,7 +385,7 @@ def test_key_lists_come_with_their_configs():
 
 @pytest.mark.slow
 def test_key_lists_are_what_the_script_makes(tmp_path):
-    script = Path(__file__).parent.parent / "scripts" / "make_key_lists.py"
+    script = Path(__file__).parents[2] / "scripts" / "make_key_lists.py"
     subprocess.run([sys.executable, script, tmp_path], check=True)
     made = {path.name: path.read_bytes() for path in tmp_path.iterdir()}
     assert made == {path.name: path.read_bytes() for path in KEYS.iterdir()}

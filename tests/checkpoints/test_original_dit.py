@@ -25,7 +25,7 @@ from diffjax.checkpoints.original_dit import original_config, split_attention
 from diffjax.errors import DiffjaxError
 
 BOUND = 1e-4
-KEYS = Path(__file__).parent / "data" / "keys"
+KEYS = Path(__file__).parents[1] / "goldens" / "keys"
 # of pipelines.DIT
 SMALL = {"width": 24, "depth": 2, "heads": 2, "patch": 2}
 EDGE, CLASSES = 8, 10

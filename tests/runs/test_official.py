@@ -7,7 +7,7 @@ import pytest
 import torch
 from click.testing import CliRunner
 from saved_runs import decided, tables
-from test_formats import Evil
+from pickles import Evil
 from test_rescoring import assert_same_decisions
 
 from diffjax.cli.group import group

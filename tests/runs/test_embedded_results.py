@@ -13,7 +13,7 @@ from diffjax.report.compare import read_report
 from diffjax.runs.folder import read_run
 from diffjax.runs.rescoring import agreement, rescore
 
-ROOT = Path(__file__).parents[1]
+ROOT = Path(__file__).parents[2]
 SAVED = ROOT / "notebooks" / "saved"
 RUNS = {
     "tiny-cifar10": "tiny",

@@ -16,7 +16,7 @@ from transformers import CLIPTokenizer
 import diffjax
 from diffjax.checkpoints.tokenizer import Tokenizer
 
-REAL = Path(__file__).parents[2] / "shared" / "real"
+REAL = Path(__file__).parents[3] / "shared" / "real"
 
 # of the vocabulary and merges that all published CLIP tokenizers share
 VOCABULARY = {

@@ -8,7 +8,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 from make_results import pack
 
-ROOT = Path(__file__).parents[1]
+ROOT = Path(__file__).parents[2]
 SCRIPT = ROOT / "scripts" / "make_results.py"
 
 

@@ -14,7 +14,7 @@ from diffjax.data.scenes import WORDINGS, is_held_out
 from diffjax.data.winoground import read_winoground
 
 N = 160
-SCRIPT = Path(__file__).parents[1] / "scripts" / "make_scenes.py"
+SCRIPT = Path(__file__).parents[2] / "scripts" / "make_scenes.py"
 
 
 @pytest.fixture(scope="module")

@@ -12,7 +12,7 @@ import pytest
 
 from diffjax.checkpoints.loading import load_network
 
-SCRIPTS = Path(__file__).parent.parent / "scripts"
+SCRIPTS = Path(__file__).parents[2] / "scripts"
 NEEDED = 12e9  # bytes of memory
 BEYOND_WEIGHTS = 2e9
 

@@ -109,7 +109,7 @@ def test_configs_of_the_package_are_the_published_ones(name):
 
 
 def test_key_lists_are_of_the_published_configs():
-    folder = Path(__file__).parent / "data" / "keys"
+    folder = Path(__file__).parents[1] / "goldens" / "keys"
     notes = ("torch_dtype", "transformers_version")
     for name, config in {
         "sd15-unet": published.UNET_1,

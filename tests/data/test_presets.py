@@ -13,7 +13,7 @@ from diffjax.errors import DiffjaxError
 from diffjax.strategies import parse_strategy
 from diffjax.strategies.staged import Staged
 
-SCRIPT = Path(__file__).parents[1] / "scripts" / "make_prompts.py"
+SCRIPT = Path(__file__).parents[2] / "scripts" / "make_prompts.py"
 
 # The paper's settings: classes, to_keep, n_samples, loss, evaluations of an image.
 PAPER = {

@@ -1,6 +1,6 @@
 """What the compiler for NVIDIA's GPUs makes of whole networks; no GPU is needed.
 
-    pip install "jax[cuda12]" and pytest -m slow tests/test_gpu_compiler.py
+    pip install "jax[cuda12]" and pytest -m slow tests/scoring/test_gpu_compiler.py
 
 Ten minutes on two cores.
 """

@@ -636,7 +636,7 @@ def test_longer_edge(width, transform, longer, monkeypatch):
 
 # torchvision's results for images that shrink, stay and grow, to 2.7 times their size;
 # scripts/make_resize_goldens.py made the file.
-RESIZED = dict(np.load(Path(__file__).parent / "data" / "resize.npz"))
+RESIZED = dict(np.load(Path(__file__).parents[1] / "goldens" / "resize.npz"))
 RESIZED_KEYS = [key for key in RESIZED if ":" in key]
 
 

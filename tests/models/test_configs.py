@@ -1,7 +1,7 @@
 """Configs as published, with what each version of diffusers or transformers wrote.
 
-`tests/data/keys` holds the settings that shape the tensors; here the same models come
-with the further keys of their own files and of copies saved by later versions.
+`tests/goldens/keys` holds the settings that shape the tensors; here the same models
+come with the further keys of their own files and of copies saved by later versions.
 """
 
 import dataclasses
@@ -18,7 +18,7 @@ from diffjax.models.dit import DiTTransformer2DConfig
 from diffjax.models.unet import UNet2DConditionConfig
 from diffjax.schedules import Schedule
 
-KEYS = Path(__file__).parent / "data" / "keys"
+KEYS = Path(__file__).parents[1] / "goldens" / "keys"
 CONFIGS = {
     "sd15-unet": UNet2DConditionConfig,
     "sd2-unet": UNet2DConditionConfig,
@@ -137,7 +137,7 @@ TEXT_WHOLE = {
     "use_bfloat16": False,
 }
 
-# file: (model of tests/data/keys, keys that its file adds, keys that it lacks,
+# file: (model of tests/goldens/keys, keys that its file adds, keys that it lacks,
 #        settings in which it differs from that model)
 FILES = {
     "SD 1.4, unet": ("sd15-unet", {"_diffusers_version": "0.2.2"}, (), {}),

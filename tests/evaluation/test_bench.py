@@ -20,7 +20,7 @@ from diffjax.models.unet import UNet2DConditionModel
 from diffjax.scoring import speed
 from diffjax.scoring.grid import Grid
 
-KEYS = Path(__file__).parent / "data" / "keys"
+KEYS = Path(__file__).parents[1] / "goldens" / "keys"
 DEVICES = jax.local_device_count()
 MODEL = small.text_model(denoiser=small.one_level_denoiser())
 
