@@ -8,10 +8,9 @@ fast, and kept in pytest's cache: the next run is several times as fast
 import os
 from pathlib import Path
 
-TESTS = str(Path(__file__).parent)
 # processes that tests start find the helpers here as well
 os.environ["PYTHONPATH"] = os.pathsep.join(
-    filter(None, [TESTS, os.environ.get("PYTHONPATH")])
+    [str(Path(__file__).parent), *filter(None, [os.environ.get("PYTHONPATH")])]
 )
 os.environ.setdefault("HF_HUB_OFFLINE", "1")
 os.environ.setdefault("JAX_PLATFORMS", "cpu")

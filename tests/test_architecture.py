@@ -43,8 +43,9 @@ MAY_IMPORT = {
 }
 MOST_ROOMS = 20
 # what is imported without JAX: the host's side, whatever it may import
-NO_JAX = ("choices", "errors", "files", "strategies", "data", "runs", "report", "cli")
+NO_JAX = ("choices", "errors", "files", "strategies", "data", "runs", "report")
 NO_JAX_EITHER = (
+    "diffjax.cli.commands",  # and with it all commands
     "diffjax.classify.record",
     "diffjax.classify.settings",
     "diffjax.classify.temperature",
