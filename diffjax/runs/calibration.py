@@ -15,17 +15,17 @@ from typing import Any
 import numpy as np
 from jaxtyping import Float
 
+from diffjax.classify.record import log_scores, settled_differences
+from diffjax.classify.temperature import CALIBRATION
 from diffjax.errors import DiffjaxError
+from diffjax.files import json_text, write_text
+from diffjax.runs.folder import Run
 from diffjax.runs.metrics import (
     negative_log_likelihood,
     reliability,
     temperature_of,
 )
 from diffjax.runs.outcomes import check_results, outcomes
-from diffjax.runs.folder import Run
-from diffjax.files import json_text, write_text
-from diffjax.classify.record import log_scores, settled_differences
-from diffjax.classify.temperature import CALIBRATION
 
 
 def fit_temperature(excess: Float[np.ndarray, "n c"]) -> float:

@@ -19,6 +19,7 @@ from typing import TYPE_CHECKING, NamedTuple
 import numpy as np
 from jaxtyping import Float, Int
 
+from diffjax.runs.folder import Run
 from diffjax.runs.metrics import (
     Z,
     confusion_matrix,
@@ -29,7 +30,6 @@ from diffjax.runs.metrics import (
 )
 from diffjax.runs.outcomes import Outcomes
 from diffjax.runs.rescoring import rank_saved, saved_errors
-from diffjax.runs.folder import Run
 from diffjax.runs.weights import Saved
 from diffjax.strategies.base import best_prompts
 

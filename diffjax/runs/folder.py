@@ -27,6 +27,7 @@ from jaxtyping import Int
 
 from diffjax.data.prompts import Prompts
 from diffjax.errors import DiffjaxError
+from diffjax.files import PARTIAL, json_text, read_json_object, write_text
 from diffjax.runs.header import (
     CLASSIFIES,
     HEADER,
@@ -41,7 +42,6 @@ from diffjax.runs.header import (
 )
 from diffjax.runs.rows import PARTS, read_rows, schema, write_part
 from diffjax.runs.sharing import ALONE, LOCK, Share, lock
-from diffjax.files import PARTIAL, json_text, read_json_object, write_text
 
 if TYPE_CHECKING:
     import pyarrow as pa

@@ -19,8 +19,8 @@ from types import NoneType
 from typing import TYPE_CHECKING, Any
 
 from diffjax.errors import DiffjaxError
-from diffjax.runs.rows import KEPT, PARTS, intact
 from diffjax.files import json_text, parse_json, read_json_object, write_text
+from diffjax.runs.rows import KEPT, PARTS, intact
 
 if TYPE_CHECKING:
     import pyarrow as pa

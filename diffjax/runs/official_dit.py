@@ -24,10 +24,11 @@ from typing import Any
 import numpy as np
 from jaxtyping import Float, Int
 
-from diffjax.data.arrays import read_npy
 from diffjax.checkpoints.torch_files import load_torch
+from diffjax.data.arrays import read_npy
 from diffjax.data.prompts import Prompts
 from diffjax.errors import DiffjaxError
+from diffjax.runs.folder import Run
 from diffjax.runs.official import (
     N_TIMESTEPS,
     imported_header,
@@ -36,7 +37,6 @@ from diffjax.runs.official import (
 )
 from diffjax.runs.outcomes import decision_columns
 from diffjax.runs.rescoring import rank_saved
-from diffjax.runs.folder import Run
 from diffjax.strategies import strategy_to_dict
 from diffjax.strategies.exhaustive import Exhaustive
 

@@ -15,17 +15,17 @@ import numpy as np
 from jaxtyping import Float, Int
 
 from diffjax.errors import DiffjaxError, unknown
-from diffjax.runs.metrics import summary, wilson
-from diffjax.runs.outcomes import (
-    check_results,
-    decision_columns,
-    local_numbers,
-)
 from diffjax.runs.folder import (
     Run,
     open_run,
     read_run,
     write_summary,
+)
+from diffjax.runs.metrics import summary, wilson
+from diffjax.runs.outcomes import (
+    check_results,
+    decision_columns,
+    local_numbers,
 )
 from diffjax.runs.rows import lists
 from diffjax.runs.weights import (
