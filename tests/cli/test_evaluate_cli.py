@@ -1,11 +1,8 @@
-import dataclasses
 import functools
-import io
 import json
 import os
 import random
 import re
-import shutil
 import signal
 import subprocess
 import sys
@@ -17,22 +14,21 @@ import numpy as np
 import pipelines
 import pyarrow.parquet as pq
 import pytest
-from click.testing import CliRunner
-from rich.console import Console
+from commands import assert_only_refused, invoke
 from tiny_sets import LABELLED, picture, png, save, write_folder, write_tfds
 
 import diffjax
 from diffjax.checkpoints.loading import load_model
-from diffjax.cli import progress
-from diffjax.cli.commands import group
-from diffjax.cli.progress import Clock, EvaluationProgress, accuracy_text
+from diffjax.cli.progress import EvaluationProgress
 from diffjax.data import presets
 from diffjax.evaluation import plan as planning
-from diffjax.evaluation.runner import Tally
 from diffjax.runs.folder import read_run
+
+pytestmark = pytest.mark.usefixtures("no_compile_cache")
 
 # Two classes in every test, and two cells a tile: all compiled once.
 STRATEGY = "exhaustive:n_samples=2"
+
 EMBEDDED = Path(diffjax.__file__).parent / "assets" / "tiny"
 
 
@@ -44,12 +40,6 @@ def load_once():
             "diffjax.classify.classifier.load_model", functools.cache(load_model)
         )
         yield
-
-
-@pytest.fixture(autouse=True)
-def no_compile_cache(monkeypatch, tmp_path):
-    """JAX is already imported here, and its folder is not ours to set."""
-    monkeypatch.setenv("JAX_COMPILATION_CACHE_DIR", str(tmp_path / "jax"))
 
 
 @pytest.fixture(scope="module")
@@ -79,10 +69,6 @@ def preset(monkeypatch):
     return made
 
 
-def invoke(*args):
-    return CliRunner().invoke(group, [str(arg) for arg in args])
-
-
 def evaluate(place, *args, model="sd"):
     return invoke(
         *("evaluate", *args, "--model", place / model, "--cells", "2"),
@@ -95,16 +81,6 @@ def photos(place, out, *args):
         *("--dataset", place / "photos", "--strategy", STRATEGY, "--out", out),
         *args,
     )
-
-
-def assert_refused(result, *parts):
-    """Exit code 2 and one message; no traceback, nothing on standard output."""
-    assert result.exit_code == 2, result.output
-    assert isinstance(result.exception, SystemExit)
-    assert "Traceback" not in result.output and result.stdout == ""
-    (message,) = result.stderr.split("error: ")[1:]
-    for part in parts:
-        assert str(part) in message, (part, message)
 
 
 # ---- what it prints and writes
@@ -170,7 +146,9 @@ def test_another_configuration_is_refused(place, tmp_path):
     out = tmp_path / "run"
     assert photos(place, out, "--limit", "1").exit_code == 0
     result = photos(place, out, "--limit", "1", "--loss", "l1", "--quiet")
-    assert_refused(result, out, "experiment.loss: l2 there, l1 here", "another folder")
+    assert_only_refused(
+        result, out, "experiment.loss: l2 there, l1 here", "another folder"
+    )
     assert len(read_run(out).rows) == 1
 
 
@@ -181,8 +159,10 @@ def test_corrupted_images_are_another_configuration(place, tmp_path, monkeypatch
     out = tmp_path / "run"
     assert photos(place, out, *few, "contrast:1").exit_code == 0
     assert read_run(out).header["experiment"]["corrupt"] == "contrast:1"
-    assert_refused(photos(place, out, *few, "contrast:5"), name, "data.fingerprint")
-    assert_refused(photos(place, out, *few, "fog:1"), "fog", "noise, blur")
+    assert_only_refused(
+        photos(place, out, *few, "contrast:5"), name, "data.fingerprint"
+    )
+    assert_only_refused(photos(place, out, *few, "fog:1"), "fog", "noise, blur")
     photos_and_more = ("--dataset", place / "photos", "--strategy", STRATEGY)
     assert evaluate(place, *photos_and_more, *few, "contrast:1").exit_code == 0
     assert (tmp_path / "runs" / "photos-contrast-1-sd" / "run.json").exists()
@@ -190,7 +170,7 @@ def test_corrupted_images_are_another_configuration(place, tmp_path, monkeypatch
 
 def test_a_folder_of_something_else_is_refused(place, tmp_path):
     (tmp_path / "thesis.tex").touch()
-    assert_refused(photos(place, tmp_path, "--quiet"), "thesis.tex")
+    assert_only_refused(photos(place, tmp_path, "--quiet"), "thesis.tex")
     assert [path.name for path in tmp_path.iterdir()] == ["thesis.tex"]
 
 
@@ -224,9 +204,9 @@ def test_candidate_classes_from_a_file(place, tmp_path):
     assert run.header["experiment"]["prefilter"]["name"] == "clip.csv"
     file.write_text(file.read_text().replace("dog/1.png,1", "dog/1.png,0"))
     result = photos(place, tmp_path / "run", "--prefilter", file)
-    assert_refused(result, "experiment.prefilter.fingerprint")
+    assert_only_refused(result, "experiment.prefilter.fingerprint")
     result = photos(place, tmp_path / "run")
-    assert_refused(result, "experiment.prefilter")
+    assert_only_refused(result, "experiment.prefilter")
 
 
 # ---- presets
@@ -255,7 +235,7 @@ def test_a_preset_and_what_takes_its_place(place, tmp_path, preset):
 
 def test_a_preset_brings_its_prompts(place, tmp_path, preset):
     result = evaluate(place, "pair", "--data-dir", place, "--out", tmp_path / "run")
-    assert_refused(result, "prompts for 10 classes", "pair has 2")
+    assert_only_refused(result, "prompts for 10 classes", "pair has 2")
 
 
 @pytest.mark.parametrize(
@@ -289,7 +269,7 @@ def test_what_makes_no_sense_is_refused_before_the_model_is_loaded(
     monkeypatch.chdir(tmp_path)
     data = [] if "--data-dir" in args else ["--data-dir", place]
     result = evaluate(place, *args, *data, "--quiet", model="missing")
-    assert_refused(result, *parts)
+    assert_only_refused(result, *parts)
     assert not (tmp_path / "runs").exists() and not (tmp_path / "x").exists()
 
 
@@ -337,7 +317,7 @@ def test_a_text_model_is_told_that_classes_are_numbers(place, tmp_path):
 
 def test_a_text_model_has_no_bound(place, tmp_path):
     result = photos(place, tmp_path / "run", "--also", "vlb", "--quiet")
-    assert_refused(result, "vlb", "variance")
+    assert_only_refused(result, "vlb", "variance")
 
 
 # ---- failures
@@ -380,87 +360,12 @@ def test_a_full_disk_is_one_message(place, tmp_path, monkeypatch):
 
     monkeypatch.setattr(Path, "write_bytes", full)
     result = photos(place, out, "--quiet")
-    assert_refused(result, "5 rows cannot be written", out, "No space left", "goes on")
+    assert_only_refused(
+        result, "5 rows cannot be written", out, "No space left", "goes on"
+    )
     assert read_run(out).rows.num_rows == 0
     monkeypatch.setattr(Path, "write_bytes", write_bytes)
     assert photos(place, out).exit_code == 0
-
-
-# ---- going on with a run
-
-
-def edited(path, **changes):
-    content = json.loads(path.read_text())
-    path.write_text(json.dumps(content | changes))
-
-
-@pytest.fixture
-def begun(tmp_path, monkeypatch):
-    """Two images of four, by a copy of the embedded model; and how to go on."""
-    images, model = tmp_path / "images", tmp_path / "model"
-    write_folder(images, {"cat": 2, "dog": 2})
-    shutil.copytree(EMBEDDED, model)
-    monkeypatch.setattr(
-        "diffjax.classify.classifier.load_model", load_model
-    )  # files change
-    broken = images / "dog"
-    kept = {path: path.read_bytes() for path in broken.iterdir()}
-    for path in kept:
-        path.write_bytes(b"not yet")
-
-    def go_on(*args, model=model, images=images):
-        return invoke(
-            *("evaluate", "--dataset", images, "--model", model, "--cells", "2"),
-            *("--strategy", STRATEGY, "--out", tmp_path / "run", "--quiet", *args),
-        )
-
-    assert go_on("--allow-errors").exit_code == 0
-    for path, content in kept.items():
-        path.write_bytes(content)
-    return tmp_path, go_on
-
-
-@pytest.mark.parametrize(
-    ("file", "changes", "line"),
-    [
-        ("scheduler/scheduler_config.json", {"beta_end": 0.02}, "model.schedule"),
-        ("vae/config.json", {"scaling_factor": 0.5}, "model.scaling_factor"),
-        ("unet/config.json", {"norm_eps": 1e-2}, "model.configs.unet.norm_eps"),
-        ("tokenizer/tokenizer_config.json", {"model_max_length": 3}, "model.ids"),
-    ],
-)
-def test_a_run_does_not_go_on_under_another_model(begun, file, changes, line):
-    place, go_on = begun
-    edited(place / "model" / file, **changes)
-    assert_refused(go_on(), line, "there, ", "choose another folder")
-    assert read_run(place / "run").rows["error"].null_count == 2
-
-
-def test_a_run_goes_on_with_copies_and_by_other_spellings(begun, monkeypatch):
-    place, go_on = begun
-    shutil.move(place / "model", place / "moved")
-    (place / "mount").symlink_to(place)
-    monkeypatch.chdir(place)
-    result = go_on(model="moved", images="./mount/images")
-    assert result.exit_code == 0, result.output
-    assert read_run(place / "run").rows["error"].null_count == 4
-    shutil.copytree(place / "images", place / "other name")
-    assert go_on(model="./moved", images="./other name").exit_code == 0
-
-
-def test_a_run_of_before_goes_on_with_a_word(begun):
-    place, go_on = begun
-    header = json.loads((place / "run" / "run.json").read_text())
-    known = header["model"]
-    before = ("model", "revision", "dtype", "elsewhere", "name", "kind", "n_timesteps")
-    header["model"] = {key: known[key] for key in before}
-    header["model"]["fingerprint"] = known["weights"]
-    (place / "run" / "run.json").write_text(json.dumps(header))
-    result = go_on()
-    assert result.exit_code == 0, result.output
-    assert "kept the weights of its model alone" in " ".join(result.stderr.split())
-    edited(place / "model" / "vae" / "config.json", scaling_factor=0.5)
-    assert_refused(go_on(), "model.scaling_factor")
 
 
 # ---- the plan
@@ -557,84 +462,6 @@ def test_trackers_end_with_a_run_that_fails(place, tmp_path, monkeypatch):
     monkeypatch.setattr(EvaluationProgress, "update", fail)
     result = photos(place, tmp_path / "run", "--wandb", "project")
     assert result.exit_code == 2 and log[-1] == "finished"
-
-
-# ---- progress
-
-
-class FakeTerminal(Console):
-    """A console that believes in a terminal and keeps what it is sent."""
-
-    def __init__(self):
-        super().__init__(
-            file=io.StringIO(), force_terminal=True, width=100, legacy_windows=False
-        )
-
-
-@pytest.fixture
-def clock(monkeypatch):
-    """Time stands still until it is told."""
-    now = [1000.0]
-    monkeypatch.setattr(progress.time, "monotonic", lambda: now[0])
-    return now
-
-
-def test_a_terminal_gets_a_bar(clock):
-    console = FakeTerminal()
-    with EvaluationProgress(console, "cifar10 tiny") as bar:
-        task = bar._bar.tasks[0]
-        tally = Tally(total=2000, done=100, correct=60)
-        bar.update(tally)
-        assert (task.completed, task.total) == (100, 2000)
-        clock[0] += 10
-        tally = dataclasses.replace(tally, done=101, correct=61, evaluations=50)
-        bar.update(tally)
-        bar.tile(None, 60)
-        state = task.fields["state"]
-        bar.update(dataclasses.replace(tally, done=102, failed=1, evaluations=50))
-        bar._bar.refresh()
-    # 60 evaluations in 10 s; an image takes 10 s, and 1,899 are left
-    assert state == "101/2,000 · 60.4 % ± 9.4 · 6 evals/s · 5:16:30 left"
-    text = console.file.getvalue()
-    assert "cifar10 tiny: 100 of 2,000 were done before" in text
-    assert "102/2,000" in text and "1 failed" in text
-
-
-def test_elsewhere_there_is_a_line_now_and_then(clock):
-    console = Console(file=io.StringIO(), width=40)
-    with EvaluationProgress(console, "cifar10 tiny") as bar:
-        for done in range(8):
-            bar.update(Tally(total=7, done=done, correct=done, evaluations=done))
-            clock[0] += 12
-    lines = console.file.getvalue().splitlines()
-    assert [line.split(" · ")[0] for line in lines] == [
-        f"cifar10 tiny: {done}/7" for done in (3, 6, 7)
-    ]
-    assert lines[0].endswith("left") and not lines[-1].endswith("left")
-
-
-def test_quiet_is_quiet():
-    for console in (Console(file=io.StringIO()), FakeTerminal()):
-        with EvaluationProgress(console, "cifar10 tiny", quiet=True) as bar:
-            bar.update(Tally(total=2, done=1))
-            bar.update(Tally(total=2, done=2))
-        assert console.file.getvalue() == ""
-
-
-def test_the_clock_counts_this_process_alone(clock):
-    timer = Clock()
-    before = Tally(total=10, done=6)
-    timer.begin(before)
-    clock[0] += 4
-    assert timer.texts(before, 0) == []  # nothing is known yet
-    done = Tally(total=10, done=8, evaluations=100)
-    assert timer.texts(done, 120) == ["30 evals/s", "0:00:04 left"]
-    assert timer.texts(dataclasses.replace(done, done=10), 100) == ["25 evals/s"]
-
-
-def test_the_accuracy_has_its_interval():
-    assert accuracy_text(612, 1000) == "61.2 % ± 3.0"
-    assert accuracy_text(0, 3) == "0.0 % ± 28.1"
 
 
 # ---- the help

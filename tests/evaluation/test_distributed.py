@@ -9,8 +9,8 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from noise_runs import Made, assert_same, task_of
 from small import images, text_model
-from test_runner import Made, assert_same, task_of
 
 from diffjax.classify.classifier import DiffusionClassifier
 from diffjax.classify.settings import Settings

@@ -6,8 +6,8 @@ import numpy as np
 import pytest
 import torch
 from click.testing import CliRunner
-from saved_runs import decided, tables
 from pickles import Evil
+from saved_runs import decided, tables
 from test_rescoring import assert_same_decisions
 
 from diffjax.cli.group import group
