@@ -10,6 +10,14 @@ from diffjax.strategies.base import run as run_strategy
 from diffjax.strategies.exhaustive import Exhaustive
 
 
+def named(labels):
+    """Prompts that are the labels themselves."""
+    labels = tuple(labels)
+    return Prompts(
+        prompts=labels, classidx=tuple(range(len(labels))), class_names=labels
+    )
+
+
 def write_run(
     path,
     errors,

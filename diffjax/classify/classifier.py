@@ -75,13 +75,15 @@ class DiffusionClassifier:
 
     def __init__(self, model: DiffusionModel, settings: Settings | None = None) -> None:
         """Place a loaded model on this process's devices."""
+        settings = settings or Settings()
         self.model = model
-        self.settings = settings or Settings()
+        self.resolution = settings.resolution or model.resolution
+        self.transform = settings.transform or TRANSFORMS[model.kind]
+        self.settings = replace(
+            settings, resolution=self.resolution, transform=self.transform
+        )
         everywhere = self.settings.devices == "global"
         self._mesh = block_mesh(jax.devices()) if everywhere else block_mesh()
-        self.transform = self.settings.transform or TRANSFORMS[model.kind]
-        asked = self.settings.resolution
-        self.resolution = model.resolution if asked is None else asked
         if self.resolution % model.multiple:
             raise DiffjaxError(
                 f"A resolution of {self.resolution} does not fit {model.name}: it must "
@@ -111,15 +113,6 @@ class DiffusionClassifier:
         )
         self.work = Work()  # of the devices, so far
         self._estimates: Estimates | None = None  # of the latest candidates
-
-    @property
-    def _described(self) -> dict[str, Any]:
-        """What records say of model and settings."""
-        return (
-            self.model.origin
-            | self.settings.as_dict()
-            | {"resolution": self.resolution, "transform": self.transform}
-        )
 
     @property
     def device(self) -> str:
@@ -305,7 +298,7 @@ class DiffusionClassifier:
         if not isinstance(labels, Candidates):
             labels = self.candidates(labels, template)
         one = self.encode(image)
-        asked = f"{labels.prompts} {self._described}"
+        asked = f"{labels.prompts} {self.model.origin} {self.settings}"
         check_same(zlib.crc32(asked.encode()), self._mesh, "labels and settings")
 
         def tile(search: ImageSearch, cells: int) -> None:
@@ -370,13 +363,14 @@ class DiffusionClassifier:
             ImageSearch(image, candidates, self.settings, n_timesteps, tile, estimates)
             for image in images
         )
+        described = self.model.origin | self.settings.as_dict()
         packer = Packer(
             self.grid, candidates.conditions, len(candidates.prompts.prompts), self.work
         )
         for search in packer.run(searches):
             assert isinstance(search, ImageSearch)  # it gives back what it was given
             try:
-                yield search.encoded, search.record(self._described)
+                yield search.encoded, search.record(described)
             except NotFiniteError as error:
                 yield search.encoded, error
 

@@ -1,10 +1,11 @@
 """Where in an image the evidence for one label over another lies.
 
-    d_s(y, x) = m[other, s](y, x) − m[label, s](y, x)
+    m[c, s](y, x) = mean over channels of ℓ(ε, ε̂(z_t, t, c))(y, x)
+    d_s(y, x)     = m[other, s](y, x) − m[label, s](y, x)
 
-is how much worse the other label explains the noise at a place of the latent, for the
-sample s = (t, ε); ``scoring.maps`` has m. Averaged over places and samples it is the
-difference that a classification rests on.
+d is how much worse the other label explains the noise at a place of the latent, for the
+sample s = (t, ε). The mean of m over the places is the grid's cell e[c, s], so that of
+d over places and samples is the difference that a classification rests on.
 """
 
 from dataclasses import dataclass
@@ -18,7 +19,7 @@ from diffjax.classify.classifier import DiffusionClassifier
 from diffjax.data.images import ImageSource
 from diffjax.data.prompts import DEFAULT_TEMPLATE
 from diffjax.errors import DiffjaxError, overflowed
-from diffjax.scoring.maps import error_maps
+from diffjax.scoring.grid import error_maps
 from diffjax.strategies.exhaustive import Exhaustive
 from diffjax.tracing import pinned
 

@@ -15,6 +15,7 @@ from typing import Any
 import numpy as np
 from jaxtyping import Float, Int
 
+from diffjax.data.prompts import Prompts
 from diffjax.strategies.base import (
     Decision,
     ErrorTable,
@@ -45,10 +46,9 @@ class Record:
 
     Attributes:
         pixels: what the model saw, in [−1, 1].
-        labels: the C classes.
-        prompts: what stood for them, P rows; class names where there are no prompts.
+        prompts: the C classes and the P rows that stood for them; the rows of a model
+            that takes no prompts are called as its classes are.
         truncated: the prompts that were too long and have been cut.
-        classidx: the class of each prompt.
         among: the classes that a prefilter left to choose from; None for all.
         samples: the S (timestep, noise) pairs in the order of their use.
         table: errors, float32 [P, S], NaN where not evaluated.
@@ -61,9 +61,7 @@ class Record:
     """
 
     pixels: Float[np.ndarray, "h w 3"]
-    labels: tuple[str, ...]
-    prompts: tuple[str, ...]
-    classidx: Int[np.ndarray, "P"]
+    prompts: Prompts
     truncated: tuple[str, ...] = ()
     among: tuple[int, ...] | None = None
     samples: Samples
@@ -73,6 +71,16 @@ class Record:
     seconds: float
     settings: dict[str, Any] = field(default_factory=dict)
     also: dict[str, Verdict] = field(default_factory=dict)
+
+    @property
+    def labels(self) -> tuple[str, ...]:
+        """The C classes."""
+        return self.prompts.class_names
+
+    @cached_property
+    def classidx(self) -> Int[np.ndarray, "P"]:
+        """The class of each prompt."""
+        return np.asarray(self.prompts.classidx)
 
     @cached_property
     def decision(self) -> Decision:
@@ -158,7 +166,7 @@ class Record:
             "prompts": [
                 {"prompt": prompt, "label": self.labels[c]}
                 | ({"truncated": True} if prompt in self.truncated else {})
-                for prompt, c in zip(self.prompts, self.classidx, strict=True)
+                for prompt, c in zip(self.prompts.prompts, self.classidx, strict=True)
             ],
             "timesteps": timesteps.tolist(),
             "errors": [  # a list, since two classes may share a name

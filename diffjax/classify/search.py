@@ -168,9 +168,7 @@ class ImageSearch:
 
         return Record(
             pixels=self.encoded.pixels,
-            labels=prompts.class_names,
-            prompts=prompts.prompts,
-            classidx=classidx,
+            prompts=prompts,
             truncated=self._candidates.truncated,
             among=self.encoded.among,
             samples=state.samples,

@@ -77,10 +77,7 @@ def settings_of(classifier: DiffusionClassifier) -> dict[str, Any]:
         del settings[name]  # they change the speed alone
     if settings["noise"] not in ("image", "shared"):
         settings["noise"] = f"sha256 {_file_digest(Path(settings['noise']))}"
-    return settings | {
-        "resolution": classifier.resolution,
-        "transform": classifier.transform,
-    }
+    return settings
 
 
 def where_from(classifier: DiffusionClassifier, told: object) -> dict[str, Any]:

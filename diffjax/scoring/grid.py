@@ -76,7 +76,7 @@ class Blocks:
     classes: Any
 
 
-def cell_errors(
+def cell_elements(
     denoiser: Network,
     schedule: Schedule,
     z0: Float[Array, "h w c"],
@@ -85,12 +85,17 @@ def cell_errors(
     noise: Float[Array, "h w c"],
     *,
     losses: tuple[str, ...],
-) -> Float[Array, " l"]:
-    """e[c, s] for one class and one sample by each of ``losses``, float32."""
+) -> list[Float[Array, "h w c"]]:
+    """ℓ(ε, ε̂)[y, x, i] of one class and one sample by each of ``losses``, float32."""
     z_t = add_noise(schedule, z0, noise, t)
     predicted, variance = predict(denoiser, schedule, z_t, t, condition)
     cell = Cell(schedule, z0, t, noise, predicted, variance)
-    return jnp.stack([jnp.mean(LOSSES[loss](cell)) for loss in losses])
+    return [LOSSES[loss](cell) for loss in losses]
+
+
+def cell_errors(*of: Any, losses: tuple[str, ...]) -> Float[Array, " l"]:
+    """e[c, s] by each of ``losses``: the means of ``cell_elements``."""
+    return jnp.stack([jnp.mean(each) for each in cell_elements(*of, losses=losses)])
 
 
 def block_errors(
@@ -131,6 +136,49 @@ def block_errors(
 
     errors: Array = jax.vmap(block, out_axes=1)(blocks)
     return errors
+
+
+@partial(jit, static_argnames="loss")
+def error_maps(
+    denoiser: Network,
+    schedule: Schedule,
+    noise: Noise,
+    key: Array,
+    z0: Float[Array, "h w c"],
+    conditions: Array,
+    timesteps: Int[Array, " s"],
+    draws: Int[Array, " s"],
+    *,
+    loss: str,
+) -> Float[Array, "s n h w"]:
+    """Where in the latent the cells' errors are: means over the channels alone.
+
+    Args:
+        denoiser: the network.
+        schedule: the forward process.
+        noise: where a sample's ε comes from.
+        key: of the image, uint32, for its noise.
+        z0: its latent.
+        conditions: of the n classes.
+        timesteps: t in [0, T); one sample is computed after the other.
+        draws: noise indices.
+        loss: a key of ``LOSSES``.
+    """
+
+    def sample(now: tuple[Array, Array]) -> Array:
+        t, draw = now
+        epsilon = noise.draw(key, draw, z0.shape)
+
+        def cell(condition: Array) -> Array:
+            of = (denoiser, schedule, z0, condition, t, epsilon)
+            [elements] = cell_elements(*of, losses=(loss,))
+            return jnp.mean(elements, axis=-1)
+
+        maps: Array = jax.vmap(cell)(conditions)
+        return maps
+
+    maps: Array = jax.lax.map(sample, (timesteps, draws))
+    return maps
 
 
 @partial(jit, static_argnames=("losses", "mesh", "sharded"))

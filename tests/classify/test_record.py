@@ -1,7 +1,9 @@
 import numpy as np
 import pytest
+from saved_runs import named
 
 from diffjax.classify.record import Record, _one_digit
+from diffjax.data.prompts import Prompts
 from diffjax.strategies.base import ErrorTable, run
 from diffjax.strategies.staged import Staged
 
@@ -16,9 +18,11 @@ def record(errors, to_keep=(2, 1), n_samples=(4, 16), temperature=0.1, classidx=
     rows = np.arange(len(errors)) if classidx is None else classidx
     return Record(
         pixels=np.zeros((4, 4, 3), np.float32),
-        labels=tuple(f"class {c}" for c in range(rows.max() + 1)),
-        prompts=tuple(f"prompt {p}" for p in range(len(errors))),
-        classidx=rows,
+        prompts=Prompts(
+            prompts=tuple(f"prompt {p}" for p in range(len(errors))),
+            classidx=tuple(rows.tolist()),
+            class_names=tuple(f"class {c}" for c in range(rows.max() + 1)),
+        ),
         samples=state.samples,
         table=state.table,
         prompt_decision=strategy.decide(state),
@@ -93,9 +97,7 @@ def test_errors_by_timestep_average_the_trials():
     state = run(strategy, 2, 9, lambda _, r: errors)
     r = Record(
         pixels=np.zeros((4, 4, 3), np.float32),
-        labels=("a", "b"),
-        prompts=("a", "b"),
-        classidx=np.arange(2),
+        prompts=named("ab"),
         samples=state.samples,
         table=ErrorTable(errors),
         prompt_decision=strategy.decide(state),

@@ -7,6 +7,7 @@ import numpy as np
 import pytest
 from PIL import Image
 from rich.console import Console
+from saved_runs import named
 
 from diffjax.checkpoints.catalog import MODELS
 from diffjax.classify.record import Record
@@ -40,9 +41,7 @@ def record(
     state = run(chosen, len(labels), 1000, evaluate)
     return Record(
         pixels=image() if pixels is None else pixels,
-        labels=tuple(labels),
-        prompts=tuple(labels),
-        classidx=np.arange(len(labels)),
+        prompts=named(labels),
         samples=state.samples,
         table=state.table,
         prompt_decision=chosen.decide(state),

@@ -2,7 +2,7 @@ import json
 
 import numpy as np
 import pytest
-from saved_runs import tables, write_run
+from saved_runs import named, tables, write_run
 
 from diffjax.classify.record import Record, log_scores, settled_differences
 from diffjax.runs.metrics import (
@@ -113,9 +113,7 @@ def record(table, strategy):
     )
     return Record(
         pixels=np.zeros((1, 1, 3), np.float32),
-        labels=tuple("abcdef"),
-        prompts=tuple("abcdef"),
-        classidx=np.arange(6),
+        prompts=named("abcdef"),
         samples=Samples(timesteps=np.arange(16), noises=np.arange(16)),
         table=state.table,
         prompt_decision=strategy.decide(state),

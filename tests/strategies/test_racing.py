@@ -6,7 +6,7 @@ from dataclasses import replace
 import numpy as np
 import pyarrow.parquet as pq
 import pytest
-from saved_runs import tables, write_run
+from saved_runs import named, tables, write_run
 
 from diffjax.classify.record import Record
 from diffjax.errors import DiffjaxError
@@ -349,9 +349,7 @@ def record(strategy, table):
     state = race(strategy, table)
     return Record(
         pixels=np.zeros((4, 4, 3), np.float32),
-        labels=tuple("abcd"),
-        prompts=tuple("abcd"),
-        classidx=np.arange(4),
+        prompts=named("abcd"),
         samples=state.samples,
         table=state.table,
         prompt_decision=strategy.decide(state),
