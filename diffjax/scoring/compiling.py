@@ -52,6 +52,7 @@ KERNEL = re.compile(r'custom_call_target="_*([^"]+)"')
 # tile for Triton's products can be had: where the result is reshaped it often cannot,
 # and the program is refused. On a card such choices are tried, and dropped.
 OPTIONS = {"cuda": {"xla_gpu_enable_triton_gemm": False}}
+CUDNN = 91000  # 9.10
 NAME = re.compile(r"(\w+):(\d+(?:x\d+)*)")
 
 
@@ -226,8 +227,11 @@ def _gpus(name: str, kind: Accelerator, shape: tuple[int, ...]) -> list[jax.Devi
 
 
 @contextmanager
-def _as_jax_asks(target: Target) -> Iterator[None]:
-    """JAX's own check of cuDNN's attention asks the local GPU how new it is."""
+def answering_for(target: Target) -> Iterator[None]:
+    """JAX's own checks of cuDNN's attention ask the local GPU and its library.
+
+    Here the target answers, with the oldest cuDNN that knows all of its GPUs.
+    """
     capability = target.compute_capability
     if capability is None:
         yield
@@ -236,8 +240,10 @@ def _as_jax_asks(target: Target) -> Iterator[None]:
     def is_as_new(asked: str) -> bool:
         return capability >= tuple(map(int, asked.split(".")))
 
-    with mock.patch.object(
-        fused_attention_stablehlo, "check_compute_capability", is_as_new
+    with mock.patch.multiple(
+        fused_attention_stablehlo,
+        check_compute_capability=is_as_new,
+        check_cudnn_version=lambda: CUDNN,
     ):
         yield
 
@@ -254,7 +260,7 @@ def compile_for(
         options: its static arguments.
     """
     platform = topology.accelerator.platform
-    with traced_for(topology.target), _as_jax_asks(topology.target):
+    with traced_for(topology.target), answering_for(topology.target):
         lowered = function.lower(*arguments, **options)
         start = time.perf_counter()
         compiled = lowered.compile(OPTIONS.get(platform))

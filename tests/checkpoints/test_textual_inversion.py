@@ -11,7 +11,7 @@ import numpy as np
 import pipelines
 import pytest
 import torch
-from diffusers import StableDiffusionPipeline
+from diffusers.loaders import TextualInversionLoaderMixin
 from transformers import AddedToken, CLIPTokenizer
 
 from diffjax.checkpoints.loading import load_model
@@ -110,7 +110,7 @@ def test_vectors_are_put_in_as_diffusers_does(tmp_path, prompt):
     theirs = CLIPTokenizer.from_pretrained(tmp_path)
     theirs.add_tokens(["<x>", "<x>_1", "<x>_2", "<x>_4", "<y>", "<y>_2"])
     theirs.save_pretrained(tmp_path)
-    put_in = StableDiffusionPipeline._maybe_convert_prompt(None, prompt, theirs)
+    put_in = TextualInversionLoaderMixin().maybe_convert_prompt(prompt, theirs)
     expected = theirs(put_in, padding="max_length", truncation=True)["input_ids"]
     found = Tokenizer(tmp_path, 40, len(theirs))([prompt]).ids[0]
     np.testing.assert_array_equal(found, expected)

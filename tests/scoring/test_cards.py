@@ -11,7 +11,6 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 from click.testing import CliRunner
-from jax._src.cudnn import fused_attention_stablehlo
 
 from diffjax.cli.commands import group
 from diffjax.errors import DiffjaxError
@@ -143,20 +142,21 @@ def test_the_compiler_is_handed_the_card(monkeypatch):
 
 
 def test_jax_is_told_how_new_the_card_is():
-    def answers():
-        return [
-            fused_attention_stablehlo.check_compute_capability(each)
-            for each in ("8.0", "9.0", "10.0")
-        ]
+    """cuDNN's attention has heads of 160 on Hopper, and not before."""
+    wide = jnp.zeros((1, 16, 2, 160), jnp.bfloat16)
 
-    before = answers()
-    with compiling._as_jax_asks(Target("cuda", (9, 0))):
-        assert answers() == [True, True, False]
-    with compiling._as_jax_asks(Target("cuda", (8, 0))):
-        assert answers() == [True, False, False]
-    with compiling._as_jax_asks(Target("tpu")):
-        assert answers() == before
-    assert answers() == before
+    def kernels(target):
+        def f(x):
+            return jax.nn.dot_product_attention(x, x, x, implementation="cudnn")
+
+        with compiling.answering_for(target):
+            lowered = jax.jit(f).trace(wide).lower(lowering_platforms=("cuda",))
+        return lowered.as_text().count("@__cudnn$fmha")
+
+    assert kernels(Target("cuda", (9, 0))) == 1
+    with pytest.raises(NotImplementedError, match="160"):
+        kernels(Target("cuda", (8, 0)))
+    assert kernels(Target("cuda", (9, 0))) == 1
 
 
 TEXT = """HloModule jit_f
