@@ -11,6 +11,7 @@ import numpy as np
 import pipelines
 import pytest
 import torch
+from diffusers import StableDiffusionPipeline
 from diffusers.loaders import TextualInversionLoaderMixin
 from transformers import AddedToken, CLIPTokenizer
 
