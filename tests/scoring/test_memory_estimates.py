@@ -28,6 +28,8 @@ TOLD = [
     ("sd-2-base", 512, "bfloat16", HOPPER, 48.8),
     ("sd-2-base", 512, "bfloat16", AMPERE, 51.7),
     ("sd-2-base", 512, "bfloat16", TPU, 71.3),  # v5e; 73.4 are reckoned
+    ("sd-1.5", 512, "bfloat16", TPU, 53.2),  # v5e, 13 × 8
+    ("dit-256", 512, "bfloat16", TPU, 20.0),  # v6e; v5e 19.2, v5p 18.3
     ("sd-2-base", 768, "bfloat16", HOPPER, 104.9),
     ("sd-1.5", 512, "bfloat16", HOPPER, 48.8),
     ("sd-1.5", 512, "bfloat16", AMPERE, 43.5),
