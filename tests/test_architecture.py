@@ -73,6 +73,9 @@ def test_every_room_has_its_rule():
     rooms = {path.stem for path in ROOT.glob("*.py")}
     rooms |= {path.parent.name for path in ROOT.glob("*/*.py")}
     assert rooms == set(MAY_IMPORT)
+    assert all(
+        (ROOT / r / "__init__.py").exists() for r in rooms if (ROOT / r).is_dir()
+    )
     assert len([p for p in ROOT.iterdir() if p.name != "__pycache__"]) <= MOST_ROOMS
 
 

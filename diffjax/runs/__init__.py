@@ -1,0 +1,1 @@
+"""Runs on disk: what is written, what is read, and what follows from it."""
