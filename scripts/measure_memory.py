@@ -42,9 +42,9 @@ def device(n_classes: int, dtype: str) -> dict[str, int]:
     """Bytes of text states, of all arguments, and of what a tile needs besides."""
     import jax
 
+    from diffjax.checkpoints.schedulers import read_schedule
     from diffjax.checkpoints.untrained import random_network
     from diffjax.models.unet import UNet2DConditionConfig
-    from diffjax.schedules import Schedule
     from diffjax.scoring.grid import Blocks, tile_errors
     from diffjax.scoring.noise import SeededNoise
     from diffjax.scoring.placement import block_mesh
@@ -63,7 +63,7 @@ def device(n_classes: int, dtype: str) -> dict[str, int]:
     )
     compiled = tile_errors.lower(
         random_network("unet", config, dtype),
-        Schedule.from_config({"_class_name": "DDIMScheduler"}, "this script"),
+        read_schedule({"_class_name": "DDIMScheduler"}, "this script"),
         SeededNoise.of(0),
         states,
         tile,

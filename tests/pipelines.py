@@ -147,7 +147,7 @@ def stable_diffusion(folder, **parts):
     return pipeline
 
 
-def dit_pipeline(folder):
+def dit_pipeline(folder, **parts):
     """A DiT saved under ``folder``, with the class names where published ones are."""
     scheduler = DDIMScheduler(
         num_train_timesteps=1000,
@@ -156,7 +156,8 @@ def dit_pipeline(folder):
         beta_schedule="linear",
         clip_sample=False,
     )
-    pipeline = DiTPipeline(transformer=dit(), vae=vae(), scheduler=scheduler)
+    modules = {"transformer": dit(), "vae": vae(), "scheduler": scheduler}
+    pipeline = DiTPipeline(**modules | parts)
     pipeline.save_pretrained(folder)
     labels = {str(i): f"class {i}" for i in range(DIT["num_embeds_ada_norm"])}
     edit_json(folder / "model_index.json", id2label=labels)

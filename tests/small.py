@@ -7,11 +7,11 @@ import jax.numpy as jnp
 import numpy as np
 from flax import nnx
 
+from diffjax.checkpoints.schedulers import read_schedule
 from diffjax.models.autoencoder import AutoencoderKL, AutoencoderKLConfig
 from diffjax.models.diffusion import DiffusionModel, Network, Tokens
 from diffjax.models.dit import DiTTransformer2DConfig, DiTTransformer2DModel
 from diffjax.models.unet import UNet2DConditionConfig, UNet2DConditionModel
-from diffjax.schedules import Schedule
 
 TOKENS = 6
 WIDTH = 8  # of text states
@@ -47,7 +47,7 @@ VAE = AutoencoderKLConfig(
     up_block_types=("UpDecoderBlock2D",) * 2,
     norm_num_groups=4,
 )
-SCHEDULE = Schedule.from_config(
+SCHEDULE = read_schedule(
     {
         "_class_name": "DDIMScheduler",
         "beta_schedule": "scaled_linear",

@@ -3,11 +3,13 @@
 from pathlib import Path
 from typing import Any
 
+from diffjax.checkpoints.schedulers import read_schedule
 from diffjax.errors import DiffjaxError
 from diffjax.models.autoencoder import AutoencoderKLConfig
 from diffjax.models.clip import CLIPTextConfig
 from diffjax.models.dit import DiTTransformer2DConfig
 from diffjax.models.unet import UNet2DConditionConfig
+from diffjax.schedules import Schedule
 
 MOST_PIXELS = 2**14
 
@@ -90,6 +92,43 @@ def resolution(denoiser: Any, vae: AutoencoderKLConfig, folder: Path) -> int:
             f"{MOST_PIXELS} is the most."
         )
     return size * vae.downscale
+
+
+def process(
+    config: dict[str, Any], file: Path, denoiser: Any, vae: AutoencoderKLConfig
+) -> dict[str, Any]:
+    """The "resolution", the "schedule" for it and, if others differ, "schedule_at" any.
+
+    Args:
+        config: what a scheduler_config.json says.
+        file: its path.
+        denoiser: its config; one that has patches has tokens.
+        vae: config of the autoencoder.
+
+    Raises:
+        DiffjaxError: if it is not supported, or not with such a denoiser.
+    """
+
+    def at(pixels: int) -> Schedule:
+        patch = getattr(denoiser, "patch_size", None)
+        tokens = None if patch is None else (pixels // vae.downscale // patch) ** 2
+        return read_schedule(config, str(file), tokens)
+
+    pixels = resolution(denoiser, vae, file.parents[1])
+    schedule = at(pixels)
+    out = denoiser.out_channels or denoiser.in_channels
+    if schedule.posterior is None and out != denoiser.in_channels:
+        raise DiffjaxError(
+            f"{file} is of a flow, whose steps have no variance, but the denoiser "
+            f"predicts one: its out_channels are {out}, its in_channels "
+            f"{denoiser.in_channels}. The two do not belong together."
+        )
+    dynamic = schedule.posterior is None and config.get("use_dynamic_shifting")
+    return {
+        "resolution": pixels,
+        "schedule": schedule,
+        "schedule_at": at if dynamic else None,
+    }
 
 
 def class_names(

@@ -29,7 +29,6 @@ from diffjax.models.config import differing
 from diffjax.models.diffusion import DiffusionModel, Network, OnDemand
 from diffjax.models.dit import DiTTransformer2DConfig, DiTTransformer2DModel
 from diffjax.models.unet import UNet2DConditionConfig, UNet2DConditionModel
-from diffjax.schedules import Schedule
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -189,8 +188,7 @@ def load_model(
         "denoiser": denoiser_network,
         "autoencoder": autoencoder,
         "scaling_factor": vae_config.scaling_factor,
-        "schedule": Schedule.from_config(read_json(scheduler), str(scheduler)),
-        "resolution": fitting.resolution(denoiser_config, vae_config, folder),
+        **fitting.process(read_json(scheduler), scheduler, denoiser_config, vae_config),
         "downscale": vae_config.downscale,
         "multiple": vae_config.downscale,
         "latent_channels": vae_config.latent_channels,

@@ -91,12 +91,13 @@ class DiffusionClassifier:
             )
         losses = (self.settings.loss, *self.settings.also)
         without = [loss for loss in losses if loss in NEED_VARIANCE]
-        if without and not model.learned_variance:
+        if without and not (model.learned_variance and model.schedule.posterior):
             raise DiffjaxError(
                 f"{model.name} does not predict the variance of a step, which the loss "
-                f"{without[0]} needs; DiT does. Use l2, l1 or huber."
+                f"{without[0]} needs; DiT does, and no flow. Use l2, l1 or huber."
             )
         edge = self.resolution // model.downscale
+        self.model = model = model.at(self.resolution)
         self.latent_shape = (edge, edge, model.latent_channels)
         needs = model.denoiser.module().memory(edge, edge)
         sharded = shards_weights(

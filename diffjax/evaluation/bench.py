@@ -9,6 +9,7 @@ from typing import Any
 import numpy as np
 
 from diffjax.checkpoints.loading import compute_dtype, load_model
+from diffjax.checkpoints.schedulers import read_schedule
 from diffjax.checkpoints.untrained import untrained
 from diffjax.errors import DiffjaxError
 from diffjax.evaluation.provenance import environment
@@ -244,7 +245,7 @@ def random_subject(name: str, dtype: str, *, weights: bool = True) -> Subject:
     return Subject(
         name=f"{name}, random weights",
         denoiser=found.network,
-        schedule=Schedule.from_config(SCHEDULER, "bench"),
+        schedule=read_schedule(SCHEDULER, "bench"),
         condition=condition,
         channels=CHANNELS,
         resolution=config.sample_size * downscale,

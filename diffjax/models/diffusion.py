@@ -7,7 +7,7 @@ condition = text states of a prompt, or a class id
 
 import hashlib
 from collections.abc import Callable, Iterable, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import partial
 from operator import itemgetter
 from typing import Any, Literal, NamedTuple
@@ -20,7 +20,7 @@ from jax.typing import DTypeLike
 from jaxtyping import Array, Float, Int
 
 from diffjax.errors import DiffjaxError
-from diffjax.schedules import Schedule, noise_from_prediction
+from diffjax.schedules import Schedule, at, noise_from_prediction
 from diffjax.tracing import eval_shape, jit, pinned
 
 PROMPTS_AT_ONCE = 32  # through the text encoder; bounds its memory
@@ -127,7 +127,8 @@ class DiffusionModel:
         denoiser: (z_t, t, condition) → prediction.
         autoencoder: pixels ⇄ latents.
         scaling_factor: from the autoencoder's mean to z0.
-        schedule: the forward process and the prediction type.
+        schedule: the process and the prediction type, at ``resolution``.
+        schedule_at: pixels along an edge → the schedule; None for the same for all.
         resolution: pixels along each edge that the model was trained for.
         downscale: pixels along an edge of a latent cell.
         multiple: an image's edges must be multiples of this.
@@ -158,7 +159,14 @@ class DiffusionModel:
     tokenize: Callable[[Sequence[str]], Tokens] | None = None
     class_names: tuple[str, ...] | None = None
     n_classes: int | None = None
+    schedule_at: Callable[[int], Schedule] | None = None
     configs: dict[str, dict[str, Any]] = field(default_factory=dict)
+
+    def at(self, resolution: int) -> "DiffusionModel":
+        """The model for images of so many pixels along an edge: its schedule is."""
+        if self.schedule_at is None:
+            return self
+        return replace(self, schedule=self.schedule_at(resolution))
 
     @property
     def text_encoder(self) -> Network | None:
@@ -291,7 +299,7 @@ def predict(
 
     The second is None for models that do not predict a variance.
     """
-    output = denoiser.module()(z_t, t, condition)
+    output = denoiser.module()(z_t, at(schedule.time, t), condition)
     n = z_t.shape[-1]
     noise = noise_from_prediction(schedule, output[..., :n], z_t, t)
     return noise, output[..., n:] if output.shape[-1] == 2 * n else None

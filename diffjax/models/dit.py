@@ -181,14 +181,14 @@ class DiTTransformer2DModel(nnx.Module):
     def __call__(
         self,
         latent: Float[Array, "h w c"],
-        timestep: Int[Array, ""],
+        timestep: Int[Array, ""] | Float[Array, ""],
         condition: Int[Array, ""] | Float[Array, " d"],
     ) -> Float[Array, "h w o"]:
         """Predict from one noised latent.
 
         Args:
             latent: z_t, [h, w, in_channels], scaled; h and w multiples of the patch.
-            timestep: integer in [0, T).
+            timestep: what the schedule has it told: t, or a flow's time.
             condition: class id in [0, num_embeds_ada_norm], the last of which is
                 the unconditional class; or a vector [d] in place of a row of
                 ``class_embedder``'s table.

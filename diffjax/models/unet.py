@@ -360,14 +360,14 @@ class UNet2DConditionModel(nnx.Module):
     def __call__(
         self,
         latent: Float[Array, "h w c"],
-        timestep: Int[Array, ""],
+        timestep: Int[Array, ""] | Float[Array, ""],
         condition: Float[Array, "m d"],
     ) -> Float[Array, "h w o"]:
         """Predict from one noised latent.
 
         Args:
             latent: z_t, [h, w, in_channels], scaled, any h and w.
-            timestep: integer in [0, T).
+            timestep: what the schedule has it told: t, or a flow's time.
             condition: text states [m, cross_attention_dim].
 
         Returns:

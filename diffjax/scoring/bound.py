@@ -50,8 +50,10 @@ def bound_terms(
         predicted: ε̂.
         variance: the model's variance channels; −1 stands for β̃_t, 1 for β_t.
     """
-    alpha_bar = schedule.alpha_bar[t]
-    log_beta, log_beta_tilde = schedule.log_beta[t], schedule.log_posterior_variance[t]
+    posterior = schedule.posterior
+    assert posterior is not None, "checked when the classifier is made"
+    alpha_bar = posterior.alpha_bar[t]
+    log_beta, log_beta_tilde = posterior.log_beta[t], posterior.log_variance[t]
     z_t = add_noise(schedule, z0, noise, t)
     z0_hat = (z_t - jnp.sqrt(1 - alpha_bar) * predicted) / jnp.sqrt(alpha_bar)
     v = (variance + 1) / 2
@@ -59,7 +61,7 @@ def bound_terms(
 
     # z0 − ẑ0 from ε − ε̂: the large parts of z0 and ẑ0 cancel exactly
     distance = jnp.sqrt((1 - alpha_bar) / alpha_bar) * (predicted - noise)
-    shift = schedule.posterior_weight[t] * distance
+    shift = posterior.weight[t] * distance
     kl = gaussian_kl(shift, log_beta_tilde, log_variance)
     nats = jnp.where(t == 0, discretised_nll(z0, z0_hat, log_variance), kl)
     return nats / math.log(2)

@@ -76,7 +76,7 @@ class Beginning:
                     f"  scheduler: prediction_type: {there.prediction_type} → "
                     f"{here.prediction_type}"
                 )
-            if not np.array_equal(there.alpha_bar, here.alpha_bar):
+            if there.fingerprint != here.fingerprint:
                 lines.append("  scheduler: other noise levels")
         names = self.model.class_names
         if class_names and names is not None and names != tuple(class_names):

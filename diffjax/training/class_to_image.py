@@ -15,9 +15,9 @@ from jaxtyping import Int32, UInt8
 from rich.console import Console
 
 from diffjax.checkpoints.mappings import AUTOENCODER, DIT
+from diffjax.checkpoints.schedulers import read_schedule
 from diffjax.models.autoencoder import AutoencoderKL
 from diffjax.models.dit import DiTTransformer2DConfig, DiTTransformer2DModel
-from diffjax.schedules import Schedule
 from diffjax.scoring.noise import seed_key
 from diffjax.tracing import jit
 from diffjax.training.batches import class_batch
@@ -57,7 +57,7 @@ def train_class_to_image(
     transformer = initial_network(
         DiTTransformer2DModel, config, random, compute_dtype(recipe)
     )
-    schedule = Schedule.from_config(recipe.scheduler, source)
+    schedule = read_schedule(recipe.scheduler, source)
     if beginning is not None:
         beginning.check({"denoiser": transformer}, schedule, class_names)
         transformer = beginning.weights(transformer, "denoiser")

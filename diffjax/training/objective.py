@@ -6,7 +6,7 @@ Autoencoder, with posterior N(μ, σ²) of an image x and a draw z = μ + σ ε:
 
 Denoiser, with z_t of a latent z0 and a condition c (text states, or a class id):
 
-    mean (model(z_t, t, c) − target)²,   target = ε, v or z0                        (2)
+    mean (model(z_t, time[t], c) − target)²,      target = α z0 + β ε               (2)
 
 and where it predicts a variance too, plus w T times the mean term of the variational
 bound (``scoring.bound``), through which no gradient reaches ε̂:                    (3)
@@ -29,6 +29,7 @@ from diffjax.models.unet import UNet2DConditionModel
 from diffjax.schedules import (
     Schedule,
     add_noise,
+    at,
     noise_from_prediction,
     prediction_target,
 )
@@ -70,7 +71,7 @@ def denoiser_loss(
 
     Args:
         denoiser: the network.
-        schedule: ᾱ and the prediction type.
+        schedule: the process and the prediction type.
         latents: z0, scaled.
         conditions: of each latent: text states [b, l, d] or class ids [b].
         timesteps: t in [0, T).
@@ -82,7 +83,7 @@ def denoiser_loss(
     def error(z0: Array, noise: Array, t: Array, condition: Array) -> Array:
         z_t = add_noise(schedule, z0, noise, t)
         target = prediction_target(schedule, z0, noise, t)
-        output = denoiser(z_t, t, condition)
+        output = denoiser(z_t, at(schedule.time, t), condition)
         n = z0.shape[-1]
         prediction, variance = output[..., :n], output[..., n:]
         squared = jnp.mean((prediction - target) ** 2)

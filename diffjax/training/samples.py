@@ -1,10 +1,9 @@
 """Images drawn from a model in training, to see how it gets on.
 
 DDIM without noise (Song et al. 2021, equation 12), from z_T ~ N(0, 1) down an even grid
-of timesteps t > t':
+of timesteps t > t', with ẑ0 and ε̂ of the model's prediction at t:
 
-    ẑ0   = (z_t − √(1 − ᾱ_t) ε̂) / √ᾱ_t
-    z_t' = √ᾱ_t' ẑ0 + √(1 − ᾱ_t') ε̂
+    z_t' = signal[t'] ẑ0 + sigma[t'] ε̂
 """
 
 from collections.abc import Callable
@@ -16,7 +15,12 @@ import numpy as np
 from jaxtyping import Array, Float
 from PIL import Image
 
-from diffjax.schedules import Schedule, noise_from_prediction
+from diffjax.schedules import (
+    Schedule,
+    at,
+    latent_from_prediction,
+    noise_from_prediction,
+)
 from diffjax.scoring.noise import normal
 
 STEPS = 25
@@ -34,27 +38,26 @@ def sample(
     """Latents of n images.
 
     Args:
-        denoise: (z_t of all images, t) → the model's predictions for them.
-        schedule: ᾱ and the prediction type.
+        denoise: (z_t of all images, time) → the model's predictions for them.
+        schedule: the process and the prediction type.
         shape: (n, h, w, c).
         key: of z_T.
         steps: forward passes.
     """
     grid = np.linspace(schedule.n_timesteps - 1, 0, steps).round().astype(np.int32)
-    alpha_bar = schedule.alpha_bar[grid]
     # after the last step nothing is left of the noise
-    following = jnp.append(alpha_bar[1:], 1.0)
+    signal = jnp.append(schedule.signal[grid[1:]], 1.0)
+    sigma = jnp.append(schedule.sigma[grid[1:]], 0.0)
 
     def step(z_t: Array, now: tuple[Array, Array, Array]) -> tuple[Array, None]:
-        t, a, a_next = now
-        noise = noise_from_prediction(schedule, denoise(z_t, t), z_t, t)
-        z0 = (z_t - jnp.sqrt(1 - a) * noise) / jnp.sqrt(a)
-        return jnp.sqrt(a_next) * z0 + jnp.sqrt(1 - a_next) * noise, None
+        t, a, s = now
+        prediction = denoise(z_t, at(schedule.time, t))
+        z0 = latent_from_prediction(schedule, prediction, z_t, t)
+        noise = noise_from_prediction(schedule, prediction, z_t, t)
+        return a * z0 + s * noise, None
 
     z_T = normal(key, shape)
-    latents: Array = jax.lax.scan(step, z_T, (jnp.asarray(grid), alpha_bar, following))[
-        0
-    ]
+    latents: Array = jax.lax.scan(step, z_T, (jnp.asarray(grid), signal, sigma))[0]
     return latents
 
 

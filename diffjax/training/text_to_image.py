@@ -15,12 +15,12 @@ from jaxtyping import Int32, UInt8
 from rich.console import Console
 
 from diffjax.checkpoints.mappings import AUTOENCODER, CLIP_TEXT, UNET
+from diffjax.checkpoints.schedulers import read_schedule
 from diffjax.checkpoints.tokenizer import Tokenizer
 from diffjax.data.scenes import scenes
 from diffjax.models.autoencoder import AutoencoderKL
 from diffjax.models.clip import CLIPTextConfig, CLIPTextModel
 from diffjax.models.unet import UNet2DConditionConfig, UNet2DConditionModel
-from diffjax.schedules import Schedule
 from diffjax.scoring.noise import seed_key
 from diffjax.tracing import jit
 from diffjax.training.batches import Captions, text_batch
@@ -79,7 +79,7 @@ def train_text_to_image(
         of_items=ids[len(texts) : -1],
         empty=ids[-1],
     )
-    schedule = Schedule.from_config(recipe.scheduler, f"recipe {recipe.name}")
+    schedule = read_schedule(recipe.scheduler, f"recipe {recipe.name}")
     unet, text_encoder, text_config = build_networks(recipe, vocabulary, seed)
     if beginning is not None:
         beginning.check({"denoiser": unet, "text_encoder": text_encoder}, schedule)

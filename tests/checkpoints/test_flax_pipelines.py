@@ -19,8 +19,8 @@ from safetensors.numpy import load_file, save_file
 from test_loading import OLD_NAMES, STEMS, assert_same, outputs, write_flax
 
 from diffjax.checkpoints.loading import COMPONENTS, load_model
+from diffjax.checkpoints.schedulers import read_schedule
 from diffjax.errors import DiffjaxError
-from diffjax.schedules import Schedule
 
 REAL = Path(__file__).parents[3] / "shared" / "real" / "_flax_revisions"
 CLASSES = {
@@ -134,7 +134,9 @@ def test_a_pipeline_of_the_flax_classes_is_the_torch_one(torch_folder, tmp_path,
         assert set(expected) <= set(paths(msgpack_restore(file.read_bytes())))
     expected, found = load_model(theirs), load_model(ours)
     assert_same(outputs(found), outputs(expected))
-    np.testing.assert_array_equal(found.schedule.alpha_bar, expected.schedule.alpha_bar)
+    np.testing.assert_array_equal(
+        found.schedule.posterior.alpha_bar, expected.schedule.posterior.alpha_bar
+    )
     assert found.scaling_factor == expected.scaling_factor
 
 
@@ -221,9 +223,9 @@ def test_published_flax_configs(revision):
     read = COMPONENTS["unet"].config.from_dict
     proven = json.loads((KEYS / f"{torch}.json").read_text())
     assert read(unet) == read(proven | {"sample_size": unet["sample_size"]})
-    schedule = Schedule.from_config(settings | {"_class_name": scheduler}, "x")
+    schedule = read_schedule(settings | {"_class_name": scheduler}, "x")
     assert schedule.prediction_type == prediction
-    np.testing.assert_allclose(schedule.alpha_bar[-1], 0.0046601, rtol=1e-4)
+    np.testing.assert_allclose(schedule.posterior.alpha_bar[-1], 0.0046601, rtol=1e-4)
 
 
 @pytest.mark.parametrize(
@@ -240,7 +242,7 @@ def test_real_flax_revisions(revision, tmp_path):
     with pytest.raises(DiffjaxError, match=r"unet/diffusion_flax_model\.msgpack is"):
         load_model(folder)
     scheduler = json.loads((folder / "scheduler/scheduler_config.json").read_text())
-    predicted = Schedule.from_config(scheduler, revision).prediction_type
+    predicted = read_schedule(scheduler, revision).prediction_type
     assert predicted == ("v_prediction" if revision == "sd21-bf16" else "epsilon")
     for part in ("vae", "text_encoder"):
         config = json.loads((folder / part / "config.json").read_text())

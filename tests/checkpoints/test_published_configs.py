@@ -11,9 +11,9 @@ from safetensors.numpy import save_file
 
 from diffjax.checkpoints.catalog import MODELS
 from diffjax.checkpoints.loading import COMPONENTS, load_model
+from diffjax.checkpoints.schedulers import read_schedule
 from diffjax.checkpoints.untrained import UNTRAINED
 from diffjax.errors import DiffjaxError
-from diffjax.schedules import Schedule
 
 RUN = [(name, part) for name, parts in published.RUN.items() for part in parts]
 
@@ -21,7 +21,7 @@ RUN = [(name, part) for name, parts in published.RUN.items() for part in parts]
 def read(repository, part):
     config = published.RUN[repository][part]
     if part == "scheduler":
-        return Schedule.from_config(config, repository)
+        return read_schedule(config, repository)
     return COMPONENTS[part].config.from_dict(config, repository)
 
 
@@ -31,10 +31,12 @@ def test_every_part_of_what_we_run_is_read(repository, part):
     found = read(repository, part)
     if part == "scheduler":
         assert found.prediction_type == config.get("prediction_type", "epsilon")
-        assert len(found.alpha_bar) == 1000
+        assert len(found.posterior.alpha_bar) == 1000
         # Rombach et al. 2022; ᾱ of the first and of the last step
         np.testing.assert_allclose(
-            np.asarray(found.alpha_bar)[[0, -1]], [0.99915, 0.0046600], rtol=1e-4
+            np.asarray(found.posterior.alpha_bar)[[0, -1]],
+            [0.99915, 0.0046600],
+            rtol=1e-4,
         )
         return
     named = config.get("_class_name", config.get("architectures", [""])[0])

@@ -200,7 +200,7 @@ def test_all_unsupported_settings_at_once(sd):
     ("key", "value"),
     [
         ("_class_name", "Lumina2Scheduler"),
-        ("_class_name", "FlowMatchEulerDiscreteScheduler"),
+        ("_class_name", "HeliosScheduler"),
         ("prediction_type", "flow"),
         ("beta_schedule", "sigmoid"),
     ],

@@ -119,8 +119,8 @@ def test_another_configuration_is_refused(classifier, tmp_path):
         classifier.model, denoiser=Network(classifier.model.denoiser.graphdef, scaled)
     )
     refuse("model.weights", DiffusionClassifier(other, classifier.settings))
-    model, betas = classifier.model, classifier.model.schedule.alpha_bar
-    steeper = Schedule.of(np.asarray(betas, np.float64) ** 1.01)
+    model, betas = classifier.model, classifier.model.schedule.posterior.alpha_bar
+    steeper = Schedule.ddpm(np.asarray(betas, np.float64) ** 1.01)
     for line, changes in {
         "model.schedule: ": {"schedule": steeper},
         "model.prediction_type: epsilon there, v_": {

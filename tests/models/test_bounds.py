@@ -18,10 +18,10 @@ from diffjax.baselines.resnet import ResNetConfig
 from diffjax.checkpoints import loading
 from diffjax.checkpoints.formats import read_tensors
 from diffjax.checkpoints.loading import COMPONENTS, load_model
+from diffjax.checkpoints.schedulers import MOST_STEPS, read_schedule
 from diffjax.errors import DiffjaxError
 from diffjax.models.config import MOST_ENTRIES
 from diffjax.models.layers import timestep_features
-from diffjax.schedules import MOST_STEPS, Schedule
 
 CONFIGS = {name: part.config for name, part in COMPONENTS.items()}
 CONFIGS["resnet"] = ResNetConfig
@@ -156,7 +156,7 @@ def test_scheduler_settings_beyond_their_bounds(key):
     for value in SCHEDULER[key]:
         config = {"_class_name": "DDIMScheduler", key: value}
         with pytest.raises(DiffjaxError, match=rf"the\.json.*{key}") as caught:
-            Schedule.from_config(config, "the.json")
+            read_schedule(config, "the.json")
         assert len(str(caught.value)) < 1500
 
 
@@ -167,7 +167,7 @@ def test_infinity_where_diffusers_writes_it(folder, tmp_path):
     DPMSolverMultistepScheduler(beta_end=0.012).save_pretrained(tmp_path)
     path = tmp_path / "scheduler_config.json"
     assert "-Infinity" in path.read_text()
-    schedule = Schedule.from_config(loading.read_json(path), str(path))
+    schedule = read_schedule(loading.read_json(path), str(path))
     assert schedule.n_timesteps == 1000
 
 

@@ -11,12 +11,12 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from diffjax.checkpoints.schedulers import read_schedule
 from diffjax.errors import DiffjaxError
 from diffjax.models.autoencoder import AutoencoderKLConfig
 from diffjax.models.clip import CLIPTextConfig
 from diffjax.models.dit import DiTTransformer2DConfig
 from diffjax.models.unet import UNet2DConditionConfig
-from diffjax.schedules import Schedule
 
 KEYS = Path(__file__).parents[1] / "goldens" / "keys"
 CONFIGS = {
@@ -358,7 +358,7 @@ SCHEDULERS = {
 @pytest.mark.parametrize("file", SCHEDULERS)
 def test_published_scheduler_is_read(file):
     config, prediction_type, last = SCHEDULERS[file]
-    schedule = Schedule.from_config(config, file)
+    schedule = read_schedule(config, file)
     assert schedule.prediction_type == prediction_type
     assert schedule.n_timesteps == 1000
-    np.testing.assert_allclose(schedule.alpha_bar[-1], last, rtol=0.02)
+    np.testing.assert_allclose(schedule.posterior.alpha_bar[-1], last, rtol=0.02)

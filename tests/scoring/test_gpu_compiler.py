@@ -15,13 +15,13 @@ from jax.experimental.compilation_cache import compilation_cache
 from jax.sharding import PartitionSpec
 
 from diffjax.checkpoints.loading import empty_network
+from diffjax.checkpoints.schedulers import read_schedule
 from diffjax.checkpoints.untrained import untrained
 from diffjax.evaluation.bench import random_subject
 from diffjax.models.attention import attend, choose, traced_for
 from diffjax.models.autoencoder import AutoencoderKLConfig
 from diffjax.models.clip import CLIPTextConfig
 from diffjax.models.diffusion import Network, _add_states, _encode
-from diffjax.schedules import Schedule
 from diffjax.scoring.compiling import (
     compile_for,
     compile_tile,
@@ -41,7 +41,7 @@ pytestmark = [
         reason='the compiler is not installed: pip install "jax[cuda12]"',
     ),
 ]
-SCHEDULE = Schedule.from_config({"_class_name": "DDIMScheduler"}, "test")
+SCHEDULE = read_schedule({"_class_name": "DDIMScheduler"}, "test")
 # (heads, width of a head, queries, keys) of every layer that attends
 LAYERS = {
     "SD 1": [

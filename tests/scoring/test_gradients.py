@@ -60,8 +60,8 @@ class Toy(nnx.Module):
             return 20 + image
         if self.kind == "curved":
             return jnp.tanh(image + latent) * jnp.cos(timestep)
-        alpha_bar = SCHEDULE.alpha_bar[timestep]  # "image": what c is a picture of
-        return (latent - jnp.sqrt(alpha_bar) * image) / jnp.sqrt(1 - alpha_bar)
+        a, s = SCHEDULE.signal[timestep], SCHEDULE.sigma[timestep]
+        return (latent - a * image) / s  # "image": what c is a picture of
 
 
 def toy(kind, **kwargs):

@@ -8,13 +8,14 @@ from scipy.stats import norm
 from small import SCHEDULE, jax_random
 
 from diffjax import choices
+from diffjax.checkpoints.schedulers import read_schedule
 from diffjax.schedules import Schedule
 from diffjax.scoring.bound import bound_terms, discretised_nll, gaussian_kl
 from diffjax.scoring.losses import LOSSES, NEED_VARIANCE, Cell
 
 SHAPE = (4, 4, 4)
 Z0, NOISE, PREDICTED, VARIANCE = (jax_random(*SHAPE, seed=s) for s in range(4))
-LINEAR = Schedule.from_config(
+LINEAR = read_schedule(
     {"_class_name": "DDPMScheduler", "beta_schedule": "linear"}, "test"
 )
 
@@ -121,13 +122,15 @@ def test_far_away_values_stay_finite():
 
 def test_the_bound_of_a_whole_chain_is_the_sum_of_its_terms():
     """A schedule of two steps, by hand: the posterior of t = 1 given both steps."""
-    schedule = Schedule.of(np.array([0.9, 0.5]))
+    schedule = Schedule.ddpm(np.array([0.9, 0.5]))
     beta = 1 - 0.5 / 0.9
     tilde = beta * 0.1 / 0.5
-    np.testing.assert_allclose(np.exp(schedule.log_beta), [0.1, beta], rtol=1e-6)
     np.testing.assert_allclose(
-        np.exp(schedule.log_posterior_variance), [tilde, tilde], rtol=1e-6
+        np.exp(schedule.posterior.log_beta), [0.1, beta], rtol=1e-6
     )
     np.testing.assert_allclose(
-        schedule.posterior_weight, [1, np.sqrt(0.9) * beta / 0.5], rtol=1e-6
+        np.exp(schedule.posterior.log_variance), [tilde, tilde], rtol=1e-6
+    )
+    np.testing.assert_allclose(
+        schedule.posterior.weight, [1, np.sqrt(0.9) * beta / 0.5], rtol=1e-6
     )

@@ -11,12 +11,12 @@ import numpy as np
 import pytest
 
 from diffjax.checkpoints.loading import empty_network
+from diffjax.checkpoints.schedulers import read_schedule
 from diffjax.checkpoints.untrained import untrained
 from diffjax.models.attention import Target, traced_for
 from diffjax.models.diffusion import Network
 from diffjax.models.dit import DiTTransformer2DConfig
 from diffjax.models.unet import UNet2DConditionConfig
-from diffjax.schedules import Schedule
 from diffjax.scoring.grid import Blocks, tile_errors
 from diffjax.scoring.noise import SeededNoise
 from diffjax.scoring.placement import block_mesh
@@ -102,7 +102,7 @@ def test_estimates_are_what_the_compiler_for_cpus_says(make):
     )
     compiled = tile_errors.lower(
         network,
-        Schedule.from_config({"_class_name": "DDIMScheduler"}, "test"),
+        read_schedule({"_class_name": "DDIMScheduler"}, "test"),
         SeededNoise.of(0),
         conditions,
         blocks,

@@ -11,8 +11,8 @@ from safetensors.numpy import load_file
 
 from diffjax.checkpoints.loading import load_model
 from diffjax.checkpoints.resolving import resolve
+from diffjax.checkpoints.schedulers import read_schedule
 from diffjax.errors import DiffjaxError
-from diffjax.schedules import Schedule
 from diffjax.training.beginning import Beginning
 from diffjax.training.recipes import get_recipe
 from diffjax.training.runs import run_training, start_run, train
@@ -67,7 +67,7 @@ def test_what_does_not_fit_is_named_in_one_error(beginning):
 
 def test_settings_that_no_shape_shows_are_compared(beginning):
     unet, encoder, _ = build_networks(TINY, vocabulary(), seed=1)
-    schedule = Schedule.from_config(TINY.scheduler, "recipe")
+    schedule = read_schedule(TINY.scheduler, "recipe")
     networks = {"denoiser": unet, "text_encoder": encoder}
     beginning.check(networks, schedule)
     other = dict(TINY.scheduler) | {"prediction_type": "v_prediction", "beta_end": 0.1}
@@ -76,9 +76,7 @@ def test_settings_that_no_shape_shows_are_compared(beginning):
         dataclasses.replace(TINY, unet=heads), vocabulary(), seed=1
     )
     with pytest.raises(DiffjaxError) as caught:
-        beginning.check(
-            networks | {"denoiser": changed}, Schedule.from_config(other, "other")
-        )
+        beginning.check(networks | {"denoiser": changed}, read_schedule(other, "other"))
     message = str(caught.value)
     assert "denoiser: attention_head_dim: " in message and "→ 8" in message
     assert "prediction_type: epsilon → v_prediction" in message

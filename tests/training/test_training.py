@@ -14,10 +14,10 @@ from flax import nnx
 from rich.console import Console
 from small import DIT
 
+from diffjax.checkpoints.schedulers import read_schedule
 from diffjax.errors import DiffjaxError
 from diffjax.models.autoencoder import AutoencoderKL, AutoencoderKLConfig
 from diffjax.models.dit import DiTTransformer2DModel
-from diffjax.schedules import Schedule
 from diffjax.training.checkpoint import Checkpoints
 from diffjax.training.initial import initial_network
 from diffjax.training.loop import batch_shardings, fit
@@ -44,7 +44,7 @@ def test_the_untrained_denoiser_predicts_zero_so_its_loss_is_the_noise():
     key, latents = jax.random.key(7), jnp.ones((4, 8, 8, 4))
     unet, _, _ = build_networks(TEST, VOCABULARY, seed=0)
     graph, parameters = nnx.split(unet)
-    schedule = Schedule.from_config(TEST.scheduler, "test")
+    schedule = read_schedule(TEST.scheduler, "test")
     states, timesteps = jnp.ones((4, 5, 8)), jnp.array([0, 10, 500, 999])
 
     @jax.jit
@@ -61,7 +61,7 @@ def bound_gradients():
     """Of the loss with w = 0 and w = 1, by an untrained transformer."""
     network = initial_network(DiTTransformer2DModel, DIT, np.random.default_rng(0))
     graph, parameters = nnx.split(network)
-    schedule = Schedule.from_config(TEST_DIT.scheduler, "test")
+    schedule = read_schedule(TEST_DIT.scheduler, "test")
 
     @jax.jit
     def gradient(parameters, weight):
@@ -294,10 +294,10 @@ def test_a_loss_that_is_not_finite_stops_the_run(tmp_path):
 def test_samples_of_a_perfect_model_of_one_image_are_that_image(prediction):
     image = jnp.asarray(np.random.default_rng(0).normal(size=(3, 2, 2, 1)))
     config = dict(TEST_DIT.scheduler) | {"prediction_type": prediction}
-    schedule = Schedule.from_config(config, "test")
+    schedule = read_schedule(config, "test")
 
     def denoise(z_t, t):
-        a, s = schedule.alpha_bar[t] ** 0.5, (1 - schedule.alpha_bar[t]) ** 0.5
+        a, s = schedule.signal[t], schedule.sigma[t]
         noise = (z_t - a * image) / s
         return noise if prediction == "epsilon" else a * noise - s * image
 

@@ -1,0 +1,357 @@
+"""scheduler_config.json of a diffusers pipeline → the ``Schedule`` of its model.
+
+Two forward processes stand behind diffusers' scheduler classes. DDPM's has
+
+    ᾱ_t = Π_{u ≤ t} (1 − β_u),        β by ``beta_schedule``
+
+and a flow's the noise levels σ_t = f((t + 1) / T), t in [0, T), where f is
+
+    shift k                   f(x) = k x / (1 + (k − 1) x)                         (1)
+    dynamic, exponential      f of (1) with k = exp(μ)
+    dynamic, linear           f of (1) with k = μ
+
+with μ linear in the number n of the image's tokens, base_shift at base_image_seq_len
+and max_shift at max_image_seq_len. shift_terminal e then has 1 − σ stretched, so that
+the smallest σ is e:  σ ← 1 − (1 − σ) (1 − e) / (1 − σ_0).
+
+Sources: Rombach et al. 2022 (arXiv 2112.10752) for ``scaled_linear``; Nichol and
+Dhariwal 2021 (2102.09672) for ``squaredcos_cap_v2``; Lin et al. 2024 (2305.08891),
+Algorithm 1, for the rescaling; Esser et al. 2024 (2403.03206) for the shift.
+"""
+
+import math
+from collections.abc import Callable, Collection, Mapping
+from typing import Any
+
+import numpy as np
+from jaxtyping import Float
+
+from diffjax.errors import DiffjaxError
+from diffjax.schedules import Schedule
+
+DENOISING = ("epsilon", "v_prediction", "sample")  # predictions of DDPM models
+MOST_STEPS = 100_000  # of training; published schedules have 4,000 at most
+MOST_SHIFT = 100  # of noise levels; published ones are 12 at most
+
+# What each scheduler class of diffusers takes for beta_start, beta_end and
+# beta_schedule where its config is silent. The classes differ in how they SAMPLE;
+# all of these share the forward process (1), which is all that is used here.
+_DDPM = (1e-4, 0.02, "linear")
+_KDPM = (0.00085, 0.012, "linear")
+_LCM = (0.00085, 0.012, "scaled_linear")
+SCHEDULERS: dict[str, tuple[float, float, str]] = {
+    "DDPMScheduler": _DDPM,
+    "DDPMParallelScheduler": _DDPM,
+    "DDIMScheduler": _DDPM,
+    "DDIMParallelScheduler": _DDPM,
+    "DDIMInverseScheduler": _DDPM,
+    "PNDMScheduler": _DDPM,
+    "LMSDiscreteScheduler": _DDPM,
+    "EulerDiscreteScheduler": _DDPM,
+    "EulerAncestralDiscreteScheduler": _DDPM,
+    "DPMSolverMultistepScheduler": _DDPM,
+    "DPMSolverMultistepInverseScheduler": _DDPM,
+    "DPMSolverSinglestepScheduler": _DDPM,
+    "DEISMultistepScheduler": _DDPM,
+    "UniPCMultistepScheduler": _DDPM,
+    "SASolverScheduler": _DDPM,
+    "RePaintScheduler": _DDPM,
+    "HeunDiscreteScheduler": _KDPM,
+    "KDPM2DiscreteScheduler": _KDPM,
+    "KDPM2AncestralDiscreteScheduler": _KDPM,
+    "DPMSolverSDEScheduler": _KDPM,
+    "LCMScheduler": _LCM,
+    "TCDScheduler": _LCM,
+    "UnCLIPScheduler": (1e-4, 0.02, "squaredcos_cap_v2"),  # its only one
+}
+# Flows, which share the noise levels of training and differ in how they sample.
+FLOWS = (
+    "FlowMatchEulerDiscreteScheduler",
+    "FlowMatchHeunDiscreteScheduler",
+    "FlowMatchLCMScheduler",
+)
+# Why the models that come with diffusers' other scheduler classes are refused.
+OTHER_SCHEDULERS: dict[str, str] = {
+    **dict.fromkeys(
+        (
+            "FlowMapEulerDiscreteScheduler",
+            "HeliosDMDScheduler",
+            "HeliosScheduler",
+            "LTXEulerAncestralRFScheduler",
+            "MiniMaxH3Scheduler",
+            "PiflowScheduler",
+            "RFD4ProteinaScheduler",
+        ),
+        "its models are trained by a flow matching of its own",
+    ),
+    **dict.fromkeys(
+        (
+            "AmusedScheduler",
+            "BlockRefinementScheduler",
+            "DiscreteDDIMScheduler",
+            "EntropyBoundScheduler",
+            "VQDiffusionScheduler",
+        ),
+        "its models replace discrete tokens instead of adding noise",
+    ),
+    **dict.fromkeys(
+        (
+            "CMStochasticIterativeScheduler",
+            "ConsistencyDecoderScheduler",
+            "CosineDPMSolverMultistepScheduler",
+            "DDPMWuerstchenScheduler",
+            "EDMDPMSolverMultistepScheduler",
+            "EDMEulerScheduler",
+            "IPNDMScheduler",
+            "KarrasVeScheduler",
+            "SCMScheduler",
+            "ScoreSdeVeScheduler",
+            "ScoreSdeVpScheduler",
+        ),
+        "its models have continuous noise levels instead of a beta schedule",
+    ),
+    **dict.fromkeys(
+        ("CogVideoXDDIMScheduler", "CogVideoXDPMScheduler"),
+        "its signal-to-noise ratio is shifted after the beta schedule",
+    ),
+}
+
+
+def read_schedule(
+    config: Mapping[str, Any], source: str, tokens: int | None = None
+) -> Schedule:
+    """The schedule that a diffusers scheduler_config.json describes.
+
+    Args:
+        config: the parsed JSON; absent keys mean what they mean to diffusers.
+        source: the file's name, for error messages.
+        tokens: of an image in the network, on which some flows' noise levels depend.
+
+    Raises:
+        DiffjaxError: if the scheduler class, beta schedule, prediction type or a
+            number in it is not supported.
+    """
+    name = _scheduler_class(config, source)
+    if name in FLOWS:
+        sigma = _flow_sigmas(config, source, tokens)
+        try:
+            return Schedule.flow(sigma)
+        except DiffjaxError as error:
+            raise DiffjaxError(f"{source}: {error}") from error
+    if _flag(config, "use_flow_sigmas", False, source):
+        raise DiffjaxError(
+            f"{source}: use_flow_sigmas is set, so the model was trained by flow "
+            f"matching; of these, {FLOWS[0]} is supported."
+        )
+    if config.get("timestep_type", "discrete") != "discrete":
+        raise DiffjaxError(
+            f"{source}: timestep_type={config['timestep_type']!r} is set, so the "
+            "model is told noise levels; only those that are told timesteps are "
+            "supported."
+        )
+    # before they could say "sample", schedulers said predict_epsilon: false
+    epsilon = _flag(config, "predict_epsilon", True, source)
+    old = "epsilon" if epsilon else "sample"
+    prediction_type = config.get("prediction_type", old)
+    _require_known("prediction_type", prediction_type, DENOISING, source)
+    alpha_bar = np.cumprod(1 - _betas(config, SCHEDULERS[name], source))
+    if _flag(config, "rescale_betas_zero_snr", False, source):
+        if len(alpha_bar) < 2:
+            raise DiffjaxError(
+                f"{source}: rescale_betas_zero_snr needs two timesteps or more."
+            )
+        alpha_bar = _rescale_zero_snr(alpha_bar)
+    return Schedule.ddpm(alpha_bar, prediction_type)
+
+
+def _flow_sigmas(
+    config: Mapping[str, Any], source: str, tokens: int | None
+) -> Float[np.ndarray, "T"]:
+    if _flag(config, "invert_sigmas", False, source):
+        raise DiffjaxError(
+            f"{source}: invert_sigmas is set, under which time runs the other way; "
+            "that is not supported."
+        )
+    T = _whole(config, "num_train_timesteps", 1000, source)
+    sigma = np.arange(1, T + 1) / T
+    dynamic = _flag(config, "use_dynamic_shifting", False, source)
+    terminal = config.get("shift_terminal") or 0.0
+    if dynamic:
+        shift = _dynamic_shift(config, source, tokens)
+    else:
+        shift = _real(config, "shift", 1.0, source)
+        if terminal:
+            raise DiffjaxError(
+                f"{source}: shift_terminal is supported along with "
+                "use_dynamic_shifting alone; without, it is of sampling: remove it."
+            )
+    if not shift > 0:
+        raise DiffjaxError(
+            f"{source}: the noise levels are shifted by {shift:g}; it must be above 0. "
+            "Check shift, or base_shift and max_shift."
+        )
+    sigma = shift * sigma / (1 + (shift - 1) * sigma)
+    if terminal:
+        end = _number(terminal, "shift_terminal", source)
+        if sigma[0] == 1 or end == 1:
+            raise DiffjaxError(f"{source}: shift_terminal leaves no noise levels.")
+        sigma = 1 - (1 - sigma) * (1 - end) / (1 - sigma[0])
+    return sigma
+
+
+def _dynamic_shift(config: Mapping[str, Any], source: str, tokens: int | None) -> float:
+    """k of equation (1) for an image of so many tokens."""
+    if tokens is None:
+        raise DiffjaxError(
+            f"{source}: use_dynamic_shifting is set, so the noise levels depend on the "
+            "number of an image's tokens, which this model has none of."
+        )
+    low = _whole(config, "base_image_seq_len", 256, source)
+    high = _whole(config, "max_image_seq_len", 4096, source)
+    if low == high:
+        raise DiffjaxError(
+            f"{source}: base_image_seq_len and max_image_seq_len are both {low}; they "
+            "must differ."
+        )
+    base = _real(config, "base_shift", 0.5, source)
+    most = _real(config, "max_shift", 1.15, source)
+    mu = base + (most - base) * (tokens - low) / (high - low)
+    name = config.get("time_shift_type", "exponential")
+    _require_known("time_shift_type", name, SHIFTS, source)
+    return SHIFTS[name](mu)
+
+
+# k of equation (1), by time_shift_type
+SHIFTS: dict[str, Callable[[float], float]] = {
+    "exponential": lambda mu: math.exp(min(mu, MOST_SHIFT)),
+    "linear": lambda mu: mu,
+}
+
+
+def _betas(
+    config: Mapping[str, Any], defaults: tuple[float, float, str], source: str
+) -> Float[np.ndarray, "T"]:
+    # float64 throughout: ᾱ is a product of a thousand factors close to one.
+    trained = config.get("trained_betas")
+    if trained is not None:
+        betas = _numbers(trained, source)
+    else:
+        T = _whole(config, "num_train_timesteps", 1000, source)
+        start = _number(config.get("beta_start", defaults[0]), "beta_start", source)
+        end = _number(config.get("beta_end", defaults[1]), "beta_end", source)
+        name = config.get("beta_schedule", defaults[2])
+        _require_known("beta_schedule", name, BETA_SCHEDULES, source)
+        betas = BETA_SCHEDULES[name](start, end, T)
+    # A β_0 below float32's resolution would round ᾱ_0 to 1, and σ_0 to 0.
+    valid = (betas > 0) & (betas <= 1)
+    valid[0] &= betas[0] >= 1e-7
+    wrong = np.flatnonzero(~valid)
+    if wrong.size:
+        raise DiffjaxError(
+            f"{source}: the noise variance beta of timestep {wrong[0]} is "
+            f"{betas[wrong[0]]:g}; every beta must be in (0, 1], the first at least "
+            "1e-7. Check beta_start, beta_end and trained_betas."
+        )
+    return betas
+
+
+def _linear(start: float, end: float, T: int) -> Float[np.ndarray, "T"]:
+    return np.linspace(start, end, T)
+
+
+def _scaled_linear(start: float, end: float, T: int) -> Float[np.ndarray, "T"]:
+    return np.linspace(math.sqrt(start), math.sqrt(end), T) ** 2
+
+
+def _squaredcos_cap_v2(start: float, end: float, T: int) -> Float[np.ndarray, "T"]:
+    f = np.cos((np.arange(T + 1) / T + 0.008) / 1.008 * np.pi / 2) ** 2
+    betas: np.ndarray = np.minimum(1 - f[1:] / f[:-1], 0.999)
+    return betas
+
+
+BETA_SCHEDULES: dict[str, Callable[[float, float, int], np.ndarray]] = {
+    "linear": _linear,
+    "scaled_linear": _scaled_linear,
+    "squaredcos_cap_v2": _squaredcos_cap_v2,
+}
+
+
+def _rescale_zero_snr(alpha_bar: Float[np.ndarray, "T"]) -> Float[np.ndarray, "T"]:
+    # Shift sqrt(ᾱ) so that it ends at 0, scale it so that it starts where it did.
+    root = np.sqrt(alpha_bar)
+    shifted: np.ndarray = (root - root[-1]) * (root[0] / (root[0] - root[-1]))
+    return shifted**2
+
+
+def _scheduler_class(config: Mapping[str, Any], source: str) -> str:
+    """The class; former Flax classes are their namesakes' twins."""
+    name = config.get("_class_name")
+    if isinstance(name, str):
+        name = name.removeprefix("Flax")
+        if name in OTHER_SCHEDULERS:
+            raise DiffjaxError(
+                f"{source}: {name} is not supported: {OTHER_SCHEDULERS[name]}. "
+                f"Supported are {', '.join((*SCHEDULERS, *FLOWS))}."
+            )
+    _require_known("_class_name", name, (*SCHEDULERS, *FLOWS), source)
+    return str(name)
+
+
+def _require_known(
+    key: str, value: object, known: Collection[str], source: str
+) -> None:
+    if not isinstance(value, str) or value not in known:
+        raise DiffjaxError(
+            f"{source}: {key} {value!r:.80} is not supported; supported are "
+            f"{', '.join(known)}."
+        )
+
+
+def _whole(config: Mapping[str, Any], key: str, default: int, source: str) -> int:
+    value = config.get(key, default)
+    known = isinstance(value, int) and not isinstance(value, bool)
+    if not known or not 1 <= value <= MOST_STEPS:
+        raise DiffjaxError(
+            f"{source}: {key} must be a whole number from 1 to {MOST_STEPS}, not "
+            f"{value!r:.40}."
+        )
+    return int(value)
+
+
+def _real(config: Mapping[str, Any], key: str, default: float, source: str) -> float:
+    value = config.get(key, default)
+    known = isinstance(value, int | float) and not isinstance(value, bool)
+    if not known or not abs(value) <= MOST_SHIFT:
+        raise DiffjaxError(
+            f"{source}: {key} must be a number of {MOST_SHIFT} at most, not "
+            f"{value!r:.40}."
+        )
+    return float(value)
+
+
+def _number(value: object, key: str, source: str) -> float:
+    known = isinstance(value, int | float) and not isinstance(value, bool)
+    if not known or not 0 <= value <= 1:  # type: ignore[operator]
+        raise DiffjaxError(
+            f"{source}: {key} must be a number from 0 to 1, not {value!r:.40}."
+        )
+    return float(value)  # type: ignore[arg-type]
+
+
+def _flag(config: Mapping[str, Any], key: str, default: bool, source: str) -> bool:
+    value = config.get(key, default)
+    if value is None:
+        return default
+    if not isinstance(value, bool):
+        raise DiffjaxError(f"{source}: {key} must be true or false, not {value!r:.40}.")
+    return value
+
+
+def _numbers(values: object, source: str) -> Float[np.ndarray, "T"]:
+    if not isinstance(values, list | tuple | np.ndarray) or not (
+        1 <= len(values) <= MOST_STEPS
+    ):
+        raise DiffjaxError(
+            f"{source}: trained_betas must be a list of 1 to {MOST_STEPS} numbers."
+        )
+    return np.array([_number(v, "trained_betas", source) for v in list(values)])
