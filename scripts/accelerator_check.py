@@ -436,10 +436,10 @@ def idle(rehearse: bool) -> Iterator[Row]:
         conditions=on_device(states, subject.denoiser.dtype),
     )
 
-    def images(n: int) -> Iterator[Encoded]:
+    def images(n: int) -> Iterator[tuple[int, Encoded]]:
         for key in range(n):
             z0 = random.standard_normal(classifier.latent_shape, np.float32)
-            yield Encoded(pixels=np.zeros((1, 1, 3), np.float32), z0=z0, key=key)
+            yield key, Encoded(pixels=np.zeros((1, 1, 3), np.float32), z0=z0, key=key)
 
     list(classifier.score(images(1), candidates))  # compiles
     classifier.work = Work()

@@ -356,23 +356,22 @@ class Ours:
     def packed(self, works: Sequence[Work]) -> tuple[list[Answer], float]:
         """All together."""
         from diffjax.classify.search import Encoded
-        from diffjax.errors import NotFiniteError
+        from diffjax.errors import DiffjaxError
 
         encoded = [
             Encoded(
                 pixels=work.pixels,
                 z0=np.asarray(self.classifier.model.latent(work.pixels)),
                 key=work.key,
-                source=i,
             )
-            for i, work in enumerate(works)
+            for work in works
         ]
         start = time.perf_counter()
         records = {}
-        for image, record in self.classifier.score(encoded, self.candidates):
-            if isinstance(record, NotFiniteError):
+        for i, record in self.classifier.score(enumerate(encoded), self.candidates):
+            if isinstance(record, DiffjaxError):
                 raise record
-            records[image.source] = record
+            records[i] = record
         seconds = time.perf_counter() - start
         answers = [
             Answer(

@@ -122,6 +122,7 @@ class Result(np.ndarray):
 def host(n_classes: int, n_images: int) -> dict[str, int]:
     """Of a process of its own: bytes beyond what it held before, and images open."""
     from diffjax.classify.candidates import Candidates
+    from diffjax.classify.progress import Progress
     from diffjax.classify.search import Encoded, ImageSearch
     from diffjax.classify.settings import Settings
     from diffjax.data.prompts import Prompts
@@ -141,7 +142,7 @@ def host(n_classes: int, n_images: int) -> dict[str, int]:
         nonlocal opened, most
         for key in range(n_images):
             image = Encoded(pixels=z0, z0=z0, key=key)
-            search = ImageSearch(image, candidates, settings, 1000, lambda *_: None)
+            search = ImageSearch(key, image, candidates, settings, 1000, Progress())
             opened += 1
             most = max(most, opened - done)
             yield search

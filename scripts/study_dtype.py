@@ -35,18 +35,18 @@ def classify(
     candidates = task.candidates(classifier)
     examples = [task.source[int(i)] for i in task.indices]
 
-    def encoded(key: int) -> Encoded:
+    def encoded(key: int) -> tuple[int, Encoded]:
         pixels = classifier.pixels(examples[key].image)
         z0 = np.asarray(classifier.model.latent(pixels))
-        return Encoded(pixels=pixels, z0=z0, key=key, source=key)
+        return key, Encoded(pixels=pixels, z0=z0, key=key)
 
     start = time.perf_counter()
     scored = classifier.score(map(encoded, range(len(examples))), candidates)
     records = {}
-    for image, record in scored:
+    for key, record in scored:
         if isinstance(record, Exception):
-            raise DiffjaxError(f"image {image.key} in {dtype}: {record}")
-        records[image.key] = record
+            raise DiffjaxError(f"image {key} in {dtype}: {record}")
+        records[key] = record
     seconds = time.perf_counter() - start
     return records, np.array([example.label for example in examples]), seconds
 

@@ -77,7 +77,7 @@ def alone(classifier, example, candidates):
     pixels = classifier.pixels(example.image)
     z0 = np.asarray(classifier.model.latent(pixels))
     image = Encoded(pixels=pixels, z0=z0, key=key_of(example.id))
-    [(_, record)] = classifier.score([image], candidates)
+    [(_, record)] = classifier.score([("", image)], candidates)
     return record
 
 

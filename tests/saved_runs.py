@@ -1,7 +1,10 @@
 """Runs made of tables of errors, as `diffjax evaluate` would have written them."""
 
+from dataclasses import replace
+
 import numpy as np
 
+from diffjax.classify.progress import Progress
 from diffjax.data.prompts import Prompts
 from diffjax.runs.folder import open_run, read_run
 from diffjax.runs.outcomes import decision_columns
@@ -16,6 +19,16 @@ def named(labels):
     return Prompts(
         prompts=labels, classidx=tuple(range(len(labels))), class_names=labels
     )
+
+
+def kept(tallies):
+    """A progress that keeps a copy of itself at first and whenever an image is done."""
+
+    def watch(now):
+        if not tallies or tallies[-1].done != now.done:
+            tallies.append(replace(now))
+
+    return Progress(watch=watch)
 
 
 def write_run(

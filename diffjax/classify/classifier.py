@@ -2,16 +2,17 @@
 
 clf = DiffusionClassifier.from_pretrained("sd-2-base")
 clf("cat.jpg", candidate_labels=["cat", "dog"])
-record = clf.classify("cat.jpg", ["cat", "dog"])        # everything that is known
+record = clf.classify("cat.jpg", ["cat", "dog"])         # everything that is known
+records = clf.classify(["1.jpg", "2.jpg"], ["cat", "dog"])       # faster together
 """
 
 import os
 import warnings
 import zlib
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar, overload
 
 import jax
 import numpy as np
@@ -27,6 +28,7 @@ from diffjax.classify.candidates import (
     prompt_candidates,
 )
 from diffjax.classify.estimates import Estimates
+from diffjax.classify.progress import Progress
 from diffjax.classify.record import Record
 from diffjax.classify.search import Encoded, ImageSearch
 from diffjax.classify.settings import Settings
@@ -51,23 +53,14 @@ from diffjax.scoring.work import Work
 from diffjax.strategies import parse_shortlist, parse_strategy
 from diffjax.strategies.base import Strategy
 
+ONE_IMAGE = (str, bytes, os.PathLike, np.ndarray, jax.Array, Image.Image)
 # as the models were trained
 TRANSFORMS = {"text": "resize_crop", "class": "adm"}
 
 
-@dataclass(frozen=True, kw_only=True)
-class Progress:
-    """How far the classification of an image is.
-
-    Attributes:
-        done: evaluations so far.
-        remaining: evaluations still to come, at most.
-        alive: classes (prompts) not yet pruned.
-    """
-
-    done: int
-    remaining: int
-    alive: int
+Labels = Iterable[Any] | Prompts | Candidates | None
+Prefilter = Callable[[np.ndarray], Sequence[int]]
+Name = TypeVar("Name")
 
 
 class DiffusionClassifier:
@@ -200,14 +193,15 @@ class DiffusionClassifier:
 
     def __call__(
         self,
-        images: ImageSource | Array | Sequence[ImageSource],
+        images: ImageSource | Array | Iterable[ImageSource],
         candidate_labels: Iterable[Any] | str | None = None,
         hypothesis_template: str = DEFAULT_TEMPLATE,
     ) -> list[Any]:
         """Scores as transformers' zero-shot-image-classification pipeline has them.
 
         Args:
-            images: a path, URL, PIL image or array; or a list of them.
+            images: a path, URL, PIL image or array; or several of them, which are
+                faster together than one by one.
             candidate_labels: class names, or one string with commas (and
                 double quotes around a name with a comma). A
                 class-conditional model takes all its classes if there are none.
@@ -222,12 +216,10 @@ class DiffusionClassifier:
         """
         if isinstance(candidate_labels, str):
             candidate_labels = split_labels(candidate_labels)
-        candidates = self.candidates(candidate_labels, hypothesis_template)
-        if isinstance(images, jax.Array):
-            images = np.asarray(images)
-        if isinstance(images, str | bytes | os.PathLike | np.ndarray | Image.Image):
-            return self.classify(images, candidates).scores()
-        return [self.classify(image, candidates).scores() for image in images]
+        records = self.classify(images, candidate_labels, hypothesis_template)
+        if isinstance(records, Record):
+            return records.scores()
+        return [record.scores() for record in records]
 
     def candidates(
         self,
@@ -272,63 +264,90 @@ class DiffusionClassifier:
         """
         return class_candidates(self.model, ids, names, self._mesh)
 
-    def classify(
+    @overload
+    def classify(  # type: ignore[overload-overlap]  # a text has texts in it
         self,
-        image: ImageSource,
-        labels: Iterable[Any] | Prompts | Candidates | None = None,
+        image: ImageSource | Array,
+        labels: Labels = None,
         template: str | Sequence[str] = DEFAULT_TEMPLATE,
         *,
-        prefilter: Callable[[np.ndarray], Sequence[int]] | None = None,
-        progress: Callable[[Progress], None] = lambda progress: None,
-    ) -> Record:
-        """Classify one image and tell everything.
+        prefilter: Prefilter | None = None,
+        progress: Progress | None = None,
+    ) -> Record: ...
+
+    @overload
+    def classify(
+        self,
+        image: Iterable[ImageSource],
+        labels: Labels = None,
+        template: str | Sequence[str] = DEFAULT_TEMPLATE,
+        *,
+        prefilter: Prefilter | None = None,
+        progress: Progress | None = None,
+    ) -> list[Record]: ...
+
+    def classify(
+        self,
+        image: ImageSource | Array | Iterable[ImageSource],
+        labels: Labels = None,
+        template: str | Sequence[str] = DEFAULT_TEMPLATE,
+        *,
+        prefilter: Prefilter | None = None,
+        progress: Progress | None = None,
+    ) -> Record | list[Record]:
+        """Classify an image, or several together, and tell everything.
+
+        What is known of an image does not depend on those beside it. Several are read
+        one by one, as they are needed; their records come in the same order.
 
         Args:
-            image: a path, URL, PIL image or array.
-            labels: class names, ``Prompts``, or ``candidates`` made once for many
-                images.
+            image: a path, URL, PIL image or array; or several of them.
+            labels: class names, ``Prompts``, or what ``candidates`` returns, made once
+                for many calls.
             template: as in ``candidates``.
-            prefilter: from the image's pixels [h, w, 3] in [−1, 1], the classes (their
+            prefilter: from an image's pixels [h, w, 3] in [−1, 1], the classes (their
                 places among the labels) to choose from; the others are not evaluated.
-            progress: called after each tile.
+            progress: is told how far it is.
 
         Raises:
-            DiffjaxError: if the image cannot be read, the labels make no sense, the
-                prefilter leaves none, or the network's numbers overflow.
+            DiffjaxError: if an image cannot be read, the labels make no sense, the
+                prefilter leaves none, or the network's numbers overflow; ``score``
+                goes on with the other images.
         """
+        one = isinstance(image, ONE_IMAGE)
+        images: Any = [image] if one else image
         if not isinstance(labels, Candidates):
             labels = self.candidates(labels, template)
-        one = self.encode(image)
-        asked = f"{labels.prompts} {self.model.origin} {self.settings}"
-        check_same(zlib.crc32(asked.encode()), self._mesh, "labels and settings")
+        progress = progress or Progress()
 
-        def tile(search: ImageSearch, cells: int) -> None:
-            alive = int(search.state.living.sum())
-            progress(
-                Progress(done=search.done, remaining=search.remaining, alive=alive)
-            )
+        def encoded() -> Iterator[tuple[int, Encoded]]:
+            for place, each in enumerate(images):
+                found = self.encode(each)
+                if prefilter is not None:
+                    among = tuple(map(int, prefilter(found.pixels)))
+                    found = replace(found, among=among)
+                yield place, found
 
-        if prefilter is not None:
-            among = tuple(map(int, prefilter(one.pixels)))
-            one = replace(one, among=among)
-        [(_, result)] = self.score([one], labels, tile)
-        if isinstance(result, NotFiniteError):
-            raise result
-        return result
+        records: dict[int, Record] = {}
+        for place, result in self.score(encoded(), labels, progress):
+            if isinstance(result, DiffjaxError):
+                raise result
+            records[place] = result
+            progress.count()
+        return records[0] if one else [records[place] for place in sorted(records)]
 
-    def encode(self, image: ImageSource) -> Encoded:
-        """An image as the grid takes it; DiffjaxError if it cannot be read."""
+    def encode(self, image: ImageSource | Array) -> Encoded:
+        """Make an image ready for the grid; DiffjaxError if it cannot be read."""
         pixels = self.pixels(image)
         # known by its pixels, an image keeps its noise wherever it stands in a list
         key = zlib.crc32(pixels.tobytes())
-        check_same(key, self._mesh, "image")
         z0 = jax.device_get(self.model.latent(pixels))
         return Encoded(pixels=pixels, z0=z0, key=key)
 
-    def pixels(self, image: ImageSource) -> Float[np.ndarray, "h w 3"]:
-        """An image as the model sees it, in [−1, 1]."""
+    def pixels(self, image: ImageSource | Array) -> Float[np.ndarray, "h w 3"]:
+        """Return an image as the model sees it, in [−1, 1]."""
         return preprocess(
-            load_image(image),
+            load_image(np.asarray(image) if isinstance(image, jax.Array) else image),
             self.resolution,
             transform=self.transform,
             interpolation=self.settings.interpolation,
@@ -336,44 +355,70 @@ class DiffusionClassifier:
 
     def score(
         self,
-        images: Iterable[Encoded],
+        images: Iterable[tuple[Name, Encoded | DiffjaxError]],
         candidates: Candidates,
-        tile: Callable[[ImageSearch, int], None] = lambda search, cells: None,
-    ) -> Iterator[tuple[Encoded, Record | NotFiniteError]]:
-        """Classify images whose latents are known, many at a time.
+        progress: Progress | None = None,
+    ) -> Iterator[tuple[Name, Record | DiffjaxError]]:
+        """Classify images that are made ready, many at a time.
 
-        Images are taken as they are needed and come back as they get done, in any
-        order. What is known of one does not depend on the others.
+        This is the one way from an image to its decision: ``classify``, the command
+        line and evaluations of data sets go it. Images are taken as they are needed,
+        and come back as they get done, in any order.
 
         Args:
-            images: with their latents.
-            candidates: of ``candidates`` or ``classes``.
-            tile: is told, for each image in a tile, how many of its evaluations that
-                tile has done.
+            images: each with a name of the caller's, by which it comes back; or, in its
+                place, the error that says why it could not be read.
+            candidates: what ``candidates`` or ``classes`` returned.
+            progress: is told of evaluations; whoever takes the results counts images.
 
         Yields:
-            An image and its record, or the error that says how its numbers overflowed.
+            The name of an image and its record; or the error that it came with, or that
+            says how its numbers overflowed.
 
         Raises:
-            DiffjaxError: if the strategy does not fit, or the device's memory does not
-                hold the smallest tile.
+            DiffjaxError: if the strategy does not fit, the device's memory does not
+                hold the smallest tile, or processes that share a mesh have other images
+                or labels than one another.
         """
+        progress = progress or Progress()
+        asked = f"{candidates.prompts} {self.model.origin} {self.settings}"
+        check_same(zlib.crc32(asked.encode()), self._mesh, "labels and settings")
+        described = self.model.origin | self.settings.as_dict()
         n_timesteps = self.model.schedule.n_timesteps
         estimates = self.estimates(candidates)
-        searches = (
-            ImageSearch(image, candidates, self.settings, n_timesteps, tile, estimates)
-            for image in images
-        )
-        described = self.model.origin | self.settings.as_dict()
-        packer = Packer(
-            self.grid, candidates.conditions, len(candidates.prompts.prompts), self.work
-        )
-        for search in packer.run(searches):
+        unread: list[tuple[Name, DiffjaxError]] = []
+
+        def searches() -> Iterator[ImageSearch]:
+            for name, image in images:
+                key = image.key if isinstance(image, Encoded) else 0
+                check_same(key, self._mesh, "images")
+                if isinstance(image, DiffjaxError):
+                    unread.append((name, image))
+                    continue
+                search = ImageSearch(
+                    name,
+                    image,
+                    candidates,
+                    self.settings,
+                    n_timesteps,
+                    progress,
+                    estimates,
+                )
+                progress.open.add(search)
+                yield search
+
+        rows = len(candidates.prompts.prompts)
+        packer = Packer(self.grid, candidates.conditions, rows, self.work)
+        for search in packer.run(searches()):
             assert isinstance(search, ImageSearch)  # it gives back what it was given
+            progress.open.discard(search)
             try:
-                yield search.encoded, search.record(described)
+                yield search.name, search.record(described)
             except NotFiniteError as error:
-                yield search.encoded, error
+                yield search.name, error
+            while unread:
+                yield unread.pop(0)
+        yield from unread
 
     def estimates(self, candidates: Candidates) -> Estimates | None:
         """What makes shortlists of the candidates; None if all of them take part."""

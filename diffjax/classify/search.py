@@ -1,6 +1,5 @@
 """An image on its way to a decision: a strategy's state, and what it asks for."""
 
-from collections.abc import Callable
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -9,6 +8,7 @@ from jaxtyping import Float
 
 from diffjax.classify.candidates import Candidates
 from diffjax.classify.estimates import Estimates
+from diffjax.classify.progress import Progress
 from diffjax.classify.record import Record, Verdict
 from diffjax.classify.settings import Settings
 from diffjax.errors import NotFiniteError
@@ -33,49 +33,50 @@ class Encoded:
         z0: its latent.
         key: a number for the image, in [0, 2³²), that decides its noise.
         among: the classes that a prefilter left, at least one; None for all.
-        source: what the caller knows it by.
     """
 
     pixels: Float[np.ndarray, "H W 3"]
     z0: Float[np.ndarray, "h w c"]
     key: int
     among: tuple[int, ...] | None = None
-    source: Any = None
 
 
 class ImageSearch:
     """Asks for cells until the strategy has decided; see ``scoring.packing.Search``.
 
     Attributes:
-        encoded: the image.
+        name: what the caller knows the image by.
         state: of the strategy.
         seconds: of the device.
     """
 
     def __init__(
         self,
+        name: Any,
         encoded: Encoded,
         candidates: Candidates,
         settings: Settings,
         n_timesteps: int,
-        tile: Callable[["ImageSearch", int], None],
+        progress: Progress,
         estimates: Estimates | None = None,
     ) -> None:
         """Begin; with estimates, choose the classes that take part.
 
         Args:
+            name: what the caller knows the image by.
             encoded: the image.
             candidates: to choose from.
             settings: the strategy, and what the record holds.
             n_timesteps: of the model's schedule.
-            tile: is told how many more evaluations are done.
+            progress: is told how many more evaluations are done.
             estimates: of the candidates' errors, for a shortlist.
 
         Raises:
             DiffjaxError: if the strategy makes no sense for them, or a prefilter left
                 no class.
         """
-        self.encoded = encoded
+        self.name = name
+        self._encoded = encoded
         self.key = encoded.key
         self.z0 = encoded.z0
         self.seconds = 0.0
@@ -83,7 +84,7 @@ class ImageSearch:
         self._candidates = candidates
         self._settings = settings
         self._strategy = settings.strategy
-        self._tile = tile
+        self._progress = progress
         self._asked: Request | None = None
         self._failure: NotFiniteError | None = None
         classidx = np.asarray(candidates.prompts.classidx)
@@ -109,6 +110,11 @@ class ImageSearch:
     def remaining(self) -> int:
         """Evaluations still to come, at most."""
         return self._strategy.remaining(self.state) - self.finished
+
+    @property
+    def alive(self) -> int:
+        """Classes (prompts) not yet pruned."""
+        return int(self.state.living.sum())
 
     def request(self) -> Cells | None:
         """The cells to evaluate next; None when done, or after an overflow."""
@@ -140,7 +146,7 @@ class ImageSearch:
     def advance(self, cells: int) -> None:
         """So many more cells of the request are done."""
         self.finished += cells
-        self._tile(self, cells)
+        self._progress.advance(cells)
 
     def record(self, settings: dict[str, Any]) -> Record:
         """What is known of the image.
@@ -167,10 +173,10 @@ class ImageSearch:
             )
 
         return Record(
-            pixels=self.encoded.pixels,
+            pixels=self._encoded.pixels,
             prompts=prompts,
             truncated=self._candidates.truncated,
-            among=self.encoded.among,
+            among=self._encoded.among,
             samples=state.samples,
             table=state.table,
             prompt_decision=self._strategy.decide(state),

@@ -1,6 +1,6 @@
 """``diffjax classify`` and ``diffjax demo``."""
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -25,7 +25,9 @@ from diffjax.data.prompts import DEFAULT_TEMPLATE, Prompts, split_labels
 from diffjax.errors import DiffjaxError
 
 if TYPE_CHECKING:
-    from diffjax.cli.batch import Done
+    from rich.console import Console
+
+    from diffjax.classify.record import Record
 
 
 @group.command(epilog=strategy_epilog(STRATEGY))
@@ -83,33 +85,31 @@ def classify(
     if strategy is not None:
         options["strategy"] = parse_strategy(strategy)
     with loading(console, quiet):
-        from diffjax.cli.batch import run_batch
         from diffjax.cli.tables import legend, ranking_table
 
-    drawn: list[Done] = []
+    drawn: list[tuple[str, Record]] = []
 
-    def show(item: "Done") -> None:
+    def show(image: str, record: "Record") -> None:
         if not shows:
             return
         if as_json:
-            print_json_line({"image": item.source} | item.record.as_dict())
+            print_json_line({"image": image} | record.as_dict())
         else:
-            table = ranking_table(item.record, item.source, top=top, first=item.first)
-            stdout.print(table, "")
+            stdout.print(ranking_table(record, image, top=top), "")
         if plot is not None:
-            drawn.append(item)
+            drawn.append((image, record))
 
     with on_mesh(options) as shows:
-        failures = run_batch(
+        failures = classify_all(
             images,
-            choices,
-            template,
+            show,
+            console,
+            quiet=quiet or not shows,
+            labels=choices,
+            template=template,
             model=model,
             options=options,
             max_pixels=max_pixels,
-            console=console,
-            quiet=quiet or not shows,
-            show=show,
         )
         if shows and not as_json and len(failures) < len(images):
             stdout.print(legend(options["temperature"]))
@@ -149,28 +149,66 @@ def demo_command(
     check_picture(out, len(truths))
     options["strategy"] = parse_strategy(strategy or demo.STRATEGY)
     with loading(console, quiet):
-        from diffjax.cli.batch import run_batch
         from diffjax.cli.tables import demo_table
 
-    results: list[Done] = []
-    failures = run_batch(
+    results: list[tuple[str, Record]] = []
+    failures = classify_all(
         list(truths),
-        demo.LABELS,
-        demo.TEMPLATE,
+        lambda *result: results.append(result),
+        console,
+        quiet=quiet,
+        labels=demo.LABELS,
+        template=demo.TEMPLATE,
         model=model,
         options=options,
-        console=console,
-        quiet=quiet,
-        show=results.append,
     )
-    rows = [(r.source, truths[r.source], r.record) for r in results]
+    rows = [(image, truths[image], record) for image, record in results]
     if as_json:
-        for i, t, r in rows:
-            print_json_line({"image": i, "truth": t} | r.as_dict())
+        for image, truth, record in rows:
+            print_json_line({"image": image, "truth": truth} | record.as_dict())
     else:
         stdout.print(demo_table([(Path(i).stem, t, r) for i, t, r in rows]))
     draw(out, results, truths=[truth for _, truth, _ in rows])
     fail(failures)
+
+
+def classify_all(
+    images: Sequence[str],
+    show: "Callable[[str, Record], None]",
+    console: "Console",
+    *,
+    quiet: bool,
+    **asked: Any,
+) -> list[str]:
+    """Classify images under a bar, and show each record, in the order of the images.
+
+    Args:
+        images: paths or URLs.
+        show: called with an image and its record, while the bar is out of the way.
+        console: for the bar.
+        quiet: no progress.
+        **asked: arguments of ``batch.classified``.
+
+    Returns:
+        The messages of images that failed.
+    """
+    from diffjax.cli.batch import classified
+    from diffjax.cli.progress import Bar
+
+    failures: list[str] = []
+    n = len(images)
+    name = Path(images[0]).name if n == 1 else f"{n} images"
+    with Bar(console, name, quiet=quiet, lines=False) as bar:
+        for k, (image, result) in enumerate(classified(images, **asked, bar=bar), 1):
+            if isinstance(result, DiffjaxError):
+                failures.append(str(result))
+                continue
+            bar.line(
+                f"{k}/{n} {image}: {result.label}, {result.evaluations:,} evaluations"
+            )
+            with bar.hidden():
+                show(image, result)
+    return failures
 
 
 def read_choices(
@@ -204,14 +242,15 @@ def check_picture(path: Path | None, n_images: int) -> None:
         check_output(path)
 
 
-def draw(path: Path | None, results: "Sequence[Done]", **truths: Any) -> None:
+def draw(
+    path: Path | None, results: "Sequence[tuple[str, Record]]", **truths: Any
+) -> None:
     """Draw the results, if a picture was asked for and there are any."""
     from diffjax.report.plots import classification_figure, save_figure
 
     if path is None or not results:
         return
-    figure = classification_figure(
-        [r.record for r in results], [Path(r.source).name for r in results], **truths
-    )
+    names = [Path(image).name for image, _ in results]
+    figure = classification_figure([record for _, record in results], names, **truths)
     save_figure(figure, path)
     click.echo(f"Picture: {path}", err=True)

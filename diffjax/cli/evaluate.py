@@ -24,8 +24,8 @@ from diffjax.data.presets import PRESETS, Preset
 from diffjax.errors import DiffjaxError
 
 if TYPE_CHECKING:
+    from diffjax.classify.progress import Progress
     from diffjax.evaluation.experiment import Experiment
-    from diffjax.evaluation.runner import Tally
     from diffjax.evaluation.tracking import Tracker
 
 
@@ -227,7 +227,6 @@ def evaluate(ctx: click.Context, /, preset: str | None, **options: Any) -> None:
     with loading(console, quiet):
         from diffjax.evaluation.launchers import launched
         from diffjax.evaluation.plan import make_plan
-        from diffjax.evaluation.runner import Watch
         from diffjax.evaluation.runner import evaluate as run_evaluation
         from diffjax.runs.folder import read_run
         from diffjax.runs.outcomes import failures
@@ -247,7 +246,8 @@ def evaluate(ctx: click.Context, /, preset: str | None, **options: Any) -> None:
     trackers = [] if dry_run else _trackers(*trackers_asked, experiment, model)
 
     from diffjax.classify.classifier import DiffusionClassifier
-    from diffjax.cli.progress import EvaluationProgress
+    from diffjax.classify.progress import Progress
+    from diffjax.cli.progress import Bar
     from diffjax.cli.tables import plan_table, summary_table
 
     with loading(console, quiet, f"loading {model}"):
@@ -272,13 +272,17 @@ def evaluate(ctx: click.Context, /, preset: str | None, **options: Any) -> None:
         print_json(plan.as_dict()) if as_json else stdout.print(plan_table(plan))
         return
 
-    with EvaluationProgress(console, f"{name} {model}", quiet=quiet) as bar:
+    with Bar(console, f"{name} {model}", quiet=quiet) as bar:
+        logged = -1
 
-        def image(tally: "Tally") -> None:
-            bar.update(tally)
-            if tally.done % LOG_EVERY == 0 or tally.done == tally.total:
+        def watch(now: Progress) -> None:
+            nonlocal logged
+            bar.show(now)
+            due = now.done % LOG_EVERY == 0 or now.done == now.total
+            if due and now.done > logged:
+                logged = now.done
                 for tracker in trackers:
-                    tracker.log(tally.done, _values(tally))
+                    tracker.log(now.done, _values(now))
 
         try:
             result = run_evaluation(
@@ -289,7 +293,8 @@ def evaluate(ctx: click.Context, /, preset: str | None, **options: Any) -> None:
                 save_errors=save_errors,
                 cache=cache,
                 share=share,
-                watch=Watch(lambda run: keep(run.flush), image, bar.tile),
+                progress=Progress(watch=watch),
+                opened=lambda run: keep(run.flush),
             )
         finally:
             for tracker in trackers:
@@ -375,10 +380,10 @@ def _trackers(
     return trackers
 
 
-def _values(tally: "Tally") -> dict[str, float]:
+def _values(now: "Progress") -> dict[str, float]:
     """What is followed."""
-    accuracy = {"accuracy": tally.correct / tally.judged} if tally.judged else {}
+    accuracy = {"accuracy": (now.correct or 0) / now.judged} if now.judged else {}
     return accuracy | {
-        "failed": float(tally.failed),
-        "evaluations": float(tally.evaluations),
+        "failed": float(now.failed),
+        "evaluations": float(now.evaluations),
     }

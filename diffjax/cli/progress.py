@@ -1,4 +1,7 @@
-"""How far a batch of images is: a live bar on a terminal, a line an image elsewhere."""
+"""The bar that every command shows on a terminal; elsewhere it is a line now and then.
+
+⠋ cifar10 tiny ━━━━╸━━━━━━━━ 101/2,000 · 60.4 % ± 9.4 · 240 evals/s · 0:16:30 left
+"""
 
 import time
 from collections.abc import Iterator
@@ -7,167 +10,56 @@ from datetime import timedelta
 from typing import TYPE_CHECKING
 
 from rich.console import Console
-from rich.progress import (
-    BarColumn,
-    Progress,
-    ProgressColumn,
-    SpinnerColumn,
-    Task,
-    TextColumn,
-    TimeRemainingColumn,
-)
+from rich.progress import BarColumn, Progress, SpinnerColumn, TextColumn
 from rich.table import Column
-from rich.text import Text
 
 from diffjax.runs.metrics import wilson
 
 if TYPE_CHECKING:
-    from diffjax.evaluation.runner import Tally
+    from diffjax.classify.progress import Progress as Known
 
-NAME_WIDTH = 24
+NAME_WIDTH = 40
 LINE_SECONDS = 30.0  # between lines where there is no terminal
+REDRAW_SECONDS = 0.1
 
 
-class BatchProgress:
-    """Counts the evaluations of a batch of images.
+class Bar:
+    """Shows how far a command is: images, accuracy, speed, time left."""
 
-    The totals and the time left assume that the images to come need as many evaluations
-    as those before them did, and the first ones as many as the first may.
-    """
+    def __init__(
+        self, console: Console, name: str, *, quiet: bool = False, lines: bool = True
+    ) -> None:
+        """Prepare.
 
-    def __init__(self, console: Console, n_images: int, *, quiet: bool = False) -> None:
-        """Prepare for ``n_images`` images; ``quiet`` shows nothing at all."""
-        self._console = console
-        self._n_images = n_images
-        self._live = console.is_terminal and not quiet
-        self._lines = not self._live and not quiet
-        self._image = 0
-        self._name = ""
-        self._finished = 0  # images
-        self._before = 0  # their evaluations
-        self._now = 0  # of the current one
-        self._bar = Progress(
-            SpinnerColumn(),
-            TextColumn("{task.description}", markup=False),
-            BarColumn(bar_width=None, table_column=Column(ratio=1, min_width=6)),
-            TextColumn("{task.fields[count]}", markup=False),
-            _Speed(),
-            TimeRemainingColumn(compact=True),
-            console=console,
-            transient=True,
-            redirect_stdout=False,  # stdout may be a file while stderr is a terminal
-            disable=not self._live,
-            expand=True,
-        )
-        self._task = self._bar.add_task("", total=None, count="")
-
-    def __enter__(self) -> "BatchProgress":
-        """Show the bar."""
-        self._start()
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        """Take the bar away."""
-        self._stop()
-
-    def begin(self, name: str) -> None:
-        """The next image."""
-        self._image += 1
-        self._name, self._now = name, 0
-        short = name.rpartition("/")[2]
-        if len(short) > NAME_WIDTH:
-            short = "…" + short[1 - NAME_WIDTH :]
-        self._bar.update(
-            self._task,
-            description=f"{self._image}/{self._n_images} {short}",
-        )
-
-    def stage(self, what: str) -> None:
-        """What is going on before the first evaluation."""
-        self._bar.update(self._task, count=what)
-
-    def update(self, done: int, remaining: int, alive: int) -> None:
-        """The current image's evaluations: done, to come at most; classes alive."""
-        self._now = done
-        left = self._n_images - self._image
-        each = done + remaining
-        usual = self._before / self._finished if self._finished else each
-        total = self._before + each + round(left * usual)
-        self._bar.update(
-            self._task,
-            completed=self._before + done,
-            total=total,
-            count=f"{self._before + done:,}/{total:,} · {alive:,} alive",
-        )
-
-    def finish(self, result: str) -> None:
-        """The current image is done."""
-        self._before += self._now
-        self._finished += 1
-        if self._lines:
-            self._console.print(
-                f"{self._image}/{self._n_images} {self._name}: {result}",
-                markup=False,
-                highlight=False,
-                soft_wrap=True,
-            )
-
-    @contextmanager
-    def hidden(self) -> Iterator[None]:
-        """Without the bar, so that something else can be printed."""
-        self._stop()
-        try:
-            yield
-        finally:
-            self._start()
-
-    def _start(self) -> None:
-        if self._live:
-            self._bar.start()
-
-    def _stop(self) -> None:
-        if self._live:  # else rich would print an empty line
-            self._bar.stop()
-
-
-class _Speed(ProgressColumn):
-    """Evaluations a second."""
-
-    def render(self, task: Task) -> Text:
-        speed = task.finished_speed or task.speed
-        return Text(f"{speed:,.0f}/s" if speed else "", style="progress.data.speed")
-
-
-class EvaluationProgress:
-    """How far a run is: images, running accuracy, speed, time left.
-
-    On a terminal a bar; elsewhere a line now and then.
-    """
-
-    def __init__(self, console: Console, name: str, *, quiet: bool = False) -> None:
-        """Prepare for the run of a name; ``quiet`` shows nothing at all."""
+        Args:
+            console: a terminal, or not.
+            name: what is under way.
+            quiet: show nothing at all.
+            lines: where there is no terminal, tell now and then how far it is.
+        """
         self._console = console
         self._name = name
         self._live = console.is_terminal and not quiet
         self._lines = not self._live and not quiet
-        self._clock = Clock()
-        self._tally: Tally | None = None
-        self._cells = 0  # evaluations, those of unfinished images too
-        self._printed = time.monotonic()
+        self._now_and_then = self._lines and lines
+        self._begun: tuple[float, int, float] | None = None  # of the first tile
+        self._done = -1
+        self._shown = self._printed = time.monotonic()
+        short = name if len(name) <= NAME_WIDTH else "…" + name[1 - NAME_WIDTH :]
         self._bar = Progress(
             SpinnerColumn(),
             TextColumn("{task.description}", markup=False),
             BarColumn(bar_width=None, table_column=Column(ratio=1, min_width=6)),
             TextColumn("{task.fields[state]}", markup=False),
             console=console,
-            redirect_stdout=False,
+            transient=True,
+            redirect_stdout=False,  # stdout may be a file while stderr is a terminal
             disable=not self._live,
             expand=True,
-            transient=True,
         )
-        self._task = self._bar.add_task(name, total=None, state="starting")
+        self._task = self._bar.add_task(short, total=None, state="starting")
 
-    def __enter__(self) -> "EvaluationProgress":
+    def __enter__(self) -> "Bar":
         """Show the bar."""
         if self._live:
             self._bar.start()
@@ -175,77 +67,72 @@ class EvaluationProgress:
 
     def __exit__(self, *_: object) -> None:
         """Take the bar away."""
-        if self._live:
+        if self._live:  # else rich would print an empty line
             self._bar.stop()
 
-    def update(self, tally: "Tally") -> None:
-        """One more image; the first call only tells where the run stands."""
-        if self._tally is None:
-            self._clock.begin(tally)
-            if tally.done:
-                self._print(f"{tally.done:,} of {tally.total:,} were done before")
-        self._tally = tally
-        self._show()
-        last = tally.done == tally.total
-        if self._lines and (last or time.monotonic() - self._printed > LINE_SECONDS):
-            self._printed = time.monotonic()
-            self._print(self._text())
+    @contextmanager
+    def hidden(self) -> Iterator[None]:
+        """Without the bar, so that something else can be printed."""
+        self.__exit__()
+        try:
+            yield
+        finally:
+            self.__enter__()
 
-    def _print(self, text: str) -> None:
-        if self._live or self._lines:
-            self._console.print(
-                f"{self._name}: {text}", markup=False, highlight=False, soft_wrap=True
-            )
+    def stage(self, what: str) -> None:
+        """What is going on before the first evaluation."""
+        self._bar.update(self._task, state=what)
 
-    def tile(self, search: object, cells: int) -> None:
-        """So many more evaluations are done."""
-        self._cells += cells
-        self._show()
+    def line(self, text: str) -> None:
+        """A line where there is no bar."""
+        if self._lines:
+            self._print(text)
 
-    def _show(self) -> None:
-        if self._live and self._tally is not None:
-            tally = self._tally
+    def show(self, known: "Known") -> None:
+        """How far it is now."""
+        now = time.monotonic()
+        if self._done < 0 and known.before:
+            text = f"{known.before:,} of {known.total:,} were done before"
+            if self._live or self._now_and_then:
+                self._print(f"{self._name}: {text}")
+        if self._begun is None and (known.evaluations or known.done > known.before):
+            self._begun = now, known.evaluations, known.completed
+        done = known.done > self._done
+        if now - self._printed > LINE_SECONDS or (done and known.done == known.total):
+            self._printed = now
+            if self._now_and_then:
+                self._print(f"{self._name}: {self._text(known, now)}")
+        if self._live and (done or now - self._shown > REDRAW_SECONDS):
+            self._shown = now
             self._bar.update(
                 self._task,
-                completed=tally.done,
-                total=tally.total,
-                state=self._text(),
+                completed=known.completed,
+                total=known.total,
+                state=self._text(known, now),
             )
+        self._done = known.done
 
-    def _text(self) -> str:
+    def _print(self, text: str) -> None:
+        self._console.print(text, markup=False, highlight=False, soft_wrap=True)
+
+    def _text(self, known: "Known", now: float) -> str:
         """123/10,000 · 61.2 % ± 2.9 · 240 evals/s · 1:02:03 left."""
-        tally = self._tally
-        assert tally is not None  # of every call
-        parts = [f"{tally.done:,}/{tally.total:,}"]
-        if tally.judged:
-            parts.append(accuracy_text(tally.correct, tally.judged))
-        if tally.failed:
-            parts.append(f"{tally.failed:,} failed")
-        parts += self._clock.texts(tally, self._cells)
+        parts = [f"{known.done:,}/{known.total:,}"]
+        if known.total == 1 and known.open:
+            most = known.evaluations + known.remaining
+            parts = [f"{known.evaluations:,}/{most:,}", f"{known.alive:,} alive"]
+        if known.correct is not None and known.judged:
+            parts.append(accuracy_text(known.correct, known.judged))
+        if known.failed:
+            parts.append(f"{known.failed:,} failed")
+        start, evaluations, completed = self._begun or (now, 0, 0.0)
+        if (seconds := now - start) > 0:
+            if gained := known.evaluations - evaluations:
+                parts.append(f"{gained / seconds:,.0f} evals/s")
+            gone, left = known.completed - completed, known.total - known.completed
+            if gone > 0 and left > 0:
+                parts.append(f"{timedelta(seconds=int(seconds / gone * left))} left")
         return " · ".join(parts)
-
-
-class Clock:
-    """Speed and time left, from when the clock began."""
-
-    def __init__(self) -> None:
-        self._start = time.monotonic()
-        self._before = 0
-
-    def begin(self, tally: "Tally") -> None:
-        """Start now; images that were done before took no time."""
-        self._start, self._before = time.monotonic(), tally.done
-
-    def texts(self, tally: "Tally", evaluations: int) -> list[str]:
-        """Evaluations a second, and the time left, where they are known."""
-        seconds = time.monotonic() - self._start
-        texts = []
-        if evaluations:
-            texts.append(f"{evaluations / max(seconds, 1e-9):,.0f} evals/s")
-        if (done := tally.done - self._before) and tally.done < tally.total:
-            left = int(seconds / done * (tally.total - tally.done))
-            texts.append(f"{timedelta(seconds=left)} left")
-        return texts
 
 
 def accuracy_text(correct: int, n: int) -> str:

@@ -71,6 +71,8 @@ def baseline(
     console, stdout = start()
     with loading(console, quiet):
         from diffjax.baselines.classifier import load_classifier
+        from diffjax.classify.progress import Progress
+        from diffjax.cli.progress import Bar
         from diffjax.cli.tables import summary_table
         from diffjax.data.corruptions import every_corruption
         from diffjax.evaluation.baselines import evaluate_baseline
@@ -86,10 +88,15 @@ def baseline(
     results = []
     for place, how in places.items():
         experiment = Experiment(dataset=dataset, corrupt=how, **asked)
-        with loading(console, quiet, f"{how or 'clean'} images"):
-            task = experiment.task(data_dir)
-            asked_for = experiment.as_dict()
-            found = evaluate_baseline(task, classifier, place, asked=asked_for)
+        name = f"{dataset} {how or ''} {model}".replace("  ", " ")
+        with Bar(console, name, quiet=quiet) as bar:
+            found = evaluate_baseline(
+                experiment.task(data_dir),
+                classifier,
+                place,
+                asked=experiment.as_dict(),
+                progress=Progress(watch=bar.show),
+            )
         results.append(found)
         if not as_json:
             stdout.print(summary_table(found))

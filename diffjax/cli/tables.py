@@ -21,16 +21,13 @@ if TYPE_CHECKING:
 BAR_WIDTH = 12
 
 
-def ranking_table(
-    record: Record, name: str, *, top: int = 10, first: bool = False
-) -> RenderableType:
+def ranking_table(record: Record, name: str, *, top: int = 10) -> RenderableType:
     """One image's classes, best first, with what the ranking rests on.
 
     Args:
-        record: of the image.
-        name: of the image.
+        record: what is known of the image.
+        name: what the image is called.
         top: how many classes to show.
-        first: whether the record's time holds the compilation.
     """
     decision = record.decision
     means, errors = record.differences()
@@ -59,7 +56,7 @@ def ranking_table(
     lines: list[RenderableType] = [title, table]
     if rest := len(record.labels) - len(scores):
         lines.append(Text(f"… and {rest:,} more", style="dim"))
-    lines.append(Text(cost_text(record, first=first), style="dim"))
+    lines.append(Text(cost_text(record), style="dim"))
     return Group(*lines)
 
 
@@ -75,15 +72,15 @@ def legend(temperature: float | str) -> Text:
         what, value = "not a calibrated probability", temperature
     return Text(
         "Δ: paired error difference to the best class ± standard error. "
-        f"score: softmax of −Δ/τ, τ = {value:.3g}; {what}.",
+        f"score: softmax of −Δ/τ, τ = {value:.3g}; {what}. "
+        "Times of the first images hold compilation.",
         style="dim",
     )
 
 
-def cost_text(record: Record, *, first: bool = False) -> str:
+def cost_text(record: Record) -> str:
     """Evaluations and time."""
-    compiled = " with compilation" if first else ""
-    return f"{record.evaluations:,} evaluations in {record.seconds:.1f} s{compiled}"
+    return f"{record.evaluations:,} evaluations in {record.seconds:.1f} s"
 
 
 def score_text(score: float, pruned: bool) -> str:

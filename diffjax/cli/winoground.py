@@ -86,9 +86,9 @@ def winoground(
         examples = tuple(examples[i] for i in chosen)
     with loading(console, quiet, f"loading {model}"):
         from diffjax.classify.classifier import DiffusionClassifier
-        from diffjax.cli.progress import EvaluationProgress
+        from diffjax.classify.progress import Progress
+        from diffjax.cli.progress import Bar
         from diffjax.cli.tables import winoground_table
-        from diffjax.evaluation.runner import Watch
         from diffjax.evaluation.winoground import evaluate_winoground
         from diffjax.strategies.exhaustive import Exhaustive
 
@@ -98,9 +98,15 @@ def winoground(
         )
     name = Path(folder).resolve().name
     out = out or Path("runs") / f"{name}-{Path(model).name}"
-    with EvaluationProgress(console, f"{name}, text score", quiet=quiet) as bar:
-        watch = Watch(lambda run: keep(run.flush), bar.update, bar.tile)
-        result = evaluate_winoground(examples, classifier, out, name=name, watch=watch)
+    with Bar(console, f"{name}, text score", quiet=quiet) as bar:
+        result = evaluate_winoground(
+            examples,
+            classifier,
+            out,
+            name=name,
+            progress=Progress(watch=bar.show, images_each=2),
+            opened=lambda run: keep(run.flush),
+        )
     print_json(result) if as_json else stdout.print(winoground_table(result))
     click.echo(f"Run: {out}", err=True)
     if result["status"] != "complete":

@@ -13,6 +13,7 @@ import numpy as np
 from jaxtyping import Float
 
 from diffjax.baselines.classifier import ImageClassifier
+from diffjax.classify.progress import Progress
 from diffjax.data.prompts import Prompts
 from diffjax.errors import DiffjaxError, overflowed
 from diffjax.evaluation.provenance import environment
@@ -32,6 +33,7 @@ def evaluate_baseline(
     path: Path,
     *,
     asked: dict[str, Any] | None = None,
+    progress: Progress | None = None,
 ) -> dict[str, Any]:
     """Evaluate a task, or what is missing of it, into the run at ``path``.
 
@@ -40,6 +42,7 @@ def evaluate_baseline(
         classifier: trained on the classes of the data set.
         path: the run's folder; a run of the same configuration there goes on.
         asked: further settings to keep in the header, as JSON values.
+        progress: is told of every image.
 
     Returns:
         What summary.json holds.
@@ -55,10 +58,16 @@ def evaluate_baseline(
     )
     header = _header(task, classifier, columns, asked or {})
     with open_run(path, header, prompts, save_errors=False) as run:
+        progress = progress or Progress()
+        right = run.rows["label"].to_numpy() == run.rows["prediction"].to_numpy()
+        progress.begin(len(task.indices), len(run.rows), int(right.sum()))
         todo = [int(i) for i in task.indices if int(i) not in run.done]
         for start in range(0, len(todo), CHUNK):
             for row in _rows(task, classifier, columns, todo[start : start + CHUNK]):
                 run.add(row)
+                failed = row.get("error") is not None
+                right = not failed and row["prediction"] == row["label"]
+                progress.count(failed=failed, right=right)
             run.flush()
     result = summary(read_run(path, errors=False)) | {"task": "image_classification"}
     if result["status"] == "complete":

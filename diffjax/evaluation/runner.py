@@ -10,20 +10,19 @@ import io
 import time
 import zlib
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any
 
 import numpy as np
-from jaxtyping import Float, Int
+from jaxtyping import Float
 from PIL import Image
 
 from diffjax.classify.candidates import Candidates
 from diffjax.classify.classifier import DiffusionClassifier
+from diffjax.classify.progress import Progress
 from diffjax.classify.record import Record
-from diffjax.classify.search import Encoded, ImageSearch
-from diffjax.data.sources import Example
-from diffjax.errors import DiffjaxError, NotFiniteError
+from diffjax.classify.search import Encoded
+from diffjax.errors import DiffjaxError
 from diffjax.evaluation.latents import BATCH, Latents
 from diffjax.evaluation.provenance import make_header
 from diffjax.evaluation.task import Task
@@ -42,43 +41,6 @@ FLUSH_SECONDS = 30.0  # what a kill can cost
 THUMBNAIL = 96  # pixels along the longer edge
 
 
-@dataclass(frozen=True, kw_only=True)
-class Tally:
-    """How a run stands.
-
-    Attributes:
-        total: images of the run.
-        done: images done, now and before; failed ones are among them.
-        failed: images that could not be read or scored.
-        correct: predictions that are right.
-        evaluations: forward passes, in this process alone.
-    """
-
-    total: int
-    done: int = 0
-    failed: int = 0
-    correct: int = 0
-    evaluations: int = 0
-
-    @property
-    def judged(self) -> int:
-        """Images with a prediction."""
-        return self.done - self.failed
-
-
-class Watch(NamedTuple):
-    """Who is told how far a run is.
-
-    ``begin`` with the run that was opened; ``image`` after each image; ``tile`` for
-    each image in a tile, with the number of its evaluations that the tile has done.
-    """
-
-    begin: Callable[[RunWriter], None] = lambda run: None
-
-    image: Callable[[Tally], None] = lambda tally: None
-    tile: Callable[[ImageSearch, int], None] = lambda search, cells: None
-
-
 def evaluate(
     task: Task,
     classifier: DiffusionClassifier,
@@ -89,7 +51,8 @@ def evaluate(
     cache: Path | None = None,
     flush_seconds: float = FLUSH_SECONDS,
     share: Share = ALONE,
-    watch: Watch | None = None,
+    progress: Progress | None = None,
+    opened: Callable[[RunWriter], None] = lambda run: None,
 ) -> dict[str, Any]:
     """Evaluate a task, or what is missing of it, into the run at ``path``.
 
@@ -103,7 +66,8 @@ def evaluate(
         cache: a folder of latents, used and added to.
         flush_seconds: how often rows are written.
         share: which of the images are this process's.
-        watch: is told of every image and tile.
+        progress: is told of every image and tile.
+        opened: is called with the run once it is open.
 
     Returns:
         What summary.json holds; of the images that are done, where other processes
@@ -114,7 +78,7 @@ def evaluate(
             the noise or the prefilter do not fit, or the disk is full; rows written
             before are safe.
     """
-    watch = watch or Watch()
+    progress = progress or Progress()
     candidates = task.candidates(classifier)
     header = make_header(
         task, classifier, candidates, {**(asked or {}), "save_errors": save_errors}
@@ -127,22 +91,28 @@ def evaluate(
     with open_run(
         path, header, candidates.prompts, save_errors=save_errors, share=share
     ) as run:
-        watch.begin(run)
-        tally = _tally(run, mine)
-        watch.image(tally)
+        opened(run)
+        rows = run.rows.select(["index", "label", "prediction"]).to_pydict()
+        before = np.isin(rows["index"], mine)
+        right = np.equal(rows["label"], rows["prediction"])
+        progress.begin(len(mine), int(before.sum()), int((right & before).sum()))
         todo = [int(i) for i in mine if int(i) not in run.done]
         if todo:
             remove_summary(path)
         flushed = time.monotonic()
-        for row in _rows(
-            task, classifier, candidates, latents, todo, watch, save_errors
-        ):
+        images = _encoded(task, classifier, latents, todo)
+        for row, known in classifier.score(images, candidates, progress):
+            if isinstance(known, DiffjaxError):
+                row["error"] = str(known)
+            else:
+                row |= _columns(known, task, row["label"], save_errors)
             run.add(row)
-            tally = _count(tally, row)
             if time.monotonic() - flushed > flush_seconds:
                 run.flush()
                 flushed = time.monotonic()
-            watch.image(tally)
+            failed = row["error"] is not None
+            right = not failed and row["prediction"] == row["label"]
+            progress.count(failed=failed, right=right)
         run.flush()
         found = read_run(path, errors=False)
         result = summary(found)
@@ -171,76 +141,37 @@ def _check_prefilter(task: Task, classifier: DiffusionClassifier) -> None:
     task.among(example.id, pixels)
 
 
-def _rows(
-    task: Task,
-    classifier: DiffusionClassifier,
-    candidates: Candidates,
-    latents: Latents,
-    todo: Sequence[int],
-    watch: Watch,
-    save_errors: bool,
-) -> Iterator[dict[str, Any]]:
-    """A row for every image to do, as they get done."""
-    unreadable: list[_Read] = []
-
-    def encoded() -> Iterator[Encoded]:
-        for start in range(0, len(todo), BATCH):
-            read = [_read(task, classifier, i) for i in todo[start : start + BATCH]]
-            good = [item for item in read if item.error is None]
-            unreadable.extend(item for item in read if item.error is not None)
-            z0 = latents.of([item.pixels for item in good])
-            for item, latent in zip(good, z0, strict=True):
-                assert item.example is not None  # of the good ones
-                # known by its id, an image keeps its noise in every subset
-                key = zlib.crc32(item.example.id.encode())
-                yield Encoded(
-                    pixels=item.pixels,
-                    z0=latent,
-                    key=key,
-                    among=item.among,
-                    source=item,
-                )
-
-    for image, result in classifier.score(encoded(), candidates, watch.tile):
-        row = _known(image.source)
-        if isinstance(result, NotFiniteError):
-            row["error"] = str(result)
-        else:
-            row |= _columns(result, task, row["label"], save_errors)
-        yield row
-        while unreadable:
-            yield _known(unreadable.pop())
-    yield from map(_known, unreadable)
+def _encoded(
+    task: Task, classifier: DiffusionClassifier, latents: Latents, todo: Sequence[int]
+) -> Iterator[tuple[dict[str, Any], Encoded | DiffjaxError]]:
+    """The images to do, or why one cannot be read, each with a row that is begun."""
+    for start in range(0, len(todo), BATCH):
+        batch = [_read(task, classifier, i) for i in todo[start : start + BATCH]]
+        good = [read for _, read in batch if not isinstance(read, DiffjaxError)]
+        z0 = iter(latents.of([pixels for pixels, _ in good]))
+        for row, read in batch:
+            if isinstance(read, DiffjaxError):
+                yield row, read
+                continue
+            pixels, among = read
+            # known by its id, an image keeps its noise in every subset
+            key = zlib.crc32(row["id"].encode())
+            yield row, Encoded(pixels=pixels, z0=next(z0), key=key, among=among)
 
 
-def _known(item: "_Read") -> dict[str, Any]:
-    """What a row says of an image that was read, or was not."""
+def _read(
+    task: Task, classifier: DiffusionClassifier, index: int
+) -> tuple[dict[str, Any], tuple[np.ndarray, tuple[int, ...] | None] | DiffjaxError]:
+    """The row of an image; and its pixels, and the classes to choose from."""
     # an image that cannot be read goes by its place
-    row: dict[str, Any] = {"index": item.place, "id": f"image {item.place}"}
-    row["error"] = item.error
-    if item.example is not None:
-        row |= {"id": item.example.id, "label": item.example.label}
-    return row
-
-
-class _Read(NamedTuple):
-    """An image that was read, or why it was not."""
-
-    place: int  # in the data set
-    example: Example | None = None
-    pixels: Float[np.ndarray, "H W 3"] = np.empty((0, 0, 3), np.float32)
-    among: tuple[int, ...] | None = None
-    error: str | None = None
-
-
-def _read(task: Task, classifier: DiffusionClassifier, index: int) -> _Read:
-    example = None
+    row: dict[str, Any] = {"index": index, "id": f"image {index}", "error": None}
     try:
         example = task.source[index]
+        row |= {"id": example.id, "label": example.label}
         pixels = classifier.pixels(example.image)
-        return _Read(index, example, pixels, task.among(example.id, pixels))
+        return row, (pixels, task.among(example.id, pixels))
     except DiffjaxError as error:
-        return _Read(index, example, error=str(error))
+        return row, error
 
 
 def _columns(
@@ -274,26 +205,3 @@ def _thumbnail(pixels: Float[np.ndarray, "H W 3"]) -> bytes:
     buffer = io.BytesIO()
     image.save(buffer, "JPEG", quality=85)
     return buffer.getvalue()
-
-
-def _tally(run: RunWriter, indices: Int[np.ndarray, " n"]) -> Tally:
-    """Of the rows that were there."""
-    mine = np.isin(run.rows["index"].to_numpy(), indices)
-    labels, predictions = (run.rows[c].to_numpy() for c in ("label", "prediction"))
-    return Tally(
-        total=len(indices),
-        done=int(mine.sum()),
-        correct=int((labels == predictions)[mine].sum()),
-    )
-
-
-def _count(tally: Tally, row: dict[str, Any]) -> Tally:
-    """The tally with one more row."""
-    return replace(
-        tally,
-        done=tally.done + 1,
-        failed=tally.failed + (row["error"] is not None),
-        correct=tally.correct
-        + (row["error"] is None and row["prediction"] == row["label"]),
-        evaluations=tally.evaluations + row.get("evaluations", 0),
-    )

@@ -18,6 +18,7 @@ Sources: Thrush et al. 2022 (arXiv 2204.03162) for the scores; Li et al. 2023, s
 import time
 import zlib
 from collections.abc import Callable, Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -25,13 +26,13 @@ import numpy as np
 from jaxtyping import Bool, Float
 
 from diffjax.classify.classifier import DiffusionClassifier
-from diffjax.classify.search import Encoded, ImageSearch
+from diffjax.classify.progress import Progress
 from diffjax.data.prompts import Prompts
 from diffjax.data.winoground import WinogroundExample
-from diffjax.errors import DiffjaxError, NotFiniteError
+from diffjax.errors import DiffjaxError
 from diffjax.evaluation.provenance import settings_of, where_from
-from diffjax.evaluation.runner import FLUSH_SECONDS, Tally, Watch
-from diffjax.runs.folder import open_rows, remove_summary, write_summary
+from diffjax.evaluation.runner import FLUSH_SECONDS
+from diffjax.runs.folder import RunWriter, open_rows, remove_summary, write_summary
 from diffjax.runs.header import FORMAT
 from diffjax.runs.metrics import wilson
 from diffjax.runs.rows import read_rows
@@ -91,7 +92,8 @@ def evaluate_winoground(
     *,
     name: str = "winoground",
     flush_seconds: float = FLUSH_SECONDS,
-    watch: Watch | None = None,
+    progress: Progress | None = None,
+    opened: Callable[[RunWriter], None] = lambda run: None,
 ) -> dict[str, Any]:
     """Score the examples, or those that are missing, into the run at ``path``.
 
@@ -102,7 +104,8 @@ def evaluate_winoground(
         path: the run's folder; a run of the same configuration there goes on.
         name: of the set, if it is another one in Winoground's format.
         flush_seconds: how often rows are written.
-        watch: is told of every example and tile; "correct" counts the text score.
+        progress: is told of every example and tile; "correct" counts the text score.
+        opened: is called with the run once it is open.
 
     Returns:
         What summary.json holds: see ``summarise``.
@@ -117,35 +120,23 @@ def evaluate_winoground(
         )
     if not isinstance(classifier.settings.strategy, Exhaustive):
         raise DiffjaxError("Captions are compared by the exhaustive strategy alone.")
-    watch = watch or Watch()
+    progress = progress or Progress()
     with open_rows(path, _header(name, examples, classifier), None, columns()) as run:
-        watch.begin(run)
+        opened(run)
         before = run.rows["text"].to_pylist()
-        done, correct, evaluations = len(before), sum(before), 0
-        failed = 0
+        progress.begin(len(examples), len(before), sum(before))
         flushed = time.monotonic()
-        watch.image(Tally(total=len(examples), done=done, correct=correct))
         for index, example in enumerate(examples):
             if index in run.done:
                 continue
             remove_summary(path)
-            row = {"index": index} | _row(example, classifier, watch.tile)
+            row = {"index": index} | _row(example, classifier, progress)
             run.add(row)
-            done, failed = done + 1, failed + (row["error"] is not None)
-            correct += row.get("text", False)
-            evaluations += row.get("evaluations", 0)
             if time.monotonic() - flushed > flush_seconds:
                 run.flush()
                 flushed = time.monotonic()
-            watch.image(
-                Tally(
-                    total=len(examples),
-                    done=done,
-                    failed=failed,
-                    correct=correct,
-                    evaluations=evaluations,
-                )
-            )
+            failed = row["error"] is not None
+            progress.count(failed=failed, right=row.get("text", False))
         run.flush()
         rows = read_rows(path, columns())[0].to_pylist()
         complete = len(rows) == len(examples)
@@ -202,7 +193,7 @@ def _proportions(rows: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
 def _row(
     example: WinogroundExample,
     classifier: DiffusionClassifier,
-    tile: Callable[[ImageSearch, int], None],
+    progress: Progress,
 ) -> dict[str, Any]:
     """The errors and scores of an example."""
     row: dict[str, Any] = {
@@ -219,25 +210,16 @@ def _row(
     candidates = classifier.candidates(captions)
     key = zlib.crc32(f"winoground {example.id}".encode())  # for both images
     try:
-        pixels = [classifier.pixels(image) for image in example.load_images()]
+        encoded = [
+            replace(classifier.encode(image), key=key)
+            for image in example.load_images()
+        ]
     except DiffjaxError as error:
         return row | {"error": str(error)}
-    encoded = [
-        Encoded(
-            pixels=each,
-            z0=np.asarray(classifier.model.latent(each)),
-            key=key,
-            source=i,
-        )
-        for i, each in enumerate(pixels)
-    ]
-    found = {
-        image.source: result
-        for image, result in classifier.score(encoded, candidates, tile)
-    }
+    found = dict(classifier.score(enumerate(encoded), candidates, progress))
     table, evaluations = np.empty((len(CAPTIONS), 2)), 0
     for i, result in found.items():
-        if isinstance(result, NotFiniteError):
+        if isinstance(result, DiffjaxError):
             return row | {"error": str(result)}
         table[:, i] = result.table.mean()
         evaluations += result.evaluations

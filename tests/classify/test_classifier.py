@@ -10,12 +10,14 @@ from PIL import Image
 from small import class_model, images, text_denoiser, text_model
 
 from diffjax.classify.classifier import DiffusionClassifier
+from diffjax.classify.progress import Progress
 from diffjax.classify.search import Encoded
 from diffjax.classify.settings import Settings
 from diffjax.data.labels import class_ids
 from diffjax.data.prompts import Prompts
-from diffjax.errors import DiffjaxError
+from diffjax.errors import DiffjaxError, NotFiniteError
 from diffjax.models.diffusion import Network
+from diffjax.strategies import parse_strategy
 from diffjax.strategies.exhaustive import Exhaustive
 from diffjax.strategies.staged import Staged
 
@@ -99,7 +101,7 @@ def test_noise_per_image_or_shared(classifier):
 
     def errors(classifier, key):
         encoded = Encoded(pixels=image, z0=z0, key=key)
-        [(_, record)] = classifier.score([encoded], candidates)
+        [(_, record)] = classifier.score([("", encoded)], candidates)
         return record.errors
 
     np.testing.assert_array_equal(errors(classifier, 7), errors(classifier, 7))
@@ -142,12 +144,62 @@ def test_progress_counts_down(model):
     strategy = Staged(to_keep=(2, 1), n_samples=(3, 9), order="nested")
     classifier = DiffusionClassifier(model, Settings(strategy=strategy, cells=12))
     seen = []
-    record = classifier.classify(images(1)[0], LABELS, progress=seen.append)
-    assert seen[-1].done == record.evaluations
-    assert seen[-1].remaining == 0
-    assert [p.done for p in seen] == sorted(p.done for p in seen)
-    assert {p.alive for p in seen} == {5, 2}
-    assert {p.done + p.remaining for p in seen} == {record.evaluations}
+
+    def watch(now):
+        seen.append((now.evaluations, now.remaining, now.alive, now.done))
+
+    progress = Progress(watch=watch)
+    record = classifier.classify(images(1)[0], LABELS, progress=progress)
+    *during, last = seen
+    assert last == (record.evaluations, 0, 0, 1)
+    assert [done for done, *_ in during] == sorted(done for done, *_ in during)
+    assert {alive for _, _, alive, _ in during} == {5, 2}
+    assert {done + left for done, left, *_ in during} == {record.evaluations}
+    assert during[-1][1] == 0
+
+
+@pytest.mark.parametrize(
+    "strategy", ["staged:to_keep=2,1:n_samples=3,9", "racing:n_samples=40"]
+)
+def test_several_images_fill_tiles_together(model, strategy):
+    settings = Settings(strategy=parse_strategy(strategy), cells=24)
+    alone, together = (DiffusionClassifier(model, settings) for _ in range(2))
+    candidates = alone.candidates(LABELS)
+    expected = [alone.classify(image, candidates) for image in images(7)]
+    opened = []
+
+    def read():
+        for k, image in enumerate(images(7)):
+            opened.append(k)
+            yield image
+
+    progress = Progress(total=7)
+    records = together.classify(read(), candidates, progress=progress)
+    assert opened == list(range(7)) and (progress.done, progress.open) == (7, set())
+    assert progress.evaluations == sum(record.evaluations for record in records)
+    assert together.work.tiles < alone.work.tiles
+    assert together.work.late <= alone.work.late
+    for one, record in zip(expected, records, strict=True):
+        np.testing.assert_array_equal(record.decision.ranking, one.decision.ranking)
+        assert record.evaluations == one.evaluations
+        np.testing.assert_allclose(record.table.errors, one.table.errors, rtol=1e-5)
+    scores = together(images(7), LABELS)
+    assert [entries[0]["label"] for entries in scores] == [r.label for r in expected]
+
+
+def test_images_that_fail_do_not_lose_the_others(classifier):
+    read = dict(zip("abc", map(classifier.encode, images(3)), strict=True))
+    hot = dataclasses.replace(read["b"], z0=np.full_like(read["b"].z0, np.nan))
+    candidates = classifier.candidates(LABELS)
+    given = read | {"b": hot, "missing": DiffjaxError("no such image")}
+    found = dict(classifier.score(given.items(), candidates))
+    assert set(found) == set(given)
+    assert found["missing"] is given["missing"]
+    assert isinstance(found["b"], NotFiniteError)
+    alone = dict(classifier.score([("c", read["c"])], candidates))
+    np.testing.assert_allclose(found["c"].errors, alone["c"].errors, rtol=1e-5)
+    with pytest.raises(DiffjaxError, match="There is no image nope"):
+        classifier.classify([images(1)[0], "nope.png"], candidates)
 
 
 def test_prompts_compete(classifier):

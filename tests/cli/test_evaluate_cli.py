@@ -19,7 +19,7 @@ from tiny_sets import LABELLED, picture, png, save, write_folder, write_tfds
 
 import diffjax
 from diffjax.checkpoints.loading import load_model
-from diffjax.cli.progress import EvaluationProgress
+from diffjax.cli.progress import Bar
 from diffjax.data import presets
 from diffjax.evaluation import plan as planning
 from diffjax.runs.folder import read_run
@@ -127,7 +127,7 @@ def test_the_same_command_goes_on(place, tmp_path, monkeypatch):
             raise KeyboardInterrupt
 
     with monkeypatch.context() as patch:
-        patch.setattr(EvaluationProgress, "update", interrupt)
+        patch.setattr(Bar, "show", interrupt)
         result = photos(place, out)
     assert result.exit_code == 130
     assert "Traceback" not in result.output
@@ -459,7 +459,7 @@ def test_trackers_end_with_a_run_that_fails(place, tmp_path, monkeypatch):
         if tally.done == 1:
             raise OSError("the disk is gone")
 
-    monkeypatch.setattr(EvaluationProgress, "update", fail)
+    monkeypatch.setattr(Bar, "show", fail)
     result = photos(place, tmp_path / "run", "--wandb", "project")
     assert result.exit_code == 2 and log[-1] == "finished"
 

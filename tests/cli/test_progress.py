@@ -1,15 +1,15 @@
 """Bars on a terminal, lines elsewhere."""
 
-import dataclasses
 import io
+from dataclasses import dataclass
 
 import pytest
 from commands import FakeTerminal
 from rich.console import Console
 
+from diffjax.classify.progress import Progress
 from diffjax.cli import progress
-from diffjax.cli.progress import BatchProgress, Clock, EvaluationProgress, accuracy_text
-from diffjax.evaluation.runner import Tally
+from diffjax.cli.progress import Bar, accuracy_text
 
 
 @pytest.fixture
@@ -20,92 +20,105 @@ def clock(monkeypatch):
     return now
 
 
+@dataclass(eq=False)
+class Begun:
+    """An image that is not done."""
+
+    done: int
+    remaining: int
+    alive: int = 2
+
+
+def drawn(bar):
+    """Have a bar drawn as it is."""
+    with bar.hidden():
+        pass
+
+
 def test_a_terminal_gets_a_bar(clock):
     console = FakeTerminal()
-    with EvaluationProgress(console, "cifar10 tiny") as bar:
-        task = bar._bar.tasks[0]
-        tally = Tally(total=2000, done=100, correct=60)
-        bar.update(tally)
-        assert (task.completed, task.total) == (100, 2000)
+    with Bar(console, "cifar10 tiny") as bar:
+        now = Progress(watch=bar.show)
+        now.begin(2000, 100, 60)
+        clock[0] += 70  # to compile, which says nothing of what follows
+        now.advance(40)
         clock[0] += 10
-        tally = dataclasses.replace(tally, done=101, correct=61, evaluations=50)
-        bar.update(tally)
-        bar.tile(None, 60)
-        state = task.fields["state"]
-        bar.update(dataclasses.replace(tally, done=102, failed=1, evaluations=50))
-        bar._bar.refresh()
-    # 60 evaluations in 10 s; an image takes 10 s, and 1,899 are left
-    assert state == "101/2,000 · 60.4 % ± 9.4 · 6 evals/s · 5:16:30 left"
+        now.advance(60)
+        now.count(right=True)
+        drawn(bar)
+        clock[0] += 1
+        now.count(failed=True)
     text = console.file.getvalue()
     assert "cifar10 tiny: 100 of 2,000 were done before" in text
+    # 60 evaluations in 10 s; an image takes 10 s, and 1,899 are left
+    assert "101/2,000 · 60.4 % ± 9.4 · 6 evals/s · 5:16:30 left" in text
     assert "102/2,000" in text and "1 failed" in text
+
+
+def test_images_that_are_not_done_count_in_part():
+    now = Progress(total=3)
+    now.open = {Begun(30, 10), Begun(0, 40)}
+    assert now.completed == 0.75 and (now.remaining, now.alive) == (50, 4)
+    now.count()
+    assert now.completed == 1.75
+    pairs = Progress(total=3, images_each=2)
+    pairs.open = {Begun(20, 20), Begun(20, 20)}
+    assert pairs.completed == 0.5
+
+
+def test_one_image_shows_its_evaluations(clock):
+    console = FakeTerminal()
+    with Bar(console, "a-photograph-of-a-cat-with-a-very-long-name.png") as bar:
+        bar.stage("compiling")
+        drawn(bar)
+        now = Progress(watch=bar.show)
+        now.open.add(Begun(10, 90, alive=5))
+        now.advance(10)
+        with bar.hidden():
+            console.print("result")
+    text = console.file.getvalue()
+    assert "compiling" in text and "10/100 · 5 alive" in text
+    assert "with-a-very-long-name.png" in text and "a-photo" not in text
+    assert "result" in text
 
 
 def test_elsewhere_there_is_a_line_now_and_then(clock):
     console = Console(file=io.StringIO(), width=40)
-    with EvaluationProgress(console, "cifar10 tiny") as bar:
-        for done in range(8):
-            bar.update(Tally(total=7, done=done, correct=done, evaluations=done))
+    with Bar(console, "cifar10 tiny") as bar:
+        now = Progress(watch=bar.show)
+        now.begin(7, 0, 0)
+        for _ in range(7):
             clock[0] += 12
+            now.count(right=True)
     lines = console.file.getvalue().splitlines()
     assert [line.split(" · ")[0] for line in lines] == [
         f"cifar10 tiny: {done}/7" for done in (3, 6, 7)
     ]
-    assert lines[0].endswith("left") and not lines[-1].endswith("left")
+    assert lines[0].endswith("0:00:48 left") and not lines[-1].endswith("left")
+
+
+@pytest.mark.parametrize("quiet", [False, True])
+def test_a_command_may_have_lines_of_its_own(quiet, clock):
+    console = Console(file=io.StringIO())
+    with Bar(console, "2 images", quiet=quiet, lines=False) as bar:
+        now = Progress(watch=bar.show, total=2)
+        for done in (1, 2):
+            clock[0] += 100
+            now.count()
+            bar.line(f"image {done}")
+    expected = "" if quiet else "image 1\nimage 2\n"
+    assert console.file.getvalue() == expected
 
 
 def test_quiet_is_quiet():
     for console in (Console(file=io.StringIO()), FakeTerminal()):
-        with EvaluationProgress(console, "cifar10 tiny", quiet=True) as bar:
-            bar.update(Tally(total=2, done=1))
-            bar.update(Tally(total=2, done=2))
+        with Bar(console, "cifar10 tiny", quiet=True) as bar:
+            now = Progress(watch=bar.show)
+            now.begin(2, 1, 1)
+            now.count()
         assert console.file.getvalue() == ""
-
-
-def test_the_clock_counts_this_process_alone(clock):
-    timer = Clock()
-    before = Tally(total=10, done=6)
-    timer.begin(before)
-    clock[0] += 4
-    assert timer.texts(before, 0) == []  # nothing is known yet
-    done = Tally(total=10, done=8, evaluations=100)
-    assert timer.texts(done, 120) == ["30 evals/s", "0:00:04 left"]
-    assert timer.texts(dataclasses.replace(done, done=10), 100) == ["25 evals/s"]
 
 
 def test_the_accuracy_has_its_interval():
     assert accuracy_text(612, 1000) == "61.2 % ± 3.0"
     assert accuracy_text(0, 3) == "0.0 % ± 28.1"
-
-
-def test_a_terminal_gets_a_bar_that_counts_all_images():
-    console = FakeTerminal()
-    with BatchProgress(console, 3) as bar:
-        task = bar._bar.tasks[0]
-        bar.begin("a/b/cat.png")
-        bar.stage("compiling")
-        assert task.fields["count"] == "compiling"
-        bar.update(10, 90, 5)
-        assert (task.completed, task.total) == (10, 300)
-        bar.update(80, 0, 2)  # fewer than expected
-        bar.finish("cat")
-        bar.begin("a/b/dog.png")
-        bar.update(20, 80, 5)  # the last image will need as many as the first did
-        assert (task.completed, task.total) == (100, 80 + 100 + 80)
-        assert "2/3 dog.png" in task.description
-        with bar.hidden():
-            console.print("result")
-    text = console.file.getvalue()
-    assert "2/3 dog.png" in text and "100/260 · 5 alive" in text
-    assert "result" in text
-
-
-@pytest.mark.parametrize("quiet", [False, True])
-def test_elsewhere_there_is_a_line_an_image_or_nothing(quiet):
-    console = Console(file=io.StringIO())
-    with BatchProgress(console, 1, quiet=quiet) as bar:
-        bar.begin("cat.png")
-        bar.update(10, 0, 1)
-        bar.finish("cat, 10 evaluations")
-    expected = "" if quiet else "1/1 cat.png: cat, 10 evaluations\n"
-    assert console.file.getvalue() == expected

@@ -2,11 +2,12 @@
 
 import pytest
 from noise_runs import STAGED, Made, task_of
+from saved_runs import kept
 from small import class_model, text_model
 
 from diffjax.classify.classifier import DiffusionClassifier
 from diffjax.classify.settings import Settings
-from diffjax.evaluation.runner import Watch, evaluate
+from diffjax.evaluation.runner import evaluate
 from diffjax.runs.folder import read_run
 
 
@@ -31,6 +32,6 @@ def whole(classifier, tmp_path_factory):
         classifier,
         path,
         save_errors=True,
-        watch=Watch(image=tallies.append),
+        progress=kept(tallies),
     )
     return read_run(path), tallies

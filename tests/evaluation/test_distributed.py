@@ -56,9 +56,9 @@ def classifier():
 SHARES = """
 from test_distributed import *
 from diffjax.evaluation.launchers import launched
-from diffjax.evaluation.runner import Watch
+from diffjax.classify.progress import Progress
 
-def image(tally):
+def watch(tally):
     if tally.done == 2 and sys.argv[2] == "waits":
         print("two done", flush=True)
         sys.stdin.read()
@@ -67,7 +67,7 @@ def image(tally):
 
 classifier = DiffusionClassifier(text_model(), Settings(**SETTINGS))
 evaluate(task_of(Made()), classifier, Path(sys.argv[1]), save_errors=True,
-         flush_seconds=0, share=launched(), watch=Watch(image=image))
+         flush_seconds=0, share=launched(), progress=Progress(watch=watch))
 """
 
 
@@ -124,28 +124,37 @@ with on_mesh(options) as shows:
         try:
             classifier.classify(images(2)[k], candidates)
         except DiffjaxError as error:
-            refused = str(error)
-        record = classifier.classify(images(1)[0], candidates)
+            refused = [str(error)]
+        read = [classifier.encode(image) for image in images(2)]
+        read[k] = DiffjaxError("this process alone cannot read it")
+        try:
+            list(classifier.score(enumerate(read), candidates))
+        except DiffjaxError as error:
+            refused.append(str(error))
+        records = classifier.classify(images(3), candidates)
         if shows:
-            table = np.nan_to_num(record.table.errors, nan=-1).tolist()
-            print(json.dumps([record.label, table, classifier.device, refused]))
+            tables = [np.nan_to_num(r.table.errors, nan=-1).tolist() for r in records]
+            labels = [r.label for r in records]
+            print(json.dumps([labels, tables, classifier.device, refused]))
 """
 
 
 def test_a_mesh_of_two_processes_answers_as_one_does(classifier):
-    record = classifier.classify(images(1)[0], LABELS)
-    expected = np.nan_to_num(record.table.errors, nan=-1)
+    records = [classifier.classify(image, LABELS) for image in images(3)]
+    expected = [np.nan_to_num(r.table.errors, nan=-1) for r in records]
     processes = mesh(TOGETHER + CLASSIFIES)
     (shown, error), (silent, _) = (p.communicate(timeout=600) for p in processes)
     assert [p.returncode for p in processes] == [0, 0], error
     assert silent == ""
     lines = [json.loads(line) for line in shown.splitlines()]  # and nothing else there
     assert len(lines) == 2  # with split weights and with copies
-    for label, table, device, refused in lines:
-        assert label == record.label
-        np.testing.assert_allclose(table, expected, rtol=1e-5)
+    for labels, tables, device, refused in lines:
+        assert labels == [r.label for r in records]
+        np.testing.assert_allclose(tables, expected, rtol=1e-5)
         assert device == "4 × cpu"
-        assert refused.startswith("Processes that share a mesh need the same image")
+        assert len(refused) == 2
+        for each in refused:
+            assert each.startswith("Processes that share a mesh need the same image")
 
 
 DIES = """

@@ -7,11 +7,13 @@ import numpy as np
 import pyarrow.parquet as pq
 import pytest
 from noise_runs import Made, N, assert_same, tables, task_of, variant
+from saved_runs import kept
 from small import tokenize
 
 from diffjax.classify.classifier import DiffusionClassifier
+from diffjax.classify.progress import Progress
 from diffjax.errors import DiffjaxError
-from diffjax.evaluation.runner import Watch, evaluate
+from diffjax.evaluation.runner import evaluate
 from diffjax.models.diffusion import Network
 from diffjax.runs import folder
 from diffjax.runs.folder import read_run
@@ -29,25 +31,25 @@ def test_an_interrupted_run_ends_as_an_undisturbed_one(whole, classifier, tmp_pa
         if tally.done == 3:
             raise KeyboardInterrupt
 
-    def go_on(source, watch):
+    def go_on(source, progress=None):
         task = task_of(source)
-        return evaluate(task, classifier, path, save_errors=True, watch=watch)
+        return evaluate(task, classifier, path, save_errors=True, progress=progress)
 
     with pytest.raises(KeyboardInterrupt):
-        go_on(Made(), Watch(image=interrupt))
+        go_on(Made(), Progress(watch=interrupt))
     assert len(read_run(path).rows) == 3
     assert not (path / "summary.json").exists()
     rows = read_run(path).rows.to_pylist()
     right = sum(row["prediction"] == row["label"] for row in rows)
     with pytest.raises(KeyboardInterrupt):
-        go_on(Made(stop=11), Watch(image=tallies.append))
+        go_on(Made(stop=11), kept(tallies))
     done = read_run(path).rows["index"].to_pylist()
     assert 3 <= len(done) <= 11
     first = tallies[0]
     assert (first.done, first.correct, first.evaluations) == (3, right, 0)
 
     source = Made()
-    result = go_on(source, Watch())
+    result = go_on(source)
     assert sorted(source.read) == sorted(set(range(N)) - set(done))
     assert_same(read_run(path).rows, whole[0].rows)
     assert result["images"] == N
@@ -55,7 +57,7 @@ def test_an_interrupted_run_ends_as_an_undisturbed_one(whole, classifier, tmp_pa
     assert sum(parts) == N and 3 in parts  # nothing was done twice
 
     source = Made()  # and once more: nothing is left to do
-    again = go_on(source, Watch())
+    again = go_on(source)
     assert source.read == [] and again == result
 
 
@@ -79,7 +81,7 @@ def test_what_is_not_written_is_lost_and_nothing_else(classifier, tmp_path, whol
                 path,
                 save_errors=True,
                 flush_seconds=0.0,
-                watch=Watch(image=kill),
+                progress=Progress(watch=kill),
             )
     assert len(list((path / "parts").iterdir())) == 5
     evaluate(task_of(Made()), classifier, path, save_errors=True)
@@ -195,7 +197,7 @@ def test_processes_share_a_run(whole, classifier, tmp_path):
         share = Share(index, count)
         return evaluate(task, classifier, path, save_errors=True, share=share, **kwargs)
 
-    result = part(0, 2, watch=Watch(image=tallies.append))
+    result = part(0, 2, progress=kept(tallies))
     assert result["images"] == N / 2
     assert [t.total for t in tallies] == [N / 2] * (N // 2 + 1)
     assert not (path / "summary.json").exists()

@@ -18,12 +18,13 @@ from noise_runs import (
     variant,
 )
 from PIL import Image
+from saved_runs import kept
 
 from diffjax.classify.classifier import DiffusionClassifier
 from diffjax.data.prompts import Prompts
 from diffjax.data.sources import Source
 from diffjax.errors import DiffjaxError
-from diffjax.evaluation.runner import Watch, evaluate
+from diffjax.evaluation.runner import evaluate
 from diffjax.models.diffusion import DiffusionModel, Network
 from diffjax.runs.folder import read_run
 from diffjax.strategies.base import ErrorTable, rank
@@ -164,7 +165,7 @@ def test_a_broken_image_is_recorded_counted_and_tried_again(
         classifier,
         path,
         save_errors=True,
-        watch=Watch(image=tallies.append),
+        progress=kept(tallies),
     )
     assert (result["images"], result["failed_images"]) == (N - 2, 2)
     assert (tallies[-1].done, tallies[-1].failed, tallies[-1].judged) == (12, 2, 10)
@@ -189,7 +190,7 @@ def test_a_broken_image_is_recorded_counted_and_tried_again(
         classifier,
         path,
         save_errors=True,
-        watch=Watch(image=tallies.append),
+        progress=kept(tallies),
     )
     assert healing.read == [4, 9]
     assert [(t.done, t.failed) for t in tallies] == [(10, 0), (11, 0), (12, 1)]
@@ -214,10 +215,10 @@ def test_an_image_on_which_the_network_overflows_fails_alone(classifier, tmp_pat
         infinite = np.full_like(classifier.model.latent(black), np.inf)
         return score(
             (
-                dataclasses.replace(image, z0=infinite)
+                (row, dataclasses.replace(image, z0=infinite))
                 if image.key == key_of("image 1")
-                else image
-                for image in images
+                else (row, image)
+                for row, image in images
             ),
             *args,
         )

@@ -1,0 +1,94 @@
+"""How far a command is: what classifies says it here, and whoever watches shows it."""
+
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from typing import Protocol, runtime_checkable
+
+
+@runtime_checkable
+class Open(Protocol):
+    """An image that has been begun and is not done."""
+
+    @property
+    def done(self) -> int:
+        """Evaluations so far."""
+
+    @property
+    def remaining(self) -> int:
+        """Evaluations still to come, at most."""
+
+    @property
+    def alive(self) -> int:
+        """Classes (prompts) not yet pruned."""
+
+
+def _nobody(progress: "Progress") -> None:
+    """Watch nothing."""
+
+
+@dataclass(kw_only=True, eq=False)
+class Progress:
+    """How far the classification of images is. It is changed in place.
+
+    Attributes:
+        watch: is called with this object after every tile, for each image in the tile,
+            and after every image that is done.
+        total: how many images there are; of captioned pairs, how many pairs.
+        images_each: how many images are classified for each of the total.
+        before: how many of the done were done before this process began.
+        done: how many are done, among them those that failed.
+        failed: how many could not be read or scored.
+        correct: how many predictions are right; None where labels are not known.
+        evaluations: forward passes of this process, also of images that are not done.
+        open: the images that have been begun and are not done.
+    """
+
+    watch: Callable[["Progress"], None] = _nobody
+    total: int = 1
+    images_each: int = 1
+    before: int = 0
+    done: int = 0
+    failed: int = 0
+    correct: int | None = None
+    evaluations: int = 0
+    open: set[Open] = field(default_factory=set)
+
+    def begin(self, total: int, done: int, correct: int) -> None:
+        """So many images are to be judged, and so many of them have been before."""
+        self.total, self.correct = total, correct
+        self.before = self.done = done
+        self.watch(self)
+
+    def advance(self, evaluations: int) -> None:
+        """A tile has done so many evaluations of an image."""
+        self.evaluations += evaluations
+        self.watch(self)
+
+    def count(self, *, failed: bool = False, right: bool = False) -> None:
+        """One more is done."""
+        self.done += 1
+        self.failed += failed
+        if self.correct is not None:
+            self.correct += right
+        self.watch(self)
+
+    @property
+    def judged(self) -> int:
+        """How many have a prediction."""
+        return self.done - self.failed
+
+    @property
+    def remaining(self) -> int:
+        """Evaluations still to come of the open images, at most."""
+        return sum(image.remaining for image in self.open)
+
+    @property
+    def alive(self) -> int:
+        """Classes of the open images that are not yet pruned."""
+        return sum(image.alive for image in self.open)
+
+    @property
+    def completed(self) -> float:
+        """How many are done, parts of the open ones included."""
+        parts = (each.done / max(1, each.done + each.remaining) for each in self.open)
+        return min(float(self.total), self.done + sum(parts) / self.images_each)
