@@ -7,7 +7,7 @@ elsewhere: ``load_model("sd-1.5", unet="my-fine-tuned-unet")``.
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, Unpack
 
 import jax
 import jax.numpy as jnp
@@ -17,6 +17,8 @@ from jax.typing import DTypeLike
 
 from diffjax.checkpoints import fitting, mappings, original_dit
 from diffjax.checkpoints.formats import STEMS, read_tensors
+from diffjax.checkpoints.parts import COMPONENTS as PARTS
+from diffjax.checkpoints.parts import Parts, spelled_out
 from diffjax.checkpoints.resolving import require_variant, resolve, resolve_component
 from diffjax.checkpoints.tokenizer import Tokenizer
 from diffjax.checkpoints.unchanged import if_unchanged
@@ -73,63 +75,33 @@ COMPONENTS: dict[str, Component] = {
 }
 
 
+@spelled_out
 def load_model(
     name_or_path: str | Path = "tiny",
     *,
-    unet: str | Path | None = None,
-    transformer: str | Path | None = None,
-    vae: str | Path | None = None,
-    text_encoder: str | Path | None = None,
-    tokenizer: str | Path | None = None,
     dtype: DTypeLike = "auto",
-    revision: str | None = None,
-    cache_dir: str | Path | None = None,
-    token: str | bool | None = None,
-    local_files_only: bool = False,
-    variant: str | None = None,
+    **parts: Unpack[Parts],
 ) -> DiffusionModel:
     """Load a model with its weights.
 
     Args:
-        name_or_path: a folder in the diffusers layout, a name of ``diffjax models``,
+        name_or_path: A folder in the diffusers layout, a name of ``diffjax models``,
             or a Hugging Face id; of a whole Stable Diffusion or DiT pipeline. A path
             that exists comes first.
-        unet: a folder or id to take the U-Net from instead; or a file of weights alone,
-            of the network that the pipeline's own config.json describes. So it is with
-            the next three, of which a transformer's file may also be one that the
-            program of DiT's paper saved.
-        transformer: likewise for a DiT's transformer.
-        vae: likewise.
-        text_encoder: likewise.
-        tokenizer: likewise; name it too where a text encoder needs its own.
-        dtype: in which the denoiser computes and keeps its weights; "auto" is bfloat16
-            on accelerators and float32 on a CPU. Autoencoder and text encoder, which
-            run once an image or prompt, stay in float32.
-        revision: of the Hub repository in ``name_or_path``.
-        cache_dir: where downloads are kept, as huggingface_hub has it.
-        token: for the Hub, as huggingface_hub has it.
-        local_files_only: take downloads from the cache alone.
-        variant: of the weights, such as "fp16" or "non_ema"; components without it
-            have their plain weights taken, but one must have it.
+        dtype: Number type in which the denoiser computes and keeps its weights; "auto"
+            is bfloat16 on accelerators and float32 on a CPU. Autoencoder and text
+            encoder, which run once an image or prompt, stay in float32.
+        **parts: Parts to take from elsewhere, and how to reach the Hub; see ``Parts``.
 
     Raises:
-        DiffjaxError: if it cannot be found, read, or run, with what to do.
+        DiffjaxError: If the model cannot be found, read, or run; it says what to do.
     """
-    hub: dict[str, Any] = {
-        "cache_dir": cache_dir,
-        "token": token,
-        "local_files_only": local_files_only,
-        "variant": variant,
-    }
-    named = {
-        "unet": unet,
-        "transformer": transformer,
-        "vae": vae,
-        "text_encoder": text_encoder,
-        "tokenizer": tokenizer,
-    }
+    asked: dict[str, Any] = {**parts}
+    named = {name: asked.pop(name, None) for name in PARTS}
+    revision = asked.pop("revision", None)
+    variant = asked.get("variant")
     elsewhere = {
-        name: resolve_component(place, name, **hub)
+        name: resolve_component(place, name, **asked)
         for name, place in named.items()
         if place is not None
     }
@@ -141,7 +113,7 @@ def load_model(
         revision=revision,
         without=tuple(elsewhere),
         weightless=tuple(weights),
-        **hub,
+        **asked,
     )
     index = read_json(folder / "model_index.json")
     denoiser = fitting.denoiser_name(index, folder)

@@ -12,7 +12,7 @@ import zlib
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import replace
 from pathlib import Path
-from typing import Any, TypeVar, overload
+from typing import Any, TypeVar, Unpack, cast, overload
 
 import jax
 import numpy as np
@@ -21,6 +21,7 @@ from jaxtyping import Array, Float
 from PIL import Image
 
 from diffjax.checkpoints.loading import load_model
+from diffjax.checkpoints.parts import Parts, spelled_out
 from diffjax.classify.candidates import (
     Candidates,
     class_candidates,
@@ -31,7 +32,7 @@ from diffjax.classify.estimates import Estimates
 from diffjax.classify.progress import Progress
 from diffjax.classify.record import Record
 from diffjax.classify.search import Encoded, ImageSearch
-from diffjax.classify.settings import Settings
+from diffjax.classify.settings import Options, Settings
 from diffjax.classify.temperature import read_calibration, warn_of_others
 from diffjax.data.images import ImageSource, load_image, preprocess
 from diffjax.data.prompts import DEFAULT_TEMPLATE, Prompts, split_labels
@@ -51,8 +52,9 @@ from diffjax.scoring.placement import (
 )
 from diffjax.scoring.work import Work
 from diffjax.strategies import parse_shortlist, parse_strategy
-from diffjax.strategies.base import Strategy
 
+PARTS = Parts.__annotations__
+PARSERS = {"strategy": parse_strategy, "shortlist": parse_shortlist}
 ONE_IMAGE = (str, bytes, os.PathLike, np.ndarray, jax.Array, Image.Image)
 # as the models were trained
 TRANSFORMS = {"text": "resize_crop", "class": "adm"}
@@ -75,14 +77,14 @@ class DiffusionClassifier:
         self.settings = replace(
             settings, resolution=self.resolution, transform=self.transform
         )
-        everywhere = self.settings.devices == "global"
+        everywhere = settings.devices == "global"
         self._mesh = block_mesh(jax.devices()) if everywhere else block_mesh()
         if self.resolution % model.multiple:
             raise DiffjaxError(
                 f"A resolution of {self.resolution} does not fit {model.name}: it must "
                 f"be a multiple of {model.multiple}."
             )
-        losses = (self.settings.loss, *self.settings.also)
+        losses = (settings.loss, *settings.also)
         without = [loss for loss in losses if loss in NEED_VARIANCE]
         if without and not (model.learned_variance and model.schedule.posterior):
             raise DiffjaxError(
@@ -93,15 +95,13 @@ class DiffusionClassifier:
         self.model = model = model.at(self.resolution)
         self.latent_shape = (edge, edge, model.latent_channels)
         needs = model.denoiser.module().memory(edge, edge)
-        sharded = shards_weights(
-            self.settings.shard_weights, model.denoiser, self._mesh
-        )
+        sharded = shards_weights(settings.shard_weights, model.denoiser, self._mesh)
         self.grid = Grid(
             denoiser=place_weights(model.denoiser, self._mesh, sharded=sharded),
             schedule=replicate(model.schedule, self._mesh),
             noise=replicate(self._noise(), self._mesh),
             losses=losses,
-            cells=self.settings.cells or cells_that_fit(needs, self._mesh),
+            cells=settings.cells or cells_that_fit(needs, self._mesh),
             mesh=self._mesh,
             sharded=sharded,
         )
@@ -115,81 +115,43 @@ class DiffusionClassifier:
         return f"{len(devices)} × {devices[0].device_kind}"
 
     @classmethod
+    @spelled_out
     def from_pretrained(
         cls,
         name_or_path: str | Path = "tiny",
         *,
         dtype: DTypeLike = "auto",
-        strategy: Strategy | str | None = None,
-        temperature: float | str | Path | None = None,
-        unet: str | Path | None = None,
-        transformer: str | Path | None = None,
-        vae: str | Path | None = None,
-        text_encoder: str | Path | None = None,
-        tokenizer: str | Path | None = None,
-        revision: str | None = None,
-        cache_dir: str | Path | None = None,
-        token: str | bool | None = None,
-        local_files_only: bool = False,
-        variant: str | None = None,
-        **settings: Any,
+        **options: Unpack[Options],
     ) -> "DiffusionClassifier":
         """Load a model and make a classifier of it.
 
         Args:
-            name_or_path: a folder in the diffusers layout, a name of
-                ``diffjax models``, or a Hugging Face id. This and the next arguments
-                are those of ``load_model``, which tells more.
-            dtype: float32, bfloat16 or float16, of the denoiser; "auto" is bfloat16 on
-                accelerators and float32 on a CPU.
-            unet: the U-Net from elsewhere.
-            transformer: likewise of a DiT.
-            vae: likewise.
-            text_encoder: likewise.
-            tokenizer: likewise.
-            revision: on the Hub.
-            cache_dir: of downloads.
-            token: for the Hub.
-            local_files_only: no network.
-            variant: of the weights, such as "fp16".
-            strategy: a ``Strategy``, or as text: "racing:confidence=0.95".
-            temperature: of the scores, or the folder of a run that was calibrated
-                (`diffjax calibrate`), or its calibration.json.
-            **settings: the other fields of ``Settings``; a shortlist also as text:
-                "k=50:rounds=2".
+            name_or_path: A folder in the diffusers layout, a name of ``diffjax
+                models``, or a Hugging Face id, as for ``load_model``.
+            dtype: Number type of the denoiser: float32, bfloat16 or float16; "auto" is
+                bfloat16 on accelerators and float32 on a CPU.
+            **options: Where the parts of the model come from, as for ``load_model``,
+                and the fields of ``Settings``. Strategy and shortlist may be texts, as
+                "racing:confidence=0.95" and "k=50:rounds=2"; the temperature may be the
+                folder of a run that `diffjax calibrate` has calibrated, or its
+                calibration.json. None stands for the default.
 
         Raises:
-            DiffjaxError: if the model cannot be found, read or run, or a setting is
+            DiffjaxError: If the model cannot be found, read or run, or a setting is
                 not understood.
         """
-        if isinstance(strategy, str):
-            strategy = parse_strategy(strategy)
-        if isinstance(settings.get("shortlist"), str):
-            settings["shortlist"] = parse_shortlist(settings["shortlist"])
-        if strategy is not None:
-            settings["strategy"] = strategy
-        if isinstance(temperature, str | Path):
-            calibration = read_calibration(temperature)
-            warn_of_others(calibration, str(name_or_path), settings.get("loss", "l2"))
-            temperature = float(calibration["temperature"])
-        if temperature is not None:
-            settings["temperature"] = temperature
-        chosen = Settings(**settings)
-        model = load_model(
-            name_or_path,
-            dtype=dtype,
-            unet=unet,
-            transformer=transformer,
-            vae=vae,
-            text_encoder=text_encoder,
-            tokenizer=tokenizer,
-            revision=revision,
-            cache_dir=cache_dir,
-            token=token,
-            local_files_only=local_files_only,
-            variant=variant,
-        )
-        return cls(model, chosen)
+        asked = {name: value for name, value in options.items() if value is not None}
+        parts: Any = {name: asked.pop(name) for name in PARTS if name in asked}
+        for name, parse in PARSERS.items():
+            if isinstance(text := asked.get(name), str):
+                asked[name] = parse(text)
+        if isinstance(place := asked.get("temperature"), str | Path):
+            calibration = read_calibration(place)
+            loss = str(asked.get("loss", Settings.loss))
+            warn_of_others(calibration, str(name_or_path), loss)
+            asked["temperature"] = float(calibration["temperature"])
+        settings = Settings(**cast(Any, asked))
+        return cls(load_model(name_or_path, dtype=dtype, **parts), settings)
 
     def __call__(
         self,
@@ -318,7 +280,6 @@ class DiffusionClassifier:
         images: Any = [image] if one else image
         if not isinstance(labels, Candidates):
             labels = self.candidates(labels, template)
-        progress = progress or Progress()
 
         def encoded() -> Iterator[tuple[int, Encoded]]:
             for place, each in enumerate(images):
@@ -329,6 +290,7 @@ class DiffusionClassifier:
                 yield place, found
 
         records: dict[int, Record] = {}
+        progress = progress or Progress()
         for place, result in self.score(encoded(), labels, progress):
             if isinstance(result, DiffjaxError):
                 raise result

@@ -2,8 +2,10 @@
 
 from dataclasses import asdict, dataclass
 from math import inf
+from pathlib import Path
 from typing import Any
 
+from diffjax.checkpoints.parts import Parts
 from diffjax.choices import (
     DEVICES,
     INTERPOLATIONS,
@@ -111,3 +113,26 @@ class Settings:
         if self.shortlist is None:
             del settings["shortlist"]  # runs from before there were any go on
         return settings
+
+
+class Options(Parts, total=False):
+    """Keyword arguments of ``DiffusionClassifier.from_pretrained``.
+
+    Where the model's parts come from, and the fields of ``Settings``, some of which may
+    also be texts.
+    """
+
+    strategy: Strategy | str | None
+    shortlist: Shortlist | str | None
+    loss: str
+    also: tuple[str, ...]
+    seed: int
+    noise: str
+    temperature: float | str | Path | None
+    resolution: int | None
+    transform: str | None
+    interpolation: str
+    merge: str
+    cells: int | None
+    shard_weights: str
+    devices: str

@@ -1,4 +1,5 @@
 import dataclasses
+import inspect
 import json
 import warnings
 
@@ -9,10 +10,12 @@ import pytest
 from PIL import Image
 from small import class_model, images, text_denoiser, text_model
 
+from diffjax.checkpoints.loading import load_model
+from diffjax.checkpoints.parts import Parts
 from diffjax.classify.classifier import DiffusionClassifier
 from diffjax.classify.progress import Progress
 from diffjax.classify.search import Encoded
-from diffjax.classify.settings import Settings
+from diffjax.classify.settings import Options, Settings
 from diffjax.data.labels import class_ids
 from diffjax.data.prompts import Prompts
 from diffjax.errors import DiffjaxError, NotFiniteError
@@ -39,6 +42,21 @@ def variant(classifier, **settings):
     return DiffusionClassifier(
         classifier.model, dataclasses.replace(classifier.settings, **settings)
     )
+
+
+def test_keywords_are_said_once_and_known_to_all():
+    fields = {field.name for field in dataclasses.fields(Settings)}
+    assert set(Options.__annotations__) == set(Parts.__annotations__) | fields
+    for function, known in (
+        (load_model, Parts),
+        (DiffusionClassifier.from_pretrained, Options),
+    ):
+        shown = inspect.signature(function).parameters
+        assert [*shown] == ["name_or_path", "dtype", *known.__annotations__]
+        with pytest.raises(TypeError, match="unexpected keyword argument 'unett'"):
+            function("tiny", unett="somewhere")
+    for name in Parts.__annotations__:  # what is documented is what there is
+        assert f"        {name}: " in Parts.__doc__
 
 
 def test_the_call_returns_what_the_pipelines_return(classifier):

@@ -1,0 +1,70 @@
+"""Where the parts of a model come from: keyword arguments, said once for all."""
+
+import functools
+import inspect
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any, TypedDict, TypeVar, cast, get_args
+
+Function = TypeVar("Function", bound=Callable[..., Any])
+COMPONENTS = ("unet", "transformer", "vae", "text_encoder", "tokenizer")
+
+
+class Parts(TypedDict, total=False):
+    """Keyword arguments that say where the parts of a model come from.
+
+    The first four take a folder or a Hugging Face id; or a file of weights alone, for
+    the network that the pipeline's own config.json describes. A transformer's file may
+    also be one that the program of DiT's paper saved.
+
+    Attributes:
+        unet: U-Net to use instead of the pipeline's own.
+        transformer: Transformer to use instead of a DiT's own.
+        vae: Autoencoder to use instead of the pipeline's own.
+        text_encoder: Text encoder to use instead of the pipeline's own.
+        tokenizer: Folder or id of a tokenizer to use instead of the pipeline's own;
+            name it too where a text encoder needs its own.
+        revision: Branch, tag or commit of the Hub repository that names the pipeline.
+        cache_dir: Folder where downloads are kept, if not huggingface_hub's own cache.
+        token: Access token for the Hub; by default the one saved at login.
+        local_files_only: Whether to take downloads from the cache alone, without the
+            network.
+        variant: Variant of the weights, such as "fp16" or "non_ema". Components without
+            it have their plain weights taken, but one must have it.
+    """
+
+    unet: str | Path | None
+    transformer: str | Path | None
+    vae: str | Path | None
+    text_encoder: str | Path | None
+    tokenizer: str | Path | None
+    revision: str | None
+    cache_dir: str | Path | None
+    token: str | bool | None
+    local_files_only: bool
+    variant: str | None
+
+
+def spelled_out(function: Function) -> Function:
+    """Show the keyword arguments of a function's ``Unpack[TypedDict]`` one by one.
+
+    Type checkers know them anyway; so do ``help`` and completion in a notebook. Any
+    other keyword is a TypeError.
+    """
+    *own, last = inspect.signature(function).parameters.values()
+    [options] = get_args(last.annotation)
+    named = [
+        inspect.Parameter(
+            name, inspect.Parameter.KEYWORD_ONLY, default=None, annotation=kind
+        )
+        for name, kind in options.__annotations__.items()
+    ]
+    signature = inspect.signature(function).replace(parameters=[*own, *named])
+
+    @functools.wraps(function)
+    def checked(*args: Any, **kwargs: Any) -> Any:
+        signature.bind(*args, **kwargs)
+        return function(*args, **kwargs)
+
+    checked.__signature__ = signature  # type: ignore[attr-defined]
+    return cast(Function, checked)
