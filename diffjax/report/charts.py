@@ -284,8 +284,16 @@ def _colour(number: int) -> str:
 
 
 def short(text: str, width: int) -> str:
-    """Cut to a width; what cannot be printed, and would spoil an SVG, is replaced."""
-    fine = (c.isprintable() or c == "\N{NO-BREAK SPACE}" for c in text)
-    shown = zip(text, fine, strict=True)
-    text = "".join(c if ok else "\N{REPLACEMENT CHARACTER}" for c, ok in shown)
+    """Printable text, cut to a width."""
+    text = printable(text)
     return text if len(text) <= width else text[: width - 1] + "…"
+
+
+def printable(text: str) -> str:
+    """Text without what cannot be printed, and would spoil an SVG."""
+    return "".join(
+        c
+        if c.isprintable() or c == "\N{NO-BREAK SPACE}"
+        else "\N{REPLACEMENT CHARACTER}"
+        for c in text
+    )

@@ -56,6 +56,20 @@ class Calibration:
     temperature: float
     reliability: Reliability
 
+    @property
+    def score(self) -> float:
+        """The predictions' mean score."""
+        return self._mean(self.reliability.confidence)
+
+    @property
+    def right(self) -> float:
+        """How many predictions are right, as a proportion."""
+        return self._mean(self.reliability.accuracy)
+
+    def _mean(self, values: np.ndarray) -> float:
+        counts = self.reliability.counts
+        return float(np.average(values[counts > 0], weights=counts[counts > 0]))
+
 
 @dataclass(frozen=True, kw_only=True, eq=False)
 class RunReport:
@@ -90,6 +104,11 @@ class RunReport:
         ends = [self.row.get(f"{metric}{end}") for end in ENDS]
         numbers = [float(end) for end in ends if end is not None]
         return Rate(*numbers) if len(numbers) == len(ends) else None
+
+    @property
+    def accuracy(self) -> Rate | None:
+        """How many images are right."""
+        return self.rate("acc1")
 
     @property
     def other_losses(self) -> dict[str, Rate]:

@@ -9,7 +9,7 @@ from saved_runs import tables, write_run
 from diffjax.data.prefilter import Prefilter, read_prefilter
 from diffjax.errors import DiffjaxError
 from diffjax.report.compare import read_report
-from diffjax.report.words import comparison_table, run_summary
+from diffjax.report.page import page
 from diffjax.runs.metrics import summary
 from diffjax.runs.rescoring import rescore
 from diffjax.strategies.base import NEVER, run_on
@@ -141,17 +141,15 @@ def test_a_run_tells_how_often_the_label_was_left(tmp_path):
     again = rescore(run, strategy=Exhaustive(n_samples=8))
     assert [row["candidates"] for row in again.rows] == left
     assert {row["evaluations"] for row in again.rows} == {16}
-    [group] = read_report([run.path]).groups
-    assert any("clip.csv" in note for note in group.notes)
-    assert "prefilter clip.csv" in comparison_table(group)[2][0][-2]
-    assert "left 2.0 classes an image, and the label" in run_summary(group.runs[0])
+    report = read_report([run.path])
+    assert any("clip.csv" in note for note in report.groups[0].notes)
+    text = page(report)
+    assert ", prefilter clip.csv</td>" in text
+    assert "left 2.0 classes an image, and the label" in text
 
 
 def test_other_runs_say_nothing_of_prefilters(tmp_path):
     errors, labels = tables(2, 3, 8)
     run = write_run(tmp_path / "run", errors, labels)
     assert "prefilter" not in summary(run)
-    [group] = read_report([run.path]).groups
-    assert not any(
-        "prefilter" in text for text in (*group.notes, run_summary(group.runs[0]))
-    )
+    assert "prefilter" not in page(read_report([run.path]))

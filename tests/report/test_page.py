@@ -11,9 +11,9 @@ from report_runs import NASTY, write_runs
 from saved_runs import write_run
 
 from diffjax.cli.commands import group
-from diffjax.report import markup, words
+from diffjax.report import tables
 from diffjax.report.compare import read_report
-from diffjax.report.page import STYLE, page
+from diffjax.report.page import LONGEST, STYLE, environment, page
 
 VOID = {"meta", "img", "br", "link", "wbr", "input", "hr"}
 
@@ -111,7 +111,7 @@ def test_pictures_say_what_they_show(read, report):
     assert all("figure" in image["inside"] for image in images)
     alts = [image["alt"] for image in images if "svg" in image["src"]]
     run = report.runs[0]
-    accuracy = words.percent(run.row["acc1"])
+    accuracy = tables.percent(run.row["acc1"])
     assert any(a.startswith("Bar chart") and f"whole: {accuracy}" in a for a in alts)
     assert len(read.all("figcaption")) == len(read.all("figure"))
     # the numbers of each chart, on demand
@@ -146,7 +146,7 @@ def test_names_are_text(text, read):
     assert any(NASTY[0] in element["text"] for element in mistakes)
     assert any(NASTY[1] in element["text"] for element in read.all("th"))
     longest = max(len(word) for e in read.all("td", "th") for word in e["text"].split())
-    assert longest <= markup.LONGEST
+    assert longest <= LONGEST
 
 
 def test_what_is_missing_is_said_with_its_remedy(read):
@@ -193,10 +193,24 @@ def test_a_run_without_mistakes_says_so(tmp_path):
 
 
 def test_pieces_escape():
-    make = markup.Markup()
-    got = make.table("<i>", ("a&b", "n"), [("<b>", "1:2")])
+    pieces = environment().get_template("pieces.html.j2")
+    table = pieces.make_module({"ids": map(str, range(9))}).table
+    got = table("<i>", ("a&b", "n"), [("<b>", "1:2")])
     assert "&lt;i&gt;" in got and "a&amp;b" in got and "<b>" not in got
     assert '<td class="n">1:<wbr>2</td>' in got
-    assert markup.marked("run `a<b` & go") == "run <code>a&lt;b</code> &amp; go"
-    assert 'alt="&quot;&gt;"' in markup.picture(b"", '">')
-    assert make.table("empty", ("a", "b"), []).count("<th") == 3  # thead too
+    assert table("empty", ("a", "b"), []).count("<th") == 3  # thead too
+
+
+def test_every_template_escapes():
+    made = environment()
+    names = [name for name in made.list_templates() if name.endswith(".j2")]
+    assert set(names) >= {"page.html.j2", "run.html.j2", "pieces.html.j2"}
+    for name in names:
+        template = made.get_template(name)
+        assert template.new_context({}).eval_ctx.autoescape is True
+        source, *_ = made.loader.get_source(made, name)
+        assert not re.search(r"\|\s*safe|autoescape|Markup|xmlattr|tojson", source), (
+            name
+        )
+    got = made.from_string("<p title='{{ x }}'>{{ x }}").render(x="<b>'\"\x00")
+    assert got == "<p title='&lt;b&gt;&#39;&#34;�'>&lt;b&gt;&#39;&#34;�"

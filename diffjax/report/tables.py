@@ -1,0 +1,215 @@
+"""A report's tables, and how its numbers are written.
+
+A table is (caption, header, rows of text).
+"""
+
+from collections.abc import Sequence
+
+import numpy as np
+
+from diffjax.report.charts import UNIT, short
+from diffjax.report.compare import Calibration, Group, Rate, RunReport
+from diffjax.runs.evidence import Confusions, ErrorCurve, SampleCurve
+
+Table = tuple[str, Sequence[str], Sequence[Sequence[str]]]
+
+NOTHING = "—"
+INTERVAL = "95\N{NO-BREAK SPACE}% interval"
+N_FAILURES = 50
+
+
+def comparison(group: Group) -> Table:
+    """A row a run: what it is, how good, at what cost."""
+    first = short(group.runs[0].name, 24)
+    header = ["run", "top-1 %", "top-5 %", "mean per class %"]
+    header += [f"points above {first}"] if len(group.runs) > 1 else []
+    header += ["images", "evaluations per image", "seconds per image", "ECE", "NLL"]
+    header += ["model", "strategy", "loss"]
+    rows = []
+    for run in group.runs:
+        row = run.row
+        metrics = ("acc1", "acc5", "mean_per_class_recall")
+        cells = [run.name, *(interval_text(run.rate(metric)) for metric in metrics)]
+        cells += [difference_text(run)] if len(group.runs) > 1 else []
+        cells += [images_text(run), number(row["evaluations_per_image"], ",.0f")]
+        cells += [number(row["seconds_per_image"], ",.3g")]
+        cells += [number(row["ece"], ".3f"), number(row["nll"], ".3f")]
+        cells += [str(row["model"]), strategy(run), str(row["loss"])]
+        rows.append(cells)
+    caption = f"Runs on {group.title}; in brackets: {INTERVAL}"
+    return caption, header, rows
+
+
+def losses(run: RunReport) -> Table:
+    """Accuracy by each loss that was evaluated along."""
+    rates = {f"{run.row['loss']} (decided)": run.rate("acc1"), **run.other_losses}
+    rows = [(loss, interval_text(rate)) for loss, rate in rates.items()]
+    return f"Top-1 accuracy of {run.name} by loss, in %", ("loss", "top-1 %"), rows
+
+
+def accuracy(runs: Sequence[RunReport]) -> Table:
+    """The numbers of the accuracy chart."""
+    header = ("run", "top-1 %", "top-5 %", "mean per class %")
+    metrics = ("acc1", "acc5", "mean_per_class_recall")
+    rows: list[Sequence[str]] = [
+        (run.name, *(interval_text(run.rate(metric)) for metric in metrics))
+        for run in runs
+    ]
+    return f"Accuracy; in brackets: {INTERVAL}", header, rows
+
+
+def cost(runs: Sequence[RunReport]) -> Table:
+    """The points of the cost chart."""
+    rows = [
+        (
+            run.name,
+            number(run.row["evaluations_per_image"], ",.0f"),
+            interval_text(run.rate("acc1")),
+        )
+        for run in runs
+    ]
+    header = ("run", "evaluations per image", "top-1 %")
+    return f"Accuracy and cost; in brackets: {INTERVAL}", header, rows
+
+
+def samples(name: str, curve: SampleCurve) -> Table:
+    """The points of a run's curve of accuracy after fewer samples."""
+    columns = (curve.accuracy, curve.low, curve.high)
+    rates = [Rate(*map(float, point)) for point in zip(*columns, strict=True)]
+    rows = [
+        (f"{n:,}", f"{evaluations:,}", interval_text(rate))
+        for n, evaluations, rate in zip(
+            curve.n_samples, curve.evaluations, rates, strict=True
+        )
+    ]
+    header = ("samples", "evaluations per image", "top-1 %")
+    caption = f"{name}: accuracy after fewer samples, on {curve.images:,} images"
+    return caption, header, rows
+
+
+def confusions(confusions: Confusions) -> Table:
+    """The matrix."""
+    others = bool(confusions.elsewhere.any())
+    header = ["label", *confusions.names, *(["all others"] if others else []), "images"]
+    rows: list[Sequence[str]] = []
+    for name, counts, elsewhere, total in zip(
+        confusions.names,
+        confusions.counts,
+        confusions.elsewhere,
+        confusions.totals,
+        strict=True,
+    ):
+        cells = [*counts, *([elsewhere] if others else []), total]
+        rows.append([name, *(f"{cell:,}" for cell in cells)])
+    return "Images by label (row) and prediction (column)", header, rows
+
+
+def pairs(confusions: Confusions) -> Table:
+    """The most frequent mistakes."""
+    rows = [(label, taken, f"{n:,}") for label, taken, n in confusions.pairs]
+    header = ("label", "taken for", "images")
+    return "Most frequent mistakes", header, rows
+
+
+def errors(curve: ErrorCurve) -> Table:
+    """The points of the error chart."""
+    columns = (curve.timesteps, curve.mean, curve.low, curve.high, curve.images)
+    rows: list[Sequence[str]] = [
+        (
+            f"{t:.0f}",
+            f"{mean / UNIT:+.3f}",
+            f"{low / UNIT:+.3f} to {high / UNIT:+.3f}" if low == low else NOTHING,
+            f"{n:,}",
+        )
+        for t, mean, low, high, n in zip(*columns, strict=True)
+    ]
+    header = ("timestep", "difference ×10⁻³", f"{INTERVAL} ×10⁻³", "images")
+    caption = "By how much the label's error is below the best other class's"
+    return caption, header, rows
+
+
+def calibration(calibration: Calibration) -> Table:
+    """The bins of the calibration chart that hold images."""
+    bins = calibration.reliability
+    rows: list[Sequence[str]] = [
+        (
+            f"{bins.edges[b]:.2f} to {bins.edges[b + 1]:.2f}",
+            percent(bins.confidence[b]),
+            percent(bins.accuracy[b]),
+            f"{bins.counts[b]:,}",
+        )
+        for b in np.flatnonzero(bins.counts)
+    ]
+    header = ("score", "mean score", "correct", "images")
+    caption = f"Scores at τ = {calibration.temperature:.3g}, ECE {bins.ece:.3f}"
+    return caption, header, rows
+
+
+def failures(failed: Sequence[tuple[str, str]]) -> Table:
+    """The images that failed, and why."""
+    n = len(failed)
+    more = f" (the first {N_FAILURES} of {n:,})" if n > N_FAILURES else ""
+    header = ("image", "what went wrong")
+    return f"Images that failed{more}", header, failed[:N_FAILURES]
+
+
+def percent(value: float) -> str:
+    """A proportion: 71.3 %."""
+    return f"{100 * value:.1f}\N{NO-BREAK SPACE}%"
+
+
+def score_text(score: float) -> str:
+    """A score with three digits, or what little it is."""
+    return f"{score:.3f}" if score >= UNIT else "<\N{NO-BREAK SPACE}0.001"
+
+
+def interval_text(rate: Rate | None) -> str:
+    """A proportion and its interval in %, as in tables: 71.3 (70.1–72.5)."""
+    if rate is None:
+        return NOTHING
+    value, low, high = (100 * number for number in rate)
+    return f"{value:.1f} ({low:.1f}–{high:.1f})"
+
+
+def rate_text(rate: Rate) -> str:
+    """A proportion and its interval, as in sentences."""
+    low, high = 100 * rate.low, 100 * rate.high
+    return f"{percent(rate.value)} ({INTERVAL} {low:.1f} to {high:.1f})"
+
+
+def difference_text(run: RunReport) -> str:
+    """Percentage points to the first run, paired: +1.2 (−0.3 to +2.7)."""
+    rate = run.rate("difference")
+    if rate is None:
+        return NOTHING
+    value, low, high = map(signed, rate)
+    return f"{value} ({low} to {high})"
+
+
+def signed(difference: float) -> str:
+    """A difference of proportions in percentage points, with its sign: −1.2."""
+    number = f"{100 * difference:+.1f}"
+    return "0.0" if float(number) == 0 else number.replace("-", "−")
+
+
+def images_text(run: RunReport) -> str:
+    """How many images are done, and whether all are."""
+    row = run.row
+    failed = f", {row['failed_images']:,} failed" if row["failed_images"] else ""
+    if row["status"] == "complete":
+        return f"{row['images']:,}{failed}"
+    return f"{row['images']:,}{failed} of {row['images_selected']:,}, {row['status']}"
+
+
+def strategy(run: RunReport) -> str:
+    """How a run chose what to evaluate, and how it weighted that."""
+    weights = run.row["weights"]
+    extra = f", weights {weights}" if weights else ""
+    if prefilter := run.row["prefilter"]:
+        extra += f", prefilter {prefilter}"
+    return f"{run.row['strategy'] or 'unknown'}{extra}"
+
+
+def number(value: object, form: str = ",.0f") -> str:
+    """A number as its format has it, or a dash where it is not known."""
+    return NOTHING if value is None else format(value, form)
