@@ -282,9 +282,7 @@ def _settings(header: Mapping[str, Any], prefix: str = "") -> Iterator[tuple[str
             yield f"{prefix}{key}", text
 
 
-def _group(
-    members: Sequence[tuple[RunReport, Outcomes]],
-) -> Group:
+def _group(members: Sequence[tuple[RunReport, Outcomes]]) -> Group:
     first = members[0]
     name, split = first[0].row["dataset"], first[0].row["split"]
     compared = [replace(m[0], row=m[0].row | _comparison(m, first)) for m in members]
@@ -363,17 +361,14 @@ def _calibrations(run: Run, found: Outcomes) -> tuple[Calibration, ...]:
     temperatures = [temperature_of(run)]
     if (run.path / CALIBRATION).exists():
         temperatures.append(read_temperature(run.path))
-    calibrations = []
-    for temperature in temperatures:
-        logs = run_log_scores(found, temperature)[known]
-        confidence = np.exp(logs.max(axis=1))
-        calibrations.append(
-            Calibration(
-                temperature=temperature,
-                reliability=reliability(confidence, found.correct[known]),
-            )
+    scores = [run_log_scores(found, t)[known].max(axis=1) for t in temperatures]
+    return tuple(
+        Calibration(
+            temperature=temperature,
+            reliability=reliability(np.exp(score), found.correct[known]),
         )
-    return tuple(calibrations)
+        for temperature, score in zip(temperatures, scores, strict=True)
+    )
 
 
 def strategy_text(strategy: object) -> str | None:

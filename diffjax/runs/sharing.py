@@ -2,8 +2,11 @@
 
 Process k of n does the images k, k + n, k + 2n, … of the run. No process talks to
 another: each writes files of its own, and what one leaves undone, any later process
-completes. A process alone locks out all others; processes that share lock out a second
-one of their number, and one that would be alone.
+completes.
+
+A process alone holds the run's lock until it ends, after a look at those of all parts.
+Processes that share hold the locks of their parts, each taken while holding the run's:
+so they lock out a second one of their number, and one that would be alone.
 """
 
 import os
@@ -11,14 +14,15 @@ import socket
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TextIO
 
 import numpy as np
+from filelock import FileLock, Timeout
 from jaxtyping import Int
 
-from diffjax.errors import DiffjaxError, not_on_this_system
+from diffjax.errors import DiffjaxError
 
 LOCK = "lock"
+PATIENCE = 2.0  # seconds, for others that begin at the same time
 
 
 @dataclass(frozen=True)
@@ -51,43 +55,40 @@ def lock(folder: Path, share: Share) -> Callable[[], None]:
         What lets go before that.
 
     Raises:
-        DiffjaxError: if another process holds the run or this part of it.
+        DiffjaxError: if another process holds the run or this part of it, or the folder
+            cannot be locked.
     """
     alone = share.count == 1
-    held = [_hold(folder / LOCK, exclusive=alone)]
+    held = whole = _hold(folder / LOCK, seconds=0.0 if alone else PATIENCE)
+    try:
+        if alone:
+            for part in folder.glob(f"{LOCK}-*"):
+                _hold(part).release()
+        else:
+            held = _hold(folder / f"{LOCK}-{share.index}-of-{share.count}")
+    except DiffjaxError:
+        whole.release()
+        raise
     if not alone:
-        name = f"{LOCK}-{share.index}-of-{share.count}"
-        try:
-            held.append(_hold(folder / name, exclusive=True))
-        except DiffjaxError:
-            held[0].close()
-            raise
-
-    def release() -> None:
-        for file in held:
-            file.close()
-
-    return release
+        whole.release()
+    Path(held.lock_file).write_text(f"process {os.getpid()} on {socket.gethostname()}")
+    return held.release
 
 
-def _hold(path: Path, *, exclusive: bool) -> TextIO:
+def _hold(path: Path, *, seconds: float = 0.0) -> FileLock:
+    # a lock that only is a file would outlive its process
+    lock = FileLock(path, seconds, thread_local=False, fallback_to_soft=False)
     try:
-        import fcntl
-    except ImportError:
-        raise not_on_this_system("Keeping others from writing to a run") from None
-    file = path.open("a+", encoding="utf-8")
-    kind = fcntl.LOCK_EX if exclusive else fcntl.LOCK_SH
-    try:
-        fcntl.flock(file, kind | fcntl.LOCK_NB)
-    except BlockingIOError:
-        file.seek(0)
-        holder = file.read().strip() or "another process"
-        file.close()
+        lock.acquire()
+    except Timeout:
+        holder = path.read_text(encoding="utf-8").strip() or "another process"
         raise DiffjaxError(
             f"{path.parent} is being written by {holder}. Wait for it, or choose "
             "another folder."
         ) from None
-    file.truncate(0)
-    file.write(f"process {os.getpid()} on {socket.gethostname()}")
-    file.flush()
-    return file
+    except OSError as error:
+        raise DiffjaxError(
+            f"{path} cannot be locked ({error.strerror}): a run needs a folder "
+            "that can be written to, on a file system with locks."
+        ) from error
+    return lock

@@ -1,7 +1,11 @@
 """Several processes on one run, without models: parts, locks, and real processes."""
 
+import errno
+import fcntl
+import os
 import subprocess
 import sys
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import numpy as np
@@ -44,10 +48,34 @@ def test_who_excludes_whom(tmp_path):
     lock(tmp_path, ALONE)()
 
 
-def test_a_system_without_such_locks_is_told_of(tmp_path, monkeypatch):
-    monkeypatch.setitem(sys.modules, "fcntl", None)  # as on Windows
-    with pytest.raises(DiffjaxError, match=r"Linux and macOS.*WSL"):
-        lock(tmp_path, ALONE)
+@pytest.mark.parametrize("share", [ALONE, Share(0, 2)])
+@pytest.mark.parametrize(
+    ("module", "function", "code"),
+    [
+        (fcntl, "flock", errno.ENOSYS),
+        (fcntl, "flock", errno.ENOLCK),
+        (os, "open", errno.EROFS),
+    ],
+)
+def test_a_file_system_without_locks_is_told_of(
+    tmp_path, monkeypatch, module, function, code, share
+):
+    def fail(*_):
+        raise OSError(code, os.strerror(code))
+
+    monkeypatch.setattr(module, function, fail)
+    with pytest.raises(DiffjaxError, match=f"{os.strerror(code)}.*a file system with"):
+        lock(tmp_path, share)
+
+
+def test_all_parts_may_begin_at_once(tmp_path):
+    """Each holds the run's own lock for a moment, for which the others wait."""
+    n = 8
+    with ThreadPoolExecutor(n) as pool:
+        held = list(pool.map(lambda k: lock(tmp_path, Share(k, n)), range(n)))
+    for release in held:
+        release()
+    lock(tmp_path, ALONE)()
 
 
 def test_a_lock_dies_with_its_process(tmp_path):
