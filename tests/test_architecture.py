@@ -1,6 +1,7 @@
 """The house plan: imports point one way, and light modules stay light."""
 
 import ast
+import os
 import re
 import subprocess
 import sys
@@ -46,6 +47,7 @@ MOST_ROOMS = 20
 NO_JAX = ("choices", "errors", "files", "strategies", "data", "runs", "report")
 NO_JAX_EITHER = (
     "diffjax.cli.commands",  # and with it all commands
+    "diffjax.classify.progress",
     "diffjax.classify.record",
     "diffjax.classify.settings",
     "diffjax.classify.temperature",
@@ -76,7 +78,8 @@ def test_every_room_has_its_rule():
     assert all(
         (ROOT / r / "__init__.py").exists() for r in rooms if (ROOT / r).is_dir()
     )
-    assert len([p for p in ROOT.iterdir() if p.name != "__pycache__"]) <= MOST_ROOMS
+    top = [p for p in ROOT.iterdir() if p.suffix == ".py" or p.is_dir()]
+    assert len([p for p in top if p.name != "__pycache__"]) <= MOST_ROOMS
 
 
 @pytest.mark.parametrize("room", MAY_IMPORT)
@@ -144,6 +147,37 @@ def test_files_are_small():
         if (n := len(path.read_text(encoding="utf-8").splitlines())) > 400
     }
     assert not long
+
+
+def test_public_names_are_what_they_are_called():
+    assert {"DiffusionClassifier", "load_model", "Settings"} <= set(diffjax.__all__)
+    for name in diffjax.__all__:
+        assert getattr(diffjax, name).__name__ == name
+    assert set(diffjax.__all__) < set(dir(diffjax))
+    with pytest.raises(AttributeError, match="no attribute 'classifier'"):
+        diffjax.classifier  # noqa: B018
+
+
+@pytest.mark.slow
+def test_type_checkers_know_the_public_names_and_keywords(tmp_path):
+    lines = {
+        "import diffjax": "",
+        "clf = diffjax.DiffusionClassifier.from_pretrained('tiny', lossy='l1')": "loss",
+        "reveal_type(clf.classify('a.png'))": "record.Record",
+        "reveal_type(clf.classify(['a.png']))": "list[diffjax.classify.record.Record]",
+        "reveal_type(diffjax.load_model('tiny', vae='mine'))": "DiffusionModel",
+        "diffjax.load_model('tiny', varient='fp16')": "did you mean",
+        "diffjax.nothing": "no attribute",
+    }
+    (tmp_path / "use.py").write_text("\n".join(lines))
+    mypy = [sys.executable, "-m", "mypy", "--follow-imports=silent", "use.py"]
+    env = os.environ | {"MYPYPATH": str(ROOT.parent)}
+    done = subprocess.run(mypy, capture_output=True, text=True, cwd=tmp_path, env=env)
+    told = [line for line in done.stdout.splitlines() if "defined in" not in line]
+    for (number, said), line in zip(
+        [(n, s) for n, s in enumerate(lines.values(), 1) if s], told[:-1], strict=True
+    ):
+        assert line.startswith(f"use.py:{number}: ") and said in line
 
 
 def test_importing_the_package_is_light():
