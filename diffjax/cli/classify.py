@@ -1,6 +1,6 @@
 """``diffjax classify`` and ``diffjax demo``."""
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -25,8 +25,6 @@ from diffjax.data.prompts import DEFAULT_TEMPLATE, Prompts, split_labels
 from diffjax.errors import DiffjaxError
 
 if TYPE_CHECKING:
-    from rich.console import Console
-
     from diffjax.classify.record import Record
 
 
@@ -85,6 +83,7 @@ def classify(
     if strategy is not None:
         options["strategy"] = parse_strategy(strategy)
     with loading(console, quiet):
+        from diffjax.cli.batch import classify_all
         from diffjax.cli.tables import legend, ranking_table
 
     drawn: list[tuple[str, Record]] = []
@@ -102,13 +101,13 @@ def classify(
     with on_mesh(options) as shows:
         failures = classify_all(
             images,
+            choices,
+            template,
+            model,
+            options,
             show,
             console,
             quiet=quiet or not shows,
-            labels=choices,
-            template=template,
-            model=model,
-            options=options,
             max_pixels=max_pixels,
         )
         if shows and not as_json and len(failures) < len(images):
@@ -149,18 +148,19 @@ def demo_command(
     check_picture(out, len(truths))
     options["strategy"] = parse_strategy(strategy or demo.STRATEGY)
     with loading(console, quiet):
+        from diffjax.cli.batch import classify_all
         from diffjax.cli.tables import demo_table
 
     results: list[tuple[str, Record]] = []
     failures = classify_all(
         list(truths),
+        demo.LABELS,
+        demo.TEMPLATE,
+        model,
+        options,
         lambda *result: results.append(result),
         console,
         quiet=quiet,
-        labels=demo.LABELS,
-        template=demo.TEMPLATE,
-        model=model,
-        options=options,
     )
     rows = [(image, truths[image], record) for image, record in results]
     if as_json:
@@ -170,45 +170,6 @@ def demo_command(
         stdout.print(demo_table([(Path(i).stem, t, r) for i, t, r in rows]))
     draw(out, results, truths=[truth for _, truth, _ in rows])
     fail(failures)
-
-
-def classify_all(
-    images: Sequence[str],
-    show: "Callable[[str, Record], None]",
-    console: "Console",
-    *,
-    quiet: bool,
-    **asked: Any,
-) -> list[str]:
-    """Classify images under a bar, and show each record, in the order of the images.
-
-    Args:
-        images: paths or URLs.
-        show: called with an image and its record, while the bar is out of the way.
-        console: for the bar.
-        quiet: no progress.
-        **asked: arguments of ``batch.classified``.
-
-    Returns:
-        The messages of images that failed.
-    """
-    from diffjax.cli.batch import classified
-    from diffjax.cli.progress import Bar
-
-    failures: list[str] = []
-    n = len(images)
-    name = Path(images[0]).name if n == 1 else f"{n} images"
-    with Bar(console, name, quiet=quiet, lines=False) as bar:
-        for k, (image, result) in enumerate(classified(images, **asked, bar=bar), 1):
-            if isinstance(result, DiffjaxError):
-                failures.append(str(result))
-                continue
-            bar.line(
-                f"{k}/{n} {image}: {result.label}, {result.evaluations:,} evaluations"
-            )
-            with bar.hidden():
-                show(image, result)
-    return failures
 
 
 def read_choices(
