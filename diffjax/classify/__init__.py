@@ -1,1 +1,1 @@
-"""From an image to a decision: the classifier and all that it says."""
+"""The way from an image to a decision: the classifier and all that it says."""

@@ -24,9 +24,9 @@ class Candidates:
     """Classes made ready for a model: what the grid needs of them.
 
     Attributes:
-        prompts: rows, their classes, and the classes' names.
+        prompts: The rows, their classes, and the names of the classes.
         conditions: text states [P, l, d] or class ids [P], on the devices.
-        truncated: prompts that were too long and have been cut.
+        truncated: The prompts that were too long and have been cut.
     """
 
     prompts: Prompts
@@ -40,13 +40,14 @@ def prompt_candidates(
     """Encode prompts for a text model.
 
     Args:
-        model: of kind "text".
-        prompts: of the classes.
-        merge: "compete", or "mean": one row a class, the mean of its text states.
-        mesh: where the conditions go.
+        model: A model of kind "text".
+        prompts: The prompts of the classes.
+        merge: "compete" for a row for each prompt, or "mean" for one row for each
+            class: the mean of its text states.
+        mesh: The devices that the conditions go to.
 
     Raises:
-        DiffjaxError: if the model takes no prompts, or a device's memory does not hold
+        DiffjaxError: If the model takes no prompts, or a device's memory does not hold
             their text states.
     """
     mean = merge == "mean"
@@ -78,17 +79,17 @@ def class_candidates(
     names: Sequence[str],
     mesh: Mesh,
 ) -> Candidates:
-    """Classes of a class-conditional model, by number.
+    """Make classes of a class-conditional model ready, by number.
 
     Args:
-        model: of kind "class".
-        ids: of each class the model's class ids that stand for it; the best one
+        model: A model of kind "class".
+        ids: For each class the class ids of the model that stand for it; the best one
             represents it.
-        names: of the classes.
-        mesh: where the conditions go.
+        names: The names of the classes.
+        mesh: The devices that the conditions go to.
 
     Raises:
-        DiffjaxError: if the model has no such ids.
+        DiffjaxError: If the model has no such ids.
     """
     n = model.n_classes
     if n is None:
@@ -114,10 +115,10 @@ def class_candidates(
 def named_candidates(
     model: DiffusionModel, labels: Iterable[Any] | None, mesh: Mesh
 ) -> Candidates:
-    """Classes of a class-conditional model, by name; None for all of them.
+    """Make classes of a class-conditional model ready, by name; None is all of them.
 
     Raises:
-        DiffjaxError: if the model lacks a class, or labels make no sense.
+        DiffjaxError: If the model lacks a class, or the labels make no sense.
     """
     assert model.n_classes is not None  # of every class-conditional model
     if labels is None:

@@ -1,4 +1,4 @@
-"""The classifier: where images and labels, the grid and the strategy meet.
+"""The classifier, where images and labels, the grid and the strategy meet.
 
 clf = DiffusionClassifier.from_pretrained("sd-2-base")
 clf("cat.jpg", candidate_labels=["cat", "dog"])
@@ -110,7 +110,7 @@ class DiffusionClassifier:
 
     @property
     def device(self) -> str:
-        """What evaluates: "2 × NVIDIA H200", for one."""
+        """The devices that evaluate, as "2 × NVIDIA H200"."""
         devices = self._mesh.devices.flat
         return f"{len(devices)} × {devices[0].device_kind}"
 
@@ -159,22 +159,23 @@ class DiffusionClassifier:
         candidate_labels: Iterable[Any] | str | None = None,
         hypothesis_template: str = DEFAULT_TEMPLATE,
     ) -> list[Any]:
-        """Scores as transformers' zero-shot-image-classification pipeline has them.
+        """Score labels as transformers' zero-shot-image-classification pipeline does.
 
         Args:
-            images: a path, URL, PIL image or array; or several of them, which are
+            images: A path, URL, PIL image or array; or several of them, which are
                 faster together than one by one.
-            candidate_labels: class names, or one string with commas (and
-                double quotes around a name with a comma). A
-                class-conditional model takes all its classes if there are none.
-            hypothesis_template: with one {}; not used by class-conditional models.
+            candidate_labels: Class names, or one string of them with commas (and double
+                quotes around a name with a comma). A class-conditional model takes all
+                its classes if there are none.
+            hypothesis_template: A prompt with one {} for the label; class-conditional
+                models do not use it.
 
         Returns:
             A list of {"score", "label"}, best first; for a list of images a list of
             such lists. Classes that were pruned say so: see ``Record.scores``.
 
         Raises:
-            DiffjaxError: if an image cannot be read or the labels make no sense.
+            DiffjaxError: If an image cannot be read or the labels make no sense.
         """
         if isinstance(candidate_labels, str):
             candidate_labels = split_labels(candidate_labels)
@@ -191,12 +192,12 @@ class DiffusionClassifier:
         """Make classes ready: encode prompts, or look up class ids.
 
         Args:
-            labels: class names, or whole ``Prompts``; None for all classes of a
+            labels: Class names, or whole ``Prompts``; None for all classes of a
                 class-conditional model.
-            template: one or several, with one {} each.
+            template: A prompt with one {} for the label, or several of them.
 
         Raises:
-            DiffjaxError: if the labels make no sense or the model lacks them.
+            DiffjaxError: If the labels make no sense or the model lacks them.
         """
         if self.model.kind == "class":
             if isinstance(labels, Prompts) or template != DEFAULT_TEMPLATE:
@@ -217,12 +218,12 @@ class DiffusionClassifier:
         """Make classes of a class-conditional model ready, by number.
 
         Args:
-            ids: of each class the model's class ids that stand for it; the best one
-                represents it.
-            names: of the classes.
+            ids: For each class the class ids of the model that stand for it; the best
+                one represents it.
+            names: The names of the classes.
 
         Raises:
-            DiffjaxError: if the model has no such ids.
+            DiffjaxError: If the model has no such ids.
         """
         return class_candidates(self.model, ids, names, self._mesh)
 
@@ -263,18 +264,19 @@ class DiffusionClassifier:
         one by one, as they are needed; their records come in the same order.
 
         Args:
-            image: a path, URL, PIL image or array; or several of them.
-            labels: class names, ``Prompts``, or what ``candidates`` returns, made once
+            image: A path, URL, PIL image or array; or several of them.
+            labels: Class names, ``Prompts``, or what ``candidates`` returns, made once
                 for many calls.
-            template: as in ``candidates``.
-            prefilter: from an image's pixels [h, w, 3] in [−1, 1], the classes (their
-                places among the labels) to choose from; the others are not evaluated.
-            progress: is told how far it is.
+            template: As for ``candidates``.
+            prefilter: A function from an image's pixels [h, w, 3] in [−1, 1] to the
+                classes to choose from, by their places among the labels; the others are
+                not evaluated.
+            progress: An object that is told how far it is.
 
         Raises:
-            DiffjaxError: if an image cannot be read, the labels make no sense, the
-                prefilter leaves none, or the network's numbers overflow; ``score``
-                goes on with the other images.
+            DiffjaxError: If an image cannot be read, the labels make no sense, the
+                prefilter leaves none, or the network's numbers overflow; ``score`` goes
+                on with the other images.
         """
         one = isinstance(image, ONE_IMAGE)
         images: Any = [image] if one else image
@@ -328,17 +330,19 @@ class DiffusionClassifier:
         and come back as they get done, in any order.
 
         Args:
-            images: each with a name of the caller's, by which it comes back; or, in its
-                place, the error that says why it could not be read.
-            candidates: what ``candidates`` or ``classes`` returned.
-            progress: is told of evaluations; whoever takes the results counts images.
+            images: Images, each with a name of the caller's, by which it comes back;
+                or, in place of an image, the error that says why it could not be read.
+            candidates: The classes to choose from, as ``candidates`` or ``classes``
+                returned them.
+            progress: An object that is told of evaluations; whoever takes the results
+                counts the images.
 
         Yields:
             The name of an image and its record; or the error that it came with, or that
             says how its numbers overflowed.
 
         Raises:
-            DiffjaxError: if the strategy does not fit, the device's memory does not
+            DiffjaxError: If the strategy does not fit, the device's memory does not
                 hold the smallest tile, or processes that share a mesh have other images
                 or labels than one another.
         """
@@ -383,7 +387,7 @@ class DiffusionClassifier:
         yield from unread
 
     def estimates(self, candidates: Candidates) -> Estimates | None:
-        """What makes shortlists of the candidates; None if all of them take part."""
+        """Return what makes shortlists of the candidates; None if all take part."""
         shortlist = self.settings.shortlist
         if shortlist is None or len(candidates.prompts.class_names) <= shortlist.k:
             return None

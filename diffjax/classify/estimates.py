@@ -26,8 +26,8 @@ class Estimates:
     """Estimates the errors of the same candidates for one image after the other.
 
     Attributes:
-        candidates: all of them.
-        n_gradients: forward and backward passes for an image.
+        candidates: All of the candidates.
+        n_gradients: The number of forward and backward passes for an image.
     """
 
     @pinned()
@@ -42,7 +42,7 @@ class Estimates:
         """Find the bases.
 
         Raises:
-            DiffjaxError: if the schedule has fewer timesteps than the shortlist asks
+            DiffjaxError: If the schedule has fewer timesteps than the shortlist asks
                 for.
         """
         self.candidates = candidates
@@ -82,14 +82,14 @@ class Estimates:
 
     @pinned()
     def of(self, z0: Float[np.ndarray, "h w c"], key: int) -> Float[np.ndarray, "n s"]:
-        """ê of every row of the candidates.
+        """Return ê of every row of the candidates.
 
         Args:
-            z0: the image's latent.
-            key: a number for the image, that decides its noise.
+            z0: The image's latent.
+            key: The number of the image that decides its noise.
 
         Raises:
-            DiffjaxError: if the device's memory does not hold one sample's gradient.
+            DiffjaxError: If the device's memory does not hold one sample's gradient.
         """
         placed: Any = replicate((np.uint32(key), z0), self._estimator.mesh)
         image, latent = placed
@@ -105,10 +105,10 @@ class Estimates:
         )
 
     def shorten(self, state: State, z0: Float[np.ndarray, "h w c"], key: int) -> State:
-        """A started state without the classes that are not on the shortlist.
+        """Return a started state without the classes that are not on the shortlist.
 
         Raises:
-            NotFiniteError: if the network's numbers overflowed.
+            NotFiniteError: If the network's numbers overflowed.
         """
         estimates = self.of(z0, key)
         return shorten(
@@ -117,7 +117,7 @@ class Estimates:
 
     @pinned()
     def cost(self) -> Cost:
-        """Of the gradients of an image, timed."""
+        """Time the gradients of an image."""
         z0 = np.zeros(self._latent_shape, np.float32)
         noise = ImageNoise(self._noise, jnp.uint32(0))
         flops = self._estimator.flops(noise, jnp.asarray(z0), self._bases.points[0])

@@ -26,13 +26,14 @@ from diffjax.tracing import pinned
 
 @dataclass(frozen=True, kw_only=True, eq=False)
 class Band:
-    """Neighbouring timesteps.
+    """A group of neighbouring timesteps.
 
     Attributes:
-        first: the smallest timestep.
-        last: the largest.
-        evidence: mean of d over the band's samples.
-        standard_error: of it, place by place; NaN for a single sample.
+        first: The smallest timestep.
+        last: The largest timestep.
+        evidence: The mean of d over the band's samples.
+        standard_error: The standard error of the evidence, place by place; NaN for a
+            single sample.
     """
 
     first: int
@@ -46,12 +47,12 @@ class Explanation:
     """Maps of the errors of two labels on one image.
 
     Attributes:
-        pixels: what the model sees, in [−1, 1].
-        label: that is explained.
-        other: that it is explained against.
-        timesteps: of the samples, ascending.
-        maps: m of the two labels, in this order.
-        settings: model, loss and whatever else decides the maps.
+        pixels: What the model sees, in [−1, 1].
+        label: The label that is explained.
+        other: The label that it is explained against.
+        timesteps: The timesteps of the samples, ascending.
+        maps: The maps m of the two labels, in this order.
+        settings: Model, loss and whatever else decides the maps.
     """
 
     pixels: Float[np.ndarray, "H W 3"]
@@ -63,14 +64,14 @@ class Explanation:
 
     @property
     def difference(self) -> float:
-        """Mean error of the other label less that of the label."""
+        """The mean error of the other label less that of the label."""
         return float(self._d().mean())
 
     def bands(self, n: int) -> list[Band]:
-        """The samples in n groups of neighbouring timesteps, as equal as can be.
+        """Split the samples into n even groups of neighbouring timesteps.
 
         Raises:
-            ValueError: if there are fewer samples than groups.
+            ValueError: If there are fewer samples than groups.
         """
         if not 1 <= n <= len(self.timesteps):
             raise ValueError(f"{len(self.timesteps)} samples do not make {n} bands")
@@ -103,21 +104,23 @@ def explain(
     template: str = DEFAULT_TEMPLATE,
     n_samples: int = 100,
 ) -> Explanation:
-    """Where in an image the evidence for ``label`` over ``other`` lies.
+    """Find where in an image the evidence for ``label`` over ``other`` lies.
 
     The samples are those of ``Exhaustive(n_samples)``, so the maps are those of the
     errors that it would decide by. The loss and the noise are the classifier's.
 
     Args:
-        classifier: with a model of prompts or classes.
-        image: a path, URL, PIL image or array.
-        label: a class.
-        other: another.
-        template: with one {}; not used by class-conditional models.
-        n_samples: timesteps, even over the schedule; two evaluations each.
+        classifier: A classifier with a model of prompts or classes.
+        image: A path, URL, PIL image or array.
+        label: The class to explain.
+        other: The class to explain it against.
+        template: A prompt with one {} for the label; class-conditional models do not
+            use it.
+        n_samples: The number of timesteps, even over the schedule; each takes two
+            evaluations.
 
     Raises:
-        DiffjaxError: if the image cannot be read, the model lacks a label, the labels
+        DiffjaxError: If the image cannot be read, the model lacks a label, the labels
             are the same, or the network's numbers overflow.
     """
     if label == other:

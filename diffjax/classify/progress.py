@@ -11,15 +11,15 @@ class Open(Protocol):
 
     @property
     def done(self) -> int:
-        """Evaluations so far."""
+        """The number of evaluations so far."""
 
     @property
     def remaining(self) -> int:
-        """Evaluations still to come, at most."""
+        """The number of evaluations still to come, at most."""
 
     @property
     def alive(self) -> int:
-        """Classes (prompts) not yet pruned."""
+        """The number of classes (prompts) that are not yet pruned."""
 
 
 def _nobody(progress: "Progress") -> None:
@@ -31,16 +31,17 @@ class Progress:
     """How far the classification of images is. It is changed in place.
 
     Attributes:
-        watch: is called with this object after every tile, for each image in the tile,
-            and after every image that is done.
-        total: how many images there are; of captioned pairs, how many pairs.
-        images_each: how many images are classified for each of the total.
-        before: how many of the done were done before this process began.
-        done: how many are done, among them those that failed.
-        failed: how many could not be read or scored.
-        correct: how many predictions are right; None where labels are not known.
-        evaluations: forward passes of this process, also of images that are not done.
-        open: the images that have been begun and are not done.
+        watch: A function that is called with this object after every tile, for each
+            image in the tile, and after every image that is done.
+        total: How many images there are; of captioned pairs, how many pairs.
+        images_each: How many images are classified for each of the total.
+        before: How many of the done were done before this process began.
+        done: How many are done, among them those that failed.
+        failed: How many could not be read or scored.
+        correct: How many predictions are right; None where labels are not known.
+        evaluations: The forward passes of this process, also of images that are not
+            done.
+        open: The images that have been begun and are not done.
     """
 
     watch: Callable[["Progress"], None] = _nobody
@@ -54,18 +55,18 @@ class Progress:
     open: set[Open] = field(default_factory=set)
 
     def begin(self, total: int, done: int, correct: int) -> None:
-        """So many images are to be judged, and so many of them have been before."""
+        """Note how many are to be judged, and how many of them have been before."""
         self.total, self.correct = total, correct
         self.before = self.done = done
         self.watch(self)
 
     def advance(self, evaluations: int) -> None:
-        """A tile has done so many evaluations of an image."""
+        """Note that a tile has done so many evaluations of an image."""
         self.evaluations += evaluations
         self.watch(self)
 
     def count(self, *, failed: bool = False, right: bool = False) -> None:
-        """One more is done."""
+        """Note that one more is done."""
         self.done += 1
         self.failed += failed
         if self.correct is not None:
@@ -79,12 +80,12 @@ class Progress:
 
     @property
     def remaining(self) -> int:
-        """Evaluations still to come of the open images, at most."""
+        """The evaluations of the open images that are still to come, at most."""
         return sum(image.remaining for image in self.open)
 
     @property
     def alive(self) -> int:
-        """Classes of the open images that are not yet pruned."""
+        """The classes of the open images that are not yet pruned."""
         return sum(image.alive for image in self.open)
 
     @property

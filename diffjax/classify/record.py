@@ -30,9 +30,9 @@ class Verdict:
     """What a further loss says of the same evaluations.
 
     Attributes:
-        table: errors, float32 [P, S], NaN where not evaluated.
-        prompt_decision: about the rows of the table.
-        decision: about the classes.
+        table: The errors, float32 [P, S], NaN where not evaluated.
+        prompt_decision: The decision about the rows of the table.
+        decision: The decision about the classes.
     """
 
     table: ErrorTable
@@ -42,22 +42,23 @@ class Verdict:
 
 @dataclass(frozen=True, kw_only=True, eq=False)
 class Record:
-    """The classification of one image.
+    """What is known of one image after its classification.
 
     Attributes:
-        pixels: what the model saw, in [−1, 1].
-        prompts: the C classes and the P rows that stood for them; the rows of a model
+        pixels: What the model saw, in [−1, 1].
+        prompts: The C classes and the P rows that stood for them; the rows of a model
             that takes no prompts are called as its classes are.
-        truncated: the prompts that were too long and have been cut.
-        among: the classes that a prefilter left to choose from; None for all.
-        samples: the S (timestep, noise) pairs in the order of their use.
-        table: errors, float32 [P, S], NaN where not evaluated.
-        prompt_decision: about the rows of the table.
-        temperature: τ of the scores.
-        seconds: wall time, without loading and without the text encoder; the first
-            image's holds the compilation.
-        settings: model, strategy, loss and whatever else decides the errors.
-        also: verdicts by further losses; who was pruned, the deciding loss decided.
+        truncated: The prompts that were too long and have been cut.
+        among: The classes that a prefilter left to choose from; None for all.
+        samples: The S (timestep, noise) pairs in the order of their use.
+        table: The errors, float32 [P, S], NaN where not evaluated.
+        prompt_decision: The decision about the rows of the table.
+        temperature: The temperature τ of the scores.
+        seconds: The image's part of the time that its tiles took, without loading and
+            without the text encoder. Compilation is part of the first images' tiles.
+        settings: Model, strategy, loss and whatever else decides the errors.
+        also: The verdicts of further losses on the same evaluations; the deciding loss
+            decided who was pruned.
     """
 
     pixels: Float[np.ndarray, "h w 3"]
@@ -74,7 +75,7 @@ class Record:
 
     @property
     def labels(self) -> tuple[str, ...]:
-        """The C classes."""
+        """The names of the C classes."""
         return self.prompts.class_names
 
     @cached_property
@@ -84,35 +85,35 @@ class Record:
 
     @cached_property
     def decision(self) -> Decision:
-        """About the classes: the best prompt of each represents it."""
+        """The decision about the classes; the best prompt of each represents it."""
         return class_decision(self.prompt_decision, self.classidx)
 
     @property
     def label(self) -> str:
-        """The winner."""
+        """The name of the winner."""
         return self.labels[self.decision.winner]
 
     @property
     def evaluations(self) -> int:
-        """Forward passes of the denoiser that were asked for; a gradient is three."""
+        """The forward passes that were asked for; a gradient counts for three."""
         return self.decision.n_evaluations
 
     @cached_property
     def errors(self) -> Float[np.ndarray, "C S"]:
-        """Errors of each class (of its best prompt), NaN where not evaluated."""
+        """The errors of each class (of its best prompt), NaN where not evaluated."""
         best = best_prompts(self.prompt_decision, self.classidx)
         errors: np.ndarray = self.table.errors[best]
         return errors
 
     def differences(self) -> tuple[Float[np.ndarray, "C"], Float[np.ndarray, "C"]]:
-        """Δ of each class and its standard error; zero for the winner."""
+        """Return Δ of each class and its standard error; zero for the winner."""
         paired = ErrorTable(self.errors).difference(self.decision.winner)
         return paired.mean, paired.standard_error
 
     def by_timestep(
         self,
     ) -> tuple[Int[np.ndarray, "T"], Float[np.ndarray, "C T"]]:
-        """Evaluated timesteps, ascending, and the mean error of each class at each."""
+        """Return evaluated timesteps, ascending, and each class's mean error there."""
         seen = ~np.isnan(self.errors)
         used = seen.any(axis=0)  # a race may end before all samples are
         errors, seen = self.errors[:, used].astype(np.float64), seen[:, used]
@@ -125,7 +126,7 @@ class Record:
         return timesteps, means
 
     def scores(self) -> list[dict[str, Any]]:
-        """{"score", "label"} of each class, best first.
+        """Return {"score", "label"} of each class, best first.
 
         A class that was pruned has "pruned": True and "n_samples" besides, and its
         score, which rests on those few samples, is rounded down to one significant
@@ -144,7 +145,7 @@ class Record:
         return entries
 
     def as_dict(self) -> dict[str, Any]:
-        """Plain JSON values: scores, cost, settings, and all errors by timestep."""
+        """Return plain JSON values: scores, cost, settings, all errors by timestep."""
         timesteps, errors = self.by_timestep()
         gradients = self.decision.n_gradients
         also = {
@@ -182,7 +183,7 @@ class Record:
 def settled_differences(
     differences: Float[np.ndarray, "*n C"], ranking: Int[np.ndarray, "*n C"]
 ) -> Float[np.ndarray, "*n C"]:
-    """Δ of each class, raised to that of any class that ranks above it.
+    """Raise Δ of each class to that of any class that ranks above it.
 
     A pruned class may look better on its few samples than one that outlived it; its
     score shall not. A class that shares no sample with the winner (NaN) is infinitely
@@ -190,7 +191,7 @@ def settled_differences(
 
     Args:
         differences: Δ to the winner, in class order.
-        ranking: the classes, best first.
+        ranking: The classes, best first.
     """
     ranked = np.take_along_axis(differences, ranking, axis=-1)
     ranked = np.maximum.accumulate(np.nan_to_num(ranked, nan=np.inf), axis=-1)
@@ -202,7 +203,7 @@ def settled_differences(
 def log_scores(
     settled: Float[np.ndarray, "*n C"], temperature: float
 ) -> Float[np.ndarray, "*n C"]:
-    """Logarithms of the scores: the log-softmax of −Δ/τ over the classes."""
+    """Return the logarithms of the scores: the log-softmax of −Δ/τ over the classes."""
     logits = -settled / temperature
     logits -= logits.max(axis=-1, keepdims=True)
     total = np.exp(logits).sum(axis=-1, keepdims=True)

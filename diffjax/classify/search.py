@@ -29,10 +29,10 @@ class Encoded:
     """An image as the grid takes it.
 
     Attributes:
-        pixels: what the model sees, in [−1, 1].
-        z0: its latent.
-        key: a number for the image, in [0, 2³²), that decides its noise.
-        among: the classes that a prefilter left, at least one; None for all.
+        pixels: What the model sees, in [−1, 1].
+        z0: The latent.
+        key: The number of the image, in [0, 2³²), that decides its noise.
+        among: The classes that a prefilter left, at least one; None for all.
     """
 
     pixels: Float[np.ndarray, "H W 3"]
@@ -45,9 +45,9 @@ class ImageSearch:
     """Asks for cells until the strategy has decided; see ``scoring.packing.Search``.
 
     Attributes:
-        name: what the caller knows the image by.
-        state: of the strategy.
-        seconds: of the device.
+        name: What the caller knows the image by.
+        state: The state of the strategy.
+        seconds: The time that the devices have spent on the image.
     """
 
     def __init__(
@@ -63,17 +63,17 @@ class ImageSearch:
         """Begin; with estimates, choose the classes that take part.
 
         Args:
-            name: what the caller knows the image by.
-            encoded: the image.
-            candidates: to choose from.
-            settings: the strategy, and what the record holds.
-            n_timesteps: of the model's schedule.
-            progress: is told how many more evaluations are done.
-            estimates: of the candidates' errors, for a shortlist.
+            name: What the caller knows the image by.
+            encoded: The image.
+            candidates: The classes to choose from.
+            settings: The strategy, and what the record holds.
+            n_timesteps: The number of timesteps of the model's schedule.
+            progress: An object that is told how many more evaluations are done.
+            estimates: Estimates of the candidates' errors, for a shortlist.
 
         Raises:
-            DiffjaxError: if the strategy makes no sense for them, or a prefilter left
-                no class.
+            DiffjaxError: If the strategy makes no sense for the candidates, or a
+                prefilter left no class.
         """
         self.name = name
         self._encoded = encoded
@@ -103,21 +103,21 @@ class ImageSearch:
 
     @property
     def done(self) -> int:
-        """Evaluations so far."""
+        """The number of evaluations so far."""
         return self.state.n_evaluations + self.finished
 
     @property
     def remaining(self) -> int:
-        """Evaluations still to come, at most."""
+        """The number of evaluations still to come, at most."""
         return self._strategy.remaining(self.state) - self.finished
 
     @property
     def alive(self) -> int:
-        """Classes (prompts) not yet pruned."""
+        """The number of classes (prompts) that are not yet pruned."""
         return int(self.state.living.sum())
 
     def request(self) -> Cells | None:
-        """The cells to evaluate next; None when done, or after an overflow."""
+        """Return the cells to evaluate next; None when done, or after an overflow."""
         self.finished = 0
         if self._failure is not None:
             return None
@@ -144,18 +144,18 @@ class ImageSearch:
             self._failure = failure
 
     def advance(self, cells: int) -> None:
-        """So many more cells of the request are done."""
+        """Note that so many more cells of the request are done."""
         self.finished += cells
         self._progress.advance(cells)
 
     def record(self, settings: dict[str, Any]) -> Record:
-        """What is known of the image.
+        """Return what is known of the image.
 
         Args:
-            settings: what the record is to say of model and settings.
+            settings: What the record is to say of model and settings.
 
         Raises:
-            NotFiniteError: if the network's numbers overflowed.
+            NotFiniteError: If the network's numbers overflowed.
         """
         if self._failure is not None:
             raise self._failure

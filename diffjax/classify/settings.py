@@ -30,31 +30,34 @@ class Settings:
     """How to classify.
 
     Attributes:
-        strategy: which cells of the grid to evaluate.
-        shortlist: which classes take part at all, by an estimate; None for all.
-        loss: "l2", "l1", "huber", "vlb" or "l2+vlb"; see ``scoring.losses``. It prunes
-            and decides.
-        also: further losses, had of the same evaluations and decided alongside.
-        seed: of the noise, in [0, 2³²).
-        noise: "image" gives each image its own noise, a function of the seed and of
-            the image's pixels, or in a data set of its id;
-            "shared" gives all images the same; a path reads it from a file.
-        temperature: of the scores, in units of the error.
-        resolution: pixels along an edge, or None for the model's own.
-        transform: "resize_crop", "adm", or None for the one the model's kind wants.
-        interpolation: of the resize, as ``data.images`` names them.
-        merge: of several prompts of a class: "compete" (the best one counts) or
-            "mean" (of their text states).
-        cells: evaluations in one call of the devices at most, but one on each of them;
-            None for as many as memory holds.
-        shard_weights: "always" splits the denoiser's weights among the devices,
-            "never" copies them to each, "auto" splits them where copies would take too
-            much memory.
-        devices: "local" for this process's, "global" for those of all processes
-            together, each of which then has to run the same program.
+        strategy: The strategy that says which cells of the grid to evaluate.
+        shortlist: The shortlist that says which classes take part at all, by an
+            estimate; None for all.
+        loss: The loss that prunes and decides: "l2", "l1", "huber", "vlb" or "l2+vlb";
+            see ``scoring.losses``.
+        also: Further losses of the same evaluations, by each of which is decided as
+            well.
+        seed: The seed of the noise, in [0, 2³²).
+        noise: "image" gives each image its own noise, a function of the seed and of the
+            image's pixels, or in a data set of its id; "shared" gives all images the
+            same; a path is the file that noise is read from.
+        temperature: The temperature of the scores, in units of the error.
+        resolution: The number of pixels along an edge; None for the model's own.
+        transform: How an image becomes a square: "resize_crop" or "adm"; None for the
+            one that the model's kind wants.
+        interpolation: The filter of the resize, as ``data.images`` names them.
+        merge: What becomes of several prompts of a class: "compete" lets the best one
+            count, "mean" takes the mean of their text states.
+        cells: How many evaluations a call of the devices holds at most, one on each of
+            them at least; None for as many as memory holds.
+        shard_weights: "always" splits the denoiser's weights among the devices, "never"
+            copies them to each, "auto" splits them where copies would take too much
+            memory.
+        devices: "local" for the devices of this process, "global" for those of all
+            processes together, each of which then has to run the same program.
 
     Raises:
-        DiffjaxError: on construction, for a value that makes no sense.
+        DiffjaxError: On construction, for a value that makes no sense.
     """
 
     strategy: Strategy = DEFAULT_STRATEGY
@@ -105,7 +108,7 @@ class Settings:
                 raise DiffjaxError(f"{name} is {value}; it must be at least 1.")
 
     def as_dict(self) -> dict[str, Any]:
-        """Plain JSON values; without the shortlist where there is none."""
+        """Return plain JSON values, without a shortlist where there is none."""
         settings = asdict(self) | {
             "strategy": strategy_to_dict(self.strategy),
             "also": list(self.also),

@@ -12,10 +12,10 @@ CALIBRATION = "calibration.json"
 
 
 def read_calibration(path: str | os.PathLike[str]) -> dict[str, Any]:
-    """A calibration file, or that of a run; its "temperature" is a number above 0.
+    """Read a calibration file, or that of a run; its "temperature" is above 0.
 
     Raises:
-        DiffjaxError: if there is none.
+        DiffjaxError: If there is no calibration, or it is damaged.
     """
     file = user_path(path)
     if os.path.isdir(file):
@@ -40,12 +40,12 @@ def read_calibration(path: str | os.PathLike[str]) -> dict[str, Any]:
 
 
 def read_temperature(path: str | os.PathLike[str]) -> float:
-    """The temperature of a calibration; raises as ``read_calibration`` does."""
+    """Read the temperature of a calibration; raise as ``read_calibration`` does."""
     return float(read_calibration(path)["temperature"])
 
 
 def warn_of_others(calibration: dict[str, Any], model: str, loss: str) -> None:
-    """A temperature belongs to a model and a loss; warn of others."""
+    """Warn if a temperature was fitted to another model or by another loss."""
     fitted = (
         calibration.get("model", {}).get("name", model),
         calibration.get("loss", loss),
@@ -54,5 +54,5 @@ def warn_of_others(calibration: dict[str, Any], model: str, loss: str) -> None:
         warnings.warn(
             f"the temperature was fitted to {fitted[0]} by {fitted[1]}, and this is "
             f"{model} by {loss}: scores will not be calibrated.",
-            stacklevel=3,
+            stacklevel=4,
         )

@@ -28,16 +28,16 @@ def compiled(
     as_json: bool,
     quiet: bool,
 ) -> None:
-    """Compile and print.
+    """Compile tiles for devices that are not here, and print what the compiler says.
 
     Args:
-        elsewhere: names of devices.
-        model: a model, or a random one's name.
-        random: whether it is one of random weights.
-        dtypes: of the denoiser.
-        shapes: resolutions, blocks and classes; every combination.
-        as_json: JSON instead of a table.
-        quiet: no progress.
+        elsewhere: The names of the devices.
+        model: A model, or the name of one with random weights.
+        random: Whether the model is one with random weights.
+        dtypes: The number types of the denoiser.
+        shapes: Resolutions, blocks and classes, of which every combination is compiled.
+        as_json: Whether to print JSON instead of a table.
+        quiet: Whether to show no progress.
     """
     os.environ.update(ENVIRONMENT)
     console, out = start()
@@ -63,7 +63,7 @@ def compiled(
 
 
 def heading(row: dict[str, Any]) -> str:
-    """Which tile, for what."""
+    """Say which tile it is, and for what."""
     return (
         f"{row['devices']} · {row['dtype']} · {row['resolution']} px · "
         f"{row['blocks']} blocks × {row['classes']} classes"
@@ -71,7 +71,7 @@ def heading(row: dict[str, Any]) -> str:
 
 
 def lines(row: dict[str, Any]) -> dict[str, str]:
-    """What the compiler says of a tile, by name."""
+    """Return what the compiler says of a tile, by name."""
     memory = row["memory"] / 1e9
     if row["seconds"] is None:
         return {"memory": f"the {memory:.0f} GB of a device do not hold it"}

@@ -131,7 +131,7 @@ def bench(
 
 
 def speed_table(result: dict[str, Any]) -> "Table":
-    """A row a tile."""
+    """Make a table with a row for each tile."""
     from rich.table import Table
 
     title = f"{result['model']} · {result['environment']['device']}"
@@ -164,7 +164,7 @@ def speed_table(result: dict[str, Any]) -> "Table":
 
 
 def peak_text(peak: dict[str, Any]) -> str:
-    """The roofline: what was measured to compare with."""
+    """Say what was measured to compare with: the roofline."""
     ridge = peak["flops"] / peak["bandwidth"]
     return (
         f"roofline {peak['dtype']}: {peak['flops'] / 1e12:.3g} TFLOP/s in a large "

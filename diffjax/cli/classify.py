@@ -175,10 +175,10 @@ def demo_command(
 def read_choices(
     labels: str | None, template: str | Sequence[str], file: str | None
 ) -> list[str] | Prompts | None:
-    """Labels or prompts from the options; None if there are none.
+    """Read labels or prompts from the options; None if there are none.
 
     Raises:
-        DiffjaxError: if they make no sense, or exclude each other.
+        DiffjaxError: If they make no sense, or exclude each other.
     """
     if file is not None:
         if labels is not None or template != DEFAULT_TEMPLATE:

@@ -14,7 +14,7 @@ CHECKS = tuple(
 
 
 def meaning(error: BaseException) -> str | None:
-    """The line that says what to do about an error of JAX; None for other errors."""
+    """Return the line that says what to do about an error of JAX; None for others."""
     text = next(iter(str(error).splitlines()), "")
     raised_in = _jax_files(error)
     if "config.py" in raised_in and isinstance(error, ValueError):
@@ -54,7 +54,7 @@ def _cannot_start(text: str) -> str:
 
 
 def available() -> list[str]:
-    """The platforms that JAX can run on here, where it has not started yet."""
+    """List the platforms that JAX can run on here, where it has not started yet."""
     import jax
     from jax.extend import backend
 

@@ -19,7 +19,7 @@ _PHOTOGRAPHS = {"chelsea.jpg": "cat"}
 
 
 def examples() -> dict[Path, str]:
-    """Images and what they show: CIFAR-10's NUMBER_class.png, and photographs."""
+    """List images and what they show: CIFAR-10's NUMBER_class.png, and photographs."""
     cifar = {
         path: path.stem.partition("_")[2] for path in sorted(_FOLDER.glob("*_*.png"))
     }

@@ -20,16 +20,16 @@ def join(coordinator: str | None, index: int | None, count: int | None) -> int:
     """Become one of the processes of a mesh, before JAX is used for anything else.
 
     Args:
-        coordinator: HOST:PORT of process 0; None to have JAX find everything out,
-            which it can under Slurm, Open MPI and on TPU pods.
-        index: of this process, from 0.
-        count: of processes.
+        coordinator: HOST:PORT of process 0; None to have JAX find everything out, which
+            it can under Slurm, Open MPI and on TPU pods.
+        index: The number of this process, from 0.
+        count: The number of processes.
 
     Returns:
         The index.
 
     Raises:
-        DiffjaxError: if the processes do not find each other.
+        DiffjaxError: If the processes do not find each other.
     """
     try:
         jax.distributed.initialize(

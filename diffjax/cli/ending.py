@@ -30,7 +30,7 @@ class Ending:
     """What is to be kept of this process, however it ends. Made once, by ``main``.
 
     Attributes:
-        interrupted: whether somebody has pressed Ctrl-C.
+        interrupted: Whether somebody has pressed Ctrl-C.
     """
 
     def __init__(self) -> None:

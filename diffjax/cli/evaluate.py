@@ -59,7 +59,7 @@ data_options: Decorator = together(
         help="A prepared tensorflow-datasets set, aircraft, objectnet; ./a/folder with "
         "a folder a class; a .csv or .jsonl of paths and labels.",
     ),
-    click.option("--split", metavar="SPLIT", help="Of the data set."),
+    click.option("--split", metavar="SPLIT", help="Split of the data set."),
     click.option(
         "--data-dir",
         metavar="DIR",
@@ -75,7 +75,7 @@ data_options: Decorator = together(
         "--per-class",
         type=click.IntRange(min=1),
         metavar="N",
-        help="So many images of each class.",
+        help="Take so many images of each class.",
     ),
     click.option(
         "--subset-seed",
@@ -83,13 +83,13 @@ data_options: Decorator = together(
         metavar="N",
         default=0,
         show_default=True,
-        help="Of the draw of --per-class.",
+        help="Seed of the draw of --per-class.",
     ),
     click.option(
         "--limit",
         type=click.IntRange(min=1),
         metavar="N",
-        help="So many images, spread evenly.",
+        help="Take so many images, spread evenly.",
     ),
     max_pixels_option,
     click.option(
@@ -109,11 +109,16 @@ class_options: Decorator = together(
         metavar="FILE.csv|NAME",
         help="Columns prompt, classname, classidx; or a preset's.",
     ),
-    click.option("--classnames", metavar="FILE", help="As CLIP_benchmark has them."),
+    click.option(
+        "--classnames",
+        metavar="FILE",
+        help="File of class names, as CLIP_benchmark has it.",
+    ),
     click.option(
         "--templates",
         metavar="FILE",
-        help="Likewise; without --classnames for the set's own names.",
+        help="File of templates, as CLIP_benchmark has it; without --classnames for "
+        "the set's own names.",
     ),
     click.option(
         "--clip-name",

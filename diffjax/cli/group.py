@@ -69,7 +69,7 @@ def group() -> None:
 
 
 def start() -> "tuple[Console, Console]":
-    """Consoles on standard error, where notes go from here, and on standard output."""
+    """Make a console on standard error, where notes go now, and standard output."""
     from rich.console import Console
 
     from diffjax.cli.terminal import Output, keep_compilations
@@ -102,7 +102,7 @@ def notes(show: Callable[[str], None]) -> Iterator[None]:
 def loading(
     console: "Console", quiet: bool, what: str = "starting JAX"
 ) -> Iterator[None]:
-    """A sign of life while something takes long."""
+    """Show a sign of life while something takes long."""
     from rich.text import Text
 
     with contextlib.nullcontext() if quiet else console.status(Text(what)):
@@ -110,12 +110,12 @@ def loading(
 
 
 def print_json_line(value: Any) -> None:
-    """A line of JSON, at once: what is done is not lost if a later image is."""
+    """Print a line of JSON at once: what is done is not lost if a later image is."""
     _print(value, None)
 
 
 def print_json(value: Any) -> None:
-    """JSON on standard output, and nothing else there."""
+    """Print JSON, and nothing else, on standard output."""
     _print(value, 1)
 
 
@@ -143,7 +143,7 @@ partial_option = click.option(
 
 
 def fail_if_partial(shortfalls: Sequence[str], allowed: bool) -> None:
-    """After everything else: say which runs are not complete, if any."""
+    """After everything else, say which runs are not complete, if any."""
     if not shortfalls:
         return
     if allowed:
@@ -154,6 +154,6 @@ def fail_if_partial(shortfalls: Sequence[str], allowed: bool) -> None:
 
 
 def fail(failures: Sequence[str]) -> None:
-    """After everything else: report the images that failed, if any."""
+    """After everything else, report the images that failed, if any."""
     if failures:
         raise Failure("\nerror: ".join(failures))

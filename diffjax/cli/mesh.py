@@ -54,7 +54,7 @@ def on_mesh(options: dict[str, Any]) -> Iterator[bool]:
         Whether this process is to show results.
 
     Raises:
-        DiffjaxError: if the options do not fit, or the processes do not meet.
+        DiffjaxError: If the options do not fit, or the processes do not meet.
     """
     asked = options.pop("global_mesh")
     names = ("coordinator", "process_index", "process_count")

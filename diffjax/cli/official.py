@@ -37,7 +37,7 @@ Example:
     metavar="NAME",
     default="test",
     show_default=True,
-    help="Of the data set.",
+    help="Split of the data set.",
 )
 @click.option("--allow-errors", is_flag=True, help="Succeed although files are broken.")
 @click.option("--json", "as_json", is_flag=True, help="JSON on standard output.")

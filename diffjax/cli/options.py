@@ -26,7 +26,7 @@ ELSEWHERE = "from another folder, id or file of weights."
 def number_or_text(
     context: click.Context, parameter: click.Parameter, value: Any
 ) -> float | str:
-    """A number where it is one; anything else stays as it is."""
+    """Return a number where there is one; anything else stays as it is."""
     try:
         return float(value)
     except ValueError:
@@ -36,7 +36,7 @@ def number_or_text(
 def shortlist(
     context: click.Context, parameter: click.Parameter, value: str | None
 ) -> Any:
-    """The shortlist that a text says."""
+    """Parse a shortlist."""
     if value is None:
         return None
     from diffjax.strategies import parse_shortlist
@@ -45,7 +45,7 @@ def shortlist(
 
 
 def strategy_epilog(default: str, when: str = "default") -> str:
-    """Strategies to copy, on lines that are not wrapped; ``when`` marks the default."""
+    """List strategies to copy, on unwrapped lines; ``when`` marks the default."""
     known = {
         "racing:": (
             STRATEGY,
@@ -67,7 +67,7 @@ def strategy_epilog(default: str, when: str = "default") -> str:
 
 
 def together(*options: Decorator) -> Decorator:
-    """Several options as one decorator, in the order of their help."""
+    """Make one decorator of several options, in the order of their help."""
 
     def decorate(command: Callable[..., Any]) -> Callable[..., Any]:
         for option in reversed(options):
@@ -78,7 +78,7 @@ def together(*options: Decorator) -> Decorator:
 
 
 def seed_option(what: str) -> Decorator:
-    """``--seed``, of ``what``."""
+    """Make the option ``--seed``, with ``what`` for its help."""
     return click.option(
         "--seed",
         type=click.IntRange(0, MAX_SEED),

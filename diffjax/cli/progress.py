@@ -24,18 +24,19 @@ REDRAW_SECONDS = 0.1
 
 
 class Bar:
-    """Shows how far a command is: images, accuracy, speed, time left."""
+    """A bar that shows how far a command is: images, accuracy, speed, time left."""
 
     def __init__(
         self, console: Console, name: str, *, quiet: bool = False, lines: bool = True
     ) -> None:
-        """Prepare.
+        """Prepare a bar.
 
         Args:
-            console: a terminal, or not.
-            name: what is under way.
-            quiet: show nothing at all.
-            lines: where there is no terminal, tell now and then how far it is.
+            console: Where the bar goes, if that is a terminal.
+            name: What is under way.
+            quiet: Whether to show nothing at all.
+            lines: Whether to tell now and then how far it is, where there is no
+                terminal.
         """
         self._console = console
         self._name = name
@@ -72,7 +73,7 @@ class Bar:
 
     @contextmanager
     def hidden(self) -> Iterator[None]:
-        """Without the bar, so that something else can be printed."""
+        """Take the bar away for a while, so that something else can be printed."""
         self.__exit__()
         try:
             yield
@@ -80,16 +81,16 @@ class Bar:
             self.__enter__()
 
     def stage(self, what: str) -> None:
-        """What is going on before the first evaluation."""
+        """Say what is going on before the first evaluation."""
         self._bar.update(self._task, state=what)
 
     def line(self, text: str) -> None:
-        """A line where there is no bar."""
+        """Print a line where there is no bar."""
         if self._lines:
             self._print(text)
 
     def show(self, known: "Known") -> None:
-        """How far it is now."""
+        """Show how far it is now."""
         now = time.monotonic()
         if self._done < 0 and known.before:
             text = f"{known.before:,} of {known.total:,} were done before"
@@ -136,6 +137,6 @@ class Bar:
 
 
 def accuracy_text(correct: int, n: int) -> str:
-    """61.2 % ± 2.9: half the width of the 95 % interval (Wilson)."""
+    """Write 61.2 % ± 2.9: half the width of the 95 % interval (Wilson)."""
     low, high = wilson(correct, n)
     return f"{100 * correct / n:.1f} % ± {50 * (high - low):.1f}"

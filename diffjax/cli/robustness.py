@@ -24,7 +24,7 @@ Example, for a diffusion model and a baseline:
 @group.command(epilog=BASELINE_EPILOG)
 @click.argument("model", metavar="MODEL")
 @click.argument("dataset", metavar="DATASET")
-@click.option("--split", metavar="SPLIT", help="Of the data set.")
+@click.option("--split", metavar="SPLIT", help="Split of the data set.")
 @click.option(
     "--data-dir",
     metavar="DIR",
@@ -35,7 +35,7 @@ Example, for a diffusion model and a baseline:
     "--limit",
     type=click.IntRange(min=1),
     metavar="N",
-    help="So many images, spread evenly.",
+    help="Take so many images, spread evenly.",
 )
 @click.option(
     "--corrupt",

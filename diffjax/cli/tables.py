@@ -22,12 +22,12 @@ BAR_WIDTH = 12
 
 
 def ranking_table(record: Record, name: str, *, top: int = 10) -> RenderableType:
-    """One image's classes, best first, with what the ranking rests on.
+    """Show one image's classes, best first, with what the ranking rests on.
 
     Args:
-        record: what is known of the image.
-        name: what the image is called.
-        top: how many classes to show.
+        record: What is known of the image.
+        name: What the image is called.
+        top: How many classes to show.
     """
     decision = record.decision
     means, errors = record.differences()
@@ -61,10 +61,10 @@ def ranking_table(record: Record, name: str, *, top: int = 10) -> RenderableType
 
 
 def legend(temperature: float | str) -> Text:
-    """What scores and Δ are, in one line.
+    """Say in one line what scores and Δ are.
 
     Args:
-        temperature: a number, or the calibrated run that has it.
+        temperature: A number, or the calibrated run that has it.
     """
     if isinstance(temperature, str):
         what, value = f"calibrated on {temperature}", read_temperature(temperature)
@@ -79,19 +79,19 @@ def legend(temperature: float | str) -> Text:
 
 
 def cost_text(record: Record) -> str:
-    """Evaluations and time."""
+    """Write evaluations and time."""
     return f"{record.evaluations:,} evaluations in {record.seconds:.1f} s"
 
 
 def score_text(score: float, pruned: bool) -> str:
-    """A score; one that rests on a pruned class's few samples says "about"."""
+    """Write a score; one that rests on a pruned class's few samples says "about"."""
     if not pruned:
         return f"{score:.3f}"
     return f"≈{score:.1g}" if score >= UNIT else "≈0"
 
 
 def difference_text(mean: float, standard_error: float) -> str:
-    """Δ ± its standard error, in units of ``UNIT``."""
+    """Write Δ ± its standard error, in units of ``UNIT``."""
     if not np.isfinite(mean):
         return "unknown"
     error = f"{standard_error / UNIT:.2f}" if np.isfinite(standard_error) else "?"
@@ -99,7 +99,7 @@ def difference_text(mean: float, standard_error: float) -> str:
 
 
 def demo_table(rows: Iterable[tuple[str, str, Record]]) -> RenderableType:
-    """The demo's images: name, truth, prediction, and what it took."""
+    """Show the demo's images: name, truth, prediction, and what it took."""
     rows = list(rows)
     table = Table(box=None, header_style="dim", pad_edge=False)
     table.add_column("image", overflow="fold")
@@ -127,7 +127,7 @@ def demo_table(rows: Iterable[tuple[str, str, Record]]) -> RenderableType:
 
 
 def models_table(models: Sequence[Model]) -> RenderableType:
-    """What ``--model`` knows by name."""
+    """Show what ``--model`` knows by name."""
     table = Table(box=None, header_style="dim", pad_edge=False)
     table.add_column("name", style="bold", no_wrap=True)
     table.add_column("kind", no_wrap=True)
@@ -160,7 +160,7 @@ def models_table(models: Sequence[Model]) -> RenderableType:
 
 
 def count_text(n: int) -> str:
-    """A number of parameters with three digits: 866 M."""
+    """Write a number of parameters with three digits: 866 M."""
     for unit, size in (("B", 10**9), ("M", 10**6), ("k", 10**3)):
         if n >= size:
             return f"{n / size:.3g} {unit}"
@@ -178,7 +178,7 @@ def _colour(rank: int, pruned: bool) -> str:
 
 
 def summary_table(summary: Mapping[str, Any]) -> RenderableType:
-    """What a finished run found."""
+    """Show what a finished run found."""
     table = Table(box=None, show_header=False, pad_edge=False)
     table.add_column(style="dim", no_wrap=True)
     table.add_column(justify="right", style="bold", no_wrap=True)
@@ -217,7 +217,7 @@ def summary_table(summary: Mapping[str, Any]) -> RenderableType:
 
 
 def plan_table(plan: "Plan") -> RenderableType:
-    """What a run would cost."""
+    """Show what a run would cost."""
     table = Table(box=None, show_header=False, pad_edge=False)
     table.add_column(style="dim", no_wrap=True)
     table.add_column(justify="right", style="bold", no_wrap=True)
@@ -255,7 +255,7 @@ def plan_table(plan: "Plan") -> RenderableType:
 
 
 def winoground_table(summary: Mapping[str, Any]) -> RenderableType:
-    """Scores overall, by collapsed tag and by tag, in percent with their intervals."""
+    """Show scores overall, by collapsed tag and by tag, in percent with intervals."""
     table = Table(box=None, header_style="dim", pad_edge=False)
     table.add_column("examples", style="bold")
     table.add_column("n", justify="right")

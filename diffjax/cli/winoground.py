@@ -33,7 +33,7 @@ Example:
     "--limit",
     type=click.IntRange(min=1),
     metavar="N",
-    help="So many examples, spread evenly.",
+    help="Take so many examples, spread evenly.",
 )
 @loss_option
 @dtype_option

@@ -34,8 +34,8 @@ class Experiment:
             package; all by default.
         prompts: a CSV file, or a prompt file of the package.
         classnames: a file of class names, as CLIP_benchmark has it.
-        templates: a file of templates, likewise; without ``classnames`` for the data
-            set's own names.
+        templates: a file of templates, as CLIP_benchmark has it; without
+            ``classnames`` for the data set's own names.
         clip_name: what CLIP_benchmark's tables call the data set, where one of the
             files is a table.
         template: templates for the data set's own class names.

@@ -57,26 +57,26 @@ def evaluate(
     """Evaluate a task, or what is missing of it, into the run at ``path``.
 
     Args:
-        task: images and classes.
-        classifier: the model and how to classify.
-        path: the run's folder; a run of the same configuration there goes on.
-        asked: further settings to keep in the header, as JSON values; a run goes on
+        task: The images and classes.
+        classifier: The model and how to classify.
+        path: The run's folder; a run of the same configuration there goes on.
+        asked: Further settings to keep in the header, as JSON values; a run goes on
             only under the same.
-        save_errors: keep the error of every class and sample.
-        cache: a folder of latents, used and added to.
-        flush_seconds: how often rows are written.
-        share: which of the images are this process's.
-        progress: is told of every image and tile.
-        opened: is called with the run once it is open.
+        save_errors: Whether to keep the error of every class and sample.
+        cache: A folder of latents, used and added to.
+        flush_seconds: How often rows are written.
+        share: Which of the images are this process's.
+        progress: An object that is told of every image and tile.
+        opened: A function that is called with the run once it is open.
 
     Returns:
         What summary.json holds; of the images that are done, where other processes
         are still at work.
 
     Raises:
-        DiffjaxError: if the folder holds something else, the classes, the strategy or
-            the noise or the prefilter do not fit, or the disk is full; rows written
-            before are safe.
+        DiffjaxError: If the folder holds something else, the classes, the strategy, the
+            noise or the prefilter do not fit, or the disk is full; rows written before
+            are safe.
     """
     progress = progress or Progress()
     candidates = task.candidates(classifier)
@@ -130,7 +130,7 @@ def _check_strategy(classifier: DiffusionClassifier, candidates: Candidates) -> 
 
 
 def _check_prefilter(task: Task, classifier: DiffusionClassifier) -> None:
-    """Likewise: a prefilter that does not know the images by their ids."""
+    """Complain now, too, of a prefilter that does not know the images by their ids."""
     if task.prefilter is None:
         return
     try:

@@ -80,7 +80,7 @@ class RunReport:
         row: its line in the comparison; plain JSON values.
         settings: all that its header says of how and where it was made.
         confusions, mistakes, failures: see ``evidence``.
-        error_curve, sample_curve: likewise; None where they cannot be had.
+        error_curve, sample_curve: see ``evidence``; None where they cannot be had.
         has_errors: whether errors were saved.
         shortfall: what is to be said of a run that is not complete.
         calibrations: at the run's own temperature and, if it has been calibrated, at

@@ -3,7 +3,7 @@
 format        of the files of a run
 experiment    what was asked for, as it was
 model         what the model is: names, and fingerprints of all that decides
-data          what the images are, likewise
+data          what the images are: names, and fingerprints of all that decides
 class_names   of all classes of the data set
 classes       its numbers of the candidates
 environment, created, …: where and when it arose, which decides nothing

@@ -225,7 +225,7 @@ class Grid:
     Attributes:
         denoiser: on ``mesh``, as of ``placement.place_weights``.
         schedule: replicated over ``mesh``.
-        noise: likewise.
+        noise: replicated over ``mesh``.
         losses: keys of ``LOSSES``, all had of the same forward passes.
         cells: how many cells a tile holds at most, or one for each device.
         mesh: devices along blocks.

@@ -54,7 +54,7 @@ class Beginning:
 
         Args:
             networks: of the recipe, by part of ``DiffusionModel``.
-            schedule: likewise, if it is to be compared.
+            schedule: the recipe's schedule, if it is to be compared.
             class_names: of the data, for a model of classes.
 
         Raises:

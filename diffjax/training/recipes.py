@@ -22,7 +22,7 @@ class Phase:
         steps: updates in all.
         batch: images a step.
         learning_rate: of AdamW; the highest one, reached after ``warmup`` steps.
-        muon_rate: likewise of Muon, for matrices and kernels but the outermost
+        muon_rate: the highest one of Muon, for matrices and kernels but the outermost
             (``optimiser.OUTERMOST``); 0 leaves those to AdamW as well.
         weight_decay: decoupled, on matrices and kernels only; where there is Muon, on
             those that it trains.
@@ -326,7 +326,7 @@ RECIPES: dict[str, Recipe] = {
         ),
         ClassToImage(
             name="test-dit",
-            summary="Likewise of a DiT.",
+            summary="A few steps of the smallest DiT.",
             dataset="fashion_mnist",
             vae=configs.vae_config(widths=(8, 8), latent=4, groups=4, size=28),
             transformer=configs.dit_config(
@@ -338,7 +338,7 @@ RECIPES: dict[str, Recipe] = {
         ),
         Discriminative(
             name="test-resnet",
-            summary="Likewise of a ResNet.",
+            summary="A few steps of the smallest ResNet.",
             dataset="cifar10",
             network=configs.resnet_config(widths=(8, 8), layers=1, groups=4),
             classifier=A_FEW_STEPS,

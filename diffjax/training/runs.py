@@ -150,8 +150,8 @@ def start_run(
     """Write OUT/run.json, or compare with the one that is there.
 
     Args:
-        recipe: of the run.
-        seed: likewise.
+        recipe: the recipe of the run.
+        seed: the seed of the run.
         out: the run's folder.
         beginning: if weights do not begin at random.
         data: the fingerprint of the images and labels.
