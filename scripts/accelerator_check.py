@@ -361,6 +361,7 @@ def memory(rehearse: bool) -> Iterator[Row]:
     import jax
 
     from diffjax.evaluation.bench import random_subject
+    from diffjax.models.conditions import take
     from diffjax.scoring.cost import tile_cost
     from diffjax.scoring.grid import Grid
     from diffjax.scoring.noise import SeededNoise
@@ -385,7 +386,7 @@ def memory(rehearse: bool) -> Iterator[Row]:
         weights = (
             subject.denoiser.parameters * np.dtype(subject.denoiser.dtype).itemsize
         )
-        conditions: Any = replicate(np.stack([subject.condition] * 8), mesh)
+        conditions = replicate(take(subject.conditions, np.zeros(8, int)), mesh)
         tile_cost(grid, shape_of_tile, conditions, shape)
         stats = device.memory_stats() or {}
         peak = stats.get("peak_bytes_in_use")
@@ -410,6 +411,7 @@ def idle(rehearse: bool) -> Iterator[Row]:
     from diffjax.cli.demo import LABELS
     from diffjax.data.prompts import Prompts
     from diffjax.evaluation.bench import random_subject
+    from diffjax.models.unet import TextCondition
     from diffjax.scoring.packing import Work
     from diffjax.strategies import parse_strategy
 
@@ -430,10 +432,11 @@ def idle(rehearse: bool) -> Iterator[Row]:
     cells = 16 if rehearse else None
     classifier = DiffusionClassifier(model, Settings(strategy=strategy, cells=cells))
     random = np.random.default_rng(0)
-    states = random.standard_normal((len(LABELS), *subject.condition.shape))
+    [one] = subject.conditions  # states alone
+    states = random.standard_normal((len(LABELS), *one.shape[1:]))
     candidates = Candidates(
         prompts=Prompts.from_labels(LABELS, "a photo of a {}."),
-        conditions=on_device(states, subject.denoiser.dtype),
+        conditions=TextCondition(on_device(states, subject.denoiser.dtype)),
     )
 
     def images(n: int) -> Iterator[tuple[int, Encoded]]:

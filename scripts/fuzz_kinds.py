@@ -356,8 +356,8 @@ def _read_checkpoint(folder: Path) -> Any:
     from diffjax.checkpoints.loading import load_model
 
     model = load_model(folder)
-    assert model.tokenize is not None
-    return model.tokenize(["a photo of a ship."]).ids.tolist()
+    assert model.conditioner is not None
+    return model.conditioner.tokenize(["a photo of a ship."]).ids.tolist()
 
 
 def _write_parts_of_a_model(folder: Path) -> None:

@@ -36,8 +36,8 @@ def main() -> None:
     import jax.numpy as jnp
 
     from diffjax.models.attention import traced_for
-    from diffjax.models.diffusion import Network
     from diffjax.models.layers import Attention, Make, ResnetBlock2D
+    from diffjax.models.network import Network
     from diffjax.models.transformer import FeedForward, Transformer2DModel
     from diffjax.scoring.compiling import placed, topology
 

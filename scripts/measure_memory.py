@@ -44,7 +44,7 @@ def device(n_classes: int, dtype: str) -> dict[str, int]:
 
     from diffjax.checkpoints.schedulers import read_schedule
     from diffjax.checkpoints.untrained import random_network
-    from diffjax.models.unet import UNet2DConditionConfig
+    from diffjax.models.unet_config import UNet2DConditionConfig
     from diffjax.scoring.grid import Blocks, tile_errors
     from diffjax.scoring.noise import SeededNoise
     from diffjax.scoring.placement import block_mesh

@@ -2,7 +2,9 @@
 
 import numpy as np
 import pipelines
-from pipelines import decode, denoise, encode_text, normal
+from pipelines import decode, denoise, normal
+
+from diffjax.models.unet import TextCondition
 
 STEMS = {
     "unet": "diffusion_pytorch_model",
@@ -14,13 +16,13 @@ STEMS = {
 
 def outputs(model):
     """What a model makes of fixed inputs: a prediction, an image, text states."""
-    condition = normal(1, 5, pipelines.TEXT["hidden_size"])
+    condition = TextCondition(normal(1, 5, pipelines.TEXT["hidden_size"]))
     latents = normal(1, 8, 8, 4)
     return (
         denoise(model.denoiser, latents, np.int32([500]), condition),
         model.latent(normal(16, 16, 3)),
         decode(model.autoencoder, latents),
-        encode_text(model.text_encoder, model.tokenize(["the cat"]).ids),
+        model.conditioner.encode(["the cat"])[0].states,
     )
 
 

@@ -9,9 +9,12 @@ from flax import nnx
 
 from diffjax.checkpoints.schedulers import read_schedule
 from diffjax.models.autoencoder import AutoencoderKL, AutoencoderKLConfig
-from diffjax.models.diffusion import DiffusionModel, Network, Tokens
+from diffjax.models.conditioner import Conditioner, TextEncoder, Tokens
+from diffjax.models.diffusion import DiffusionModel
 from diffjax.models.dit import DiTTransformer2DConfig, DiTTransformer2DModel
-from diffjax.models.unet import UNet2DConditionConfig, UNet2DConditionModel
+from diffjax.models.network import Network, OnDemand
+from diffjax.models.unet import TextCondition, UNet2DConditionModel
+from diffjax.models.unet_config import UNet2DConditionConfig
 
 TOKENS = 6
 WIDTH = 8  # of text states
@@ -104,6 +107,15 @@ def tokenize(prompts: object) -> Tokens:
     return Tokens(ids, tuple(len(prompt) > 60 for prompt in prompts))
 
 
+def loaded(network: Network) -> OnDemand:
+    return OnDemand(lambda: network, network, keep=True)
+
+
+def conditioner(tokenize: object = tokenize) -> Conditioner:
+    encoder = TextEncoder(network=loaded(Network.of(Words())), tokenize=tokenize)
+    return Conditioner(encoders={"text_encoder": encoder}, combine=TextCondition)
+
+
 def text_model(**kwargs: object) -> DiffusionModel:
     defaults: dict[str, object] = {
         "name": "small",
@@ -117,8 +129,7 @@ def text_model(**kwargs: object) -> DiffusionModel:
         "downscale": 2,
         "multiple": 2,
         "latent_channels": 4,
-        "text_network": Network.of(Words()),
-        "tokenize": tokenize,
+        "conditioner": conditioner(),
     }
     return DiffusionModel(**(defaults | kwargs))
 
@@ -129,8 +140,7 @@ def class_model(**kwargs: object) -> DiffusionModel:
         "multiple": 4,
         "denoiser": class_denoiser(),
         "learned_variance": True,
-        "text_network": None,
-        "tokenize": None,
+        "conditioner": None,
         "n_classes": 10,
         "class_names": tuple(f"class {i}, c{i}" for i in range(10)),
     }

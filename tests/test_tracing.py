@@ -12,6 +12,7 @@ import pytest
 from small import SCHEDULE, WIDTH, jax_random, one_level_denoiser
 
 from diffjax.cli.demo import examples
+from diffjax.models.unet import TextCondition
 from diffjax.scoring.grid import Blocks, Grid, tile_errors
 from diffjax.scoring.noise import SeededNoise, normal, seed_key
 from diffjax.scoring.placement import block_mesh, replicate
@@ -181,7 +182,8 @@ def tile():
         noises=np.array([0, 4], np.int32),
         classes=np.array([[0, 1], [1, 2]], np.int32),
     )
-    return grid, replicate(jax_random(3, 6, WIDTH), mesh), blocks
+    states = TextCondition(jax_random(3, 6, WIDTH))
+    return grid, replicate(states, mesh), blocks
 
 
 @pytest.mark.parametrize(("setting", "value"), CONTEXTS)

@@ -16,13 +16,13 @@ from jaxtyping import Array, Float, Float32, UInt8
 
 from diffjax.baselines.resnet import ResNet, ResNetConfig
 from diffjax.checkpoints.formats import TRANSFORMERS_STEM, read_tensors
-from diffjax.checkpoints.loading import read_json
 from diffjax.checkpoints.mappings import Names, fill, to_torch
+from diffjax.checkpoints.networks import read_json
 from diffjax.data.images import load_image, preprocess
 from diffjax.errors import DiffjaxError
 from diffjax.files import json_text, write_text
 from diffjax.models.config import differing
-from diffjax.models.diffusion import Network
+from diffjax.models.network import Network
 from diffjax.tracing import jit
 
 EMBEDDED = {"resnet": Path(__file__).parents[1] / "assets" / "resnet"}

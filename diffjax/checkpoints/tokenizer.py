@@ -19,7 +19,7 @@ from diffjax.checkpoints.tokenizer_files import (
     read_tokenizer_files,
 )
 from diffjax.errors import DiffjaxError
-from diffjax.models.diffusion import Tokens
+from diffjax.models.conditioner import Tokens
 
 WORDS = (
     r"<\|startoftext\|>|<\|endoftext\|>|'s|'t|'re|'ve|'m|'ll|'d"

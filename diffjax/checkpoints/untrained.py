@@ -4,14 +4,16 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import jax
 import jax.numpy as jnp
 import numpy as np
 from flax import nnx
 from jax.typing import DTypeLike
 
-from diffjax.checkpoints.loading import COMPONENTS, empty_network, read_json
+from diffjax.checkpoints.networks import COMPONENTS, empty_network, read_json
 from diffjax.errors import unknown
-from diffjax.models.diffusion import Network
+from diffjax.models.conditions import floating, with_floating
+from diffjax.models.network import Network
 
 ASSETS = Path(__file__).parent.parent / "assets"
 UNTRAINED: dict[str, tuple[str, Path]] = {  # the component, and its config
@@ -30,11 +32,13 @@ class Untrained:
         kind: "text" or "class".
         config: of its network.
         network: with random weights, or their shapes alone.
+        conditions: a random one, a tree of one row.
     """
 
     kind: str
     config: Any
     network: Network
+    conditions: Any
 
 
 def untrained(
@@ -54,12 +58,20 @@ def untrained(
         raise unknown("random model", name, UNTRAINED)
     component, path = UNTRAINED[name]
     config = COMPONENTS[component].config.from_dict(read_json(path), str(path))
+    network = (
+        random_network(component, config, dtype)
+        if weights
+        else Network(*empty_network(component, config, dtype))
+    )
+    shapes = network.module().condition_shapes()
+    zeros = jax.tree.map(lambda leaf: np.zeros((1, *leaf.shape), leaf.dtype), shapes)
+    rng = np.random.default_rng(0)
+    drawn = [rng.standard_normal(x.shape, np.float32) for x in floating(zeros)]
     return Untrained(
         kind="class" if component == "transformer" else "text",
         config=config,
-        network=random_network(component, config, dtype)
-        if weights
-        else Network(*empty_network(component, config, dtype)),
+        network=network,
+        conditions=with_floating(zeros, drawn),
     )
 
 

@@ -1,22 +1,23 @@
-"""Classes made ready for a model: text states of prompts, or class ids."""
+"""Classes made ready for a model: conditions of prompts, or class ids."""
 
 import warnings
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
+import jax
 import numpy as np
 from jax.sharding import Mesh
-from jax.typing import DTypeLike
-from jaxtyping import Array
 
 from diffjax.data.labels import class_ids
 from diffjax.data.prompts import Prompts, check_labels
 from diffjax.errors import DiffjaxError
+from diffjax.models.conditioner import Conditioner
+from diffjax.models.conditions import in_dtype
 from diffjax.models.diffusion import DiffusionModel
 from diffjax.scoring.placement import free_bytes, replicate
 
-SHARE_TO_TELL = 0.1  # of a device's free memory, from which on text states are told of
+SHARE_TO_TELL = 0.1  # of a device's free memory, from which on conditions are told of
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
@@ -25,12 +26,13 @@ class Candidates:
 
     Attributes:
         prompts: The rows, their classes, and the names of the classes.
-        conditions: text states [P, l, d] or class ids [P], on the devices.
+        conditions: What all P prompts or class ids tell the model: a tree of rows, on
+            the devices.
         truncated: The prompts that were too long and have been cut.
     """
 
     prompts: Prompts
-    conditions: Array
+    conditions: Any
     truncated: tuple[str, ...] = ()
 
 
@@ -43,17 +45,20 @@ def prompt_candidates(
         model: A model of kind "text".
         prompts: The prompts of the classes.
         merge: "compete" for a row for each prompt, or "mean" for one row for each
-            class: the mean of its text states.
+            class: the mean of its conditions.
         mesh: The devices that the conditions go to.
 
     Raises:
         DiffjaxError: If the model takes no prompts, or a device's memory does not hold
-            their text states.
+            their conditions, or prompts of a class cannot be averaged.
     """
-    mean = merge == "mean"
+    conditioner, mean = model.text_conditioner, merge == "mean"
     rows = len(prompts.class_names if mean else prompts.prompts)
-    _check_memory(model, rows, np.float32 if mean else model.denoiser.dtype, mesh)
-    states, truncated = model.text_states(
+    summed = in_dtype(
+        conditioner.shapes(), np.float32 if mean else model.denoiser.dtype
+    )
+    _check_memory(rows, summed, mesh)
+    conditions, truncated = conditioner.encode(
         prompts.prompts,
         np.asarray(prompts.classidx) if mean else None,
         model.denoiser.dtype,  # to which the denoiser would round them
@@ -65,10 +70,10 @@ def prompt_candidates(
             f"{', '.join(map(_shortened, truncated[:3]))}.",
             stacklevel=3,
         )
-    _tell_of_same_tokens(model, prompts)
+    _tell_of_same_tokens(model.name, conditioner, prompts)
     return Candidates(
         prompts=_merged(prompts) if mean else prompts,
-        conditions=replicate(states, mesh),
+        conditions=replicate(conditions, mesh),
         truncated=truncated,
     )
 
@@ -129,16 +134,15 @@ def named_candidates(
     return class_candidates(model, [(i,) for i in ids], labels, mesh)
 
 
-def _check_memory(
-    model: DiffusionModel, rows: int, dtype: DTypeLike, mesh: Mesh
-) -> None:
-    """Tell of text states that take much memory, before hours are spent on them."""
-    needed = rows * model.text_state_size * np.dtype(dtype).itemsize
+def _check_memory(rows: int, condition: Any, mesh: Mesh) -> None:
+    """Tell of conditions that take much memory, before hours are spent on them."""
+    leaves = jax.tree.leaves(condition)
+    needed = rows * sum(leaf.size * leaf.dtype.itemsize for leaf in leaves)
     free = free_bytes(mesh.local_devices[0])
     if needed < SHARE_TO_TELL * free:
         return
     what = (
-        f"the text states of {rows:,} prompts take {needed / 1e9:,.1f} GB of the "
+        f"the conditions of {rows:,} prompts take {needed / 1e9:,.1f} GB of the "
         f"{free / 1e9:,.1f} GB that are free on a device"
     )
     if needed > free:
@@ -149,18 +153,17 @@ def _check_memory(
     warnings.warn(f"{what}.", stacklevel=4)
 
 
-def _tell_of_same_tokens(model: DiffusionModel, prompts: Prompts) -> None:
+def _tell_of_same_tokens(name: str, conditioner: Conditioner, prompts: Prompts) -> None:
     """Tell of classes whose prompts differ in a way that the model does not read."""
-    assert model.tokenize is not None  # of every text model
     first: dict[bytes, int] = {}
-    for p, ids in enumerate(model.tokenize(prompts.prompts).ids):
+    for p, ids in enumerate(conditioner.tokenize(prompts.prompts).ids):
         q = first.setdefault(ids.tobytes(), p)
         if prompts.classidx[p] != prompts.classidx[q]:
             a, b = prompts.prompts[q], prompts.prompts[p]
             if a != b:  # of the others readers have told
                 warnings.warn(
                     f"{_shortened(a)} and {_shortened(b)} are the same tokens to "
-                    f"{model.name} (capitals, for one, may not count): their classes "
+                    f"{name} (capitals, for one, may not count): their classes "
                     "cannot be told apart.",
                     stacklevel=4,
                 )

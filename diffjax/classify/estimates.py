@@ -7,9 +7,10 @@ from typing import Any
 
 import jax.numpy as jnp
 import numpy as np
-from jaxtyping import Array, Float
+from jaxtyping import Float
 
 from diffjax.classify.candidates import Candidates
+from diffjax.models.conditions import count, shapes, take
 from diffjax.models.diffusion import DiffusionModel
 from diffjax.scoring.bases import Bases, make_bases
 from diffjax.scoring.cost import Cost, median_seconds
@@ -55,7 +56,7 @@ class Estimates:
         bases = make_bases(
             shortlist.base,
             self._vectors,
-            lambda: _unconditional(model),
+            lambda: condition_vectors(model.denoiser, model.unconditional()),
             shortlist.clusters,
         )
         self._bases = Bases(replicate(bases.points, grid.mesh), bases.nearest)
@@ -64,7 +65,7 @@ class Estimates:
             grid.denoiser,
             grid.schedule,
             latent_shape,
-            self._vectors.shape[1:],
+            shapes(self._vectors),
             loss,
             grid.mesh,
         )
@@ -77,7 +78,7 @@ class Estimates:
             sharded=grid.sharded,
         )
         self.n_gradients = shortlist.n_samples * (
-            len(bases.points) + shortlist.rounds - 1
+            count(bases.points) + shortlist.rounds - 1
         )
 
     @pinned()
@@ -120,16 +121,10 @@ class Estimates:
         """Time the gradients of an image."""
         z0 = np.zeros(self._latent_shape, np.float32)
         noise = ImageNoise(self._noise, jnp.uint32(0))
-        flops = self._estimator.flops(noise, jnp.asarray(z0), self._bases.points[0])
+        flops = self._estimator.flops(
+            noise, jnp.asarray(z0), take(self._bases.points, 0)
+        )
         return Cost(
             flops=self.n_gradients * flops,
             seconds=median_seconds(lambda: self.of(z0, 0)),
         )
-
-
-def _unconditional(model: DiffusionModel) -> Float[Array, "..."]:
-    """The condition that stands for no class: the empty prompt, or the null class."""
-    if model.n_classes is None:
-        return model.text_states([""])[0][0]
-    # the table's last row
-    return condition_vectors(model.denoiser, jnp.array([model.n_classes]))[0]

@@ -10,6 +10,7 @@ from diffjax.checkpoints.loading import compute_dtype, load_model
 from diffjax.errors import DiffjaxError
 from diffjax.evaluation.bench import Subject, random_subject, subject_of
 from diffjax.evaluation.provenance import environment
+from diffjax.models.conditions import in_dtype, shapes
 from diffjax.scoring.compiling import (
     CompiledTile,
     compile_tile,
@@ -143,7 +144,7 @@ class Ahead:
                 self._topology,
                 subject.denoiser,
                 subject.schedule,
-                subject.condition_like(self.dtype),
+                in_dtype(shapes(subject.conditions), self.dtype),
                 shape,
                 tile,
             )

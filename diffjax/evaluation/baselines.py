@@ -18,7 +18,7 @@ from diffjax.data.prompts import Prompts
 from diffjax.errors import DiffjaxError, overflowed
 from diffjax.evaluation.provenance import environment
 from diffjax.evaluation.task import Task
-from diffjax.models.diffusion import digest
+from diffjax.models.network import digest
 from diffjax.runs.folder import open_run, read_run, write_summary
 from diffjax.runs.header import FORMAT
 from diffjax.runs.metrics import summary

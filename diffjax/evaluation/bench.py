@@ -13,7 +13,9 @@ from diffjax.checkpoints.schedulers import read_schedule
 from diffjax.checkpoints.untrained import untrained
 from diffjax.errors import DiffjaxError
 from diffjax.evaluation.provenance import environment
-from diffjax.models.diffusion import DiffusionModel, Network
+from diffjax.models.conditions import take
+from diffjax.models.diffusion import DiffusionModel
+from diffjax.models.network import Network
 from diffjax.schedules import Schedule
 from diffjax.scoring.cost import tile_cost
 from diffjax.scoring.grid import Grid, Tile
@@ -21,8 +23,7 @@ from diffjax.scoring.noise import SeededNoise
 from diffjax.scoring.placement import block_mesh, cells_that_fit, replicate
 from diffjax.scoring.speed import Peak, measure_peak
 
-TOKENS = 77  # of CLIP, in every Stable Diffusion
-DOWNSCALE = 8  # of its autoencoder, and DiT's
+DOWNSCALE = 8  # of Stable Diffusion's autoencoder, and DiT's
 CHANNELS = 4
 SCHEDULER = {"_class_name": "DDIMScheduler", "beta_schedule": "scaled_linear"}
 
@@ -35,7 +36,7 @@ class Subject:
         name: of the model.
         denoiser: the network.
         schedule: the forward process.
-        condition: text states of a prompt [l, d], or a class id [].
+        conditions: a tree of one row.
         channels: of a latent.
         resolution: pixels along an edge.
         downscale: pixels along an edge of a latent cell.
@@ -45,7 +46,7 @@ class Subject:
     name: str
     denoiser: Network
     schedule: Schedule
-    condition: Any  # an array, of numpy's or JAX's
+    conditions: Any
     channels: int
     resolution: int
     downscale: int
@@ -60,11 +61,6 @@ class Subject:
             )
         edge = resolution // self.downscale
         return edge, edge, self.channels
-
-    def condition_like(self, dtype: str) -> tuple[tuple[int, ...], Any]:
-        """Shape and number type of a condition, for a denoiser of this dtype."""
-        given = self.condition
-        return given.shape, dtype if given.dtype.kind == "f" else given.dtype
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -182,8 +178,8 @@ class Bench:
             blocks=tile.blocks,
             classes=tile.classes,
         )
-        one = self.subject.condition
-        conditions: Any = replicate(np.stack([one] * tile.classes), self._mesh)
+        same = take(self.subject.conditions, np.zeros(tile.classes, int))
+        conditions = replicate(same, self._mesh)
         try:
             cost = tile_cost(grid, tile, conditions, shape)
         except RuntimeError as error:  # of JAX, which this room does not know
@@ -211,13 +207,12 @@ class Bench:
 
 
 def subject_of(model: DiffusionModel) -> Subject:
-    """A loaded model, with the states of one prompt or the first class."""
-    states = model.text_states(("a photo",))[0] if model.kind == "text" else None
+    """A loaded model, with the condition that stands for no class."""
     return Subject(
         name=model.name,
         denoiser=model.denoiser,
         schedule=model.schedule,
-        condition=np.asarray(0, np.int32) if states is None else np.asarray(states)[0],
+        conditions=model.unconditional(),
         channels=model.latent_channels,
         resolution=model.resolution,
         downscale=model.downscale,
@@ -226,7 +221,7 @@ def subject_of(model: DiffusionModel) -> Subject:
 
 
 def random_subject(name: str, dtype: str, *, weights: bool = True) -> Subject:
-    """A published denoiser's size with random weights, or their shapes, and states.
+    """A published denoiser's size with random weights, or their shapes.
 
     Raises:
         DiffjaxError: if there is no such name.
@@ -234,19 +229,12 @@ def random_subject(name: str, dtype: str, *, weights: bool = True) -> Subject:
     found = untrained(name, dtype, weights=weights)
     config = found.config
     patch = config.patch_size if found.kind == "class" else 1
-    condition: np.ndarray = (
-        np.asarray(0, np.int32)
-        if found.kind == "class"
-        else np.random.default_rng(0).standard_normal(
-            (TOKENS, config.cross_attention_dim), np.float32
-        )
-    )
     downscale = 2 if name == "tiny" else DOWNSCALE
     return Subject(
         name=f"{name}, random weights",
         denoiser=found.network,
         schedule=read_schedule(SCHEDULER, "bench"),
-        condition=condition,
+        conditions=found.conditions,
         channels=CHANNELS,
         resolution=config.sample_size * downscale,
         downscale=downscale,

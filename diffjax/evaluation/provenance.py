@@ -17,7 +17,7 @@ from diffjax.classify.candidates import Candidates
 from diffjax.classify.classifier import DiffusionClassifier
 from diffjax.data.prompts import Prompts
 from diffjax.evaluation.task import Task
-from diffjax.models.diffusion import digest
+from diffjax.models.network import digest
 from diffjax.runs.header import FORMAT
 
 PACKAGES = ("jax", "jaxlib", "flax", "numpy", "pillow")
@@ -63,8 +63,8 @@ def _told(
     classifier: DiffusionClassifier, prompts: Prompts, candidates: Candidates
 ) -> list[Any]:
     """What the model is told of the candidates: tokens of the prompts, or class ids."""
-    if classifier.model.tokenize is not None:
-        tokens = classifier.model.tokenize(prompts.prompts)
+    if classifier.model.conditioner is not None:
+        tokens = classifier.model.conditioner.tokenize(prompts.prompts)
         return [tokens.ids.tolist(), prompts.classidx]
     ids = np.asarray(candidates.conditions).tolist()
     return [ids, candidates.prompts.classidx]

@@ -246,12 +246,12 @@ def _header(
     )
     ids = "\n".join(map(repr, lines))
     captions = [EMPTY, *(caption for e in examples for caption in e.captions)]
-    assert classifier.model.tokenize is not None  # of every text model
+    tokens = classifier.model.text_conditioner.tokenize(captions)
     return {
         "format": FORMAT,
         "experiment": {"task": "winoground", **settings_of(classifier)},
         "data": {"name": name, "examples": f"{zlib.crc32(ids.encode()):08x}"},
         "class_names": [],
         "classes": [],
-        **where_from(classifier, classifier.model.tokenize(captions).ids.tolist()),
+        **where_from(classifier, tokens.ids.tolist()),
     }

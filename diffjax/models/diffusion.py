@@ -1,118 +1,23 @@
 """A whole diffusion model: images and prompts in, predicted noise out.
 
 z0 = scaling_factor · mean of q(z | pixels)
-condition = text states of a prompt, or a class id
+condition = a tree: what the conditioner makes of a prompt, or a class id
 ε̂ = noise that the denoiser's prediction for (z_t, t, condition) stands for
 """
 
-import hashlib
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable
 from dataclasses import dataclass, field, replace
-from functools import partial
-from operator import itemgetter
-from typing import Any, Literal, NamedTuple
+from typing import Any, Literal
 
 import jax
-import jax.numpy as jnp
 import numpy as np
-from flax import nnx
-from jax.typing import DTypeLike
 from jaxtyping import Array, Float, Int
 
 from diffjax.errors import DiffjaxError
+from diffjax.models.conditioner import Conditioner
+from diffjax.models.network import Network, digest
 from diffjax.schedules import Schedule, at, noise_from_prediction
-from diffjax.tracing import eval_shape, jit, pinned
-
-PROMPTS_AT_ONCE = 32  # through the text encoder; bounds its memory
-
-
-@partial(
-    jax.tree_util.register_dataclass, data_fields=["state"], meta_fields=["graphdef"]
-)
-@dataclass(frozen=True)
-class Network:
-    """A module split into structure and weights: a pytree to hand through jit.
-
-    A module that jit closed over would compile its weights in as constants.
-    """
-
-    graphdef: Any
-    state: Any
-
-    @classmethod
-    def of(cls, module: nnx.Module) -> "Network":
-        """Split a module."""
-        return cls(*nnx.split(module))
-
-    def module(self) -> Any:
-        """The module again, inside or outside of jit."""
-        return nnx.merge(self.graphdef, self.state)
-
-    def leaves(self) -> list[tuple[str, np.ndarray]]:
-        """The weights by name, sorted, on the host."""
-        flat = jax.tree_util.tree_leaves_with_path(self.state)
-        names = [(jax.tree_util.keystr(path), leaf) for path, leaf in flat]
-        return [
-            (name, jax.device_get(leaf))
-            for name, leaf in sorted(names, key=itemgetter(0))
-        ]
-
-    @property
-    def fingerprint(self) -> str:
-        """16 hex digits of the weights."""
-        digest = hashlib.sha256()
-        for path, leaf in self.leaves():
-            digest.update(f"{path} {leaf.shape} {leaf.dtype}".encode())
-            digest.update(np.ascontiguousarray(leaf).reshape(-1).view(np.uint8).data)
-        return digest.hexdigest()[:16]
-
-    @property
-    def parameters(self) -> int:
-        """The number of weights."""
-        return sum(int(leaf.size) for leaf in jax.tree.leaves(self.state))
-
-    @property
-    def bytes(self) -> int:
-        """That its weights take."""
-        return sum(int(leaf.nbytes) for leaf in jax.tree.leaves(self.state))
-
-    @property
-    def dtype(self) -> np.dtype[Any]:
-        """Of its largest weight."""
-        largest = max(jax.tree.leaves(self.state), key=lambda leaf: leaf.size)
-        dtype: np.dtype[Any] = np.dtype(largest.dtype)
-        return dtype
-
-
-def digest(parts: Iterable[str]) -> str:
-    """16 hex digits of texts."""
-    return hashlib.sha256("".join(parts).encode()).hexdigest()[:16]
-
-
-class OnDemand:
-    """A network that is read again when it is needed after it was let go."""
-
-    def __init__(self, read: Callable[[], Network]) -> None:
-        """Read it for the first time."""
-        self._read = read
-        self._network: Network | None = read()
-
-    def __call__(self) -> Network:
-        """The network, which is read if it is not at hand."""
-        if self._network is None:
-            self._network = self._read()
-        return self._network
-
-    def let_go(self) -> None:
-        """Free its memory as soon as nobody else has it."""
-        self._network = None
-
-
-class Tokens(NamedTuple):
-    """Token ids of prompts, and which of them did not fit."""
-
-    ids: Int[np.ndarray, "n l"]
-    truncated: tuple[bool, ...]
+from diffjax.tracing import jit
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -135,9 +40,7 @@ class DiffusionModel:
         latent_channels: channels of z0.
         learned_variance: whether as many channels about the variance of a step follow
             them in the denoiser's output.
-        text_network: ids → states, of text models. Where it is on demand, it is let
-            go as soon as prompts are encoded.
-        tokenize: prompts → ids, of text models.
+        conditioner: prompts → conditions, of text models.
         class_names: names of the class ids, of class models that have them.
         n_classes: the number of class ids, of class models.
         configs: what the networks' configs say, by component.
@@ -155,8 +58,7 @@ class DiffusionModel:
     multiple: int
     latent_channels: int
     learned_variance: bool = False
-    text_network: Network | OnDemand | None = None
-    tokenize: Callable[[Sequence[str]], Tokens] | None = None
+    conditioner: Conditioner | None = None
     class_names: tuple[str, ...] | None = None
     n_classes: int | None = None
     schedule_at: Callable[[int], Schedule] | None = None
@@ -169,23 +71,32 @@ class DiffusionModel:
         return replace(self, schedule=self.schedule_at(resolution))
 
     @property
-    def text_encoder(self) -> Network | None:
-        """Ids → states, of text models; it may have to be read for this."""
-        network = self.text_network
-        return network() if isinstance(network, OnDemand) else network
+    def text_conditioner(self) -> Conditioner:
+        """The conditioner of a text model.
 
-    def let_go(self) -> None:
-        """Free the text encoder's memory, if it can be read again."""
-        if isinstance(self.text_network, OnDemand):
-            self.text_network.let_go()
+        Raises:
+            DiffjaxError: if the model takes class ids instead of prompts.
+        """
+        if self.conditioner is None:
+            raise DiffjaxError(
+                f"{self.name} knows classes by id, not by prompt; "
+                "name its own classes as labels."
+            )
+        return self.conditioner
+
+    def unconditional(self) -> Any:
+        """What stands for no class, a tree of one row: "", or the null class's id."""
+        if self.n_classes is not None:
+            return np.array([self.n_classes], np.int32)  # the table's last row
+        return self.text_conditioner.encode([""])[0]
 
     @property
     def weights(self) -> str:
         """16 hex digits of all weights."""
-        networks = (self.denoiser, self.autoencoder, self.text_encoder)
-        found = digest(each.fingerprint for each in networks if each is not None)
-        self.let_go()
-        return found
+        parts = [self.denoiser.fingerprint, self.autoencoder.fingerprint]
+        return digest(
+            parts + (self.conditioner.fingerprints if self.conditioner else [])
+        )
 
     def describe(self) -> dict[str, Any]:
         """All that decides its numbers, besides the dtype; plain JSON values.
@@ -227,73 +138,13 @@ class DiffusionModel:
         z0: Array = _encode(self.autoencoder, pixels, self.scaling_factor)
         return z0
 
-    @property
-    def text_state_size(self) -> int:
-        """The number of elements of a prompt's text states.
-
-        Raises:
-            DiffjaxError: if the model takes class ids instead of prompts.
-        """
-        encoder, tokenize = self._text_parts()
-        return int(np.prod(_text_shape(encoder, tokenize(("",)).ids)))
-
-    @pinned()
-    def text_states(
-        self,
-        prompts: Sequence[str],
-        rows: Int[np.ndarray, " n"] | None = None,
-        dtype: DTypeLike = jnp.float32,
-    ) -> tuple[Float[Array, "c l d"], tuple[str, ...]]:
-        """Text states of prompts, and the prompts that were cut to fit.
-
-        Args:
-            prompts: n of them.
-            rows: in which row of the result each belongs; prompts of one row are
-                averaged as they come, so that memory grows with the rows alone.
-                By default each has its own.
-            dtype: of the states; they are computed and averaged in float32.
-
-        Raises:
-            DiffjaxError: if the model takes class ids instead of prompts.
-        """
-        encoder, tokenize = self._text_parts()
-        tokens = tokenize(prompts)
-        alone, rows = rows is None, np.arange(len(prompts)) if rows is None else rows
-        share = 1 / np.bincount(rows)[rows]
-        shape = (int(rows.max()) + 1, *_text_shape(encoder, tokens.ids))
-        # ten thousand classes of Stable Diffusion 2 are 3 GB in float32
-        states = jnp.zeros(shape, dtype if alone else jnp.float32)
-        for start in range(0, len(prompts), PROMPTS_AT_ONCE):
-            chunk = slice(start, start + PROMPTS_AT_ONCE)
-            states = _add_states(
-                states,
-                encoder,
-                # padded to one length, with no share: one compilation for any count
-                _padded(tokens.ids[chunk]),
-                _padded(rows[chunk]),
-                _padded(share[chunk].astype(np.float32)),
-            )
-        del encoder
-        self.let_go()
-        cut = zip(prompts, tokens.truncated, strict=True)
-        return states.astype(dtype), tuple(p for p, was in cut if was)
-
-    def _text_parts(self) -> tuple[Network, Callable[[Sequence[str]], Tokens]]:
-        encoder = self.text_encoder
-        if encoder is None or self.tokenize is None:
-            raise DiffjaxError(
-                f"{self.name} knows classes by id, not by prompt; "
-                "name its own classes as labels."
-            )
-        return encoder, self.tokenize
-
 
 def predict(
     denoiser: Network,
     schedule: Schedule,
     z_t: Float[Array, "h w c"],
     t: Int[Array, ""],
-    condition: Array,
+    condition: Any,
 ) -> tuple[Float[Array, "h w c"], Float[Array, "h w c"] | None]:
     """One forward pass: ε̂ for a noised latent, and the variance channels, float32.
 
@@ -309,24 +160,3 @@ def predict(
 def _encode(autoencoder: Network, pixels: Array, scale: float | Array) -> Array:
     means: Array = jax.vmap(autoencoder.module().encode)(pixels)[0]
     return scale * means
-
-
-@partial(jit, donate_argnums=0)
-def _add_states(
-    states: Array, text_encoder: Network, ids: Array, rows: Array, share: Array
-) -> Array:
-    new: Array = jax.vmap(text_encoder.module())(ids)
-    return states.at[rows].add((share[:, None, None] * new).astype(states.dtype))
-
-
-def _text_shape(text_encoder: Network, ids: np.ndarray) -> tuple[int, ...]:
-    one: jax.ShapeDtypeStruct = eval_shape(
-        lambda network, ids: network.module()(ids), text_encoder, ids[0]
-    )
-    shape: tuple[int, ...] = one.shape
-    return shape
-
-
-def _padded(array: np.ndarray) -> np.ndarray:
-    missing = PROMPTS_AT_ONCE - len(array)
-    return np.pad(array, [(0, missing)] + [(0, 0)] * (array.ndim - 1))

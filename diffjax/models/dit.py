@@ -178,6 +178,15 @@ class DiTTransformer2DModel(nnx.Module):
         maps = 11 * tokens * kept_channels(config.features)
         return 4 * 2 * matrix + jnp.dtype(self.dtype).itemsize * maps
 
+    def vectors(self, condition: Int[Array, ""]) -> Float[Array, " d"]:
+        """The row of the table that a class id stands for."""
+        row: Array = self.class_embedder(condition)
+        return row
+
+    def condition_shapes(self) -> jax.ShapeDtypeStruct:
+        """Shape of a class id."""
+        return jax.ShapeDtypeStruct((), jnp.int32)
+
     def __call__(
         self,
         latent: Float[Array, "h w c"],

@@ -1,4 +1,4 @@
-"""The U-Net of Stable Diffusion 1.x and 2.x: (z_t, t, text states) → prediction.
+"""The U-Net of Stable Diffusion 1.x and 2.x: (z_t, t, ``TextCondition``) → prediction.
 
     e = MLP(sinusoids(t))
     down: resnets (+ transformers over the condition), each output kept as a skip
@@ -9,9 +9,7 @@ Rombach et al. 2022; layers, names and config keys as diffusers'
 ``UNet2DConditionModel``.
 """
 
-from collections.abc import Mapping
-from dataclasses import dataclass
-from typing import Any, Literal
+from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -20,15 +18,7 @@ from jax.typing import DTypeLike
 from jaxtyping import Array, Float, Int
 
 from diffjax.models.attention import kept_channels, matrix_elements
-from diffjax.models.config import (
-    Count,
-    Edge,
-    Epsilon,
-    Shift,
-    Width,
-    per_block,
-    read_config,
-)
+from diffjax.models.config import per_block
 from diffjax.models.layers import (
     Downsample2D,
     Make,
@@ -38,91 +28,19 @@ from diffjax.models.layers import (
     timestep_features,
 )
 from diffjax.models.transformer import Transformer2DModel
+from diffjax.models.unet_config import UNet2DConditionConfig
 
-_FIXED: dict[str, Any] = {
-    "act_fn": ("silu", "swish"),
-    "addition_embed_type": None,
-    "attention_type": "default",
-    "center_input_sample": False,
-    "class_embed_type": None,
-    "class_embeddings_concat": False,
-    "conv_in_kernel": 3,
-    "conv_out_kernel": 3,
-    "cross_attention_norm": None,
-    "dual_cross_attention": False,
-    "mid_block_only_cross_attention": (None, False),
-    "mid_block_scale_factor": 1,
-    "mid_block_type": "UNetMidBlock2DCrossAttn",
-    "num_attention_heads": None,
-    "num_class_embeds": None,
-    "only_cross_attention": False,
-    "resnet_out_scale_factor": 1,
-    "resnet_time_scale_shift": "default",
-    "time_embedding_type": "positional",
-    "transformer_layers_per_block": 1,
-}
-_IGNORED = {
-    "addition_embed_type_num_heads": "only used with addition_embed_type",
-    "addition_time_embed_dim": "only used with addition_embed_type",
-    "dropout": "there is none at inference",
-    "upcast_attention": "the softmax is always in float32",
-}
+TOKENS = 77  # of CLIP, in every Stable Diffusion
 
 
-@dataclass(frozen=True, kw_only=True)
-class UNet2DConditionConfig:
-    """The settings of a ``unet/config.json`` that are implemented.
+class TextCondition(NamedTuple):
+    """What the U-Net is told of a prompt.
 
-    ``attention_head_dim`` is, in diffusers' historical meaning, the NUMBER of heads,
-    one value or one a block.
+    Attributes:
+        states: text states [m, cross_attention_dim], of every token.
     """
 
-    sample_size: Edge | tuple[Edge, ...] | None = None
-    in_channels: Count = 4
-    out_channels: Count = 4
-    flip_sin_to_cos: bool = True
-    freq_shift: Shift = 0.0
-    down_block_types: tuple[Literal["DownBlock2D", "CrossAttnDownBlock2D"], ...] = (
-        "CrossAttnDownBlock2D",
-        "CrossAttnDownBlock2D",
-        "CrossAttnDownBlock2D",
-        "DownBlock2D",
-    )
-    up_block_types: tuple[Literal["UpBlock2D", "CrossAttnUpBlock2D"], ...] = (
-        "UpBlock2D",
-        "CrossAttnUpBlock2D",
-        "CrossAttnUpBlock2D",
-        "CrossAttnUpBlock2D",
-    )
-    block_out_channels: tuple[Width, ...] = (320, 640, 1280, 1280)
-    layers_per_block: Count | tuple[Count, ...] = 2
-    downsample_padding: Literal[0, 1] = 1
-    norm_num_groups: Count = 32
-    norm_eps: Epsilon = 1e-5
-    cross_attention_dim: Width = 1280
-    attention_head_dim: Count | tuple[Count, ...] = 8
-    use_linear_projection: bool = False
-    time_embedding_dim: Width | None = None
-
-    @classmethod
-    def from_dict(
-        cls, config: Mapping[str, Any], source: str = "unet/config.json"
-    ) -> "UNet2DConditionConfig":
-        """Read a parsed config.json.
-
-        Raises:
-            DiffjaxError: for a value that is not implemented, naming ``source``.
-        """
-        self = read_config(cls, config, fixed=_FIXED, ignored=_IGNORED, source=source)
-        n = len(self.block_out_channels)
-        for name in (
-            "down_block_types",
-            "up_block_types",
-            "layers_per_block",
-            "attention_head_dim",
-        ):
-            per_block(getattr(self, name), n, f"{source}: {name}")
-        return self
+    states: Float[Array, "m d"]
 
 
 class Block2D(nnx.Module):
@@ -357,18 +275,28 @@ class UNet2DConditionModel(nnx.Module):
         maps = 20 * height * width * kept_channels(widths[0])
         return 4 * 2 * matrix + jnp.dtype(self.dtype).itemsize * maps
 
+    def vectors(self, condition: TextCondition) -> TextCondition:
+        """The condition itself: it is of floating numbers."""
+        return condition
+
+    def condition_shapes(self) -> TextCondition:
+        """Shapes of a condition, as published models are given it."""
+        shape = TOKENS, self.config.cross_attention_dim
+        states: Any = jax.ShapeDtypeStruct(shape, jnp.float32)
+        return TextCondition(states)
+
     def __call__(
         self,
         latent: Float[Array, "h w c"],
         timestep: Int[Array, ""] | Float[Array, ""],
-        condition: Float[Array, "m d"],
+        condition: TextCondition,
     ) -> Float[Array, "h w o"]:
         """Predict from one noised latent.
 
         Args:
             latent: z_t, [h, w, in_channels], scaled, any h and w.
             timestep: what the schedule has it told: t, or a flow's time.
-            condition: text states [m, cross_attention_dim].
+            condition: of one prompt.
 
         Returns:
             [h, w, out_channels], float32.
@@ -380,14 +308,14 @@ class UNet2DConditionModel(nnx.Module):
             freq_shift=self.config.freq_shift,
         )
         embedding = self.time_embedding(features.astype(self.dtype))
-        condition = condition.astype(self.dtype)
+        states = condition.states.astype(self.dtype)
         x = self.conv_in(latent.astype(self.dtype))
         skips = [x]
         for down_block in self.down_blocks:
-            skips += down_block(skips[-1], embedding, condition)
-        x = self.mid_block(skips[-1], embedding, condition)
+            skips += down_block(skips[-1], embedding, states)
+        x = self.mid_block(skips[-1], embedding, states)
         for up_block in self.up_blocks:
-            x = up_block(x, skips, embedding, condition)
+            x = up_block(x, skips, embedding, states)
         output: Array = self.conv_out(jax.nn.silu(self.conv_norm_out(x)))
         return output
 

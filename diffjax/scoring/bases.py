@@ -5,19 +5,24 @@
     clusters       a base a cluster, the mean of its classes, found by k-means; each
                    class is estimated from its own cluster's mean
 
-They depend on the classes alone, so they are made once for many images.
+They depend on the classes alone, so they are made once for many images. Means are of
+floating leaves, and clusters of all of them together; see ``models.conditions`` for the
+others.
 """
 
 import warnings
 from collections.abc import Callable
 from dataclasses import dataclass
+from typing import Any
 
+import jax
 import jax.numpy as jnp
 import numpy as np
-from jaxtyping import Array, Float, Int
+from jaxtyping import Float, Int
 from scipy.cluster.vq import kmeans2
 
 from diffjax.errors import unknown
+from diffjax.models.conditions import centre, count, floating, take
 
 BASES = ("mean", "unconditional", "clusters")
 ITERATIONS = 20  # of k-means
@@ -28,43 +33,48 @@ class Bases:
     """Bases, and which of them each class is estimated from.
 
     Attributes:
-        points: the m bases.
+        points: the m bases, a tree of rows.
         nearest: the base of each class, 0 to m − 1.
     """
 
-    points: Float[Array, "m ..."]
+    points: Any
     nearest: Int[np.ndarray, " n"]
 
 
 def make_bases(
     name: str,
-    vectors: Float[Array, "n ..."],
-    unconditional: Callable[[], Float[Array, "..."]],
+    vectors: Any,
+    unconditional: Callable[[], Any],
     n_clusters: int,
 ) -> Bases:
     """The bases of a name.
 
     Args:
         name: of ``BASES``.
-        vectors: conditions of the classes.
-        unconditional: makes the condition that stands for no class.
+        vectors: conditions of the classes, a tree of rows.
+        unconditional: makes the one that stands for no class, a tree of one row.
         n_clusters: for "clusters", at most.
 
     Raises:
         DiffjaxError: if there are no bases of that name.
     """
-    alone = np.zeros(len(vectors), int)
+    n = count(vectors)
+    alone = np.zeros(n, int)
     if name == "mean":
-        return Bases(jnp.mean(vectors, axis=0, keepdims=True), alone)
+        return Bases(_stacked([centre(vectors)]), alone)
     if name == "unconditional":
-        return Bases(unconditional()[None], alone)
+        return Bases(unconditional(), alone)
     if name == "clusters":
-        points = np.asarray(vectors)
-        labels = k_means(points.reshape(len(points), -1), n_clusters)
-        m = labels.max() + 1
-        means = np.stack([points[labels == j].mean(axis=0) for j in range(m)])
-        return Bases(jnp.asarray(means), labels)
+        vectors = jax.tree.map(np.asarray, vectors)
+        points = [leaf.reshape(n, -1) for leaf in floating(vectors)]
+        labels = k_means(np.concatenate(points, axis=1), n_clusters)
+        members = [labels == j for j in range(labels.max() + 1)]
+        return Bases(_stacked([centre(take(vectors, m)) for m in members]), labels)
     raise unknown("base", name, BASES)
+
+
+def _stacked(points: list[Any]) -> Any:
+    return jax.tree.map(lambda *leaves: jnp.stack(leaves), *points)
 
 
 def k_means(

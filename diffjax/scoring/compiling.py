@@ -25,11 +25,10 @@ import jax.numpy as jnp
 from jax._src.cudnn import fused_attention_stablehlo  # no public way to tell it
 from jax.experimental import topologies
 from jax.sharding import Mesh, NamedSharding, PartitionSpec
-from jax.typing import DTypeLike
 
 from diffjax.errors import DiffjaxError
 from diffjax.models.attention import Target, traced_for
-from diffjax.models.diffusion import Network
+from diffjax.models.network import Network
 from diffjax.schedules import Schedule
 from diffjax.scoring.accelerators import Accelerator, accelerator
 from diffjax.scoring.cost import count_flops
@@ -328,7 +327,7 @@ def compile_tile(
     topology: Topology,
     denoiser: Network,
     schedule: Schedule,
-    condition: tuple[tuple[int, ...], DTypeLike],
+    condition: Any,
     latent_shape: tuple[int, int, int],
     tile: Tile,
     *,
@@ -341,7 +340,7 @@ def compile_tile(
         topology: devices to compile for.
         denoiser: weights, or their shapes.
         schedule: the forward process.
-        condition: shape and number type of one class's condition.
+        condition: shapes of one class's condition, a tree.
         latent_shape: (h, w, c) of the images.
         tile: blocks and classes; the blocks are a multiple of the devices.
         losses: keys of ``LOSSES``.
@@ -355,8 +354,9 @@ def compile_tile(
         noises=jax.ShapeDtypeStruct((n,), jnp.int32),
         classes=jax.ShapeDtypeStruct((n, k), jnp.int32),
     )
-    shape, dtype = condition
-    conditions = jax.ShapeDtypeStruct((k, *shape), dtype)
+    conditions = jax.tree.map(
+        lambda leaf: jax.ShapeDtypeStruct((k, *leaf.shape), leaf.dtype), condition
+    )
     copies = (schedule, SeededNoise.of(0), conditions)
     program = compile_for(
         topology,

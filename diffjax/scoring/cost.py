@@ -9,9 +9,9 @@ from typing import Any
 
 import jax
 import numpy as np
-from jaxtyping import Array
 
 from diffjax.models.attention import unfused
+from diffjax.models.conditions import count
 from diffjax.scoring.grid import Blocks, Grid, Tile, block_errors, tile_errors
 from diffjax.tracing import jit, pinned
 
@@ -36,14 +36,14 @@ class Cost:
 
 
 def tile_cost(
-    grid: Grid, tile: Tile, conditions: Array, latent_shape: tuple[int, int, int]
+    grid: Grid, tile: Tile, conditions: Any, latent_shape: tuple[int, int, int]
 ) -> Cost:
     """Compile a tile and time it.
 
     Args:
         grid: that will evaluate it.
         tile: its shape.
-        conditions: of all classes, on the devices.
+        conditions: of all classes, a tree of rows on the devices.
         latent_shape: (h, w, c) of the images.
     """
     place = np.arange(tile.blocks)
@@ -53,7 +53,7 @@ def tile_cost(
         timesteps=(place % grid.schedule.n_timesteps).astype(np.int32),
         noises=place.astype(np.int32) % N_NOISES,
         classes=np.arange(tile.cells, dtype=np.int32).reshape(-1, tile.classes)
-        % conditions.shape[0],
+        % count(conditions),
     )
     arguments = (grid.denoiser, grid.schedule, grid.noise, conditions, blocks)
     options = {"losses": grid.losses, "mesh": grid.mesh, "sharded": grid.sharded}

@@ -1,15 +1,16 @@
 """A first-order estimate of every class's error, from gradients at a few conditions.
 
     g[s]    = ∂e(c, s)/∂c  at c = b
-    ê[c, s] = e(b, s) + ⟨g[s], c − b⟩
+    ê[c, s] = e(b, s) + ⟨g[s], c − b⟩                summed over floating leaves of c
 
 for samples s = (t, ε) and a base b among the conditions. One forward and one backward
-pass per sample serve all n classes: what remains is one matrix product, [n, l·d] by
-[l·d, s]. How good the estimate is depends on how far the classes are from the base;
+pass per sample serve all n classes: what remains is one matrix product a leaf, [n, l·d]
+by [l·d, s]. How good the estimate is depends on how far the classes are from the base;
 the bases to choose from are in ``bases``.
 
-Conditions are vectors here: text states [l, d], or a class's row [d] of the table of
-a class-conditional model.
+Conditions are vectors here: text states, or a class's row of the table of a
+class-conditional model. Leaves of other numbers, such as masks, are the base's for all
+classes: the estimate does not see what they tell apart.
 """
 
 import warnings
@@ -24,7 +25,15 @@ from jax.sharding import Mesh, PartitionSpec
 from jaxtyping import Array, Float, Int
 
 from diffjax.errors import DiffjaxError
-from diffjax.models.diffusion import Network
+from diffjax.models.conditions import (
+    centre,
+    count,
+    floating,
+    in_dtype,
+    take,
+    with_floating,
+)
+from diffjax.models.network import Network
 from diffjax.schedules import Schedule
 from diffjax.scoring.bases import Bases
 from diffjax.scoring.cost import count_flops
@@ -46,14 +55,10 @@ CLASSES_AT_ONCE = 256  # in the product: bounds the copy of c − b
 KEPT = {4: 1.0, 2: 0.6}  # by the bytes of a number
 
 
-def condition_vectors(
-    denoiser: Network, conditions: Float[Array, "n ..."] | Int[Array, " n"]
-) -> Float[Array, "n ..."]:
-    """Text states, or for class ids their rows of the model's table, in float32."""
-    if jnp.issubdtype(conditions.dtype, jnp.floating):
-        return conditions.astype(jnp.float32)
-    rows: Array = denoiser.module().class_embedder(conditions)
-    return rows.astype(jnp.float32)
+def condition_vectors(denoiser: Network, conditions: Any) -> Any:
+    """Rows of conditions as vectors, float32: for class ids their rows of the table."""
+    vectors: Any = jax.vmap(denoiser.module().vectors)(conditions)
+    return in_dtype(vectors, jnp.float32)
 
 
 def error_gradients(
@@ -61,27 +66,27 @@ def error_gradients(
     schedule: Schedule,
     noise: ImageNoise,
     z0: Float[Array, "h w c"],
-    base: Float[Array, "..."],
+    base: Any,
     timesteps: Int[Array, " s"],
     noises: Int[Array, " s"],
     *,
     loss: str,
-) -> tuple[Float[Array, " s"], Float[Array, "s ..."]]:
-    """e(b, s) and g[s] of all samples, float32.
+) -> tuple[Float[Array, " s"], list[Float[Array, "s ..."]]]:
+    """e(b, s) of all samples, and g[s] for each floating leaf, float32.
 
     Args:
         denoiser: the network.
         schedule: the forward process.
         noise: of the image.
         z0: the image's latent.
-        base: b, float32.
+        base: b, a tree.
         timesteps: t of each sample, in [0, T).
         noises: the noise index of each sample.
         loss: a key of ``LOSSES``.
     """
 
-    def total(condition: Array, t: Array, k: Array) -> Array:
-        epsilon = noise.draw(k, z0.shape)
+    def total(vectors: list[Array], t: Array, k: Array) -> Array:
+        epsilon, condition = noise.draw(k, z0.shape), with_floating(base, vectors)
         [error] = cell_errors(
             denoiser, schedule, z0, condition, t, epsilon, losses=(loss,)
         )
@@ -91,37 +96,38 @@ def error_gradients(
 
     # not lax.map, which bounds the memory too: CPUs convolve slowly inside a loop
     over_samples = jax.vmap(jax.value_and_grad(total), in_axes=(None, 0, 0))
-    errors, gradients = over_samples(base, timesteps, noises)
-    return errors / z0.size, gradients / z0.size
+    errors, gradients = over_samples(floating(base), timesteps, noises)
+    return errors / z0.size, [each / z0.size for each in gradients]
 
 
 @jit
 def first_order(
-    vectors: Float[Array, "n ..."],
-    base: Float[Array, "..."],
+    vectors: Any,
+    base: Any,
     errors: Float[Array, " s"],
-    gradients: Float[Array, "s ..."],
+    gradients: list[Float[Array, "s ..."]],
 ) -> Float[Array, "n s"]:
-    """ê of all classes, by the matrix product.
+    """ê of all classes, by a matrix product for each floating leaf.
 
     Args:
-        vectors: c of each class.
-        base: b.
+        vectors: c of each class, a tree of rows.
+        base: b, a tree.
         errors: e(b, s).
         gradients: g[s].
     """
-
-    axes = tuple(range(1, vectors.ndim))
-    products = [
-        jnp.tensordot(
-            vectors[start : start + CLASSES_AT_ONCE] - base,
-            gradients,
-            axes=(axes, axes),
-            precision="highest",
-        )
-        for start in range(0, len(vectors), CLASSES_AT_ONCE)
-    ]
-    return errors + jnp.concatenate(products)
+    for c, b, g in zip(floating(vectors), floating(base), gradients, strict=True):
+        axes = tuple(range(1, c.ndim))
+        products = [
+            jnp.tensordot(
+                c[start : start + CLASSES_AT_ONCE] - b,
+                g,
+                axes=(axes, axes),
+                precision="highest",
+            )
+            for start in range(0, len(c), CLASSES_AT_ONCE)
+        ]
+        errors = errors + jnp.concatenate(products)
+    return errors
 
 
 @partial(jit, static_argnames=("loss", "mesh", "sharded"))
@@ -130,23 +136,23 @@ def _sharded_gradients(
     schedule: Schedule,
     noise: ImageNoise,
     z0: Array,
-    base: Array,
+    base: Any,
     timesteps: Array,
     noises: Array,
     *,
     loss: str,
     mesh: Mesh,
     sharded: bool,
-) -> tuple[Array, Array]:
+) -> tuple[Array, list[Array]]:
     """``error_gradients``, samples split over the mesh; so are weights, if sharded."""
     specs = weight_specs(denoiser, mesh, sharded=sharded)
 
-    def part(denoiser: Network, *rest: Any) -> tuple[Array, Array]:
+    def part(denoiser: Network, *rest: Any) -> tuple[Array, list[Array]]:
         # the backward pass needs the whole weights once more, so all of them at a time
         return error_gradients(gather_weights(denoiser, specs), *rest, loss=loss)
 
     copied, split = PartitionSpec(), PartitionSpec(BLOCKS)
-    both: tuple[Array, Array] = jax.shard_map(
+    both: tuple[Array, list[Array]] = jax.shard_map(
         part,
         mesh=mesh,
         in_specs=(specs, *(copied,) * 4, split, split),
@@ -180,8 +186,8 @@ class Estimator:
         self,
         noise: ImageNoise,
         z0: Float[Array, "h w c"],
-        vectors: Float[Array, "n ..."],
-        base: Float[Array, "..."],
+        vectors: Any,
+        base: Any,
         timesteps: Int[np.ndarray, " s"],
         noises: Int[np.ndarray, " s"],
     ) -> Float[Array, "n s"]:
@@ -208,9 +214,7 @@ class Estimator:
             estimates.append(first_order(vectors, base, errors, gradients))
         return jnp.concatenate(estimates, axis=1)[:, :s]
 
-    def flops(
-        self, noise: ImageNoise, z0: Float[Array, "h w c"], base: Float[Array, "..."]
-    ) -> float:
+    def flops(self, noise: ImageNoise, z0: Float[Array, "h w c"], base: Any) -> float:
         """Of one sample's forward and backward pass; nothing is compiled."""
         one = jnp.zeros(1, jnp.int32)
         arguments = self.denoiser, self.schedule, noise, z0, base, one, one
@@ -220,7 +224,7 @@ class Estimator:
         self,
         noise: ImageNoise,
         z0: Float[Array, "h w c"],
-        vectors: Float[Array, "n ..."],
+        vectors: Any,
         bases: Bases,
         timesteps: Int[np.ndarray, " s"],
         noises: Int[np.ndarray, " s"],
@@ -233,7 +237,7 @@ class Estimator:
         Args:
             noise: of the image.
             z0: the image's latent.
-            vectors: c of each class.
+            vectors: c of each class, a tree of rows.
             bases: where the gradients are taken.
             timesteps: of the samples.
             noises: noise indices of the samples.
@@ -260,7 +264,7 @@ class Estimator:
         self,
         noise: ImageNoise,
         z0: Float[Array, "h w c"],
-        vectors: Float[Array, "n ..."],
+        vectors: Any,
         bases: Bases,
         timesteps: Int[np.ndarray, " s"],
         noises: Int[np.ndarray, " s"],
@@ -269,15 +273,16 @@ class Estimator:
     ) -> Float[Array, "n s"]:
         """The estimate of the last round; the host waits for nothing."""
 
-        def at(base: Array) -> Array:
+        def at(base: Any) -> Array:
             return self.at(noise, z0, vectors, base, timesteps, noises)
 
-        estimate = at(bases.points[0])
-        for j, base in enumerate(bases.points[1:], start=1):
-            estimate = jnp.where((bases.nearest == j)[:, None], at(base), estimate)
+        estimate = at(take(bases.points, 0))
+        for j in range(1, count(bases.points)):
+            from_j = at(take(bases.points, j))
+            estimate = jnp.where((bases.nearest == j)[:, None], from_j, estimate)
         for _ in range(rounds - 1):
             order = jnp.argsort(estimate.mean(axis=1))
-            estimate = at(jnp.mean(vectors[order[:best]], axis=0))
+            estimate = at(centre(take(vectors, order[:best])))
         return estimate
 
     def _shrink(self, error: Exception) -> None:
@@ -309,7 +314,7 @@ def samples_that_fit(
     denoiser: Network,
     schedule: Schedule,
     z0: tuple[int, ...],
-    base: tuple[int, ...],
+    base: Any,
     loss: str,
     mesh: Mesh,
 ) -> int:
@@ -319,7 +324,7 @@ def samples_that_fit(
         denoiser: the network.
         schedule: the forward process.
         z0: shape of a latent.
-        base: shape of a condition.
+        base: shapes of a condition's vectors, a tree.
         loss: a key of ``LOSSES``.
         mesh: the devices.
     """
@@ -331,7 +336,7 @@ def bytes_of_gradient(
     denoiser: Network,
     schedule: Schedule,
     z0: tuple[int, ...],
-    base: tuple[int, ...],
+    base: Any,
     loss: str,
 ) -> int:
     """Bytes that one more sample's gradient takes, about.
@@ -340,15 +345,15 @@ def bytes_of_gradient(
     computed or compiled. Arguments are those of ``samples_that_fit``.
     """
 
-    def backward(denoiser: Network, z0: Array, base: Array) -> object:
-        def error(condition: Array) -> Array:
-            t = jnp.int32(0)
+    def backward(denoiser: Network, z0: Array, base: Any) -> object:
+        def error(vectors: list[Array]) -> Array:
+            t, condition = jnp.int32(0), with_floating(base, vectors)
             return cell_errors(denoiser, schedule, z0, condition, t, z0, losses=(loss,))
 
-        return jax.vjp(error, base)[1]
+        return jax.vjp(error, floating(base))[1]
 
-    shapes = [jax.ShapeDtypeStruct(shape, jnp.float32) for shape in (z0, base)]
-    kept = eval_shape(backward, denoiser, *shapes)
+    latent = jax.ShapeDtypeStruct(z0, jnp.float32)
+    kept = eval_shape(backward, denoiser, latent, base)
     # the weights are there already, once for all samples
     n_bytes = _bytes(kept) - _bytes(denoiser)
     return max(1, int(KEPT[denoiser.dtype.itemsize] * n_bytes))

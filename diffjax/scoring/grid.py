@@ -23,7 +23,9 @@ import numpy as np
 from jax.sharding import Mesh, PartitionSpec
 from jaxtyping import Array, Float, Int
 
-from diffjax.models.diffusion import Network, predict
+from diffjax.models.conditions import take
+from diffjax.models.diffusion import predict
+from diffjax.models.network import Network
 from diffjax.schedules import Schedule, add_noise
 from diffjax.scoring.losses import LOSSES, Cell
 from diffjax.scoring.noise import Noise
@@ -80,7 +82,7 @@ def cell_elements(
     denoiser: Network,
     schedule: Schedule,
     z0: Float[Array, "h w c"],
-    condition: Array,
+    condition: Any,
     t: Int[Array, ""],
     noise: Float[Array, "h w c"],
     *,
@@ -102,7 +104,7 @@ def block_errors(
     denoiser: Network,
     schedule: Schedule,
     noise: Noise,
-    conditions: Array,
+    conditions: Any,
     blocks: Blocks,
     *,
     losses: tuple[str, ...],
@@ -113,7 +115,7 @@ def block_errors(
         denoiser: the network.
         schedule: the forward process.
         noise: where a sample's ε comes from.
-        conditions: of all classes: text states [n, l, d] or class ids [n].
+        conditions: of all classes: a tree of n rows, as the network file says.
         blocks: what to evaluate.
         losses: keys of ``LOSSES``.
     """
@@ -121,7 +123,7 @@ def block_errors(
     def block(block: Blocks) -> Array:
         epsilon = noise.draw(block.images, block.noises, block.z0.shape)
 
-        def cell(condition: Array) -> Array:
+        def cell(condition: Any) -> Array:
             return cell_errors(
                 denoiser,
                 schedule,
@@ -132,7 +134,7 @@ def block_errors(
                 losses=losses,
             )
 
-        return jax.vmap(cell, out_axes=1)(conditions[block.classes])
+        return jax.vmap(cell, out_axes=1)(take(conditions, block.classes))
 
     errors: Array = jax.vmap(block, out_axes=1)(blocks)
     return errors
@@ -145,7 +147,7 @@ def error_maps(
     noise: Noise,
     key: Array,
     z0: Float[Array, "h w c"],
-    conditions: Array,
+    conditions: Any,
     timesteps: Int[Array, " s"],
     draws: Int[Array, " s"],
     *,
@@ -159,7 +161,7 @@ def error_maps(
         noise: where a sample's ε comes from.
         key: of the image, uint32, for its noise.
         z0: its latent.
-        conditions: of the n classes.
+        conditions: of the classes: a tree of n rows.
         timesteps: t in [0, T); one sample is computed after the other.
         draws: noise indices.
         loss: a key of ``LOSSES``.
@@ -169,7 +171,7 @@ def error_maps(
         t, draw = now
         epsilon = noise.draw(key, draw, z0.shape)
 
-        def cell(condition: Array) -> Array:
+        def cell(condition: Any) -> Array:
             of = (denoiser, schedule, z0, condition, t, epsilon)
             [elements] = cell_elements(*of, losses=(loss,))
             return jnp.mean(elements, axis=-1)
@@ -186,7 +188,7 @@ def tile_errors(
     denoiser: Network,
     schedule: Schedule,
     noise: Noise,
-    conditions: Array,
+    conditions: Any,
     blocks: Blocks,
     *,
     losses: tuple[str, ...],
@@ -258,7 +260,7 @@ class Grid:
         """A tile of at most so many cells, with a block for each device at least."""
         return tile_of(self.cells if cells is None else cells, classes, self.devices)
 
-    def errors(self, conditions: Array, blocks: Blocks) -> Float[Array, "l B k"]:
+    def errors(self, conditions: Any, blocks: Blocks) -> Float[Array, "l B k"]:
         """Errors of a tile; returns before they are computed."""
         if self.mesh.is_multi_process:  # else JAX would take host arrays as copies
             blocks = split_blocks(blocks, self.mesh)

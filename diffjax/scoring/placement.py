@@ -66,12 +66,12 @@ def split_blocks(tree: Tree, mesh: Mesh) -> Tree:
     return split
 
 
-def everywhere(array: jax.Array, mesh: Mesh) -> jax.Array:
-    """An array that is split over the mesh, whole on every device."""
+def everywhere(tree: Tree, mesh: Mesh) -> Tree:
+    """Arrays that are split over the mesh, whole on every device."""
     if not mesh.is_multi_process:
-        return array  # this process can read all parts as it is
+        return tree  # this process can read all parts as it is
     whole = NamedSharding(mesh, PartitionSpec())
-    copied: jax.Array = jit(lambda array: array, out_shardings=whole)(array)
+    copied: Tree = jit(lambda tree: tree, out_shardings=whole)(tree)
     return copied
 
 

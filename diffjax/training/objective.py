@@ -15,6 +15,8 @@ Sources: Kingma and Welling 2014; Ho et al. 2020, Rombach et al. 2022; Nichol an
 Dhariwal 2021, equation 16.
 """
 
+from typing import Any
+
 import jax
 import jax.numpy as jnp
 from flax import nnx
@@ -62,7 +64,7 @@ def denoiser_loss(
     denoiser: UNet2DConditionModel | DiTTransformer2DModel,
     schedule: Schedule,
     latents: Float[Array, "b h w c"],
-    conditions: Array,
+    conditions: Any,
     timesteps: Int[Array, " b"],
     key: Array,
     bound_weight: float | Float[Array, ""] = 0.0,
@@ -73,14 +75,14 @@ def denoiser_loss(
         denoiser: the network.
         schedule: the process and the prediction type.
         latents: z0, scaled.
-        conditions: of each latent: text states [b, l, d] or class ids [b].
+        conditions: of each latent, a tree of b rows.
         timesteps: t in [0, T).
         key: of the noise.
         bound_weight: w of (3).
     """
     noise = normal(key, latents.shape)
 
-    def error(z0: Array, noise: Array, t: Array, condition: Array) -> Array:
+    def error(z0: Array, noise: Array, t: Array, condition: Any) -> Array:
         z_t = add_noise(schedule, z0, noise, t)
         target = prediction_target(schedule, z0, noise, t)
         output = denoiser(z_t, at(schedule.time, t), condition)

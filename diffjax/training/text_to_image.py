@@ -20,7 +20,8 @@ from diffjax.checkpoints.tokenizer import Tokenizer
 from diffjax.data.scenes import scenes
 from diffjax.models.autoencoder import AutoencoderKL
 from diffjax.models.clip import CLIPTextConfig, CLIPTextModel
-from diffjax.models.unet import UNet2DConditionConfig, UNet2DConditionModel
+from diffjax.models.unet import TextCondition, UNet2DConditionModel
+from diffjax.models.unet_config import UNet2DConditionConfig
 from diffjax.scoring.noise import seed_key
 from diffjax.tracing import jit
 from diffjax.training.batches import Captions, text_batch
@@ -92,7 +93,7 @@ def train_text_to_image(
 
     def loss(parameters: Any, batch: Any, key: Any) -> Any:  # of a TextBatch
         unet, text_encoder = nnx.merge(graph, parameters)
-        states = jax.vmap(text_encoder)(batch.captions)
+        states = TextCondition(jax.vmap(text_encoder)(batch.captions))
         return denoiser_loss(
             unet, schedule, batch.latents, states, batch.timesteps, key
         )
@@ -100,7 +101,7 @@ def train_text_to_image(
     @jit
     def draw(parameters: Any, vae: AutoencoderKL, captions: Any) -> Any:
         unet, text_encoder = nnx.merge(graph, parameters)
-        states = jax.vmap(text_encoder)(captions)
+        states = TextCondition(jax.vmap(text_encoder)(captions))
         z0 = sample(
             lambda z_t, t: jax.vmap(unet, (0, None, 0))(z_t, t, states),
             schedule,

@@ -16,6 +16,7 @@ from diffjax.cli import demo
 from diffjax.data.images import load_image
 from diffjax.data.scenes import scenes
 from diffjax.errors import DiffjaxError
+from diffjax.models.conditions import take
 from diffjax.schedules import add_noise
 from diffjax.training.recipes import get_recipe
 
@@ -41,7 +42,8 @@ def test_they_are_small():
 @pytest.mark.parametrize("name", ["tiny", "tiny-dit"])
 def test_the_catalogue_knows_their_sizes(name):
     entry, model = MODELS[name], load_model(name)
-    parts = (model.denoiser, model.autoencoder, model.text_encoder)
+    text_encoder = model.conditioner.encoders["text_encoder"].network()
+    parts = (model.denoiser, model.autoencoder, text_encoder)
     assert model.denoiser.parameters == entry.denoiser_parameters
     known = [part.parameters for part in parts if part is not None]
     assert sum(known) == entry.total_parameters
@@ -64,7 +66,7 @@ def test_they_are_what_their_recipes_make(name):
 
 def test_every_caption_of_a_scene_fits(tiny):
     _, sentences = scenes(300, seed=7, split="train")
-    assert not any(tiny.tokenize(sentences).truncated)
+    assert not any(tiny.conditioner.tokenize(sentences).truncated)
 
 
 def test_diffusers_in_torch_loads_the_dit_and_agrees(tiny_dit):
@@ -164,11 +166,13 @@ def test_diffusers_in_torch_loads_it_and_agrees(tiny):
         ).input_ids
         states = pipeline.text_encoder(ids)[0]
         noise = pipeline.unet(torch.from_numpy(latent), 400, states).sample
-    ours, truncated = tiny.text_states([prompt])
+    ours, truncated = tiny.text_conditioner.encode([prompt])
     assert not truncated
-    np.testing.assert_allclose(ours[0], states[0], atol=1e-4 * states.std().item())
+    np.testing.assert_allclose(
+        ours.states[0], states[0], atol=1e-4 * states.std().item()
+    )
     z_t = jnp.asarray(latent[0].transpose(1, 2, 0))
-    predicted = tiny.denoiser.module()(z_t, jnp.int32(400), ours[0])
+    predicted = tiny.denoiser.module()(z_t, jnp.int32(400), take(ours, 0))
     error = np.abs(np.asarray(predicted).transpose(2, 0, 1) - noise[0].numpy()).max()
     assert error <= 1e-4 * noise.std().item()
     # and the whole pipeline runs

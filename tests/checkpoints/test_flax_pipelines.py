@@ -18,7 +18,8 @@ from pipelines import edit_json
 from safetensors.numpy import load_file, save_file
 from test_loading import OLD_NAMES, STEMS, assert_same, outputs, write_flax
 
-from diffjax.checkpoints.loading import COMPONENTS, load_model
+from diffjax.checkpoints.loading import load_model
+from diffjax.checkpoints.networks import COMPONENTS
 from diffjax.checkpoints.schedulers import read_schedule
 from diffjax.errors import DiffjaxError
 

@@ -15,8 +15,8 @@ import pytest
 from flax import nnx
 
 from diffjax.checkpoints.catalog import MODELS
-from diffjax.checkpoints.loading import COMPONENTS, empty_network
 from diffjax.checkpoints.mappings import match
+from diffjax.checkpoints.networks import COMPONENTS, empty_network
 from diffjax.errors import DiffjaxError
 
 KEYS = Path(__file__).parents[1] / "goldens" / "keys"

@@ -15,8 +15,9 @@ from loaded import STEMS, assert_same, outputs
 from pipelines import edit_json
 from safetensors.numpy import load_file, save_file
 
-from diffjax.checkpoints import formats, loading
-from diffjax.checkpoints.loading import load_model, load_network
+from diffjax.checkpoints import conditioning, formats, networks
+from diffjax.checkpoints.loading import load_model
+from diffjax.checkpoints.networks import load_network
 from diffjax.errors import DiffjaxError
 
 
@@ -192,7 +193,7 @@ def test_no_class_names(dit):
     model = load_model(dit)
     assert model.class_names is None and model.n_classes == 10
     with pytest.raises(DiffjaxError, match="knows classes by id, not by prompt"):
-        model.text_states(["a cat"])
+        model.text_conditioner.encode(["a cat"])
 
 
 # What trainers leave behind.
@@ -258,27 +259,29 @@ def test_weights_are_copied_once(sd):
 
 
 def test_a_large_text_encoder_is_let_go_and_read_again(sd, tmp_path, monkeypatch):
-    monkeypatch.setattr(loading, "LARGE_TEXT_ENCODER", 0)
+    monkeypatch.setattr(conditioning, "LARGE_TEXT_ENCODER", {"cpu": 0})
     monkeypatch.setattr(jax, "default_backend", lambda: "cpu")
     folder = shutil.copytree(sd, tmp_path / "again")
     model, kept = load_model(folder), load_model(sd)
-    found = [model.text_states(["a cat"])[0] for _ in range(2)]
-    expected = kept.text_states(["a cat"])[0]
-    np.testing.assert_array_equal(found, [expected, expected])
+    found = [model.text_conditioner.encode(["a cat"])[0] for _ in range(2)]
+    expected = kept.text_conditioner.encode(["a cat"])[0]
+    np.testing.assert_array_equal(
+        [each.states for each in found], [expected.states] * 2
+    )
     assert model.fingerprint == kept.fingerprint
 
     reads = []
     read = formats.read_tensors
     monkeypatch.setattr(
-        loading, "read_tensors", lambda *a, **k: reads.append(a) or read(*a, **k)
+        networks, "read_tensors", lambda *a, **k: reads.append(a) or read(*a, **k)
     )
-    encoder = weakref.ref(model.text_encoder)
+    encoder = weakref.ref(model.conditioner.encoders["text_encoder"].network())
     assert len(reads) == 1
-    model.text_states(["a dog"])
+    model.text_conditioner.encode(["a dog"])
     gc.collect()
     assert len(reads) == 1
     assert encoder() is None
 
     (folder / "text_encoder" / "more").touch()
     with pytest.raises(DiffjaxError, match=r"text_encoder has changed .* load the"):
-        model.text_states(["a cat"])
+        model.text_conditioner.encode(["a cat"])

@@ -19,8 +19,9 @@ from pipelines import denoise, error, from_torch, normal, randomise
 from safetensors.torch import save_file
 from test_catalog import hub  # noqa: F401  a fixture
 
-from diffjax.checkpoints.loading import COMPONENTS, empty_network, load_model
+from diffjax.checkpoints.loading import load_model
 from diffjax.checkpoints.mappings import ORIGINAL_DIT, match
+from diffjax.checkpoints.networks import COMPONENTS, empty_network
 from diffjax.checkpoints.original_dit import original_config, split_attention
 from diffjax.errors import DiffjaxError
 

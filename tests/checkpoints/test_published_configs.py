@@ -10,7 +10,8 @@ import pytest
 from safetensors.numpy import save_file
 
 from diffjax.checkpoints.catalog import MODELS
-from diffjax.checkpoints.loading import COMPONENTS, load_model
+from diffjax.checkpoints.loading import load_model
+from diffjax.checkpoints.networks import COMPONENTS
 from diffjax.checkpoints.schedulers import read_schedule
 from diffjax.checkpoints.untrained import UNTRAINED
 from diffjax.errors import DiffjaxError

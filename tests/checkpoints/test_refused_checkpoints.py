@@ -12,7 +12,8 @@ from pipelines import edit_json
 from safetensors.numpy import load_file, save_file
 
 from diffjax.checkpoints import mappings
-from diffjax.checkpoints.loading import COMPONENTS, load_model
+from diffjax.checkpoints.loading import load_model
+from diffjax.checkpoints.networks import COMPONENTS
 from diffjax.errors import DiffjaxError
 
 

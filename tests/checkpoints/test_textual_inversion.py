@@ -66,13 +66,13 @@ def test_new_tokens_and_their_vectors(tmp_path):
     expanded = theirs.maybe_convert_prompt(PROMPTS, theirs.tokenizer)
     assert expanded[1] == " ".join(tokens)
     expected = theirs.tokenizer(expanded, padding="max_length", truncation=True)
-    found = model.tokenize(PROMPTS)
+    found = model.conditioner.tokenize(PROMPTS)
     np.testing.assert_array_equal(found.ids, expected["input_ids"])
     np.testing.assert_array_equal(found.ids[1, 1:4], new[:3])
     assert new[3] in found.ids[3]
     states, _ = theirs.encode_prompt(PROMPTS, "cpu", 1, False)
-    ours, cut = model.text_states(PROMPTS)
-    assert pipelines.error(ours, states.detach().numpy()) < 1e-4
+    ours, cut = model.text_conditioner.encode(PROMPTS)
+    assert pipelines.error(ours.states, states.detach().numpy()) < 1e-4
     assert PROMPTS[-1] in cut
 
 
@@ -92,17 +92,19 @@ def test_a_loaded_embedding_saved_with_its_pipeline(tmp_path):
     model = load_model(tmp_path / "with")
     prompts = ["a <toy>", "<toy> <toy>", "a cat"]
     states, _ = pipeline.encode_prompt(prompts, "cpu", 1, False)
-    ours, _ = model.text_states(prompts)
-    assert pipelines.error(ours, states.detach().numpy()) < 1e-4
+    ours, _ = model.text_conditioner.encode(prompts)
+    assert pipelines.error(ours.states, states.detach().numpy()) < 1e-4
     # without the token the same text is another prompt
-    plain = load_model(folder).text_states(prompts)[0]
-    assert np.abs(np.asarray(plain - ours)).max(axis=(1, 2))[:2].min() > 0.01
+    plain = load_model(folder).text_conditioner.encode(prompts)[0]
+    assert (
+        np.abs(np.asarray(plain.states - ours.states)).max(axis=(1, 2))[:2].min() > 0.01
+    )
     # nor does another model's tokenizer go with the text encoder
     with pytest.raises(DiffjaxError, match="Name the text encoder's own tokenizer too"):
         load_model(folder, text_encoder=tmp_path / "with")
     both = dict.fromkeys(("text_encoder", "tokenizer"), tmp_path / "with")
-    again, _ = load_model(folder, **both).text_states(prompts)
-    np.testing.assert_array_equal(again, ours)
+    again, _ = load_model(folder, **both).text_conditioner.encode(prompts)
+    np.testing.assert_array_equal(again.states, ours.states)
 
 
 @pytest.mark.parametrize("prompt", ["a <x> b", "<x>", "<x> and <x>_1", "<X>, <y>", ""])

@@ -8,7 +8,14 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 from PIL import Image
-from small import class_model, images, text_denoiser, text_model
+from small import (
+    class_model,
+    conditioner,
+    images,
+    text_denoiser,
+    text_model,
+    tokenize,
+)
 
 from diffjax.checkpoints.loading import load_model
 from diffjax.checkpoints.parts import Parts
@@ -19,7 +26,8 @@ from diffjax.classify.settings import Options, Settings
 from diffjax.data.labels import class_ids
 from diffjax.data.prompts import Prompts
 from diffjax.errors import DiffjaxError, NotFiniteError
-from diffjax.models.diffusion import Network
+from diffjax.models.conditions import count
+from diffjax.models.network import Network
 from diffjax.strategies import parse_strategy
 from diffjax.strategies.exhaustive import Exhaustive
 from diffjax.strategies.staged import Staged
@@ -235,10 +243,10 @@ def test_mean_of_text_states(classifier):
     mean = variant(classifier, merge="mean")
     templates = ["a photo of a {}.", "one {}"]
     candidates = mean.candidates(LABELS, templates)
-    assert candidates.conditions.shape[0] == 5
-    each = [classifier.candidates(LABELS, t).conditions for t in templates]
+    assert count(candidates.conditions) == 5
+    each = [classifier.candidates(LABELS, t).conditions.states for t in templates]
     np.testing.assert_allclose(
-        candidates.conditions, (each[0] + each[1]) / 2, rtol=1e-5, atol=1e-6
+        candidates.conditions.states, (each[0] + each[1]) / 2, rtol=1e-5, atol=1e-6
     )
     assert mean.classify(images(1)[0], candidates).table.errors.shape == (5, 6)
 
@@ -355,17 +363,21 @@ def test_many_prompts_tell_of_their_memory_before_they_are_encoded(
         classifier.candidates(few)
         averaged = variant(classifier, merge="mean")
         averaged.candidates(few, [f"{{}} {i}" for i in range(30)])
-    with pytest.warns(UserWarning, match=r"states of 40 prompts take 0\.0 GB of the"):
+    with pytest.warns(
+        UserWarning, match=r"conditions of 40 prompts take 0\.0 GB of the"
+    ):
         classifier.candidates(many)
-    with pytest.raises(DiffjaxError, match=r"The text states of 60 .* fewer classes"):
+    with pytest.raises(DiffjaxError, match=r"The conditions of 60 .* fewer classes"):
         classifier.candidates(too_many)
 
 
 def test_labels_that_are_the_same_tokens_are_told_of(model):
     def lowered(prompts):  # as CLIP's tokenizer
-        return model.tokenize([prompt.lower() for prompt in prompts])
+        return tokenize([prompt.lower() for prompt in prompts])
 
-    clip = DiffusionClassifier(dataclasses.replace(model, tokenize=lowered))
+    clip = DiffusionClassifier(
+        dataclasses.replace(model, conditioner=conditioner(lowered))
+    )
     with pytest.warns(UserWarning, match=r"'.* ship\.' and '.* Ship\.' .* told apart"):
         clip.candidates(["cat", "ship", "Ship"])
     with warnings.catch_warnings():

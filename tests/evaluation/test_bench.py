@@ -11,12 +11,12 @@ import small
 from click.testing import CliRunner
 
 from diffjax.checkpoints import untrained
-from diffjax.checkpoints.loading import empty_network
+from diffjax.checkpoints.networks import empty_network
 from diffjax.cli.bench import UNTRAINED, peak_text
 from diffjax.cli.commands import group
 from diffjax.errors import DiffjaxError
 from diffjax.evaluation import bench
-from diffjax.models.unet import UNet2DConditionModel
+from diffjax.models.unet import TextCondition, UNet2DConditionModel
 from diffjax.scoring import speed
 from diffjax.scoring.grid import Grid
 
@@ -91,8 +91,9 @@ def test_the_roofline_bends_where_memory_no_longer_limits():
 
 def test_class_ids_and_text_states_are_conditions():
     text, ids = small.text_model(), small.class_model()
-    assert bench.subject_of(text).condition.shape == (small.TOKENS, small.WIDTH)
-    assert bench.subject_of(ids).condition.dtype == np.int32
+    [states] = bench.subject_of(text).conditions
+    assert states.shape == (1, small.TOKENS, small.WIDTH)
+    assert bench.subject_of(ids).conditions.dtype == np.int32
     assert bench.subject_of(ids).latent_shape(16) == (8, 8, 4)
 
 
@@ -114,7 +115,7 @@ def test_random_weights_keep_activations_in_size():
     shapes = [leaf.shape for leaf in jax.tree.leaves(abstract)]
     assert [leaf.shape for leaf in jax.tree.leaves(network.state)] == shapes
     assert isinstance(network.module(), UNet2DConditionModel)
-    states = small.jax_random(small.TOKENS, small.WIDTH)
+    states = TextCondition(small.jax_random(small.TOKENS, small.WIDTH))
     call = jax.jit(lambda network, *rest: network.module()(*rest))
     out = call(network, small.jax_random(8, 8, 4), jnp.int32(3), states)
     assert 0.01 < float(np.std(np.asarray(out))) < 100

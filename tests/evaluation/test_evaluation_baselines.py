@@ -14,7 +14,7 @@ from diffjax.errors import DiffjaxError
 from diffjax.evaluation import baselines
 from diffjax.evaluation.baselines import evaluate_baseline
 from diffjax.evaluation.experiment import Experiment
-from diffjax.models.diffusion import Network
+from diffjax.models.network import Network
 from diffjax.report.compare import read_report
 from diffjax.runs.folder import read_run
 from diffjax.runs.metrics import run_log_scores

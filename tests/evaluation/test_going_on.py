@@ -8,13 +8,13 @@ import pyarrow.parquet as pq
 import pytest
 from noise_runs import Made, N, assert_same, tables, task_of, variant
 from saved_runs import kept
-from small import tokenize
+from small import conditioner, tokenize
 
 from diffjax.classify.classifier import DiffusionClassifier
 from diffjax.classify.progress import Progress
 from diffjax.errors import DiffjaxError
 from diffjax.evaluation.runner import evaluate
-from diffjax.models.diffusion import Network
+from diffjax.models.network import Network
 from diffjax.runs import folder
 from diffjax.runs.folder import read_run
 from diffjax.runs.sharing import Share
@@ -131,7 +131,9 @@ def test_another_configuration_is_refused(classifier, tmp_path):
             )
         },
         "model.scaling_factor: 0.5 there, 0.25 here": {"scaling_factor": 0.25},
-        "model.ids: ": {"tokenize": lambda prompts: tokenize([*prompts][::-1])},
+        "model.ids: ": {
+            "conditioner": conditioner(lambda prompts: tokenize([*prompts][::-1]))
+        },
         "model.configs.vae: null there": {"configs": {"vae": {"norm_eps": 1}}},
     }.items():
         changed = dataclasses.replace(model, **changes)

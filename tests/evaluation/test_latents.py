@@ -9,7 +9,8 @@ from diffjax.classify.classifier import DiffusionClassifier
 from diffjax.classify.settings import Settings
 from diffjax.evaluation.latents import BATCH, Latents
 from diffjax.files import PARTIAL
-from diffjax.models.diffusion import DiffusionModel, Network
+from diffjax.models.diffusion import DiffusionModel
+from diffjax.models.network import Network
 
 
 @pytest.fixture(scope="module")

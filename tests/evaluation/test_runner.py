@@ -25,7 +25,8 @@ from diffjax.data.prompts import Prompts
 from diffjax.data.sources import Source
 from diffjax.errors import DiffjaxError
 from diffjax.evaluation.runner import evaluate
-from diffjax.models.diffusion import DiffusionModel, Network
+from diffjax.models.diffusion import DiffusionModel
+from diffjax.models.network import Network
 from diffjax.runs.folder import read_run
 from diffjax.strategies.base import ErrorTable, rank
 from diffjax.strategies.base import run as run_strategy

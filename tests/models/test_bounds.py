@@ -15,13 +15,14 @@ from pipelines import denoise, edit_json, error, from_torch, normal, to_torch
 
 from diffjax.baselines.classifier import EMBEDDED, load_classifier
 from diffjax.baselines.resnet import ResNetConfig
-from diffjax.checkpoints import loading
 from diffjax.checkpoints.formats import read_tensors
-from diffjax.checkpoints.loading import COMPONENTS, load_model
+from diffjax.checkpoints.loading import load_model
+from diffjax.checkpoints.networks import COMPONENTS, read_json
 from diffjax.checkpoints.schedulers import MOST_STEPS, read_schedule
 from diffjax.errors import DiffjaxError
 from diffjax.models.config import MOST_ENTRIES
 from diffjax.models.layers import timestep_features
+from diffjax.models.unet import TextCondition
 
 CONFIGS = {name: part.config for name, part in COMPONENTS.items()}
 CONFIGS["resnet"] = ResNetConfig
@@ -167,7 +168,7 @@ def test_infinity_where_diffusers_writes_it(folder, tmp_path):
     DPMSolverMultistepScheduler(beta_end=0.012).save_pretrained(tmp_path)
     path = tmp_path / "scheduler_config.json"
     assert "-Infinity" in path.read_text()
-    schedule = read_schedule(loading.read_json(path), str(path))
+    schedule = read_schedule(read_json(path), str(path))
     assert schedule.n_timesteps == 1000
 
 
@@ -201,7 +202,7 @@ def test_a_u_net_of_odd_width_is_diffusers_own(folder, tmp_path):
             to_torch(latents), torch.tensor(timesteps), torch.from_numpy(text)
         ).sample
     ours = load_model(folder, unet=tmp_path / "unet").denoiser
-    found = denoise(ours, latents, timesteps, text)
+    found = denoise(ours, latents, timesteps, TextCondition(text))
     assert error(np.asarray(found), from_torch(expected)) <= 1e-4
 
 

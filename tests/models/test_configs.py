@@ -16,7 +16,7 @@ from diffjax.errors import DiffjaxError
 from diffjax.models.autoencoder import AutoencoderKLConfig
 from diffjax.models.clip import CLIPTextConfig
 from diffjax.models.dit import DiTTransformer2DConfig
-from diffjax.models.unet import UNet2DConditionConfig
+from diffjax.models.unet_config import UNet2DConditionConfig
 
 KEYS = Path(__file__).parents[1] / "goldens" / "keys"
 CONFIGS = {

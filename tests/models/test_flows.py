@@ -17,8 +17,9 @@ from diffjax import DiffjaxError, DiffusionClassifier
 from diffjax.checkpoints.loading import load_model
 from diffjax.checkpoints.schedulers import read_schedule
 from diffjax.classify.settings import Settings
-from diffjax.models.diffusion import Network, predict
+from diffjax.models.diffusion import predict
 from diffjax.models.dit import DiTTransformer2DModel
+from diffjax.models.network import Network
 from diffjax.schedules import TIMES, Schedule
 from diffjax.scoring.gradients import error_gradients
 from diffjax.scoring.grid import Blocks, tile_errors

@@ -10,7 +10,8 @@ import jax
 import numpy as np
 import pytest
 
-from diffjax.checkpoints.loading import load_network
+from diffjax.checkpoints.networks import load_network
+from diffjax.models.unet import TextCondition
 
 SCRIPTS = Path(__file__).parents[2] / "scripts"
 NEEDED = 12e9  # bytes of memory
@@ -78,6 +79,6 @@ def test_agreement_with_torch(folder):
     gc.collect()
     _, network = load_network(folder / "unet", "unet")
     found = jax.jit(lambda network, *x: network.module()(*x))(
-        network, latent, np.int32(500), states
+        network, latent, np.int32(500), TextCondition(states)
     )
     assert np.abs(found - expected).max() < 1e-4 * np.abs(expected).max()

@@ -14,13 +14,15 @@ from diffusers.models.embeddings import PatchEmbed, get_timestep_embedding
 from flax import nnx
 from pipelines import DIT, TEXT, UNET, VAE, normal, quick_jit
 
-from diffjax.checkpoints.loading import COMPONENTS, empty_network
+from diffjax.checkpoints.networks import COMPONENTS, empty_network
 from diffjax.errors import DiffjaxError
 from diffjax.models.autoencoder import AutoencoderKLConfig
 from diffjax.models.clip import CLIPTextConfig
+from diffjax.models.conditions import take
 from diffjax.models.dit import DiTTransformer2DConfig, sincos_positions
 from diffjax.models.layers import Make, Upsample2D, timestep_features
-from diffjax.models.unet import UNet2DConditionConfig
+from diffjax.models.unet import TextCondition
+from diffjax.models.unet_config import UNet2DConditionConfig
 
 CONFIGS = {"unet": UNET, "vae": VAE, "text_encoder": TEXT, "transformer": DIT}
 DRAW = np.random.default_rng(0)
@@ -42,7 +44,7 @@ def network(part, dtype=jnp.float32, **changes):
 CALLS = {
     "unet": (
         "__call__",
-        (normal(3, 4, 6, 4), np.int32([1, 500, 999]), normal(3, 5, 24)),
+        (normal(3, 4, 6, 4), np.int32([1, 500, 999]), TextCondition(normal(3, 5, 24))),
     ),
     "vae": ("encode", (normal(3, 8, 4, 3),)),
     "text_encoder": ("__call__", (np.int32([[5, 3, 9], [1, 2, 2], [0, 7, 7]]),)),
@@ -58,7 +60,7 @@ def function(request):
     """A network as a function of one image, and arguments of three images."""
     method, arguments = CALLS[request.param]
     call = getattr(network(request.param), method)
-    return call, tuple(map(jnp.asarray, arguments))
+    return call, jax.tree.map(jnp.asarray, arguments)
 
 
 def test_vmap_is_a_loop(function):
@@ -66,7 +68,7 @@ def test_vmap_is_a_loop(function):
     batch = quick_jit(jax.vmap(call))(*arguments)
     one = quick_jit(call)
     for i in range(3):
-        single = one(*(argument[i] for argument in arguments))
+        single = one(*take(arguments, i))
         for a, b in zip(jax.tree.leaves(single), jax.tree.leaves(batch), strict=True):
             assert a.dtype == jnp.float32
             np.testing.assert_allclose(a, b[i], rtol=1e-4, atol=1e-5)
@@ -81,7 +83,9 @@ def test_no_batch_axis(function):
 
 def test_output_sizes():
     latent, t = jnp.ones((6, 10, 4)), jnp.int32(3)
-    shape = jax.eval_shape(network("unet"), latent, t, jnp.ones((5, 24))).shape
+    shape = jax.eval_shape(
+        network("unet"), latent, t, TextCondition(jnp.ones((5, 24)))
+    ).shape
     assert shape == (6, 10, 4)
     shape = jax.eval_shape(network("transformer"), latent, t, jnp.int32(3)).shape
     assert shape == (6, 10, 8)
@@ -107,11 +111,11 @@ def test_text_encoder_refuses_more_tokens_than_positions():
 def test_condition_is_a_set_to_the_unet():
     """Cross-attention does not depend on the order of the text states."""
     unet = quick_jit(network("unet"))
-    latent, condition = jnp.asarray(normal(4, 4, 4)), jnp.asarray(normal(5, 24))
-    expected = unet(latent, jnp.int32(9), condition)
-    found = unet(latent, jnp.int32(9), condition[::-1])
+    latent, states = jnp.asarray(normal(4, 4, 4)), jnp.asarray(normal(5, 24))
+    expected = unet(latent, jnp.int32(9), TextCondition(states))
+    found = unet(latent, jnp.int32(9), TextCondition(states[::-1]))
     np.testing.assert_allclose(found, expected, rtol=1e-4, atol=1e-5)
-    other = unet(latent, jnp.int32(9), 2 * condition)
+    other = unet(latent, jnp.int32(9), TextCondition(2 * states))
     assert abs(other - expected).max() > 1e-3
 
 

@@ -25,8 +25,10 @@ from pipelines import (
     to_torch,
 )
 
-from diffjax.checkpoints.loading import load_model, load_network
+from diffjax.checkpoints.loading import load_model
+from diffjax.checkpoints.networks import load_network
 from diffjax.models.diffusion import predict
+from diffjax.models.unet import TextCondition
 
 BOUND = 1e-4
 TIMESTEPS = np.array([0, 1, 500, 999, 37], np.int32)  # an odd batch
@@ -84,7 +86,7 @@ def unet_case(module, height, width):
         answer = module(
             to_torch(latents), torch.from_numpy(TIMESTEPS), torch.from_numpy(states)
         ).sample
-    return (latents, TIMESTEPS, states), from_torch(answer)
+    return (latents, TIMESTEPS, TextCondition(states)), from_torch(answer)
 
 
 @pytest.mark.parametrize(
@@ -245,11 +247,11 @@ def test_prompts(stable_diffusion, tmp_path, pad, length):
         return_tensors="pt",
     ).input_ids
     assert ids[1, -1] == theirs.convert_tokens_to_ids(pad)
-    np.testing.assert_array_equal(model.tokenize(PROMPTS).ids, ids)
+    np.testing.assert_array_equal(model.conditioner.tokenize(PROMPTS).ids, ids)
     with torch.no_grad():
         states = pipeline.text_encoder(ids)[0].numpy()
-    ours, cut = model.text_states(PROMPTS)
-    assert error(ours, states) < BOUND
+    ours, cut = model.text_conditioner.encode(PROMPTS)
+    assert error(ours.states, states) < BOUND
     too_long = {12: (2, 3), 9: (0, 2, 3)}[length]
     assert cut == tuple(PROMPTS[i] for i in too_long)
 
@@ -260,9 +262,11 @@ def test_text_states_as_the_pipeline_has_them(stable_diffusion):
         PROMPTS, device="cpu", num_images_per_prompt=1, do_classifier_free_guidance=True
     )
     model = load_model(folder)
-    assert error(model.text_states(PROMPTS)[0], theirs[0].detach().numpy()) < BOUND
+    ours = model.conditioner.encode(PROMPTS)[0].states
+    assert error(ours, theirs[0].detach().numpy()) < BOUND
     many = ["a cat"] * 40 + PROMPTS  # more than go through the encoder at once
-    assert error(model.text_states(many)[0][40:], theirs[0].detach().numpy()) < BOUND
+    ours = model.conditioner.encode(many)[0].states
+    assert error(ours[40:], theirs[0].detach().numpy()) < BOUND
 
 
 @pytest.mark.parametrize("kind", ["sd", "dit"])
@@ -303,7 +307,11 @@ def test_noise_of_stable_diffusion(stable_diffusion, tmp_path, prediction_type):
             output = pipeline.unet(to_torch(z_t), t, torch.from_numpy(states)).sample
         noise = from_torch(noise_of(scheduler, output, to_torch(z_t), t))
         ours, variance = predict_one(
-            model.denoiser, model.schedule, z_t[0], np.int32(t), states[0]
+            model.denoiser,
+            model.schedule,
+            z_t[0],
+            np.int32(t),
+            TextCondition(states[0]),
         )
         # z0 → ε divides by s, and with it torch's rounding errors
         s = float((1 - scheduler.alphas_cumprod[t]).sqrt())

@@ -20,8 +20,10 @@ from diffjax.models import attention, diffusion
 from diffjax.models.attention import precision
 from diffjax.models.autoencoder import AutoencoderKL
 from diffjax.models.clip import CLIPTextConfig, CLIPTextModel
+from diffjax.models.conditioner import conditions
+from diffjax.models.conditions import take
 from diffjax.models.dit import DiTTransformer2DModel
-from diffjax.models.unet import UNet2DConditionModel
+from diffjax.models.unet import TextCondition, UNet2DConditionModel
 from diffjax.scoring.gradients import error_gradients
 from diffjax.scoring.grid import Blocks, block_errors
 from diffjax.scoring.noise import ImageNoise, SeededNoise
@@ -38,7 +40,8 @@ CLIP = CLIPTextConfig(
 )
 PLATFORMS = ("tpu", "cuda")
 DTYPES = ("float32", "bfloat16")
-STATES, ID = jnp.ones((1, small.TOKENS, small.WIDTH)), jnp.zeros(1, jnp.int32)
+STATES = TextCondition(jnp.ones((1, small.TOKENS, small.WIDTH)))
+ID = jnp.zeros(1, jnp.int32)
 NOISE, KEY = SeededNoise.of(0), jax.random.key(0)
 Z0 = jnp.ones((1, 8, 8, 4))
 
@@ -79,7 +82,7 @@ DENOISER = (small.SCHEDULE, Z0)
 PROGRAMS = {
     "U-Net": partial(tile, *UNET, STATES),
     "DiT": partial(tile, *DIT, ID),
-    "U-Net's gradients": partial(gradients, *UNET, STATES[0]),
+    "U-Net's gradients": partial(gradients, *UNET, take(STATES, 0)),
     "DiT's gradients": partial(gradients, *DIT, jnp.ones(16)),
     "training a U-Net": partial(
         training, denoiser_loss, *UNET, (*DENOISER, STATES, ID, KEY)
@@ -141,13 +144,10 @@ def test_what_runs_once_is_in_float32(platform):
         (diffusion._encode, (vae, pixels, 0.5)),
         (jax.vmap(vae.module().decode), (Z0,)),
         (
-            diffusion._add_states,
+            partial(conditions, combine=TextCondition),
             (
-                jnp.zeros((1, small.TOKENS, 8)),
-                small.random(CLIPTextModel, CLIP),
-                jnp.zeros((1, small.TOKENS), jnp.int32),
-                ID,
-                jnp.ones(1),
+                [small.random(CLIPTextModel, CLIP)],
+                [jnp.zeros((1, small.TOKENS), jnp.int32)],
             ),
         ),
         (jax.vmap(small.random(ResNet, SMALL).module()), (pixels,)),

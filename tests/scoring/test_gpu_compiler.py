@@ -14,14 +14,19 @@ import pytest
 from jax.experimental.compilation_cache import compilation_cache
 from jax.sharding import PartitionSpec
 
-from diffjax.checkpoints.loading import empty_network
+from diffjax.checkpoints.networks import empty_network
 from diffjax.checkpoints.schedulers import read_schedule
 from diffjax.checkpoints.untrained import untrained
 from diffjax.evaluation.bench import random_subject
 from diffjax.models.attention import attend, choose, traced_for
 from diffjax.models.autoencoder import AutoencoderKLConfig
 from diffjax.models.clip import CLIPTextConfig
-from diffjax.models.diffusion import Network, _add_states, _encode
+from diffjax.models.conditioner import encode_prompts
+from diffjax.models.conditions import in_dtype
+from diffjax.models.conditions import shapes as one_shape
+from diffjax.models.diffusion import _encode
+from diffjax.models.network import Network
+from diffjax.models.unet import TextCondition
 from diffjax.scoring.compiling import (
     compile_for,
     compile_tile,
@@ -114,7 +119,7 @@ def tile_for(where, model, dtype, resolution, blocks, **options):
         where,
         subject.denoiser,
         subject.schedule,
-        subject.condition_like(dtype),
+        in_dtype(one_shape(subject.conditions), dtype),
         shape,
         Tile(blocks=blocks, classes=8),
         **options,
@@ -224,11 +229,10 @@ def test_autoencoder_and_text_encoder():
     )
     assert program.memory < 3e9 and program.collectives == {}
     shapes = (
-        jax.ShapeDtypeStruct((100, 77, 1024), jnp.bfloat16),
-        Network(*empty_network("text_encoder", text)),
-        jax.ShapeDtypeStruct((32, 77), jnp.int32),
-        jax.ShapeDtypeStruct((32,), jnp.int32),
-        jax.ShapeDtypeStruct((32,), jnp.float32),
+        [Network(*empty_network("text_encoder", text))],
+        [jax.ShapeDtypeStruct((32, 77), jnp.int32)],
     )
-    program = compile_for(where, _add_states, *(placed(x, where) for x in shapes))
+    program = compile_for(
+        where, encode_prompts, *placed(shapes, where), combine=TextCondition
+    )
     assert program.memory < 3e9 and program.collectives == {}

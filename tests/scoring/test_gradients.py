@@ -17,7 +17,8 @@ from small import (
 from diffjax.checkpoints.untrained import random_network
 from diffjax.errors import DiffjaxError
 from diffjax.models.attention import unfused
-from diffjax.models.diffusion import Network
+from diffjax.models.network import Network
+from diffjax.models.unet import TextCondition
 from diffjax.scoring.bases import Bases, make_bases
 from diffjax.scoring.gradients import (
     Estimator,
@@ -37,7 +38,7 @@ NOISE = ImageNoise(TABLE, jnp.uint32(0))
 TIMESTEPS = np.array([60, 150, 250, 500, 750, 900, 998])
 NOISES = np.array([3, 0, 1, 2, 6, 5, 4])
 N = 9
-STATES = jax_random(N, TOKENS, WIDTH, seed=2)
+STATES = TextCondition(jax_random(N, TOKENS, WIDTH, seed=2))
 
 
 text_network = cache(one_level_denoiser)
@@ -52,7 +53,7 @@ class Toy(nnx.Module):
         self.matrix = nnx.Param(jax_random(*size, seed=3) / np.sqrt(size[0]))
 
     def __call__(self, latent, timestep, condition):
-        c = condition.astype(self.dtype).ravel()
+        c = condition.states.astype(self.dtype).ravel()
         image = (c @ self.matrix[...].astype(self.dtype)).reshape(latent.shape)
         image = image.astype(jnp.float32)
         if self.kind == "linear":

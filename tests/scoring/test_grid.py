@@ -16,6 +16,8 @@ from small import (
     text_denoiser,
 )
 
+from diffjax.models.conditions import count, take
+from diffjax.models.unet import TextCondition
 from diffjax.schedules import add_noise
 from diffjax.scoring.grid import Blocks, Grid, block_errors, cell_errors
 from diffjax.scoring.noise import SeededNoise
@@ -30,7 +32,7 @@ from diffjax.scoring.placement import (
 KEYS = Path(__file__).parents[1] / "goldens" / "keys"
 CLASSES, SAMPLES = 5, 7
 Z0 = jax_random(8, 8, 4, seed=1)
-STATES = jax_random(CLASSES, TOKENS, WIDTH, seed=2)
+STATES = TextCondition(jax_random(CLASSES, TOKENS, WIDTH, seed=2))
 TIMESTEPS = np.array([0, 1, 250, 500, 750, 998, 999])
 NOISES = np.array([3, 0, 1, 2, 6, 5, 4])
 NOISE, IMAGE = SeededNoise.of(0), 17
@@ -68,7 +70,7 @@ def blocks(classes, timesteps=TIMESTEPS, noises=NOISES, z0=Z0):
 
 def errors(grid, conditions=STATES, classes=None, **cells):
     """[classes, samples], by the packer."""
-    every = np.arange(len(conditions))
+    every = np.arange(count(conditions))
     classes = every if classes is None else classes
     [found] = evaluate(grid, conditions, [(classes, cells)])
     return found[0]
@@ -114,7 +116,13 @@ def expected(denoiser):
         for s, (t, k) in enumerate(zip(TIMESTEPS, NOISES, strict=True)):
             noise = NOISE.draw(IMAGE, jnp.int32(k), Z0.shape)
             [table[c, s]] = cell(
-                denoiser, SCHEDULE, Z0, STATES[c], jnp.int32(t), noise, losses=("l2",)
+                denoiser,
+                SCHEDULE,
+                Z0,
+                take(STATES, c),
+                jnp.int32(t),
+                noise,
+                losses=("l2",),
             )
     return table
 
@@ -168,7 +176,7 @@ def test_eight_devices_give_the_same_answer(expected, tmp_path):
 
 
 def test_noise_is_shared_by_classes(denoiser):
-    same = jnp.stack([STATES[0]] * 3)
+    same = take(STATES, np.zeros(3, int))
     table = errors(grid(denoiser), conditions=same)
     np.testing.assert_allclose(table[1:], table[:1].repeat(2, 0), rtol=1e-6)
     assert np.std(table[0]) > 1e-4  # and differs between samples

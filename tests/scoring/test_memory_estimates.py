@@ -10,13 +10,13 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from diffjax.checkpoints.loading import empty_network
+from diffjax.checkpoints.networks import empty_network
 from diffjax.checkpoints.schedulers import read_schedule
 from diffjax.checkpoints.untrained import untrained
 from diffjax.models.attention import Target, traced_for
-from diffjax.models.diffusion import Network
 from diffjax.models.dit import DiTTransformer2DConfig
-from diffjax.models.unet import UNet2DConditionConfig
+from diffjax.models.network import Network
+from diffjax.models.unet_config import UNet2DConditionConfig
 from diffjax.scoring.grid import Blocks, tile_errors
 from diffjax.scoring.noise import SeededNoise
 from diffjax.scoring.placement import block_mesh

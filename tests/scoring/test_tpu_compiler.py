@@ -15,16 +15,18 @@ import small
 from jax.experimental.compilation_cache import compilation_cache
 from jax.sharding import PartitionSpec
 
-from diffjax.checkpoints.loading import empty_network
+from diffjax.checkpoints.networks import empty_network
 from diffjax.cli.ahead import ENVIRONMENT
-from diffjax.models import diffusion
 from diffjax.models.attention import attend
 from diffjax.models.autoencoder import AutoencoderKLConfig
 from diffjax.models.clip import CLIPTextConfig
-from diffjax.models.diffusion import PROMPTS_AT_ONCE, Network
+from diffjax.models.conditioner import PROMPTS_AT_ONCE, encode_prompts
+from diffjax.models.conditions import in_dtype
 from diffjax.models.dit import DiTTransformer2DConfig
 from diffjax.models.layers import Attention, Make
-from diffjax.models.unet import UNet2DConditionConfig
+from diffjax.models.network import Network
+from diffjax.models.unet import TextCondition
+from diffjax.models.unet_config import UNet2DConditionConfig
 from diffjax.scoring.compiling import (
     compile_for,
     compile_tile,
@@ -36,6 +38,7 @@ from diffjax.scoring.gradients import _sharded_gradients
 from diffjax.scoring.grid import Tile
 from diffjax.scoring.noise import ImageNoise, SeededNoise
 from diffjax.scoring.placement import BLOCKS, weight_specs
+from diffjax.tracing import eval_shape
 
 pytest.importorskip(
     "libtpu", reason="the TPU's compiler is the package libtpu, for x86 Linux"
@@ -64,8 +67,7 @@ UNET = UNet2DConditionConfig(
 )
 LATENT = (64, 64, 4)
 BLOCK_SPECS = [PartitionSpec(BLOCKS)] * 2
-STATES, ID = ((TEXT, 1024), jnp.bfloat16), ((), jnp.int32)
-DENOISERS = {"U-Net": ("unet", UNET, STATES), "DiT": ("transformer", DIT, ID)}
+DENOISERS = {"U-Net": ("unet", UNET), "DiT": ("transformer", DIT)}
 
 
 @pytest.fixture(autouse=True, scope="module")
@@ -188,16 +190,14 @@ def test_tiles_in_float32_have_no_kernels(name):
 
 
 def tile(name, where, dtype="bfloat16", **options):
-    component, config, (shape, kind) = DENOISERS[name]
-    if kind == jnp.bfloat16:
-        kind = jnp.dtype(dtype)
+    component, config = DENOISERS[name]
     to = topology(where)
     denoiser = network(component, config, dtype)
     found = compile_tile(
         to,
         denoiser,
         small.SCHEDULE,
-        (shape, kind),
+        in_dtype(denoiser.module().condition_shapes(), jnp.dtype(dtype)),
         LATENT,
         Tile(blocks=2 * to.mesh.size, classes=8),
         **options,
@@ -233,15 +233,16 @@ def test_split_weights_are_gathered_one_after_the_other():
 @pytest.mark.parametrize("name", ["DiT", "U-Net"])
 def test_the_gradients_of_a_shortlist(name):
     where, to = "v5e:2x2", topology("v5e:2x2")
-    component, config, (shape, _) = DENOISERS[name]
+    component, config = DENOISERS[name]
     denoiser = network(component, config)
-    base = (1152,) if name == "DiT" else shape
+    module = denoiser.module()
+    base = eval_shape(module.vectors, module.condition_shapes())
     copied = placed(
         (
             small.SCHEDULE,
             ImageNoise(SeededNoise.of(0), jnp.uint32(0)),
             jax.ShapeDtypeStruct(LATENT, jnp.float32),
-            jax.ShapeDtypeStruct(base, jnp.float32),
+            in_dtype(base, jnp.float32),
         ),
         to,
     )
@@ -271,15 +272,12 @@ def test_the_text_encoder():
     n = PROMPTS_AT_ONCE
     arguments = placed(
         (
-            jax.ShapeDtypeStruct((37, TEXT, 1024), jnp.float32),
-            network("text_encoder", config, jnp.float32),
-            jax.ShapeDtypeStruct((n, TEXT), jnp.int32),
-            jax.ShapeDtypeStruct((n,), jnp.int32),
-            jax.ShapeDtypeStruct((n,), jnp.float32),
+            [network("text_encoder", config, jnp.float32)],
+            [jax.ShapeDtypeStruct((n, TEXT), jnp.int32)],
         ),
         topology("v5e:1x1"),
     )
-    compiled("v5e:1x1", diffusion._add_states, *arguments)
+    compiled("v5e:1x1", encode_prompts, *arguments, combine=TextCondition)
 
 
 @pytest.mark.slow

@@ -11,7 +11,8 @@ from diffjax.baselines.resnet import ResNet, ResNetConfig
 from diffjax.models.autoencoder import AutoencoderKL, AutoencoderKLConfig
 from diffjax.models.clip import CLIPTextConfig, CLIPTextModel
 from diffjax.models.dit import DiTTransformer2DConfig, DiTTransformer2DModel
-from diffjax.models.unet import UNet2DConditionConfig, UNet2DConditionModel
+from diffjax.models.unet import TextCondition, UNet2DConditionModel
+from diffjax.models.unet_config import UNet2DConditionConfig
 from diffjax.training.optimiser import make_optimiser
 from diffjax.training.recipes import (
     RECIPES,
@@ -33,7 +34,10 @@ LAST = {
 def shape_of(kind, config, *inputs, method="__call__"):
     """What a network of these settings makes of inputs of these shapes and types."""
     module = nnx.eval_shape(lambda: kind(config, rngs=nnx.Rngs(0)))
-    inputs = [jax.ShapeDtypeStruct(*each) for each in inputs]
+    inputs = [
+        each if isinstance(each, TextCondition) else jax.ShapeDtypeStruct(*each)
+        for each in inputs
+    ]
     return nnx.eval_shape(lambda m, *x: getattr(m, method)(*x), module, *inputs)
 
 
@@ -56,7 +60,7 @@ def test_a_denoiser_fits_the_latents_of_its_data(recipe):
         states = shape_of(CLIPTextModel, text, ids)
         unet = UNet2DConditionConfig.from_dict(recipe.unet)
         assert unet.sample_size == latent.shape[0]
-        condition = (states.shape, jnp.float32)
+        condition = TextCondition(states)
         found = shape_of(UNet2DConditionModel, unet, z, t, condition)
         assert found.shape == latent.shape
     else:

@@ -148,8 +148,8 @@ def test_torch_reads_the_export_and_computes_the_same(trained):
             torch.tensor(latents).permute(0, 3, 1, 2), torch.tensor([3, 700]), states
         ).sample.permute(0, 2, 3, 1)
         image = pipeline.vae.decode(torch.tensor(latents).permute(0, 3, 1, 2)).sample
-    conditions = jax.vmap(ours.text_encoder.module())(ours.tokenize(prompts).ids)
-    np.testing.assert_allclose(conditions, states.numpy(), atol=1e-4)
+    conditions, _ = ours.conditioner.encode(prompts)
+    np.testing.assert_allclose(conditions.states, states.numpy(), atol=1e-4)
     predicted = jax.vmap(ours.denoiser.module())(
         latents, jnp.array([3, 700]), conditions
     )

@@ -1,0 +1,98 @@
+"""The text encoders of a family of pipelines, and which makes what of a condition."""
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import jax
+
+from diffjax.checkpoints import fitting
+from diffjax.checkpoints.networks import empty_network, load_network, network_config
+from diffjax.checkpoints.tokenizer import Tokenizer
+from diffjax.checkpoints.unchanged import if_unchanged
+from diffjax.models.conditioner import Conditioner, TextEncoder
+from diffjax.models.config import differing
+from diffjax.models.network import Network, OnDemand
+from diffjax.models.unet import TextCondition
+
+# Bytes from which on a text encoder is let go once prompts are encoded. On a CPU its
+# memory is better used while tiles are evaluated, and to read it again takes less time
+# than one of them; elsewhere that holds of the largest alone.
+LARGE_TEXT_ENCODER = {"cpu": 2**28}
+LARGE_ELSEWHERE = 2**32
+
+
+@dataclass(frozen=True, kw_only=True)
+class TextFamily:
+    """How a family makes conditions of prompts.
+
+    Attributes:
+        encoders: components that are text encoders, each with its tokenizer.
+        combine: what they give of one prompt, in this order → its condition.
+    """
+
+    encoders: Mapping[str, str]
+    combine: Callable[..., Any]
+
+
+STABLE_DIFFUSION = TextFamily(
+    encoders={"text_encoder": "tokenizer"},
+    combine=TextCondition,  # the only output is the states
+)
+
+
+def load_conditioner(
+    family: TextFamily,
+    folder: Path,
+    elsewhere: Mapping[str, Path],
+    *,
+    variant: str | None,
+    weights: Mapping[str, Path],
+) -> Conditioner:
+    """Load the text encoders and tokenizers of a pipeline.
+
+    Args:
+        family: which they are.
+        folder: of the pipeline.
+        elsewhere: folders of components that are not taken from there.
+        variant: of the weights, if they have it.
+        weights: files to read weights from instead, by component.
+
+    Raises:
+        DiffjaxError: if one of them is missing, damaged or does not fit.
+    """
+
+    def place(name: str) -> Path:
+        return elsewhere.get(name, folder / name)
+
+    encoders = {}
+    for name, tokenizer in family.encoders.items():
+        config = network_config(place(name), name)
+        network = _text_encoder(place(name), name, config, variant, weights.get(name))
+        tokenize = Tokenizer(
+            place(tokenizer), config.max_position_embeddings, config.vocab_size
+        )
+        if name in elsewhere and tokenizer not in elsewhere:
+            own = folder / name  # it is not fetched where it is replaced
+            rows = network_config(own, name).vocab_size if own.is_dir() else 0
+            known = max(rows, tokenize.size)
+            fitting.check_tokens(config.vocab_size, known, folder)
+        encoders[name] = TextEncoder(
+            network=network, tokenize=tokenize, config=differing(config)
+        )
+    return Conditioner(encoders=encoders, combine=family.combine)
+
+
+def _text_encoder(
+    folder: Path, name: str, config: Any, variant: str | None, weights: Path | None
+) -> OnDemand:
+    def read() -> Network:
+        return load_network(folder, name, variant=variant, weights=weights)[1]
+
+    places = [folder, *([] if weights is None else [weights])]
+    shapes = Network(*empty_network(name, config))
+    large = LARGE_TEXT_ENCODER.get(jax.default_backend(), LARGE_ELSEWHERE)
+    network = OnDemand(if_unchanged(read, places), shapes, keep=shapes.bytes <= large)
+    network()  # complains now of what is missing or damaged
+    return network

@@ -1,0 +1,173 @@
+"""One network of a pipeline, from its own folder: config.json and weights."""
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+from flax import nnx
+from jax.typing import DTypeLike
+
+from diffjax.checkpoints import mappings, original_dit
+from diffjax.checkpoints.formats import STEMS, read_tensors
+from diffjax.errors import DiffjaxError
+from diffjax.files import MAX_JSON_BYTES, parse_json, read_text
+from diffjax.models.autoencoder import AutoencoderKL, AutoencoderKLConfig
+from diffjax.models.clip import CLIPTextConfig, CLIPTextModel
+from diffjax.models.dit import DiTTransformer2DConfig, DiTTransformer2DModel
+from diffjax.models.network import Network
+from diffjax.models.unet import UNet2DConditionModel
+from diffjax.models.unet_config import UNet2DConditionConfig
+
+
+@dataclass(frozen=True, kw_only=True)
+class Component:
+    """What it takes to load one network of a pipeline."""
+
+    module: Callable[..., nnx.Module]
+    config: Any  # a config dataclass with ``from_dict``
+    names: mappings.Names
+    classes: tuple[str, ...]  # that config.json may name
+
+
+COMPONENTS: dict[str, Component] = {
+    "unet": Component(
+        module=UNet2DConditionModel,
+        config=UNet2DConditionConfig,
+        names=mappings.UNET,
+        classes=("UNet2DConditionModel",),
+    ),
+    "transformer": Component(
+        module=DiTTransformer2DModel,
+        config=DiTTransformer2DConfig,
+        names=mappings.DIT,
+        # the public DiT files still carry the class that diffusers split later
+        classes=("DiTTransformer2DModel", "Transformer2DModel"),
+    ),
+    "vae": Component(
+        module=AutoencoderKL,
+        config=AutoencoderKLConfig,
+        names=mappings.AUTOENCODER,
+        classes=("AutoencoderKL",),
+    ),
+    "text_encoder": Component(
+        module=CLIPTextModel,
+        config=CLIPTextConfig,
+        names=mappings.CLIP_TEXT,
+        classes=("CLIPTextModel", "CLIPTextModelWithProjection"),
+    ),
+}
+
+
+def load_network(
+    folder: Path,
+    name: str,
+    dtype: DTypeLike = jnp.float32,
+    *,
+    on_host: bool = False,
+    variant: str | None = None,
+    weights: Path | None = None,
+) -> tuple[Any, Network]:
+    """One network and its config from its own folder.
+
+    Args:
+        folder: with config.json and weights.
+        name: a key of ``COMPONENTS``.
+        dtype: of computation and weights; norms and a denoiser's last layer stay in
+            float32.
+        on_host: leave the weights there, as NumPy's arrays.
+        variant: of the weights, if they have it.
+        weights: a file to read them from instead.
+
+    Raises:
+        DiffjaxError: if config or weights are missing, damaged or do not fit.
+    """
+    component, path = COMPONENTS[name], folder / "config.json"
+    config, names = network_config(folder, name), component.names
+    tensors = read_tensors(weights or folder, stem=STEMS[name], variant=variant)
+    tensors = mappings.without_wrappers(tensors)
+    source = str(weights or folder)
+    if name == "transformer" and original_dit.is_original(tensors):
+        tensors = original_dit.split_attention(tensors, config, source)
+        config, names = original_dit.original_config(config), mappings.ORIGINAL_DIT
+    try:
+        graphdef, abstract = empty_network(name, config, dtype)
+    except DiffjaxError as error:
+        raise DiffjaxError(f"{path}: {error}") from error
+    state = mappings.fill(abstract, tensors, names, source)
+    return config, Network(graphdef, state if on_host else jax.device_put(state))
+
+
+def network_config(folder: Path, name: str) -> Any:
+    """The config of one network, from config.json in its own folder.
+
+    Raises:
+        DiffjaxError: if it is missing, damaged, or asks for what is not implemented.
+    """
+    component = COMPONENTS[name]
+    path = folder / "config.json"
+    raw = read_json(path)
+    named = _class_names_in(raw, path)
+    # diffusers and transformers once had Flax classes, whose files are those of torch's
+    # classes but for the layout, and the prefix here
+    if named and not {n.removeprefix("Flax") for n in named} & {*component.classes}:
+        raise DiffjaxError(
+            f"{path} describes a {', '.join(named)}; as {name} diffjax runs "
+            f"{' or '.join(component.classes)}"
+        )
+    return component.config.from_dict(raw, str(path))
+
+
+def _class_names_in(config: Mapping[str, Any], path: Path) -> list[str]:
+    """What a config.json says it describes: in diffusers' key, or transformers'."""
+    one, many = config.get("_class_name"), config.get("architectures")
+    named = [one, *(many if isinstance(many, list) else [many])]
+    named = [name for name in named if name is not None]
+    if wrong := [name for name in named if not isinstance(name, str)]:
+        raise DiffjaxError(
+            f"{path}: _class_name and architectures name classes, which {wrong[0]!r} "
+            "is not; download it again."
+        )
+    return named
+
+
+def empty_network(
+    name: str,
+    config: Any,
+    dtype: DTypeLike = jnp.float32,
+    param_dtype: DTypeLike | None = None,
+) -> tuple[Any, nnx.State[Any, Any]]:
+    """A network's structure, and its parameters as shapes without memory.
+
+    Args:
+        name: a key of ``COMPONENTS``.
+        config: of that kind.
+        dtype: of computation; norms stay in float32.
+        param_dtype: of weights, if it is another.
+
+    Raises:
+        DiffjaxError: if the config's numbers do not fit one another.
+    """
+    module = COMPONENTS[name].module(
+        config,
+        rngs=None,
+        dtype=dtype,
+        param_dtype=dtype if param_dtype is None else param_dtype,
+    )
+    graphdef, state = nnx.split(module)
+    return graphdef, state
+
+
+def read_json(path: Path) -> dict[str, Any]:
+    """The object in a checkpoint's JSON file; numbers in it may be infinite.
+
+    Raises:
+        DiffjaxError: if it is missing or damaged.
+    """
+    text = read_text(path, path.name, MAX_JSON_BYTES)
+    content = parse_json(text, str(path), "Download it again.", finite=False)
+    if not isinstance(content, dict):
+        raise DiffjaxError(f"{path} is not a JSON object. Download it again.")
+    return content

@@ -1,0 +1,205 @@
+"""Prompts → conditions, by one text encoder or several.
+
+    ids_i     = tokenizer_i(prompt)
+    output_i  = encoder_i(ids_i)
+    condition = combine(output_1, output_2, …)
+    row       = mean of its prompts' conditions
+
+Which encoders there are, and which of them makes which leaf of a condition, is said by
+the family of models, next to the loading of its files.
+"""
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
+from functools import partial
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jax.typing import DTypeLike
+from jaxtyping import Array, Int
+
+from diffjax.errors import DiffjaxError
+from diffjax.models.conditions import floating, in_dtype, is_floating, with_floating
+from diffjax.models.network import Network, OnDemand
+from diffjax.tracing import eval_shape, jit, pinned
+
+PROMPTS_AT_ONCE = 32  # through the text encoders; bounds their memory
+
+
+class Tokens(NamedTuple):
+    """Token ids of prompts, and which of them did not fit."""
+
+    ids: Int[np.ndarray, "n l"]
+    truncated: tuple[bool, ...]
+
+
+@dataclass(frozen=True, kw_only=True)
+class TextEncoder:
+    """A text encoder with its tokenizer.
+
+    Attributes:
+        network: ids [l] → what it says of them, an array or a tree; let go as soon as
+            prompts are encoded, unless it is to be kept.
+        tokenize: prompts → ids, all padded to one length.
+        config: what the network's config says.
+    """
+
+    network: OnDemand
+    tokenize: Callable[[Sequence[str]], Tokens]
+    config: dict[str, Any] = field(default_factory=dict)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Conditioner:
+    """Makes conditions of prompts.
+
+    Attributes:
+        encoders: by their names as components: "text_encoder".
+        combine: their outputs of one prompt, in order → its condition, float32.
+    """
+
+    encoders: dict[str, TextEncoder]
+    combine: Callable[..., Any]
+
+    @property
+    def configs(self) -> dict[str, dict[str, Any]]:
+        """What the encoders' configs say."""
+        return {name: each.config for name, each in self.encoders.items()}
+
+    @property
+    def fingerprints(self) -> list[str]:
+        """16 hex digits of each encoder's weights."""
+        found = [each.network.fingerprint for each in self.encoders.values()]
+        self._let_go()
+        return found
+
+    def tokenize(self, prompts: Sequence[str]) -> Tokens:
+        """Ids of all tokenizers side by side; cut where one of them cut."""
+        tokens = self._tokens(prompts)
+        ids = np.concatenate([each.ids for each in tokens], axis=1)
+        return Tokens(ids, _cut(tokens))
+
+    @pinned()
+    def shapes(self) -> Any:
+        """Shapes of one prompt's condition; nothing is read."""
+        ids = [tokens.ids for tokens in self._tokens([""])]
+        networks = [each.network.shapes for each in self.encoders.values()]
+        rows = eval_shape(partial(conditions, combine=self.combine), networks, ids)
+        return jax.tree.map(
+            lambda leaf: jax.ShapeDtypeStruct(leaf.shape[1:], leaf.dtype), rows
+        )
+
+    @pinned()
+    def encode(
+        self,
+        prompts: Sequence[str],
+        rows: Int[np.ndarray, " n"] | None = None,
+        dtype: DTypeLike = jnp.float32,
+    ) -> tuple[Any, tuple[str, ...]]:
+        """Conditions of prompts, a tree of rows, and the prompts that were cut to fit.
+
+        Args:
+            prompts: n of them.
+            rows: in which row of the result each belongs; prompts of one row are
+                averaged as they come, so that memory grows with the rows alone.
+                By default each has its own.
+            dtype: of floating leaves; they are computed and averaged in float32.
+
+        Raises:
+            DiffjaxError: if prompts of one row differ in a leaf that has no mean.
+        """
+        tokens = self._tokens(prompts)
+        alone, rows = rows is None, np.arange(len(prompts)) if rows is None else rows
+        share = (1 / np.bincount(rows)[rows]).astype(np.float32)
+        shapes = self.shapes()
+        # ten thousand classes of Stable Diffusion 2 are 3 GB in float32
+        sums = [
+            jnp.zeros((rows.max() + 1, *leaf.shape), dtype if alone else jnp.float32)
+            for leaf in floating(shapes)
+        ]
+        others: list[list[np.ndarray]] = []
+        for start in range(0, len(prompts), PROMPTS_AT_ONCE):
+            chunk = slice(start, start + PROMPTS_AT_ONCE)
+            # padded to one length, with no share: one compilation for any count
+            new = self._encode([_padded(each.ids[chunk]) for each in tokens])
+            sums = _add(
+                sums, floating(new), _padded(rows[chunk]), _padded(share[chunk])
+            )
+            n = len(rows[chunk])
+            leaves = [x for x in jax.tree.leaves(new) if not is_floating(x)]
+            others.append([np.asarray(leaf)[:n] for leaf in leaves])
+        self._let_go()
+        rest = iter(_of_rows(others, rows, prompts))
+        merged = jax.tree.map(
+            lambda leaf: leaf if is_floating(leaf) else next(rest), shapes
+        )
+        cut = zip(prompts, _cut(tokens), strict=True)
+        truncated = tuple(prompt for prompt, was in cut if was)
+        return in_dtype(with_floating(merged, sums), dtype), truncated
+
+    def _tokens(self, prompts: Sequence[str]) -> list[Tokens]:
+        return [each.tokenize(prompts) for each in self.encoders.values()]
+
+    def _encode(self, ids: list[np.ndarray]) -> Any:
+        networks = [each.network() for each in self.encoders.values()]
+        return encode_prompts(networks, ids, combine=self.combine)
+
+    def _let_go(self) -> None:
+        for each in self.encoders.values():
+            each.network.let_go()
+
+
+def _cut(tokens: list[Tokens]) -> tuple[bool, ...]:
+    """Which prompts one of the tokenizers cut."""
+    return tuple(map(any, zip(*(each.truncated for each in tokens), strict=True)))
+
+
+def conditions(
+    networks: list[Network], ids: list[Array], *, combine: Callable[..., Any]
+) -> Any:
+    """Conditions of prompts, a tree of rows."""
+    outputs = [
+        jax.vmap(network.module())(each)
+        for network, each in zip(networks, ids, strict=True)
+    ]
+    return jax.vmap(combine)(*outputs)
+
+
+encode_prompts = jit(conditions, static_argnames="combine")
+
+
+@partial(jit, donate_argnums=0)
+def _add(sums: list[Array], new: list[Array], rows: Array, share: Array) -> list[Array]:
+    """Each prompt's share added to its row."""
+    return [
+        total.at[rows].add((jax.vmap(jnp.multiply)(share, leaf)).astype(total.dtype))
+        for total, leaf in zip(sums, new, strict=True)
+    ]
+
+
+def _of_rows(
+    chunks: list[list[np.ndarray]], rows: Int[np.ndarray, " n"], prompts: Sequence[str]
+) -> list[np.ndarray]:
+    """Leaves without a mean, of each row; its prompts must agree in them."""
+    first = np.unique(rows, return_index=True)[1]
+    found = []
+    for parts in zip(*chunks, strict=True):
+        leaf = np.concatenate(parts)
+        unlike = (leaf != leaf[first[rows]]).reshape(len(leaf), -1).any(axis=1)
+        if unlike.any():
+            i = int(np.argmax(unlike))
+            raise DiffjaxError(
+                f"{prompts[first[rows[i]]]!r} and {prompts[i]!r} cannot be averaged: "
+                "what the model is told of them differs in more than numbers that have "
+                "a mean, such as which tokens count. Let the prompts of a class "
+                "compete (merge)."
+            )
+        found.append(leaf[first])
+    return found
+
+
+def _padded(array: np.ndarray) -> np.ndarray:
+    missing = PROMPTS_AT_ONCE - len(array)
+    return np.pad(array, [(0, missing)] + [(0, 0)] * (array.ndim - 1))
