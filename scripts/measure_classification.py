@@ -67,10 +67,8 @@ def measure(folder: str, cells: int | None, samples: int) -> dict[str, Any]:
     )
     done("load")
     model = classifier.model
-    networks = [model.denoiser, model.autoencoder]
-    if model.conditioner is not None:
-        networks += [each.network() for each in model.conditioner.encoders.values()]
-    weights = sum(network.bytes for network in networks if network is not None)
+    networks = model.networks()
+    weights = sum(network.bytes for network in networks.values())
     del networks  # else it would keep what the model lets go
     if model.kind == "text":
         candidates = classifier.candidates(LABELS[:2])

@@ -8,7 +8,7 @@ from typing import Any
 import jax
 
 from diffjax.checkpoints import fitting
-from diffjax.checkpoints.networks import empty_network, load_network, network_config
+from diffjax.checkpoints.networks import load_network, network_config, network_shapes
 from diffjax.checkpoints.tokenizer import Tokenizer
 from diffjax.checkpoints.unchanged import if_unchanged
 from diffjax.models.conditioner import Conditioner, TextEncoder
@@ -91,7 +91,7 @@ def _text_encoder(
         return load_network(folder, name, variant=variant, weights=weights)[1]
 
     places = [folder, *([] if weights is None else [weights])]
-    shapes = Network(*empty_network(name, config))
+    shapes = network_shapes(folder, name, config)
     large = LARGE_TEXT_ENCODER.get(jax.default_backend(), LARGE_ELSEWHERE)
     network = OnDemand(if_unchanged(read, places), shapes, keep=shapes.bytes <= large)
     network()  # complains now of what is missing or damaged

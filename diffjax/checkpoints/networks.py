@@ -84,20 +84,30 @@ def load_network(
     Raises:
         DiffjaxError: if config or weights are missing, damaged or do not fit.
     """
-    component, path = COMPONENTS[name], folder / "config.json"
-    config, names = network_config(folder, name), component.names
+    config, names = network_config(folder, name), COMPONENTS[name].names
     tensors = read_tensors(weights or folder, stem=STEMS[name], variant=variant)
     tensors = mappings.without_wrappers(tensors)
     source = str(weights or folder)
     if name == "transformer" and original_dit.is_original(tensors):
         tensors = original_dit.split_attention(tensors, config, source)
         config, names = original_dit.original_config(config), mappings.ORIGINAL_DIT
+    empty = network_shapes(folder, name, config, dtype)
+    state = mappings.fill(empty.state, tensors, names, source)
+    return config, Network(empty.graphdef, state if on_host else jax.device_put(state))
+
+
+def network_shapes(
+    folder: Path, name: str, config: Any, dtype: DTypeLike = jnp.float32
+) -> Network:
+    """What ``load_network`` will read, without memory: shapes in place of weights.
+
+    Raises:
+        DiffjaxError: if the config's numbers do not fit one another.
+    """
     try:
-        graphdef, abstract = empty_network(name, config, dtype)
+        return Network(*empty_network(name, config, dtype))
     except DiffjaxError as error:
-        raise DiffjaxError(f"{path}: {error}") from error
-    state = mappings.fill(abstract, tensors, names, source)
-    return config, Network(graphdef, state if on_host else jax.device_put(state))
+        raise DiffjaxError(f"{folder / 'config.json'}: {error}") from error
 
 
 def network_config(folder: Path, name: str) -> Any:

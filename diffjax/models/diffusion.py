@@ -84,6 +84,15 @@ class DiffusionModel:
             )
         return self.conditioner
 
+    def networks(self) -> dict[str, Network]:
+        """Denoiser, autoencoder and text encoders, which may have to be read."""
+        encoders = {} if self.conditioner is None else self.conditioner.encoders
+        return {
+            "denoiser": self.denoiser,
+            "autoencoder": self.autoencoder,
+            **{name: encoder.network() for name, encoder in encoders.items()},
+        }
+
     def unconditional(self) -> Any:
         """What stands for no class, a tree of one row: "", or the null class's id."""
         if self.n_classes is not None:

@@ -19,7 +19,6 @@ from diffjax.checkpoints.resolving import resolve
 from diffjax.checkpoints.tokenizer_files import read_tokenizer_files
 from diffjax.errors import DiffjaxError
 from diffjax.models.diffusion import DiffusionModel
-from diffjax.models.network import Network
 from diffjax.schedules import Schedule
 
 TOKENS = ("token_embedding", "embedding")  # the path of the table
@@ -63,7 +62,7 @@ class Beginning:
         """
         lines = []
         for part, network in networks.items():
-            trained = self._part(part)
+            trained = self.model.networks().get(part)
             theirs = {} if trained is None else asdict(trained.module().config)
             lines += [
                 f"  {part.replace('_', ' ')}: {key}: {theirs.get(key)} → {value}"
@@ -109,7 +108,7 @@ class Beginning:
             DiffjaxError: if a weight is missing or has another shape; the message
                 names all of them.
         """
-        trained = self._part(part)
+        trained = self.model.networks().get(part)
         graph, state = nnx.split(network)
         ours = dict(nnx.to_flat_state(state))
         theirs = dict(nnx.to_flat_state(trained.state)) if trained is not None else {}
@@ -132,13 +131,6 @@ class Beginning:
         # copies: a step gives its input's buffers away
         filled = [(path, ours[path].replace(jnp.array(theirs[path]))) for path in ours]
         return nnx.merge(graph, nnx.from_flat_state(filled))
-
-    def _part(self, part: str) -> Network | None:
-        if part != "text_encoder":
-            network: Network = getattr(self.model, part)
-            return network
-        conditioner = self.model.conditioner
-        return None if conditioner is None else conditioner.encoders[part].network()
 
     def _table(self, ours: Any, theirs: Any, vocabulary: Sequence[str]) -> jax.Array:
         ids = self.vocabulary()

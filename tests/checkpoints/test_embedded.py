@@ -42,10 +42,8 @@ def test_they_are_small():
 @pytest.mark.parametrize("name", ["tiny", "tiny-dit"])
 def test_the_catalogue_knows_their_sizes(name):
     entry, model = MODELS[name], load_model(name)
-    text_encoder = model.conditioner.encoders["text_encoder"].network()
-    parts = (model.denoiser, model.autoencoder, text_encoder)
     assert model.denoiser.parameters == entry.denoiser_parameters
-    known = [part.parameters for part in parts if part is not None]
+    known = [part.parameters for part in model.networks().values()]
     assert sum(known) == entry.total_parameters
     assert model.resolution == entry.resolution
 

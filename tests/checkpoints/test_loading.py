@@ -130,7 +130,7 @@ def test_one_compilation_for_all_weights(stable_diffusion, sd):
     """Models of one configuration have equal structures, whatever their weights."""
     first, second = load_model(stable_diffusion[0]), load_model(sd)
     for part in ("denoiser", "autoencoder", "text_encoder"):
-        ours, theirs = getattr(first, part), getattr(second, part)
+        ours, theirs = first.networks()[part], second.networks()[part]
         assert jax.tree.structure(ours) == jax.tree.structure(theirs)
         assert hash(ours.graphdef) == hash(theirs.graphdef)
 
@@ -275,7 +275,7 @@ def test_a_large_text_encoder_is_let_go_and_read_again(sd, tmp_path, monkeypatch
     monkeypatch.setattr(
         networks, "read_tensors", lambda *a, **k: reads.append(a) or read(*a, **k)
     )
-    encoder = weakref.ref(model.conditioner.encoders["text_encoder"].network())
+    encoder = weakref.ref(model.networks()["text_encoder"])
     assert len(reads) == 1
     model.text_conditioner.encode(["a dog"])
     gc.collect()

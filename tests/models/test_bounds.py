@@ -15,6 +15,7 @@ from pipelines import denoise, edit_json, error, from_torch, normal, to_torch
 
 from diffjax.baselines.classifier import EMBEDDED, load_classifier
 from diffjax.baselines.resnet import ResNetConfig
+from diffjax.checkpoints import networks
 from diffjax.checkpoints.formats import read_tensors
 from diffjax.checkpoints.loading import load_model
 from diffjax.checkpoints.networks import COMPONENTS, read_json
@@ -118,7 +119,7 @@ def test_numbers_in_files_are_refused_before_anything_is_built(
     def build(*_, **__):
         raise AssertionError("something is built")
 
-    monkeypatch.setattr(loading, "empty_network", build)
+    monkeypatch.setattr(networks, "empty_network", build)
     path = folder / part / "config.json"
     before = path.read_text()
     content = json.loads(before) | {field: "HERE"}

@@ -162,7 +162,7 @@ def equations(jaxpr):
 def test_bfloat16_keeps_statistics_and_softmax_in_float32(part):
     _, arguments = CALLS[part]
     call = network(part, jnp.bfloat16)
-    one = [jnp.asarray(argument[0]) for argument in arguments]
+    one = jax.tree.map(jnp.asarray, take(arguments, 0))
     jaxpr = jax.make_jaxpr(call)(*one).jaxpr
     assert [str(v.aval.dtype) for v in jaxpr.outvars] == ["float32"]
     seen = {}

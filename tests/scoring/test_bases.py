@@ -10,14 +10,14 @@ VECTORS = jax_random(12, 3, 4)
 
 
 def nothing():
-    return 7 * jnp.ones((3, 4))
+    return 7 * jnp.ones((1, 3, 4))
 
 
 def test_one_base():
     mean = make_bases("mean", VECTORS, nothing, 5)
     np.testing.assert_allclose(mean.points, VECTORS.mean(axis=0)[None], rtol=1e-6)
     none = make_bases("unconditional", VECTORS, nothing, 5)
-    np.testing.assert_array_equal(none.points, nothing()[None])
+    np.testing.assert_array_equal(none.points, nothing())
     for bases in (mean, none):
         assert (bases.nearest == 0).all()
 

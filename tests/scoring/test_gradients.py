@@ -17,6 +17,8 @@ from small import (
 from diffjax.checkpoints.untrained import random_network
 from diffjax.errors import DiffjaxError
 from diffjax.models.attention import unfused
+from diffjax.models.conditions import centre, take
+from diffjax.models.conditions import shapes as one_shape
 from diffjax.models.network import Network
 from diffjax.models.unet import TextCondition
 from diffjax.scoring.bases import Bases, make_bases
@@ -111,12 +113,14 @@ def test_it_is_exact_where_errors_are_linear():
     network = toy("linear")
     expected = true_errors(network, loss="l1")
     assert np.ptp(expected, axis=0).min() > 0.01  # the class matters
-    found = at(estimator(network, "l1"), jax_random(TOKENS, WIDTH, seed=4))
+    base = TextCondition(jax_random(TOKENS, WIDTH, seed=4))
+    found = at(estimator(network, "l1"), base)
     np.testing.assert_allclose(found, expected, rtol=1e-5)
 
 
 def text_case():
-    return text_network(), STATES[0], jax_random(TOKENS, WIDTH, seed=5)
+    direction = TextCondition(jax_random(TOKENS, WIDTH, seed=5))
+    return text_network(), take(STATES, 0), direction
 
 
 def class_case():
@@ -129,12 +133,15 @@ def class_case():
 def test_it_follows_the_slope_of_a_network(case):
     network, base, direction = case()
     ours, h = estimator(network), 0.02
-    step = h * direction
-    vectors = jnp.stack([base, base + step])
-    here, estimated = at(ours, base, vectors)
-    ahead, behind = (
-        at(ours, b, jnp.stack([b, b]))[0] for b in (base + step, base - step)
-    )
+
+    def moved(*steps):  # rows of that many steps along the direction
+        along = jnp.array(steps)
+        return jax.tree.map(
+            lambda b, d: b + jnp.multiply.outer(along, d), base, direction
+        )
+
+    here, estimated = at(ours, base, moved(0, h))
+    ahead, behind = (at(ours, take(moved(s), 0), moved(s))[0] for s in (h, -h))
     slope = (ahead - behind) / (2 * h)
     assert np.abs(slope).min() > 1e-3
     np.testing.assert_allclose((estimated - here) / h, slope, rtol=0.02, atol=1e-3)
@@ -142,7 +149,7 @@ def test_it_follows_the_slope_of_a_network(case):
 
 @pytest.mark.parametrize(("batch", "devices"), [(1, 1), (3, 1), (3, 2), (64, 2)])
 def test_it_does_not_depend_on_the_batch_or_the_devices(batch, devices):
-    network, base = toy("curved"), STATES[0]
+    network, base = toy("curved"), take(STATES, 0)
     samples = jnp.asarray(TIMESTEPS), jnp.asarray(NOISES)
     alone = error_gradients(*(network, SCHEDULE, NOISE, Z0, base, *samples), loss="l2")
     expected = first_order(STATES, base, *alone)
@@ -159,12 +166,12 @@ def test_a_class_that_is_its_own_base_is_exact():
 def test_a_further_round_is_around_the_best():
     network = toy("curved")
     ours = estimator(network)
-    bases = make_bases("mean", STATES, lambda: STATES[0], 1)
+    bases = make_bases("mean", STATES, lambda: STATES, 1)
     first = estimate(ours, bases)
-    np.testing.assert_allclose(first, at(ours, STATES.mean(axis=0)), rtol=1e-5)
+    np.testing.assert_allclose(first, at(ours, centre(STATES)), rtol=1e-5)
     best = np.argsort(first.mean(axis=1))[:3]
     second = estimate(ours, bases, rounds=2, best=3)
-    expected = at(ours, STATES[best].mean(axis=0))
+    expected = at(ours, centre(take(STATES, best)))
     np.testing.assert_allclose(second, expected, rtol=1e-5)
     assert np.abs(second - first).max() > 1e-3
 
@@ -176,11 +183,12 @@ def test_it_finds_the_winner(base):
     n, winner = 200, 77
     vectors = jax_random(n, TOKENS * WIDTH, seed=6)
     vectors /= jnp.linalg.norm(vectors, axis=1, keepdims=True)
-    vectors = vectors.reshape(n, TOKENS, WIDTH)
-    picture = (vectors[winner].ravel() @ network.module().matrix[...]).reshape(Z0.shape)
+    picture = (vectors[winner] @ network.module().matrix[...]).reshape(Z0.shape)
+    vectors = TextCondition(vectors.reshape(n, TOKENS, WIDTH))
     z0 = picture + jnp.std(picture) * Z0
     ours = estimator(network)
-    bases = make_bases(base, vectors, lambda: jnp.zeros((TOKENS, WIDTH)), 3)
+    none = TextCondition(jnp.zeros((1, TOKENS, WIDTH)))
+    bases = make_bases(base, vectors, lambda: none, 3)
     place = replicate((NOISE, z0, vectors), ours.mesh)
     found = ours.estimate(*place, bases, TIMESTEPS, NOISES).mean(axis=1)
     assert found.argmin() == winner
@@ -191,7 +199,10 @@ def test_half_precision_does_not_lose_the_gradient():
     def slopes(dtype):
         network = toy("linear", dtype=dtype)
         small = jax.tree.map(lambda x: x * 1e-4, network)
-        return at(estimator(small), 0 * STATES[0], 1e4 * STATES)
+        [states] = STATES
+        return at(
+            estimator(small), TextCondition(0 * states[0]), TextCondition(1e4 * states)
+        )
 
     full, half = slopes(jnp.float32), slopes(jnp.float16)
     assert np.ptp(full, axis=0).min() > 0.1
@@ -214,7 +225,8 @@ def test_a_vector_stands_for_a_class_id():
 
 
 def test_text_states_stand_for_themselves():
-    assert condition_vectors(text_network(), STATES) is STATES
+    found = condition_vectors(text_network(), STATES)
+    np.testing.assert_array_equal(found.states, STATES.states)
 
 
 # --- What it costs
@@ -223,7 +235,7 @@ def test_text_states_stand_for_themselves():
 @pytest.mark.parametrize(
     ("make", "condition", "low", "high"),
     [
-        (text_network, STATES[0], 1.8, 2.6),
+        (text_network, take(STATES, 0), 1.8, 2.6),
         (class_denoiser, jnp.ones(16), 1.8, 2.6),
     ],
 )
@@ -247,10 +259,10 @@ def test_the_network_is_compiled_once_for_any_number_of_classes():
     from diffjax.scoring.gradients import _sharded_gradients
 
     ours = estimator(toy("curved"))
-    at(ours, STATES[0])
+    at(ours, take(STATES, 0))
     before = _sharded_gradients.programs
-    at(ours, STATES[1], STATES[:4])
-    at(ours, STATES[2], jnp.tile(STATES, (40, 1, 1)))
+    at(ours, take(STATES, 1), take(STATES, slice(4)))
+    at(ours, take(STATES, 2), take(STATES, np.tile(np.arange(N), 40)))
     assert _sharded_gradients.programs == before
 
 
@@ -265,7 +277,7 @@ def test_batches_follow_the_memory(monkeypatch):
 
     monkeypatch.setattr("diffjax.scoring.gradients.cells_that_fit", fit)
     for edge in (8, 16):
-        shapes = (edge, edge, 4), (TOKENS, WIDTH)
+        shapes = (edge, edge, 4), one_shape(STATES)
         with unfused():
             assert samples_that_fit(network, SCHEDULE, *shapes, "l2", mesh) == 32
     small, large = asked
@@ -277,7 +289,9 @@ def test_running_out_of_memory_makes_batches_smaller(monkeypatch):
     from diffjax.scoring.gradients import _sharded_gradients
 
     network, sizes = toy("curved"), []
-    expected = estimate(estimator(network), Bases(STATES[:1], np.zeros(N, int)))
+    expected = estimate(
+        estimator(network), Bases(take(STATES, slice(1)), np.zeros(N, int))
+    )
 
     def fail(*args, **kwargs):
         sizes.append(len(args[5]))
@@ -288,7 +302,7 @@ def test_running_out_of_memory_makes_batches_smaller(monkeypatch):
     monkeypatch.setattr("diffjax.scoring.gradients._sharded_gradients", fail)
     most, ours = 2, estimator(network, batch=8)
     with pytest.warns(UserWarning, match="gradients of 4 samples; going on with 2"):
-        found = estimate(ours, Bases(STATES[:1], np.zeros(N, int)))
+        found = estimate(ours, Bases(take(STATES, slice(1)), np.zeros(N, int)))
     np.testing.assert_allclose(found, expected, rtol=1e-5)
     assert sizes == [7, 4, 2, 2, 2, 2]
     assert ours.batch == 2  # for the next image
@@ -297,22 +311,23 @@ def test_running_out_of_memory_makes_batches_smaller(monkeypatch):
         pytest.warns(UserWarning, match="gradients"),
         pytest.raises(DiffjaxError, match="gradient of a single sample"),
     ):
-        estimate(ours, Bases(STATES[:1], np.zeros(N, int)))
+        estimate(ours, Bases(take(STATES, slice(1)), np.zeros(N, int)))
 
 
 def test_noise_that_a_file_does_not_hold_is_refused():
     ours = estimator(toy("curved"))
     table = NoiseTable(jnp.zeros((3, *Z0.shape)), "three")
     with pytest.raises(DiffjaxError, match="three holds 3 noises"):
-        ours.at(
-            ImageNoise(table, jnp.uint32(0)), Z0, STATES, STATES[0], TIMESTEPS, NOISES
-        )
+        noise = ImageNoise(table, jnp.uint32(0))
+        ours.at(noise, Z0, STATES, take(STATES, 0), TIMESTEPS, NOISES)
 
 
 def test_gradients_in_small_number_types_keep_less():
     def reckoned(dtype):
         network = random_network("unet", text_network().module().config, dtype)
-        return bytes_of_gradient(network, SCHEDULE, (16, 16, 4), (TOKENS, WIDTH), "l2")
+        return bytes_of_gradient(
+            network, SCHEDULE, (16, 16, 4), one_shape(STATES), "l2"
+        )
 
     # half as many bytes a number, and float32 in norms that is not kept
     assert 0.2 < reckoned("bfloat16") / reckoned("float32") < 0.6

@@ -7,6 +7,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+import several
 from small import (
     SCHEDULE,
     TOKENS,
@@ -33,14 +34,29 @@ KEYS = Path(__file__).parents[1] / "goldens" / "keys"
 CLASSES, SAMPLES = 5, 7
 Z0 = jax_random(8, 8, 4, seed=1)
 STATES = TextCondition(jax_random(CLASSES, TOKENS, WIDTH, seed=2))
+# a condition of one leaf, and one of several: floats, integers and booleans
+CASES = {
+    "one": (text_denoiser, lambda: STATES),
+    "several": (several.denoiser, lambda: several.conditions(CLASSES)),
+}
 TIMESTEPS = np.array([0, 1, 250, 500, 750, 998, 999])
 NOISES = np.array([3, 0, 1, 2, 6, 5, 4])
 NOISE, IMAGE = SeededNoise.of(0), 17
 
 
+@pytest.fixture(scope="module", params=CASES)
+def case(request):
+    return request.param
+
+
 @pytest.fixture(scope="module")
-def denoiser():
-    return text_denoiser()
+def denoiser(case):
+    return CASES[case][0]()
+
+
+@pytest.fixture(scope="module")
+def conditions(case):
+    return CASES[case][1]()
 
 
 def grid(denoiser, cells=10, losses=("l2",), devices=1, sharded=False):
@@ -68,7 +84,7 @@ def blocks(classes, timesteps=TIMESTEPS, noises=NOISES, z0=Z0):
     )
 
 
-def errors(grid, conditions=STATES, classes=None, **cells):
+def errors(grid, conditions, classes=None, **cells):
     """[classes, samples], by the packer."""
     every = np.arange(count(conditions))
     classes = every if classes is None else classes
@@ -108,7 +124,7 @@ class Asks:
 
 
 @pytest.fixture(scope="module")
-def expected(denoiser):
+def expected(denoiser, conditions):
     """Every cell on its own, without vmap."""
     cell = jax.jit(cell_errors, static_argnames="losses")
     table = np.zeros((CLASSES, SAMPLES))
@@ -119,7 +135,7 @@ def expected(denoiser):
                 denoiser,
                 SCHEDULE,
                 Z0,
-                take(STATES, c),
+                take(conditions, c),
                 jnp.int32(t),
                 noise,
                 losses=("l2",),
@@ -127,28 +143,28 @@ def expected(denoiser):
     return table
 
 
-def test_a_grid_equals_a_plain_loop(denoiser, expected):
+def test_a_grid_equals_a_plain_loop(denoiser, conditions, expected):
     assert np.std(expected, axis=0).min() > 1e-4  # the class matters
-    np.testing.assert_allclose(errors(grid(denoiser)), expected, rtol=1e-5)
+    np.testing.assert_allclose(errors(grid(denoiser), conditions), expected, rtol=1e-5)
 
 
 @pytest.mark.parametrize("cells", [1, 3, 8, 64])
-def test_a_cell_does_not_depend_on_the_tile(denoiser, expected, cells):
-    np.testing.assert_allclose(errors(grid(denoiser, cells)), expected, rtol=1e-5)
+def test_a_cell_does_not_depend_on_the_tile(denoiser, conditions, expected, cells):
+    found = errors(grid(denoiser, cells), conditions)
+    np.testing.assert_allclose(found, expected, rtol=1e-5)
 
 
-def test_a_cell_does_not_depend_on_neighbours_or_order(denoiser, expected):
+def test_a_cell_does_not_depend_on_neighbours_or_order(denoiser, conditions, expected):
     g = grid(denoiser)
     classes, samples = np.array([4, 0, 3]), np.array([6, 2, 5, 0])
-    some = errors(
-        g, classes=classes, timesteps=TIMESTEPS[samples], noises=NOISES[samples]
-    )
+    samples_of = {"timesteps": TIMESTEPS[samples], "noises": NOISES[samples]}
+    some = errors(g, conditions, classes, **samples_of)
     np.testing.assert_allclose(some, expected[np.ix_(classes, samples)], rtol=1e-5)
 
 
-def test_two_devices_give_the_same_answer(denoiser, expected):
+def test_two_devices_give_the_same_answer(denoiser, conditions, expected):
     assert jax.local_device_count() >= 2
-    two = errors(grid(denoiser, devices=2))
+    two = errors(grid(denoiser, devices=2), conditions)
     np.testing.assert_allclose(two, expected, rtol=1e-5)
 
 
@@ -158,25 +174,25 @@ jax.config.update("jax_num_cpu_devices", 8)
 import numpy as np, test_grid
 from diffjax.scoring import placement
 placement.SMALLEST_SPLIT = 64
-denoiser = test_grid.text_denoiser()
+denoiser, conditions = (make() for make in test_grid.CASES[{case!r}])
 grids = [test_grid.grid(denoiser, devices=8, sharded=s) for s in (False, True)]
 split = jax.tree.leaves(grids[1].denoiser)
 assert sum(not leaf.sharding.is_fully_replicated for leaf in split) > 20
-np.save({path!r}, [test_grid.errors(grid) for grid in grids])
+np.save({path!r}, [test_grid.errors(grid, conditions) for grid in grids])
 """
 
 
-def test_eight_devices_give_the_same_answer(expected, tmp_path):
+def test_eight_devices_give_the_same_answer(case, expected, tmp_path):
     """With copies of the weights on each, and with the weights split among them."""
     path = tmp_path / "tables.npy"
-    code = EIGHT.format(path=str(path))
+    code = EIGHT.format(case=case, path=str(path))
     subprocess.run([sys.executable, "-c", code], check=True, cwd=Path(__file__).parent)
     for table in np.load(path):
         np.testing.assert_allclose(table, expected, rtol=1e-5)
 
 
-def test_noise_is_shared_by_classes(denoiser):
-    same = take(STATES, np.zeros(3, int))
+def test_noise_is_shared_by_classes(denoiser, conditions):
+    same = take(conditions, np.zeros(3, int))
     table = errors(grid(denoiser), conditions=same)
     np.testing.assert_allclose(table[1:], table[:1].repeat(2, 0), rtol=1e-6)
     assert np.std(table[0]) > 1e-4  # and differs between samples
@@ -194,16 +210,16 @@ def test_class_ids_are_conditions_too():
     np.testing.assert_allclose(table[3, 2], by_hand, rtol=1e-5)
 
 
-def test_several_losses_cost_one_forward_pass(denoiser, expected):
+def test_several_losses_cost_one_forward_pass(denoiser, conditions, expected):
     both = grid(denoiser, losses=("l1", "l2"))
-    [[l1, l2]] = evaluate(both, STATES, [(np.arange(CLASSES), {})])
+    [[l1, l2]] = evaluate(both, conditions, [(np.arange(CLASSES), {})])
     np.testing.assert_allclose(l2, expected, rtol=1e-5)
     assert np.all(l1**2 < l2)  # (mean |d|)² < mean d²
 
     def cost(losses):
         return flops(
             lambda *args: block_errors(*args, losses=losses),
-            *(denoiser, SCHEDULE, NOISE, STATES),
+            *(denoiser, SCHEDULE, NOISE, conditions),
             blocks([0, 1], TIMESTEPS[:2], [0, 1]),
         )
 
@@ -214,14 +230,14 @@ def flops(function, *args):
     return jax.jit(function).lower(*args).cost_analysis()["flops"]
 
 
-def test_class_independent_work_is_done_once_a_block(denoiser):
+def test_class_independent_work_is_done_once_a_block(denoiser, conditions):
     """FLOPs(B blocks of k classes) = B (shared + k own), shared being worth having."""
 
     @cache
     def cost(k, n=8):
         return flops(
             lambda *args: block_errors(*args, losses=("l2",)),
-            *(denoiser, SCHEDULE, NOISE, STATES),
+            *(denoiser, SCHEDULE, NOISE, conditions),
             blocks(np.arange(k) % CLASSES, np.arange(n), np.arange(n)),
         )
 
@@ -234,15 +250,16 @@ def test_class_independent_work_is_done_once_a_block(denoiser):
     assert cost(9, 16) == pytest.approx(2 * cost(9), rel=1e-2)
 
 
-def test_one_compilation_for_a_tile(denoiser):
+def test_one_compilation_for_a_tile(denoiser, conditions):
     from diffjax.scoring.grid import tile_errors
 
     g = grid(denoiser, cells=12)
-    errors(g)
+    errors(g, conditions)
     before = tile_errors.programs
-    errors(g)
-    errors(g, timesteps=np.arange(40), noises=np.arange(40))  # more tiles, same shape
-    errors(g, classes=np.array([3, 1, 0, 2, 4]))
+    errors(g, conditions)
+    more = {"timesteps": np.arange(40), "noises": np.arange(40)}
+    errors(g, conditions, **more)  # more tiles, same shape
+    errors(g, conditions, np.array([3, 1, 0, 2, 4]))
     assert tile_errors.programs == before
 
 

@@ -16,6 +16,7 @@ from diffjax.checkpoints.untrained import untrained
 from diffjax.models.attention import Target, traced_for
 from diffjax.models.dit import DiTTransformer2DConfig
 from diffjax.models.network import Network
+from diffjax.models.unet import TextCondition
 from diffjax.models.unet_config import UNet2DConditionConfig
 from diffjax.scoring.grid import Blocks, tile_errors
 from diffjax.scoring.noise import SeededNoise
@@ -79,7 +80,7 @@ def unet(**changes):
         **changes,
     )
     network = Network(*empty_network("unet", config, "float32"))
-    return network, jax.ShapeDtypeStruct((8, 77, 64), jnp.float32)
+    return network, TextCondition(jax.ShapeDtypeStruct((8, 77, 64), jnp.float32))
 
 
 def dit():

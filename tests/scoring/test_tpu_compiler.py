@@ -22,6 +22,7 @@ from diffjax.models.autoencoder import AutoencoderKLConfig
 from diffjax.models.clip import CLIPTextConfig
 from diffjax.models.conditioner import PROMPTS_AT_ONCE, encode_prompts
 from diffjax.models.conditions import in_dtype
+from diffjax.models.diffusion import _encode
 from diffjax.models.dit import DiTTransformer2DConfig
 from diffjax.models.layers import Attention, Make
 from diffjax.models.network import Network
@@ -296,5 +297,5 @@ def test_the_autoencoder_at_512_pixels():
         ),
         topology("v5e:1x1"),
     )
-    found = compiled("v5e:1x1", diffusion._encode, *arguments)
+    found = compiled("v5e:1x1", _encode, *arguments)
     assert found.temporaries < 10**9
