@@ -12,7 +12,7 @@ import zlib
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import replace
 from pathlib import Path
-from typing import Any, TypeVar, Unpack, cast, overload
+from typing import Any, TypeVar, Unpack, overload
 
 import jax
 import numpy as np
@@ -32,8 +32,7 @@ from diffjax.classify.estimates import Estimates
 from diffjax.classify.progress import Progress
 from diffjax.classify.record import Record
 from diffjax.classify.search import Encoded, ImageSearch
-from diffjax.classify.settings import Options, Settings
-from diffjax.classify.temperature import read_calibration, warn_of_others
+from diffjax.classify.settings import Options, Settings, settings_from
 from diffjax.data.images import ImageSource, load_image, preprocess
 from diffjax.data.prompts import DEFAULT_TEMPLATE, Prompts, split_labels
 from diffjax.errors import DiffjaxError, NotFiniteError
@@ -51,10 +50,8 @@ from diffjax.scoring.placement import (
     shards_weights,
 )
 from diffjax.scoring.work import Work
-from diffjax.strategies import parse_shortlist, parse_strategy
 
 PARTS = Parts.__annotations__
-PARSERS = {"strategy": parse_strategy, "shortlist": parse_shortlist}
 ONE_IMAGE = (str, bytes, os.PathLike, np.ndarray, jax.Array, Image.Image)
 # as the models were trained
 TRANSFORMS = {"text": "resize_crop", "class": "adm"}
@@ -142,15 +139,7 @@ class DiffusionClassifier:
         """
         asked = {name: value for name, value in options.items() if value is not None}
         parts: Any = {name: asked.pop(name) for name in PARTS if name in asked}
-        for name, parse in PARSERS.items():
-            if isinstance(text := asked.get(name), str):
-                asked[name] = parse(text)
-        if isinstance(place := asked.get("temperature"), str | Path):
-            calibration = read_calibration(place)
-            loss = str(asked.get("loss", Settings.loss))
-            warn_of_others(calibration, str(name_or_path), loss)
-            asked["temperature"] = float(calibration["temperature"])
-        settings = Settings(**cast(Any, asked))
+        settings = settings_from(asked, str(name_or_path))
         return cls(load_model(name_or_path, dtype=dtype, **parts), settings)
 
     def __call__(

@@ -17,8 +17,9 @@ from diffjax.choices import (
     TEMPERATURE,
     TRANSFORMS,
 )
+from diffjax.classify.temperature import read_calibration, warn_of_others
 from diffjax.errors import DiffjaxError, unknown
-from diffjax.strategies import parse_strategy, strategy_to_dict
+from diffjax.strategies import parse_shortlist, parse_strategy, strategy_to_dict
 from diffjax.strategies.base import Strategy
 from diffjax.strategies.shortlist import Shortlist
 
@@ -139,3 +140,26 @@ class Options(Parts, total=False):
     cells: int | None
     shard_weights: str
     devices: str
+
+
+def settings_from(asked: dict[str, Any], model: str) -> Settings:
+    """Make settings of keyword arguments, in which some may be texts.
+
+    Args:
+        asked: Fields of ``Settings``, as ``Options`` has them.
+        model: The name of the model, to warn of a temperature that is another's.
+
+    Raises:
+        DiffjaxError: If one is not understood.
+    """
+    for name, parse in {
+        "strategy": parse_strategy,
+        "shortlist": parse_shortlist,
+    }.items():
+        if isinstance(text := asked.get(name), str):
+            asked = asked | {name: parse(text)}
+    if isinstance(place := asked.get("temperature"), str | Path):
+        calibration = read_calibration(place)
+        warn_of_others(calibration, model, asked.get("loss", Settings.loss))
+        asked = asked | {"temperature": float(calibration["temperature"])}
+    return Settings(**asked)

@@ -54,5 +54,5 @@ def warn_of_others(calibration: dict[str, Any], model: str, loss: str) -> None:
         warnings.warn(
             f"the temperature was fitted to {fitted[0]} by {fitted[1]}, and this is "
             f"{model} by {loss}: scores will not be calibrated.",
-            stacklevel=4,
+            stacklevel=5,
         )

@@ -8,7 +8,7 @@ from saved_runs import write_run
 
 from diffjax.classify.classifier import DiffusionClassifier
 from diffjax.classify.temperature import read_temperature
-from diffjax.cli.group import group
+from diffjax.cli.commands import group
 from diffjax.errors import DiffjaxError
 from diffjax.runs.calibration import (
     calibrate,

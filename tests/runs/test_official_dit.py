@@ -6,7 +6,7 @@ import torch
 from click.testing import CliRunner
 from test_rescoring import assert_same_decisions
 
-from diffjax.cli.group import group
+from diffjax.cli.commands import group
 from diffjax.data.prompts import Prompts
 from diffjax.errors import DiffjaxError
 from diffjax.runs.folder import read_run

@@ -5,7 +5,7 @@ import pytest
 from click.testing import CliRunner
 from saved_runs import tables, write_run
 
-from diffjax.cli.group import group
+from diffjax.cli.commands import group
 from diffjax.cli.rescore import rescore as rescore_command
 from diffjax.errors import DiffjaxError
 from diffjax.runs import weights as weights_module
