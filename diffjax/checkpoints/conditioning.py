@@ -6,11 +6,13 @@ from pathlib import Path
 from typing import Any
 
 import jax
+import numpy as np
 
 from diffjax.checkpoints import fitting
 from diffjax.checkpoints.networks import load_network, network_config, network_shapes
 from diffjax.checkpoints.tokenizer import Tokenizer
-from diffjax.checkpoints.unchanged import if_unchanged
+from diffjax.checkpoints.unchanged import if_unchanged, state_of
+from diffjax.data.kept import KeptArrays, digest_of
 from diffjax.models.conditioner import Conditioner, TextEncoder
 from diffjax.models.config import differing
 from diffjax.models.network import Network, OnDemand
@@ -21,6 +23,7 @@ from diffjax.models.unet import TextCondition
 # than one of them; elsewhere that holds of the largest alone.
 LARGE_TEXT_ENCODER = {"cpu": 2**28}
 LARGE_ELSEWHERE = 2**32
+FINGERPRINT = {"fingerprint": np.array("0" * 16)}  # as it is kept
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -49,6 +52,7 @@ def load_conditioner(
     *,
     variant: str | None,
     weights: Mapping[str, Path],
+    kept: KeptArrays | None = None,
 ) -> Conditioner:
     """Load the text encoders and tokenizers of a pipeline.
 
@@ -58,6 +62,8 @@ def load_conditioner(
         elsewhere: folders of components that are not taken from there.
         variant: of the weights, if they have it.
         weights: files to read weights from instead, by component.
+        kept: where conditions are kept, with the fingerprints of text encoders by
+            their files: one that is known there is not read before it is needed.
 
     Raises:
         DiffjaxError: if one of them is missing, damaged or does not fit.
@@ -69,7 +75,9 @@ def load_conditioner(
     encoders = {}
     for name, tokenizer in family.encoders.items():
         config = network_config(place(name), name)
-        network = _text_encoder(place(name), name, config, variant, weights.get(name))
+        network = _text_encoder(
+            place(name), name, config, variant, weights.get(name), kept
+        )
         tokenize = Tokenizer(
             place(tokenizer), config.max_position_embeddings, config.vocab_size
         )
@@ -81,18 +89,34 @@ def load_conditioner(
         encoders[name] = TextEncoder(
             network=network, tokenize=tokenize, config=differing(config)
         )
-    return Conditioner(encoders=encoders, combine=family.combine)
+    return Conditioner(encoders=encoders, combine=family.combine, kept=kept)
 
 
 def _text_encoder(
-    folder: Path, name: str, config: Any, variant: str | None, weights: Path | None
+    folder: Path,
+    name: str,
+    config: Any,
+    variant: str | None,
+    weights: Path | None,
+    kept: KeptArrays | None,
 ) -> OnDemand:
     def read() -> Network:
         return load_network(folder, name, variant=variant, weights=weights)[1]
 
     places = [folder, *([] if weights is None else [weights])]
     shapes = network_shapes(folder, name, config)
+    files = [(str(place.resolve()), state_of(place)) for place in places]
+    weights_of = digest_of(repr((files, variant, shapes.layout)))
+    known = None if kept is None else kept.get(weights_of, FINGERPRINT)
     large = LARGE_TEXT_ENCODER.get(jax.default_backend(), LARGE_ELSEWHERE)
-    network = OnDemand(if_unchanged(read, places), shapes, keep=shapes.bytes <= large)
-    network()  # complains now of what is missing or damaged
+    network = OnDemand(
+        if_unchanged(read, places),
+        shapes,
+        keep=shapes.bytes <= large,
+        fingerprint=None if known is None else str(known["fingerprint"]),
+    )
+    if known is None:
+        network()  # complains now of what is missing or damaged
+        if kept is not None:
+            kept.put(weights_of, {"fingerprint": np.array(network.fingerprint)})
     return network

@@ -21,6 +21,7 @@ from diffjax.checkpoints.parts import COMPONENTS as PARTS
 from diffjax.checkpoints.parts import Parts, spelled_out
 from diffjax.checkpoints.resolving import require_variant, resolve, resolve_component
 from diffjax.choices import DTYPES
+from diffjax.data.kept import KeptArrays
 from diffjax.errors import DiffjaxError, unknown
 from diffjax.models.config import differing
 from diffjax.models.diffusion import DiffusionModel
@@ -51,7 +52,7 @@ def load_model(
     """
     asked: dict[str, Any] = {**parts}
     named = {name: asked.pop(name, None) for name in PARTS}
-    revision = asked.pop("revision", None)
+    revision, cache = asked.pop("revision", None), asked.pop("prompt_cache", None)
     variant = asked.get("variant")
     elsewhere = {
         name: resolve_component(place, name, **asked)
@@ -130,7 +131,12 @@ def load_model(
             **common,
         )
     conditioner = load_conditioner(
-        STABLE_DIFFUSION, folder, elsewhere, variant=variant, weights=weights
+        STABLE_DIFFUSION,
+        folder,
+        elsewhere,
+        variant=variant,
+        weights=weights,
+        kept=None if cache is None else KeptArrays(Path(cache), "prompts"),
     )
     common["configs"] |= conditioner.configs
     return DiffusionModel(kind="text", conditioner=conditioner, **common)

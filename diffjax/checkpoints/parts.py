@@ -31,6 +31,8 @@ class Parts(TypedDict, total=False):
             network.
         variant: Variant of the weights, such as "fp16" or "non_ema". Components without
             it have their plain weights taken, but one must have it.
+        prompt_cache: Folder that keeps what text encoders say of prompts. Text encoders
+            are read only for prompts that are not there.
     """
 
     unet: str | Path | None
@@ -43,6 +45,7 @@ class Parts(TypedDict, total=False):
     token: str | bool | None
     local_files_only: bool
     variant: str | None
+    prompt_cache: str | Path | None
 
 
 def spelled_out(function: Function) -> Function:

@@ -23,11 +23,11 @@ def if_unchanged(
         its size and time, or is gone, or there is another beside it.
     """
     places = tuple(places)
-    before = {place: _state(place) for place in places}
+    before = {place: state_of(place) for place in places}
 
     def checked() -> Content:
         for place, state in before.items():
-            if _state(place) != state:
+            if state_of(place) != state:
                 raise DiffjaxError(
                     f"{place} has changed since the model was loaded from it; "
                     "load the model again."
@@ -37,8 +37,8 @@ def if_unchanged(
     return checked
 
 
-def _state(place: Path) -> list[tuple[str, int, int]]:
-    """Names, sizes and times, as far as files are there."""
+def state_of(place: Path) -> list[tuple[str, int, int]]:
+    """Names, sizes and times of the files of a place, as far as they are there."""
     files = sorted(place.iterdir()) if place.is_dir() else [place]
     stats = [(file.name, file.stat()) for file in files if file.is_file()]
     return [(name, stat.st_size, stat.st_mtime_ns) for name, stat in stats]

@@ -252,6 +252,11 @@ checkpoint_options = together(
     ),
     click.option("--cache-dir", metavar="DIR", help="Where downloads are kept."),
     click.option(
+        "--prompt-cache",
+        metavar="DIR",
+        help="Folder that keeps what text encoders say of prompts for other runs.",
+    ),
+    click.option(
         "--offline",
         "local_files_only",
         is_flag=True,

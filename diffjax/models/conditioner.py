@@ -7,12 +7,15 @@
 
 Which encoders there are, and which of them makes which leaf of a condition, is said by
 the family of models, next to the loading of its files.
+
+Conditions can be kept for other runs, each under a digest of the encoders and the
+tokens. Encoders of which nothing new is asked are then not even read.
 """
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from functools import partial
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, Protocol, runtime_checkable
 
 import jax
 import jax.numpy as jnp
@@ -22,7 +25,7 @@ from jaxtyping import Array, Int
 
 from diffjax.errors import DiffjaxError
 from diffjax.models.conditions import floating, in_dtype, is_floating, with_floating
-from diffjax.models.network import Network, OnDemand
+from diffjax.models.network import Network, OnDemand, digest
 from diffjax.tracing import eval_shape, jit, pinned
 
 PROMPTS_AT_ONCE = 32  # through the text encoders; bounds their memory
@@ -51,6 +54,17 @@ class TextEncoder:
     config: dict[str, Any] = field(default_factory=dict)
 
 
+@runtime_checkable
+class Kept(Protocol):
+    """Where conditions are kept, as ``data.kept`` has it."""
+
+    def get(self, name: str, like: dict[str, Any]) -> dict[str, np.ndarray] | None:
+        """The arrays of a name, of these shapes and number types; None if not kept."""
+
+    def put(self, name: str, arrays: dict[str, np.ndarray]) -> None:
+        """Keep arrays."""
+
+
 @dataclass(frozen=True, kw_only=True)
 class Conditioner:
     """Makes conditions of prompts.
@@ -58,10 +72,12 @@ class Conditioner:
     Attributes:
         encoders: by their names as components: "text_encoder".
         combine: their outputs of one prompt, in order → its condition, float32.
+        kept: where each prompt's condition is kept, if it is.
     """
 
     encoders: dict[str, TextEncoder]
     combine: Callable[..., Any]
+    kept: Kept | None = None
 
     @property
     def configs(self) -> dict[str, dict[str, Any]]:
@@ -71,9 +87,7 @@ class Conditioner:
     @property
     def fingerprints(self) -> list[str]:
         """16 hex digits of each encoder's weights."""
-        found = [each.network.fingerprint for each in self.encoders.values()]
-        self._let_go()
-        return found
+        return [each.network.fingerprint for each in self.encoders.values()]
 
     def tokenize(self, prompts: Sequence[str]) -> Tokens:
         """Ids of all tokenizers side by side; cut where one of them cut."""
@@ -123,14 +137,14 @@ class Conditioner:
         for start in range(0, len(prompts), PROMPTS_AT_ONCE):
             chunk = slice(start, start + PROMPTS_AT_ONCE)
             # padded to one length, with no share: one compilation for any count
-            new = self._encode([_padded(each.ids[chunk]) for each in tokens])
+            new = self._rows([each.ids[chunk] for each in tokens], shapes)
             sums = _add(
                 sums, floating(new), _padded(rows[chunk]), _padded(share[chunk])
             )
             n = len(rows[chunk])
             leaves = [x for x in jax.tree.leaves(new) if not is_floating(x)]
             others.append([np.asarray(leaf)[:n] for leaf in leaves])
-        self._let_go()
+        self.let_go()
         rest = iter(_of_rows(others, rows, prompts))
         merged = jax.tree.map(
             lambda leaf: leaf if is_floating(leaf) else next(rest), shapes
@@ -142,11 +156,36 @@ class Conditioner:
     def _tokens(self, prompts: Sequence[str]) -> list[Tokens]:
         return [each.tokenize(prompts) for each in self.encoders.values()]
 
+    def _rows(self, ids: list[np.ndarray], shapes: Any) -> Any:
+        """Conditions of at most ``PROMPTS_AT_ONCE`` prompts, filled up to as many."""
+        if self.kept is None:
+            return self._encode(ids)
+        leaves, structure = jax.tree.flatten(shapes)
+        like = {str(i): leaf for i, leaf in enumerate(leaves)}
+        networks = self.fingerprints, self.configs, self.combine.__qualname__
+        names = [
+            digest([repr(networks), repr([each[i].tolist() for each in ids])], 32)
+            for i in range(len(ids[0]))
+        ]
+        found = [self.kept.get(name, like) for name in names]
+        missing = [i for i, each in enumerate(found) if each is None]
+        if missing:
+            new = self._encode([each[missing] for each in ids])
+            columns = [np.asarray(leaf) for leaf in jax.tree.leaves(new)]
+            for place, i in enumerate(missing):
+                row = {str(k): column[place] for k, column in enumerate(columns)}
+                self.kept.put(names[i], row)
+                found[i] = row
+        rows = [each for each in found if each is not None]
+        stacked = [_padded(np.stack([row[key] for row in rows])) for key in like]
+        return jax.tree.unflatten(structure, stacked)
+
     def _encode(self, ids: list[np.ndarray]) -> Any:
         networks = [each.network() for each in self.encoders.values()]
-        return encode_prompts(networks, ids, combine=self.combine)
+        return encode_prompts(networks, list(map(_padded, ids)), combine=self.combine)
 
-    def _let_go(self) -> None:
+    def let_go(self) -> None:
+        """Free the encoders' memory, but for those that are to be kept."""
         for each in self.encoders.values():
             each.network.let_go()
 

@@ -103,9 +103,10 @@ class DiffusionModel:
     def weights(self) -> str:
         """16 hex digits of all weights."""
         parts = [self.denoiser.fingerprint, self.autoencoder.fingerprint]
-        return digest(
-            parts + (self.conditioner.fingerprints if self.conditioner else [])
-        )
+        if self.conditioner is not None:
+            parts += self.conditioner.fingerprints
+            self.conditioner.let_go()
+        return digest(parts)
 
     def describe(self) -> dict[str, Any]:
         """All that decides its numbers, besides the dtype; plain JSON values.

@@ -53,6 +53,15 @@ class Network:
         return digest.hexdigest()[:16]
 
     @property
+    def layout(self) -> list[str]:
+        """Names, shapes and number types of the weights, sorted."""
+        flat = jax.tree_util.tree_leaves_with_path(self.state)
+        return sorted(
+            f"{jax.tree_util.keystr(path)} {leaf.shape} {leaf.dtype}"
+            for path, leaf in flat
+        )
+
+    @property
     def parameters(self) -> int:
         """The number of weights."""
         return sum(int(leaf.size) for leaf in jax.tree.leaves(self.state))
@@ -71,9 +80,9 @@ class Network:
         return dtype
 
 
-def digest(parts: Iterable[str]) -> str:
-    """16 hex digits of texts."""
-    return hashlib.sha256("".join(parts).encode()).hexdigest()[:16]
+def digest(parts: Iterable[str], digits: int = 16) -> str:
+    """So many hex digits of texts."""
+    return hashlib.sha256("".join(parts).encode()).hexdigest()[:digits]
 
 
 class OnDemand:

@@ -285,3 +285,28 @@ def test_a_large_text_encoder_is_let_go_and_read_again(sd, tmp_path, monkeypatch
     (folder / "text_encoder" / "more").touch()
     with pytest.raises(DiffjaxError, match=r"text_encoder has changed .* load the"):
         model.text_conditioner.encode(["a cat"])
+
+
+def test_a_text_encoder_whose_prompts_are_kept_is_not_read(sd, tmp_path, monkeypatch):
+    prompts, cache = ["a cat", "a dog"], tmp_path / "cache"
+    plain = load_model(sd)
+    expected, _ = plain.conditioner.encode(prompts)
+    load_model(sd, prompt_cache=cache).conditioner.encode(prompts)
+    read = formats.read_tensors
+
+    def refuse(place, **kwargs):
+        assert place.name != "text_encoder", "it is read"
+        return read(place, **kwargs)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(networks, "read_tensors", refuse)
+        again = load_model(sd, prompt_cache=cache)
+        found, _ = again.conditioner.encode(prompts)
+        np.testing.assert_array_equal(found.states, expected.states)
+        assert again.fingerprint == plain.fingerprint
+        with pytest.raises(AssertionError, match="it is read"):
+            again.conditioner.encode(["a bird"])
+        # other files may hold another one
+        (sd / "text_encoder" / "model.safetensors").touch()
+        with pytest.raises(AssertionError, match="it is read"):
+            load_model(sd, prompt_cache=cache)

@@ -142,7 +142,8 @@ def test_a_damaged_file_is_computed_again(classifier, encoded, tmp_path, name):
     (kept,) = Latents(classifier, tmp_path).of(pixels)
     (path,) = tmp_path.rglob("*.npz")
     DAMAGES[name](path)
-    (got,) = Latents(classifier, tmp_path).of(pixels)
+    with pytest.warns(UserWarning, match=f"{path.name} is damaged"):
+        (got,) = Latents(classifier, tmp_path).of(pixels)
     assert len(encoded) == 2
     np.testing.assert_array_equal(got, kept)
     np.testing.assert_array_equal(np.load(path)["z0"], kept)

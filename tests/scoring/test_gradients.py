@@ -4,6 +4,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+import several
 from flax import nnx
 from small import (
     SCHEDULE,
@@ -17,7 +18,7 @@ from small import (
 from diffjax.checkpoints.untrained import random_network
 from diffjax.errors import DiffjaxError
 from diffjax.models.attention import unfused
-from diffjax.models.conditions import centre, take
+from diffjax.models.conditions import centre, floating, take, with_floating
 from diffjax.models.conditions import shapes as one_shape
 from diffjax.models.network import Network
 from diffjax.models.unet import TextCondition
@@ -129,16 +130,24 @@ def class_case():
     return network, table[10], table[3] - table[10]
 
 
-@pytest.mark.parametrize("case", [text_case, class_case])
+def several_case():
+    """Leaves of integers and booleans stay what they are at the base."""
+    rows = several.conditions(2)
+    towards = [leaf[1] - leaf[0] for leaf in floating(rows)]
+    base = take(rows, 1)
+    return several.denoiser(), base, with_floating(base, towards)
+
+
+@pytest.mark.parametrize("case", [text_case, class_case, several_case])
 def test_it_follows_the_slope_of_a_network(case):
     network, base, direction = case()
     ours, h = estimator(network), 0.02
 
     def moved(*steps):  # rows of that many steps along the direction
         along = jnp.array(steps)
-        return jax.tree.map(
-            lambda b, d: b + jnp.multiply.outer(along, d), base, direction
-        )
+        rows = jax.tree.map(lambda leaf: jnp.stack([leaf] * len(steps)), base)
+        both = zip(floating(base), floating(direction), strict=True)
+        return with_floating(rows, [b + jnp.multiply.outer(along, d) for b, d in both])
 
     here, estimated = at(ours, base, moved(0, h))
     ahead, behind = (at(ours, take(moved(s), 0), moved(s))[0] for s in (h, -h))
