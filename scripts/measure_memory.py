@@ -55,7 +55,7 @@ def device(n_classes: int, dtype: str) -> dict[str, int]:
     blocks = CELLS // width
     states = jax.ShapeDtypeStruct((n_classes, TOKENS, WIDTH), dtype)
     tile = Blocks(
-        images=np.zeros(blocks, np.uint32),
+        keys=np.zeros(blocks, np.uint32),
         z0=np.zeros((blocks, EDGE, EDGE, 4), np.float32),
         timesteps=np.zeros(blocks, np.int32),
         noises=np.zeros(blocks, np.int32),

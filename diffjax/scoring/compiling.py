@@ -348,7 +348,7 @@ def compile_tile(
     """
     n, k = tile.blocks, tile.classes
     blocks = Blocks(
-        images=jax.ShapeDtypeStruct((n,), jnp.uint32),
+        keys=jax.ShapeDtypeStruct((n,), jnp.uint32),
         z0=jax.ShapeDtypeStruct((n, *latent_shape), jnp.float32),
         timesteps=jax.ShapeDtypeStruct((n,), jnp.int32),
         noises=jax.ShapeDtypeStruct((n,), jnp.int32),

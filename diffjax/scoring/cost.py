@@ -48,7 +48,7 @@ def tile_cost(
     """
     place = np.arange(tile.blocks)
     blocks = Blocks(
-        images=place.astype(np.uint32),
+        keys=place.astype(np.uint32),
         z0=np.zeros((tile.blocks, *latent_shape), np.float32),
         timesteps=(place % grid.schedule.n_timesteps).astype(np.int32),
         noises=place.astype(np.int32) % N_NOISES,

@@ -63,7 +63,7 @@ class Blocks:
     """What a tile evaluates; B blocks of k classes.
 
     Attributes:
-        images: the number of each block's image, uint32 [B], for its noise.
+        keys: the number of each block's image that decides its noise, uint32 [B].
         z0: its latent, [B, h, w, c].
         timesteps: t in [0, T), int32 [B].
         noises: the noise index, int32 [B].
@@ -71,7 +71,7 @@ class Blocks:
     """
 
     # Left unchecked at run time: JAX rebuilds pytrees with placeholders as leaves.
-    images: Any
+    keys: Any
     z0: Any
     timesteps: Any
     noises: Any
@@ -121,7 +121,7 @@ def block_errors(
     """
 
     def block(block: Blocks) -> Array:
-        epsilon = noise.draw(block.images, block.noises, block.z0.shape)
+        epsilon = noise.draw(block.keys, block.noises, block.z0.shape)
 
         def cell(condition: Any) -> Array:
             return cell_errors(

@@ -391,7 +391,5 @@ def _gather(runs: list[_Run], blocks: int) -> Blocks:
         )
     columns = [np.concatenate(column) for column in zip(*parts, strict=True)]
     place = np.minimum(np.arange(blocks), len(columns[0]) - 1)
-    images, z0, timesteps, noises, classes = (column[place] for column in columns)
-    return Blocks(
-        images=images, z0=z0, timesteps=timesteps, noises=noises, classes=classes
-    )
+    keys, z0, timesteps, noises, classes = (column[place] for column in columns)
+    return Blocks(keys=keys, z0=z0, timesteps=timesteps, noises=noises, classes=classes)

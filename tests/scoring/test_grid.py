@@ -76,7 +76,7 @@ def blocks(classes, timesteps=TIMESTEPS, noises=NOISES, z0=Z0):
     """A block a sample, all under the same classes."""
     n = len(timesteps)
     return Blocks(
-        images=np.full(n, IMAGE, np.uint32),
+        keys=np.full(n, IMAGE, np.uint32),
         z0=np.broadcast_to(z0, (n, *z0.shape)),
         timesteps=np.asarray(timesteps, np.int32),
         noises=np.asarray(noises, np.int32),

@@ -95,7 +95,7 @@ def dit():
 def test_estimates_are_what_the_compiler_for_cpus_says(make):
     network, conditions = make()
     blocks = Blocks(
-        images=np.zeros(2, np.uint32),
+        keys=np.zeros(2, np.uint32),
         z0=np.zeros((2, 16, 16, 4), np.float32),
         timesteps=np.zeros(2, np.int32),
         noises=np.zeros(2, np.int32),

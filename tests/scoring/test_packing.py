@@ -46,7 +46,7 @@ class Device:
             [
                 truth(int(k), c, np.array([t]), np.array([n]))[:, :, 0]
                 for k, c, t, n in zip(
-                    blocks.images,
+                    blocks.keys,
                     blocks.classes,
                     blocks.timesteps,
                     blocks.noises,

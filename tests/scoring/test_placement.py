@@ -111,7 +111,7 @@ def memory_of_a_tile():
     network = random(DiTTransformer2DModel, config)
     place = np.zeros(mesh.size, np.int32)
     blocks = Blocks(
-        images=place.astype(np.uint32),
+        keys=place.astype(np.uint32),
         z0=np.zeros((mesh.size, 8, 8, 4), np.float32),
         timesteps=place,
         noises=place,
