@@ -504,7 +504,7 @@ def training(rehearse: bool) -> Iterator[Row]:
 
     from rich.console import Console
 
-    from diffjax.training.losses import read_losses
+    from diffjax.training.log import read_losses
     from diffjax.training.recipes import get_recipe
     from diffjax.training.runs import train
 

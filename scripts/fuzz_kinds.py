@@ -447,7 +447,7 @@ def _read_points(path: Path) -> Any:
 
 
 def _read_losses(path: Path) -> Any:
-    from diffjax.training.losses import read_losses
+    from diffjax.training.log import read_losses
 
     return read_losses(path)
 

@@ -5,6 +5,7 @@ same images flipped left to right; further items may follow. All go round in epo
 each a fresh permutation.
 """
 
+from collections.abc import Callable
 from typing import NamedTuple
 
 import numpy as np
@@ -13,19 +14,11 @@ from scipy.special import expit
 from scipy.stats import norm
 
 
-class TextBatch(NamedTuple):
-    """Latents, scaled, with the token ids of a caption each."""
+class LatentBatch(NamedTuple):
+    """Latents, scaled, with ids each: a class, or the tokens of a caption."""
 
     latents: Float32[np.ndarray, "b h w c"]
-    captions: Int32[np.ndarray, "b l"]
-    timesteps: Int32[np.ndarray, " b"]
-
-
-class ClassBatch(NamedTuple):
-    """Latents, scaled, with a class id each."""
-
-    latents: Float32[np.ndarray, "b h w c"]
-    classes: Int32[np.ndarray, " b"]
+    ids: Int32[np.ndarray, "b ..."]
     timesteps: Int32[np.ndarray, " b"]
 
 
@@ -42,12 +35,24 @@ class Captions(NamedTuple):
     Attributes:
         of_classes: of every template with every class name, for the images' items.
         of_items: one each, for the m items after those.
-        empty: of the empty caption.
     """
 
     of_classes: Int32[np.ndarray, "templates classes l"]
     of_items: Int32[np.ndarray, "m l"]
-    empty: Int32[np.ndarray, " l"]
+
+    def ids(
+        self,
+        items: Int32[np.ndarray, " b"],
+        labels: Int32[np.ndarray, " n"],
+        n_own: int,
+        random: np.random.Generator,
+    ) -> Int32[np.ndarray, "b l"]:
+        """A caption for each item; the first ``n_own`` items are those of n images."""
+        template = random.integers(len(self.of_classes), size=len(items))
+        ids: np.ndarray = self.of_classes[template, labels[items % len(labels)]]
+        further = items >= n_own
+        ids[further] = self.of_items[items[further] - n_own]
+        return ids
 
 
 def batch_items(n: int, batch: int, step: int, seed: int) -> Int32[np.ndarray, " b"]:
@@ -70,10 +75,10 @@ def item_pixels(
     return either
 
 
-def text_batch(
+def latent_batch(
     latents: Float32[np.ndarray, "k h w c"],
-    labels: Int32[np.ndarray, " n"],
-    captions: Captions,
+    ids: Callable[[Int32[np.ndarray, " b"], np.random.Generator], np.ndarray],
+    nothing: Int32[np.ndarray, "..."],
     *,
     batch: int,
     empty: float,
@@ -81,60 +86,27 @@ def text_batch(
     logit_normal: tuple[float, float] | None = None,
     step: int,
     seed: int,
-) -> TextBatch:
-    """The batch of a step of a model of captions.
+) -> LatentBatch:
+    """The batch of a step of a diffusion model.
 
     Args:
-        latents: of all k items; k = n + m, or 2n + m with the flipped images.
-        labels: of the images.
-        captions: that items can have.
+        latents: of all items.
+        ids: (items, random) → new arrays of the ids that items are shown with.
+        nothing: the ids in place of those, for a share of the items.
         batch: items a step.
-        empty: the share of items that get the empty caption.
+        empty: that share.
         n_timesteps: T.
         logit_normal: mean and standard deviation of logit t/T; None for uniform t.
         step: from 0 on.
         seed: of the run.
     """
     items = batch_items(len(latents), batch, step, seed)
-    random = _stream(seed, step)
-    n = len(labels)
-    template = random.integers(len(captions.of_classes), size=batch)
-    ids = captions.of_classes[template, labels[items % n]]
-    own = len(latents) - len(captions.of_items)
-    further = items >= own
-    ids[further] = captions.of_items[items[further] - own]
-    ids[random.random(batch) < empty] = captions.empty
-    t = _timesteps(random, batch, n_timesteps, logit_normal)
-    return TextBatch(latents[items], ids, t)
-
-
-def class_batch(
-    latents: Float32[np.ndarray, "k h w c"],
-    labels: Int32[np.ndarray, " n"],
-    *,
-    n_classes: int,
-    batch: int,
-    empty: float,
-    n_timesteps: int,
-    logit_normal: tuple[float, float] | None = None,
-    step: int,
-    seed: int,
-) -> ClassBatch:
-    """The batch of a step of a model of classes; k = n or 2n, else as ``text_batch``.
-
-    Class id ``n_classes`` is the unconditional one, which a share ``empty`` gets.
-    """
-    items = batch_items(len(latents), batch, step, seed)
-    random = _stream(seed, step)
-    classes = labels[items % len(labels)]
-    classes[random.random(batch) < empty] = n_classes
-    t = _timesteps(random, batch, n_timesteps, logit_normal)
-    return ClassBatch(latents[items], classes, t)
-
-
-def _stream(seed: int, step: int) -> np.random.Generator:
     # a stream of its own: epochs are seeded by (seed, epoch)
-    return np.random.default_rng((seed, step, 1))
+    random = np.random.default_rng((seed, step, 1))
+    shown = ids(items, random)
+    shown[random.random(batch) < empty] = nothing
+    t = _timesteps(random, batch, n_timesteps, logit_normal)
+    return LatentBatch(latents[items], shown, t)
 
 
 def _timesteps(

@@ -29,10 +29,9 @@ def train_discriminative(
     *,
     seed: int,
     steps: int | None,
-    beginning: None = None,
     console: Console,
 ) -> None:
-    """Train and save; arguments as of ``train_text_to_image``.
+    """Train and save; the arguments are those of ``train_diffusion``.
 
     Images come plain and flipped, as a diffusion model's do, and moved by nothing: the
     shifts that both are tested on are new to both.

@@ -15,7 +15,7 @@ from rich.console import Console
 
 from diffjax.errors import DiffjaxError
 from diffjax.training.checkpoint import Checkpoints, named
-from diffjax.training.losses import LossLog
+from diffjax.training.log import LossLog
 from diffjax.training.optimiser import Leaves, initial_state, make_step
 from diffjax.training.recipes import Phase
 

@@ -10,7 +10,7 @@ OUT/loss.png                 the loss curves
 
 import json
 import os
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import fields
 from pathlib import Path
 from typing import Any
@@ -25,27 +25,18 @@ from diffjax.errors import DiffjaxError
 from diffjax.files import json_text, read_json, write_text
 from diffjax.tracing import pinned
 from diffjax.training.beginning import Beginning
-from diffjax.training.class_to_image import train_class_to_image
+from diffjax.training.diffusion import train_diffusion
 from diffjax.training.discriminative import train_discriminative
-from diffjax.training.losses import plot_losses
+from diffjax.training.log import plot_losses
 from diffjax.training.recipes import (
-    ClassToImage,
     Diffusion,
     Discriminative,
     Phase,
     Recipe,
-    TextToImage,
     compute_dtype,
     get_recipe,
     of_length,
 )
-from diffjax.training.text_to_image import train_text_to_image
-
-TRAINERS: dict[type[Recipe], Callable[..., None]] = {
-    TextToImage: train_text_to_image,
-    ClassToImage: train_class_to_image,
-    Discriminative: train_discriminative,
-}
 
 
 def run_training(
@@ -114,22 +105,17 @@ def train(
     beginning: Beginning | None = None,
     console: Console,
 ) -> Path:
-    """Train a recipe on arrays; arguments as of ``train_text_to_image``.
+    """Train a recipe on arrays; the arguments are those of ``train_diffusion``.
 
     Returns:
         ``out / "model"``.
     """
-    TRAINERS[type(recipe)](
-        recipe,
-        images,
-        labels,
-        class_names,
-        out,
-        seed=seed,
-        steps=steps,
-        beginning=beginning,
-        console=console,
-    )
+    data = (images, labels, class_names, out)
+    told: dict[str, Any] = {"seed": seed, "steps": steps, "console": console}
+    if isinstance(recipe, Discriminative):
+        train_discriminative(recipe, *data, **told)
+    elif isinstance(recipe, Diffusion):
+        train_diffusion(recipe, *data, beginning=beginning, **told)
     phases = [
         f.name for f in fields(recipe) if isinstance(getattr(recipe, f.name), Phase)
     ]

@@ -37,7 +37,7 @@ def leaves(module):
 
 
 def test_weights_are_those_of_the_model(beginning):
-    unet, _, _ = build_networks(TINY, vocabulary(), seed=1)
+    unet, _, _ = build_networks(TINY, vocabulary(), np.random.default_rng(1))
     begun = leaves(beginning.weights(unet, "denoiser"))
     trained = leaves(load_model("tiny").denoiser.module())
     assert begun.keys() == trained.keys()
@@ -50,7 +50,7 @@ def test_known_tokens_keep_their_rows_and_new_ones_begin_at_random(beginning):
     theirs = load_model("tiny").networks()["text_encoder"].module()
     theirs = leaves(theirs)[TABLE][...]
     new = ["zyzzyva</w>", *reversed(words)]
-    _, encoder, _ = build_networks(TINY, new, seed=1)
+    _, encoder, _ = build_networks(TINY, new, np.random.default_rng(1))
     random = np.array(leaves(encoder)[TABLE][...])
     table = leaves(beginning.weights(encoder, "text_encoder", new))[TABLE][...]
     np.testing.assert_array_equal(table[0], random[0])
@@ -58,7 +58,7 @@ def test_known_tokens_keep_their_rows_and_new_ones_begin_at_random(beginning):
 
 
 def test_what_does_not_fit_is_named_in_one_error(beginning):
-    unet, _, _ = build_networks(TEST, vocabulary(), seed=1)
+    unet, _, _ = build_networks(TEST, vocabulary(), np.random.default_rng(1))
     with pytest.raises(DiffjaxError) as caught:
         beginning.weights(unet, "denoiser")
     message = str(caught.value)
@@ -67,14 +67,14 @@ def test_what_does_not_fit_is_named_in_one_error(beginning):
 
 
 def test_settings_that_no_shape_shows_are_compared(beginning):
-    unet, encoder, _ = build_networks(TINY, vocabulary(), seed=1)
+    unet, encoder, _ = build_networks(TINY, vocabulary(), np.random.default_rng(1))
     schedule = read_schedule(TINY.scheduler, "recipe")
     networks = {"denoiser": unet, "text_encoder": encoder}
     beginning.check(networks, schedule)
     other = dict(TINY.scheduler) | {"prediction_type": "v_prediction", "beta_end": 0.1}
     heads = dict(TINY.unet) | {"attention_head_dim": 8}
     changed, _, _ = build_networks(
-        dataclasses.replace(TINY, unet=heads), vocabulary(), seed=1
+        dataclasses.replace(TINY, unet=heads), vocabulary(), np.random.default_rng(1)
     )
     with pytest.raises(DiffjaxError) as caught:
         beginning.check(networks | {"denoiser": changed}, read_schedule(other, "other"))

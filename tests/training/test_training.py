@@ -20,8 +20,8 @@ from diffjax.models.autoencoder import AutoencoderKL, AutoencoderKLConfig
 from diffjax.models.dit import DiTTransformer2DModel
 from diffjax.training.checkpoint import Checkpoints
 from diffjax.training.initial import initial_network
+from diffjax.training.log import read_losses
 from diffjax.training.loop import batch_shardings, fit
-from diffjax.training.losses import read_losses
 from diffjax.training.objective import autoencoder_loss, denoiser_loss
 from diffjax.training.optimiser import make_optimiser, matrices
 from diffjax.training.recipes import (
@@ -42,7 +42,7 @@ QUIET = Console(quiet=True)
 
 def test_the_untrained_denoiser_predicts_zero_so_its_loss_is_the_noise():
     key, latents = jax.random.key(7), jnp.ones((4, 8, 8, 4))
-    unet, _, _ = build_networks(TEST, VOCABULARY, seed=0)
+    unet, _, _ = build_networks(TEST, VOCABULARY, np.random.default_rng(0))
     graph, parameters = nnx.split(unet)
     schedule = read_schedule(TEST.scheduler, "test")
     states, timesteps = jnp.ones((4, 5, 8)), jnp.array([0, 10, 500, 999])

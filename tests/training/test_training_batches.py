@@ -5,9 +5,8 @@ import numpy as np
 from diffjax.training.batches import (
     Captions,
     batch_items,
-    class_batch,
     item_pixels,
-    text_batch,
+    latent_batch,
 )
 
 
@@ -25,19 +24,20 @@ def test_items_past_the_images_are_flipped():
     np.testing.assert_allclose(plain, images[1] / 127.5 - 1, atol=1e-6)
 
 
+NOTHING = np.array([99], np.int32)
 CAPTIONS = Captions(  # ids of a class's captions tell the class (mod 3)
     of_classes=np.arange(2 * 3, dtype=np.int32).reshape(2, 3, 1),
     of_items=np.arange(50, 56, dtype=np.int32)[:, None],
-    empty=np.array([99], np.int32),
 )
 
 
 def make_batch(step, seed=3):
     """24 items of 12 images in 3 classes, and 6 further items."""
-    return text_batch(
+    labels = np.arange(12, dtype=np.int32) % 3
+    return latent_batch(
         np.arange(30, dtype=np.float32)[:, None, None, None],
-        np.arange(12, dtype=np.int32) % 3,
-        CAPTIONS,
+        lambda items, random: CAPTIONS.ids(items, labels, 24, random),
+        NOTHING,
         batch=8,
         empty=0.25,
         n_timesteps=1000,
@@ -59,7 +59,7 @@ def test_each_latent_gets_a_caption_of_its_own_or_the_empty_one():
     seen = set()
     for step in range(400):
         batch = make_batch(step)
-        ids = batch.captions[:, 0]
+        ids = batch.ids[:, 0]
         items = batch.latents.ravel().astype(int)
         fits = np.where(items < 24, ids % 3 == items % 12 % 3, ids == 50 + items - 24)
         assert all((ids == 99) | fits)
@@ -73,10 +73,10 @@ def test_each_latent_gets_its_class_or_none():
     labels = np.arange(12, dtype=np.int32) % 3
     without = 0
     for step in range(400):
-        batch = class_batch(
+        batch = latent_batch(
             np.arange(24, dtype=np.float32)[:, None, None, None],
-            labels,
-            n_classes=3,
+            lambda items, random: labels[items % 12],
+            np.array(3, np.int32),
             batch=8,
             empty=0.25,
             n_timesteps=1000,
@@ -84,8 +84,8 @@ def test_each_latent_gets_its_class_or_none():
             seed=3,
         )
         items = batch.latents.ravel().astype(int)
-        assert all((batch.classes == 3) | (batch.classes == items % 12 % 3))
-        without += (batch.classes == 3).sum()
+        assert all((batch.ids == 3) | (batch.ids == items % 12 % 3))
+        without += (batch.ids == 3).sum()
     assert abs(without / 3200 - 0.25) < 0.03
     np.testing.assert_array_equal(labels, np.arange(12) % 3)  # left as they were
 
@@ -95,14 +95,13 @@ def test_without_flipped_images_further_items_follow_the_images():
     captions = Captions(
         of_classes=np.arange(3, dtype=np.int32)[None, :, None],
         of_items=np.arange(50, 56, dtype=np.int32)[:, None],
-        empty=np.array([99], np.int32),
     )
     seen = set()
     for step in range(100):
-        batch = text_batch(
+        batch = latent_batch(
             np.arange(18, dtype=np.float32)[:, None, None, None],
-            labels,
-            captions,
+            lambda items, random: captions.ids(items, labels, 12, random),
+            NOTHING,
             batch=6,
             empty=0.0,
             n_timesteps=1000,
@@ -110,7 +109,7 @@ def test_without_flipped_images_further_items_follow_the_images():
             seed=3,
         )
         items = batch.latents.ravel().astype(int)
-        ids = batch.captions[:, 0]
+        ids = batch.ids[:, 0]
         assert all(np.where(items < 12, ids == items % 3, ids == 50 + items - 12))
         seen |= set(items.tolist())
     assert seen == set(range(18))
@@ -119,10 +118,10 @@ def test_without_flipped_images_further_items_follow_the_images():
 def test_logit_normal_timesteps_have_that_mean_and_spread():
     labels = np.zeros(64, np.int32)
     t = [
-        class_batch(
+        latent_batch(
             np.zeros((64, 1, 1, 1), np.float32),
-            labels,
-            n_classes=1,
+            lambda items, random: labels[items],
+            np.array(1, np.int32),
             batch=64,
             empty=0.0,
             n_timesteps=100_000,

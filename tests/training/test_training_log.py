@@ -6,8 +6,8 @@ import re
 import pytest
 from rich.console import Console
 
-from diffjax.training import losses
-from diffjax.training.losses import LossLog, read_losses, steps_made
+from diffjax.training import log as training_log
+from diffjax.training.log import LossLog, read_losses, steps_made
 
 
 def log_rows(folder, *steps, start=0, terminal=False):
@@ -27,7 +27,7 @@ def test_without_a_terminal_the_last_row_alone_is_printed_when_all_goes_fast(tmp
 
 
 def test_without_a_terminal_slow_rows_tell_the_time_left(tmp_path, monkeypatch):
-    monkeypatch.setattr(losses, "LINE_SECONDS", 0.0)
+    monkeypatch.setattr(training_log, "LINE_SECONDS", 0.0)
     first, second = log_rows(tmp_path, 400, 800).splitlines()
     assert re.fullmatch(
         r"denoiser: 400/1,200 · loss .* images/s · \d:\d\d:\d\d left", first
@@ -37,7 +37,7 @@ def test_without_a_terminal_slow_rows_tell_the_time_left(tmp_path, monkeypatch):
 
 def test_the_time_left_goes_by_the_last_rows_pace(tmp_path, monkeypatch):
     seconds = iter([0.0, 100.0, 150.0])  # begun; after 400 steps; after 200 more
-    monkeypatch.setattr(losses.time, "perf_counter", lambda: next(seconds))
+    monkeypatch.setattr(training_log.time, "perf_counter", lambda: next(seconds))
     first, second = log_rows(tmp_path, 400, 600).splitlines()
     assert first.endswith("0:03:20 left")
     assert second.endswith("0:02:30 left")
