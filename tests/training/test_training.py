@@ -18,6 +18,7 @@ from diffjax.checkpoints.schedulers import read_schedule
 from diffjax.errors import DiffjaxError
 from diffjax.models.autoencoder import AutoencoderKL, AutoencoderKLConfig
 from diffjax.models.dit import DiTTransformer2DModel
+from diffjax.models.unet import TextCondition
 from diffjax.training.checkpoint import Checkpoints
 from diffjax.training.initial import initial_network
 from diffjax.training.log import read_losses
@@ -45,7 +46,8 @@ def test_the_untrained_denoiser_predicts_zero_so_its_loss_is_the_noise():
     unet, _, _ = build_networks(TEST, VOCABULARY, np.random.default_rng(0))
     graph, parameters = nnx.split(unet)
     schedule = read_schedule(TEST.scheduler, "test")
-    states, timesteps = jnp.ones((4, 5, 8)), jnp.array([0, 10, 500, 999])
+    states = TextCondition(jnp.ones((4, 5, 8)))
+    timesteps = jnp.array([0, 10, 500, 999])
 
     @jax.jit
     def loss(parameters):

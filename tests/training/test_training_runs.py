@@ -35,7 +35,8 @@ def read_rows(path):
 
 def test_a_resume_under_another_recipe_or_seed_is_refused(tmp_path):
     start_run(TEST, 0, tmp_path, data="cifar")
-    start_run(TEST, 0, tmp_path, data="cifar")
+    said_otherwise = dataclasses.replace(TEST, summary="Other words.")
+    start_run(said_otherwise, 0, tmp_path, data="cifar")
     other = dataclasses.replace(
         TEST, denoiser=dataclasses.replace(TEST.denoiser, batch=8)
     )
