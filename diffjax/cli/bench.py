@@ -2,12 +2,10 @@
 
 from typing import TYPE_CHECKING, Any, Literal
 
-import click
-
 from diffjax.choices import DTYPES
 from diffjax.cli.ahead import compiled
 from diffjax.cli.group import group, loading, print_json, start
-from diffjax.cli.options import model_option
+from diffjax.cli.options import choice, model_option, number, option, switch
 
 if TYPE_CHECKING:
     from rich.table import Table
@@ -24,59 +22,47 @@ Examples:
 
 @group.command(epilog=EPILOG)
 @model_option
-@click.option(
+@choice(
     "--random",
-    "random",
-    type=click.Choice(UNTRAINED),
-    help="Instead of a model: its denoiser at full size with random weights, which "
+    UNTRAINED,
+    "Instead of a model: its denoiser at full size with random weights, which "
     "is as fast and needs no download.",
+    name="random",
 )
-@click.option(
-    "--blocks",
-    type=click.IntRange(min=1),
-    multiple=True,
-    metavar="N",
-    show_default="what memory holds",
-    help="Samples in a tile.",
+@number(
+    "--blocks", "Samples in a tile.", multiple=True, show_default="what memory holds"
 )
-@click.option(
+@number(
     "--classes",
-    type=click.IntRange(min=1),
+    "Classes that each sample of a tile is evaluated under.",
     multiple=True,
     default=(8,),
-    show_default=True,
-    metavar="N",
-    help="Classes that each sample of a tile is evaluated under.",
 )
-@click.option(
+@choice(
     "--dtype",
-    "dtypes",
-    type=click.Choice(DTYPES),
+    DTYPES,
+    "Number type of the denoiser; auto is bfloat16 on accelerators, float32 on a CPU.",
+    name="dtypes",
     multiple=True,
     default=("auto",),
-    show_default=True,
-    help="Number type of the denoiser; auto is bfloat16 on accelerators, float32 on a "
-    "CPU.",
 )
-@click.option(
+@number(
     "--resolution",
-    "resolutions",
-    type=click.IntRange(min=1),
+    "Pixels along an edge.",
+    name="resolutions",
     multiple=True,
-    metavar="N",
     show_default="the model's",
-    help="Pixels along an edge.",
 )
-@click.option(
+@option(
     "--compile-for",
-    "elsewhere",
-    multiple=True,
-    metavar="DEVICES",
-    help="Time nothing; compile the tiles for devices that are not here, such as "
+    "DEVICES",
+    "Time nothing; compile the tiles for devices that are not here, such as "
     "v5e:2x4, and say what their compiler tells of memory and work.",
+    name="elsewhere",
+    multiple=True,
 )
-@click.option("--json", "as_json", is_flag=True, help="JSON on standard output.")
-@click.option("--quiet", "-q", is_flag=True, help="No progress on standard error.")
+@switch("--json", "JSON on standard output.", name="as_json")
+@switch("--quiet", "No progress on standard error.", short="-q")
 def bench(
     model: str,
     random: str | None,

@@ -5,6 +5,7 @@ from typing import Any
 import click
 
 from diffjax.cli.group import fail_if_partial, group, partial_option, print_json
+from diffjax.cli.options import switch
 
 EPILOG = """\b
 Example:
@@ -14,7 +15,7 @@ Example:
 
 @group.command(epilog=EPILOG)
 @click.argument("run", metavar="RUN")
-@click.option("--json", "as_json", is_flag=True, help="JSON on standard output.")
+@switch("--json", "JSON on standard output.", name="as_json")
 @partial_option
 def calibrate(run: str, as_json: bool, allow_partial: bool) -> None:
     """Fit the temperature of the scores to a run's labels.

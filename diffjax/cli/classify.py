@@ -16,7 +16,9 @@ from diffjax.cli.options import (
     image_options,
     max_pixels_option,
     model_option,
+    number,
     output_options,
+    path,
     prompt_options,
     scoring_options,
     strategy_epilog,
@@ -36,20 +38,8 @@ if TYPE_CHECKING:
 @image_options
 @max_pixels_option
 @checkpoint_options
-@click.option(
-    "--top",
-    type=click.IntRange(min=1),
-    metavar="N",
-    default=10,
-    show_default=True,
-    help="Number of classes to show.",
-)
-@click.option(
-    "--plot",
-    type=click.Path(path_type=Path),
-    metavar="OUT.png",
-    help="Where to draw a picture of the results.",
-)
+@number("--top", "Number of classes to show.", default=10)
+@path("--plot", "OUT.png", "Where to draw a picture of the results.")
 @mesh_options
 @output_options
 def classify(
@@ -119,14 +109,7 @@ def classify(
 @group.command(name="demo", epilog=strategy_epilog(demo.STRATEGY))
 @model_option
 @scoring_options
-@click.option(
-    "--out",
-    type=click.Path(path_type=Path),
-    default=demo.PICTURE,
-    show_default=True,
-    metavar="OUT.png",
-    help="Where the picture goes.",
-)
+@path("--out", "OUT.png", "Where the picture goes.", default=demo.PICTURE)
 @output_options
 def demo_command(
     model: str,

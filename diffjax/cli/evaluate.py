@@ -12,12 +12,17 @@ from diffjax.cli.group import Failure, group, keep, loading, print_json, start
 from diffjax.cli.options import (
     Decorator,
     checkpoint_options,
+    choice,
     cost_options,
     image_options,
     max_pixels_option,
     merge_option,
+    number,
+    option,
+    path,
     scoring_options,
     strategy_epilog,
+    switch,
     together,
 )
 from diffjax.data.presets import PRESETS, Preset
@@ -53,149 +58,107 @@ Presets, with data, loss, and classes kept / samples seen after each stage:
 LOG_EVERY = 10  # images
 
 data_options: Decorator = together(
-    click.option(
+    option(
         "--dataset",
-        metavar="NAME|PATH",
-        help="A prepared tensorflow-datasets set, aircraft, objectnet; ./a/folder with "
+        "NAME|PATH",
+        "A prepared tensorflow-datasets set, aircraft, objectnet; ./a/folder with "
         "a folder a class; a .csv or .jsonl of paths and labels.",
     ),
-    click.option("--split", metavar="SPLIT", help="Split of the data set."),
-    click.option(
+    option("--split", "SPLIT", "Split of the data set."),
+    option(
         "--data-dir",
-        metavar="DIR",
+        "DIR",
+        "Where data sets are.",
         show_default="TFDS_DATA_DIR or ~/tensorflow_datasets",
-        help="Where data sets are.",
     ),
-    click.option(
+    option(
         "--subset",
-        metavar="FILE.npy|RANGES",
-        help="Images by their index: a file, or 0:100,200:300.",
+        "FILE.npy|RANGES",
+        "Images by their index: a file, or 0:100,200:300.",
     ),
-    click.option(
-        "--per-class",
-        type=click.IntRange(min=1),
-        metavar="N",
-        help="Take so many images of each class.",
-    ),
-    click.option(
-        "--subset-seed",
-        type=click.IntRange(min=0),
-        metavar="N",
-        default=0,
-        show_default=True,
-        help="Seed of the draw of --per-class.",
-    ),
-    click.option(
-        "--limit",
-        type=click.IntRange(min=1),
-        metavar="N",
-        help="Take so many images, spread evenly.",
-    ),
+    number("--per-class", "Take so many images of each class."),
+    number("--subset-seed", "Seed of the draw of --per-class.", least=0, default=0),
+    number("--limit", "Take so many images, spread evenly."),
     max_pixels_option,
-    click.option(
+    option(
         "--corrupt",
-        metavar="KIND:SEVERITY",
-        help="Make the images worse: noise, blur, contrast, jpeg or shift, 1 to 5.",
+        "KIND:SEVERITY",
+        "Make the images worse: noise, blur, contrast, jpeg or shift, 1 to 5.",
     ),
-    click.option(
+    option(
         "--classes",
-        metavar="FILE.txt|NAME",
-        help="Numbers of the classes to choose from; they keep their numbers.",
+        "FILE.txt|NAME",
+        "Numbers of the classes to choose from; they keep their numbers.",
     ),
 )
 class_options: Decorator = together(
-    click.option(
+    option(
         "--prompts",
-        metavar="FILE.csv|NAME",
-        help="Columns prompt, classname, classidx; or a preset's.",
+        "FILE.csv|NAME",
+        "Columns prompt, classname, classidx; or a preset's.",
     ),
-    click.option(
-        "--classnames",
-        metavar="FILE",
-        help="File of class names, as CLIP_benchmark has it.",
-    ),
-    click.option(
+    option("--classnames", "FILE", "File of class names, as CLIP_benchmark has it."),
+    option(
         "--templates",
-        metavar="FILE",
-        help="File of templates, as CLIP_benchmark has it; without --classnames for "
+        "FILE",
+        "File of templates, as CLIP_benchmark has it; without --classnames for "
         "the set's own names.",
     ),
-    click.option(
+    option(
         "--clip-name",
-        metavar="KEY",
-        help="What these files call the data set, where they are tables of several.",
+        "KEY",
+        "What these files call the data set, where they are tables of several.",
     ),
-    click.option(
+    option(
         "--template",
+        "TEXT",
+        "Prompt with a {} for the data set's class name; may be repeated.",
         multiple=True,
-        metavar="TEXT",
-        help="Prompt with a {} for the data set's class name; may be repeated.",
     ),
-    click.option(
+    option(
         "--prefilter",
-        metavar="FILE",
-        help="Candidate classes of each image, as CLIP may have chosen them: a .csv or "
+        "FILE",
+        "Candidate classes of each image, as CLIP may have chosen them: a .csv or "
         ".parquet with the columns id and classes. Reported apart.",
     ),
     merge_option,
 )
 run_options: Decorator = together(
-    click.option(
+    path(
         "--out",
-        type=click.Path(path_type=Path),
-        metavar="RUN",
+        "RUN",
+        "Folder of the run; a run that is there goes on.",
         show_default="runs/DATASET-MODEL",
-        help="Folder of the run; a run that is there goes on.",
     ),
-    click.option(
+    switch(
         "--save-errors",
-        is_flag=True,
-        help="Keep all errors, for `diffjax rescore` and more of `diffjax report`.",
+        "Keep all errors, for `diffjax rescore` and more of `diffjax report`.",
     ),
-    click.option(
-        "--latent-cache",
-        type=click.Path(path_type=Path),
-        metavar="DIR",
-        help="Folder that keeps the images' latents for other runs.",
+    path(
+        "--latent-cache", "DIR", "Folder that keeps the images' latents for other runs."
     ),
-    click.option(
-        "--allow-errors",
-        is_flag=True,
-        help="End well even if some images could not be read.",
-    ),
-    click.option(
-        "--dry-run", is_flag=True, help="Print what it would cost; evaluate nothing."
-    ),
-    click.option(
+    switch("--allow-errors", "End well even if some images could not be read."),
+    switch("--dry-run", "Print what it would cost; evaluate nothing."),
+    number(
         "--process-index",
-        type=click.IntRange(min=0),
+        "Which of several processes on one run this is, from 0.",
+        least=0,
         metavar="K",
         default=0,
-        show_default=True,
-        help="Which of several processes on one run this is, from 0.",
     ),
-    click.option(
+    number(
         "--process-count",
-        type=click.IntRange(min=1),
-        metavar="N",
+        "How many there are; each does its part of the images.",
         default=1,
-        show_default=True,
-        help="How many there are; each does its part of the images.",
     ),
-    click.option(
+    switch(
         "--distributed",
-        is_flag=True,
-        help="Take both from what launched the processes: Slurm, MPI or a TPU pod.",
+        "Take both from what launched the processes: Slurm, MPI or a TPU pod.",
     ),
-    click.option("--wandb", metavar="PROJECT", help="Follow it on Weights & Biases."),
-    click.option(
-        "--tensorboard",
-        type=click.Path(path_type=Path),
-        metavar="DIR",
-        help="Follow it in TensorBoard.",
-    ),
-    click.option("--json", "as_json", is_flag=True, help="JSON on standard output."),
-    click.option("--quiet", "-q", is_flag=True, help="No progress on standard error."),
+    option("--wandb", "PROJECT", "Follow it on Weights & Biases."),
+    path("--tensorboard", "DIR", "Follow it in TensorBoard."),
+    switch("--json", "JSON on standard output.", name="as_json"),
+    switch("--quiet", "No progress on standard error.", short="-q"),
 )
 
 
@@ -204,11 +167,11 @@ run_options: Decorator = together(
 @data_options
 @class_options
 @scoring_options
-@click.option(
+@choice(
     "--also",
+    LOSSES,
+    "A further loss, of the same evaluations; may be repeated.",
     multiple=True,
-    type=click.Choice(LOSSES),
-    help="A further loss, of the same evaluations; may be repeated.",
 )
 @cost_options
 @image_options

@@ -13,7 +13,10 @@ from diffjax.cli.options import (
     image_options,
     loss_option,
     max_pixels_option,
+    number,
+    option,
     output_options,
+    path,
     seed_option,
 )
 from diffjax.data.prompts import DEFAULT_TEMPLATE, split_labels
@@ -22,43 +25,24 @@ from diffjax.errors import DiffjaxError
 
 @group.command()
 @click.argument("image", metavar="IMAGE")
-@click.option(
+@option(
     "--labels",
+    "A,B",
+    "The label to explain, and another that it is explained against.",
     required=True,
-    metavar="A,B",
-    help="The label to explain, and another that it is explained against.",
 )
-@click.option(
-    "--template",
-    metavar="TEXT",
-    default=DEFAULT_TEMPLATE,
-    show_default=True,
-    help="Prompt with a {} for the label.",
+@option(
+    "--template", "TEXT", "Prompt with a {} for the label.", default=DEFAULT_TEMPLATE
 )
-@click.option(
+@number(
     "--n-samples",
-    type=click.IntRange(min=1),
-    metavar="N",
+    "Timesteps, even over the schedule; two evaluations each.",
     default=100,
-    show_default=True,
-    help="Timesteps, even over the schedule; two evaluations each.",
 )
-@click.option(
-    "--bands",
-    type=click.IntRange(1, 6),
-    metavar="N",
-    default=3,
-    show_default=True,
-    help="Groups of neighbouring timesteps with a map each.",
+@number(
+    "--bands", "Groups of neighbouring timesteps with a map each.", most=6, default=3
 )
-@click.option(
-    "--out",
-    type=click.Path(path_type=Path),
-    metavar="OUT.png",
-    default="explain.png",
-    show_default=True,
-    help="Where the picture goes.",
-)
+@path("--out", "OUT.png", "Where the picture goes.", default="explain.png")
 @loss_option
 @dtype_option
 @seed_option("Seed of the noise.")

@@ -12,6 +12,7 @@ import click
 from diffjax import __version__
 from diffjax.cli.complaints import meaning
 from diffjax.cli.ending import EXIT_INTERRUPTED, Ending
+from diffjax.cli.options import switch
 from diffjax.errors import DiffjaxError
 from diffjax.files import json_text
 
@@ -135,10 +136,8 @@ def keep(write: Callable[[], None]) -> None:
         ending.keep(write)
 
 
-partial_option = click.option(
-    "--allow-partial",
-    is_flag=True,
-    help="End well even if a run is in progress or damaged.",
+partial_option = switch(
+    "--allow-partial", "End well even if a run is in progress or damaged."
 )
 
 

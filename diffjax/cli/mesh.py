@@ -10,35 +10,30 @@ import click
 from diffjax.cli.complaints import meaning
 from diffjax.cli.ending import EXIT_INTERRUPTED
 from diffjax.cli.group import EXIT_BAD_INPUT
-from diffjax.cli.options import Decorator, together
+from diffjax.cli.options import Decorator, number, option, switch, together
 from diffjax.errors import DiffjaxError
 
 mesh_options: Decorator = together(
-    click.option(
+    switch(
         "--global-mesh",
-        is_flag=True,
-        help="One of several processes that run this same command on all of their "
+        "One of several processes that run this same command on all of their "
         "devices together. Only process 0 shows results.",
     ),
-    click.option(
+    option(
         "--coordinator",
-        metavar="HOST:PORT",
+        "HOST:PORT",
+        "Where process 0 is to be found, for --global-mesh.",
         show_default="found by JAX under Slurm, Open MPI and on TPU pods",
-        help="Where process 0 is to be found, for --global-mesh.",
     ),
-    click.option(
+    number(
         "--process-index",
-        type=click.IntRange(min=0),
+        "Which of the processes this is, from 0.",
+        least=0,
         metavar="K",
         show_default="as the launcher tells",
-        help="Which of the processes this is, from 0.",
     ),
-    click.option(
-        "--process-count",
-        type=click.IntRange(min=1),
-        metavar="N",
-        show_default="as the launcher tells",
-        help="How many there are.",
+    number(
+        "--process-count", "How many there are.", show_default="as the launcher tells"
     ),
 )
 

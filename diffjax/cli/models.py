@@ -2,13 +2,12 @@
 
 from dataclasses import asdict
 
-import click
-
 from diffjax.cli.group import group, print_json
+from diffjax.cli.options import switch
 
 
 @group.command()
-@click.option("--json", "as_json", is_flag=True, help="JSON on standard output.")
+@switch("--json", "JSON on standard output.", name="as_json")
 def models(as_json: bool) -> None:
     """List the models that --model knows by name."""
     from diffjax.checkpoints.catalog import MODELS

@@ -3,6 +3,7 @@
 import click
 
 from diffjax.cli.group import Failure, fail, group, print_json
+from diffjax.cli.options import option, switch
 
 EPILOG = """\b
 Example:
@@ -12,35 +13,26 @@ Example:
 
 @group.command(name="import", epilog=EPILOG)
 @click.argument("folder", metavar="DIR")
-@click.option("--out", metavar="RUN", required=True, help="Folder of the new run.")
-@click.option(
+@option("--out", "RUN", "Folder of the new run.", required=True)
+@option(
     "--prompts",
-    "prompts_file",
-    metavar="FILE.csv",
+    "FILE.csv",
+    "The prompts that the results were made with; of DiT, one for each class.",
+    name="prompts_file",
     required=True,
-    help="The prompts that the results were made with; of DiT, one for each class.",
 )
-@click.option(
+@option(
     "--labels",
-    "labels_file",
-    metavar="FILE.npy",
-    help="For DiT, whose results hold none: the class of each image, by its number.",
+    "FILE.npy",
+    "For DiT, whose results hold none: the class of each image, by its number.",
+    name="labels_file",
 )
-@click.option(
-    "--dataset",
-    metavar="NAME",
-    show_default="from DIR's path",
-    help="What the data set is called.",
+@option(
+    "--dataset", "NAME", "What the data set is called.", show_default="from DIR's path"
 )
-@click.option(
-    "--split",
-    metavar="NAME",
-    default="test",
-    show_default=True,
-    help="Split of the data set.",
-)
-@click.option("--allow-errors", is_flag=True, help="Succeed although files are broken.")
-@click.option("--json", "as_json", is_flag=True, help="JSON on standard output.")
+@option("--split", "NAME", "Split of the data set.", default="test")
+@switch("--allow-errors", "Succeed although files are broken.")
+@switch("--json", "JSON on standard output.", name="as_json")
 def import_(
     folder: str,
     out: str,

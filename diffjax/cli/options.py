@@ -1,6 +1,7 @@
 """Options of the commands."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
+from pathlib import Path
 from typing import Any
 
 import click
@@ -21,6 +22,42 @@ from diffjax.data.prompts import DEFAULT_TEMPLATE
 Decorator = Callable[[Callable[..., Any]], Callable[..., Any]]
 
 ELSEWHERE = "from another folder, id or file of weights."
+
+
+def option(flag: str, metavar: str | None, help: str, **more: Any) -> Decorator:
+    """An option; ``short`` and ``name`` are further names, the default is shown."""
+    names = [more.pop(key) for key in ("short", "name") if key in more]
+    if "default" in more:
+        more.setdefault("show_default", True)
+    return click.option(flag, *names, metavar=metavar, help=help, **more)
+
+
+def switch(flag: str, help: str, **more: Any) -> Decorator:
+    """An option without a value."""
+    return option(flag, None, help, is_flag=True, **more)
+
+
+def choice(flag: str, names: Sequence[str], help: str, **more: Any) -> Decorator:
+    """An option that is one of some names."""
+    return option(flag, None, help, type=click.Choice(names), **more)
+
+
+def path(flag: str, metavar: str, help: str, **more: Any) -> Decorator:
+    """An option that is a file or folder."""
+    return option(flag, metavar, help, type=click.Path(path_type=Path), **more)
+
+
+def number(
+    flag: str,
+    help: str,
+    *,
+    least: int = 1,
+    most: int | None = None,
+    metavar: str = "N",
+    **more: Any,
+) -> Decorator:
+    """An option that is a whole number of a range."""
+    return option(flag, metavar, help, type=click.IntRange(least, most), **more)
 
 
 def number_or_text(
@@ -79,196 +116,158 @@ def together(*options: Decorator) -> Decorator:
 
 def seed_option(what: str) -> Decorator:
     """Make the option ``--seed``, with ``what`` for its help."""
-    return click.option(
-        "--seed",
-        type=click.IntRange(0, MAX_SEED),
-        metavar="N",
-        default=0,
-        show_default=True,
-        help=what,
-    )
+    return number("--seed", what, least=0, most=MAX_SEED, default=0)
 
 
-merge_option = click.option(
+merge_option = choice(
     "--merge",
-    type=click.Choice(MERGES),
-    default="compete",
-    show_default=True,
-    help="Where a class has several prompts: the best one counts (compete), or the "
+    MERGES,
+    "Where a class has several prompts: the best one counts (compete), or the "
     "mean of their text states is taken.",
+    default="compete",
 )
 prompt_options = together(
-    click.option(
+    option(
         "--labels",
-        metavar="A,B,...",
-        help="Classes to choose from; a name with a comma goes in double quotes. "
+        "A,B,...",
+        "Classes to choose from; a name with a comma goes in double quotes. "
         "Without them a class-conditional model takes "
         "all of its own.",
     ),
-    click.option(
+    option(
         "--template",
-        "templates",
+        "TEXT",
+        "Prompt with a {} for the label; may be given several times.",
+        name="templates",
         multiple=True,
-        metavar="TEXT",
         show_default=DEFAULT_TEMPLATE,
-        help="Prompt with a {} for the label; may be given several times.",
     ),
-    click.option(
+    option(
         "--prompts",
-        "prompts_file",
-        metavar="FILE.csv",
-        help="Prompts instead of labels: columns prompt, classname, classidx.",
+        "FILE.csv",
+        "Prompts instead of labels: columns prompt, classname, classidx.",
+        name="prompts_file",
     ),
     merge_option,
 )
-loss_option = click.option(
+loss_option = choice(
     "--loss",
-    type=click.Choice(LOSSES),
+    LOSSES,
+    "Distance between noise and predicted noise; for DiT also the variational bound.",
     default="l2",
-    show_default=True,
-    help="Distance between noise and predicted noise; for DiT also the variational "
-    "bound.",
 )
-dtype_option = click.option(
+dtype_option = choice(
     "--dtype",
-    type=click.Choice(DTYPES),
+    DTYPES,
+    "Number type of the denoiser; auto is bfloat16 on accelerators, float32 on a CPU.",
     default="auto",
-    show_default=True,
-    help="Number type of the denoiser; auto is bfloat16 on accelerators, float32 on a "
-    "CPU.",
 )
 scoring_options = together(
-    click.option(
+    option(
         "--strategy",
-        metavar="STRATEGY",
-        help="Which classes to evaluate on how many samples; see below.",
+        "STRATEGY",
+        "Which classes to evaluate on how many samples; see below.",
     ),
     loss_option,
     dtype_option,
     seed_option("Seed of the noise."),
 )
 cost_options = together(
-    click.option(
+    option(
         "--shortlist",
-        metavar="k=N:...",
-        callback=shortlist,
-        help="Of many classes evaluate only the best N by an estimate, whose cost does "
+        "k=N:...",
+        "Of many classes evaluate only the best N by an estimate, whose cost does "
         "not depend on their number. Further settings: "
         "n_samples=16:base=mean|unconditional|clusters:rounds=1:clusters=8.",
+        callback=shortlist,
     ),
-    click.option(
+    option(
         "--noise",
-        metavar="image|shared|FILE",
-        default="image",
-        show_default=True,
-        help="Each image's own noise, one for all images, or a file's (npy, npz or "
+        "image|shared|FILE",
+        "Each image's own noise, one for all images, or a file's (npy, npz or "
         "safetensors).",
+        default="image",
     ),
-    click.option(
+    option(
         "--temperature",
-        type=click.UNPROCESSED,  # else click would have it be a number
-        metavar="X|RUN",
-        default=TEMPERATURE,
-        show_default=True,
-        callback=number_or_text,
-        help="Temperature of the scores, in units of the error, or a calibrated run "
+        "X|RUN",
+        "Temperature of the scores, in units of the error, or a calibrated run "
         "that has it. It does not change the order.",
+        type=click.UNPROCESSED,
+        default=TEMPERATURE,
+        callback=number_or_text,
     ),
-    click.option(
+    option(
         "--cells",
+        "N",
+        "Most evaluations per device call, at least one on each: memory against speed.",
         type=int,
-        metavar="N",
         show_default="what memory holds",
-        help="Most evaluations per device call, at least one on each: memory against "
-        "speed.",
     ),
-    click.option(
+    choice(
         "--shard-weights",
-        type=click.Choice(SHARD_WEIGHTS),
-        default="auto",
-        show_default=True,
-        help="Split the denoiser's weights among the devices instead of copying them "
+        SHARD_WEIGHTS,
+        "Split the denoiser's weights among the devices instead of copying them "
         "to each: always, never, or where copies would take too much memory.",
+        default="auto",
     ),
 )
 image_options = together(
-    click.option(
-        "--resolution",
-        type=click.IntRange(min=1),
-        metavar="N",
-        show_default="the model's",
-        help="Pixels along an edge.",
-    ),
-    click.option(
+    number("--resolution", "Pixels along an edge.", show_default="the model's"),
+    choice(
         "--transform",
-        type=click.Choice(TRANSFORMS),
+        TRANSFORMS,
+        "How an image becomes a square.",
         show_default="as the model was trained",
-        help="How an image becomes a square.",
     ),
-    click.option(
-        "--interpolation",
-        type=click.Choice(INTERPOLATIONS),
-        default="bicubic",
-        show_default=True,
-        help="Filter of the resize.",
+    choice(
+        "--interpolation", INTERPOLATIONS, "Filter of the resize.", default="bicubic"
     ),
 )
-max_pixels_option = click.option(
+max_pixels_option = number(
     "--max-pixels",
-    type=click.IntRange(min=1),
-    metavar="N",
-    show_default="67,108,864, 8192 × 8192",
-    help="Refuse images of more pixels; JPEG files of up to four times as many are "
+    "Refuse images of more pixels; JPEG files of up to four times as many are "
     "read at half their size.",
+    show_default="67,108,864, 8192 × 8192",
 )
-model_option = click.option(
+model_option = option(
     "--model",
-    metavar="NAME",
-    default="tiny",
-    show_default=True,
-    help="A folder in the diffusers layout, a name of `diffjax models`, or a Hugging "
+    "NAME",
+    "A folder in the diffusers layout, a name of `diffjax models`, or a Hugging "
     "Face id: the first that there is.",
+    default="tiny",
 )
 checkpoint_options = together(
     model_option,
-    click.option("--unet", metavar="PATH", help=f"U-Net {ELSEWHERE}"),
-    click.option("--transformer", metavar="PATH", help=f"DiT {ELSEWHERE}"),
-    click.option("--vae", metavar="PATH", help=f"Autoencoder {ELSEWHERE}"),
-    click.option("--text-encoder", metavar="PATH", help=f"Text encoder {ELSEWHERE}"),
-    click.option(
+    option("--unet", "PATH", f"U-Net {ELSEWHERE}"),
+    option("--transformer", "PATH", f"DiT {ELSEWHERE}"),
+    option("--vae", "PATH", f"Autoencoder {ELSEWHERE}"),
+    option("--text-encoder", "PATH", f"Text encoder {ELSEWHERE}"),
+    option(
         "--tokenizer",
-        metavar="PATH",
-        help="Tokenizer from another folder or id; needed where a text encoder has its "
-        "own.",
+        "PATH",
+        "Tokenizer from another folder or id; needed where a text encoder has its own.",
     ),
-    click.option(
+    option(
         "--variant",
-        metavar="NAME",
-        help="Variant of the weights, such as fp16, bf16 or non_ema; parts without it "
+        "NAME",
+        "Variant of the weights, such as fp16, bf16 or non_ema; parts without it "
         "have their plain ones taken.",
     ),
-    click.option(
-        "--revision", metavar="REV", help="Branch, tag or commit on Hugging Face."
-    ),
-    click.option("--cache-dir", metavar="DIR", help="Where downloads are kept."),
-    click.option(
+    option("--revision", "REV", "Branch, tag or commit on Hugging Face."),
+    option("--cache-dir", "DIR", "Where downloads are kept."),
+    option(
         "--prompt-cache",
-        metavar="DIR",
-        help="Folder that keeps what text encoders say of prompts for other runs.",
+        "DIR",
+        "Folder that keeps what text encoders say of prompts for other runs.",
     ),
-    click.option(
+    switch(
         "--offline",
-        "local_files_only",
-        is_flag=True,
-        help="Take downloads from the cache; no network.",
+        "Take downloads from the cache; no network.",
+        name="local_files_only",
     ),
 )
 output_options = together(
-    click.option(
-        "--json",
-        "as_json",
-        is_flag=True,
-        help="JSON on standard output, a line an image.",
-    ),
-    click.option("--quiet", "-q", is_flag=True, help="No progress on standard error."),
+    switch("--json", "JSON on standard output, a line an image.", name="as_json"),
+    switch("--quiet", "No progress on standard error.", short="-q"),
 )

@@ -13,6 +13,7 @@ from diffjax.cli.group import (
     print_json,
     start,
 )
+from diffjax.cli.options import option, switch
 from diffjax.errors import DiffjaxError
 
 if TYPE_CHECKING:
@@ -30,20 +31,20 @@ NOTHING = "—"
 
 @group.command(epilog=EPILOG)
 @click.argument("runs", metavar="RUN...", nargs=-1, required=True)
-@click.option(
+@option(
     "--html",
-    metavar="FILE",
+    "FILE",
+    "Write a page with charts, confusions, calibration and mistakes.",
     type=click.Path(dir_okay=False, path_type=Path),
-    help="Write a page with charts, confusions, calibration and mistakes.",
 )
-@click.option(
+@option(
     "--csv",
-    "csv_file",
-    metavar="FILE",
+    "FILE",
+    "Write the comparison, a line a run.",
     type=click.Path(dir_okay=False, path_type=Path),
-    help="Write the comparison, a line a run.",
+    name="csv_file",
 )
-@click.option("--json", "as_json", is_flag=True, help="JSON on standard output.")
+@switch("--json", "JSON on standard output.", name="as_json")
 @partial_option
 def report(
     runs: tuple[str, ...],

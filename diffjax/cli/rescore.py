@@ -5,6 +5,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from diffjax.cli.group import fail_if_partial, group, partial_option, print_json
+from diffjax.cli.options import choice, number, option, switch
 
 if TYPE_CHECKING:
     from rich.table import Table
@@ -20,43 +21,30 @@ Examples:
 
 @group.command(epilog=EPILOG)
 @click.argument("run", metavar="RUN")
-@click.option(
-    "--loss", metavar="LOSS", show_default="the run's", help="One that was saved."
-)
-@click.option(
+@option("--loss", "LOSS", "One that was saved.", show_default="the run's")
+@choice(
     "--weights",
-    type=click.Choice(["uniform", "exp", "inverse-sd", "learned"]),
-    default="uniform",
-    show_default=True,
-    help="Over timesteps: exp(−7 t/T), one over the errors' standard deviation, or "
+    ["uniform", "exp", "inverse-sd", "learned"],
+    "Over timesteps: exp(−7 t/T), one over the errors' standard deviation, or "
     "learned from the labels by cross-validation.",
+    default="uniform",
 )
-@click.option(
+@option(
     "--strategy",
-    metavar="STRATEGY",
+    "STRATEGY",
+    "Simulated on the saved errors, which stand for its timesteps.",
     show_default="all that was saved",
-    help="Simulated on the saved errors, which stand for its timesteps.",
 )
-@click.option(
+@number(
     "--folds",
-    "n_folds",
-    type=click.IntRange(min=2),
-    metavar="N",
+    "Parts of the images for learned weights.",
+    least=2,
+    name="n_folds",
     default=5,
-    show_default=True,
-    help="Parts of the images for learned weights.",
 )
-@click.option(
-    "--bins",
-    "n_bins",
-    type=click.IntRange(min=1),
-    metavar="N",
-    default=10,
-    show_default=True,
-    help="Bins of timesteps for learned weights.",
-)
-@click.option("--out", metavar="NEWRUN", help="Write the decisions as a run.")
-@click.option("--json", "as_json", is_flag=True, help="JSON on standard output.")
+@number("--bins", "Bins of timesteps for learned weights.", name="n_bins", default=10)
+@option("--out", "NEWRUN", "Write the decisions as a run.")
+@switch("--json", "JSON on standard output.", name="as_json")
 @partial_option
 def rescore(
     run: str,

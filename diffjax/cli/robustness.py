@@ -6,6 +6,7 @@ from typing import Any
 import click
 
 from diffjax.cli.group import group, loading, print_json, start
+from diffjax.cli.options import number, option, path, switch
 from diffjax.errors import DiffjaxError
 
 ALL = "all"
@@ -24,34 +25,28 @@ Example, for a diffusion model and a baseline:
 @group.command(epilog=BASELINE_EPILOG)
 @click.argument("model", metavar="MODEL")
 @click.argument("dataset", metavar="DATASET")
-@click.option("--split", metavar="SPLIT", help="Split of the data set.")
-@click.option(
+@option("--split", "SPLIT", "Split of the data set.")
+@option(
     "--data-dir",
-    metavar="DIR",
+    "DIR",
+    "Where data sets are.",
     show_default="TFDS_DATA_DIR or ~/tensorflow_datasets",
-    help="Where data sets are.",
 )
-@click.option(
-    "--limit",
-    type=click.IntRange(min=1),
-    metavar="N",
-    help="Take so many images, spread evenly.",
-)
-@click.option(
+@number("--limit", "Take so many images, spread evenly.")
+@option(
     "--corrupt",
-    metavar="KIND:SEVERITY|all",
-    help="Make the images worse: noise, blur, contrast, jpeg or shift, 1 to 5; all: "
+    "KIND:SEVERITY|all",
+    "Make the images worse: noise, blur, contrast, jpeg or shift, 1 to 5; all: "
     "clean and in every way, each a run of its own.",
 )
-@click.option(
+@path(
     "--out",
-    type=click.Path(path_type=Path),
-    metavar="RUN",
+    "RUN",
+    "Folder of the run, or of the runs; a run that is there goes on.",
     show_default="runs/DATASET-baseline",
-    help="Folder of the run, or of the runs; a run that is there goes on.",
 )
-@click.option("--json", "as_json", is_flag=True, help="JSON on standard output.")
-@click.option("--quiet", "-q", is_flag=True, help="No progress on standard error.")
+@switch("--json", "JSON on standard output.", name="as_json")
+@switch("--quiet", "No progress on standard error.", short="-q")
 def baseline(
     model: str,
     dataset: str,
@@ -112,20 +107,20 @@ def baseline(
 
 @group.command(epilog=ROBUSTNESS_EPILOG)
 @click.argument("runs", metavar="RUN...", nargs=-1, required=True)
-@click.option(
+@option(
     "--plot",
-    metavar="FILE",
+    "FILE",
+    "Draw accuracy under shift against clean accuracy.",
     type=click.Path(dir_okay=False, path_type=Path),
-    help="Draw accuracy under shift against clean accuracy.",
 )
-@click.option(
+@option(
     "--csv",
-    "csv_file",
-    metavar="FILE",
+    "FILE",
+    "Write the figures, a line a model and kind of shift.",
     type=click.Path(dir_okay=False, path_type=Path),
-    help="Write the figures, a line a model and kind of shift.",
+    name="csv_file",
 )
-@click.option("--json", "as_json", is_flag=True, help="JSON on standard output.")
+@switch("--json", "JSON on standard output.", name="as_json")
 def robustness(
     runs: tuple[str, ...], plot: Path | None, csv_file: Path | None, as_json: bool
 ) -> None:

@@ -11,6 +11,7 @@ from diffjax.cli.group import (
     print_json,
     start,
 )
+from diffjax.cli.options import path, switch
 
 EPILOG = """\b
 Studies:
@@ -30,14 +31,8 @@ Example:
 @group.command(epilog=EPILOG)
 @click.argument("study", type=click.Choice(["variance", "timestep", "samples"]))
 @click.argument("run", metavar="RUN")
-@click.option(
-    "--out",
-    type=click.Path(path_type=Path),
-    metavar="FOLDER",
-    show_default="the run's",
-    help="Where STUDY.csv and STUDY.png go.",
-)
-@click.option("--json", "as_json", is_flag=True, help="The table on standard output.")
+@path("--out", "FOLDER", "Where STUDY.csv and STUDY.png go.", show_default="the run's")
+@switch("--json", "The table on standard output.", name="as_json")
 @partial_option
 def study(
     study: str, run: str, out: Path | None, as_json: bool, allow_partial: bool

@@ -3,7 +3,7 @@
 import click
 
 from diffjax.cli.group import group, loading, start
-from diffjax.cli.options import seed_option
+from diffjax.cli.options import number, option, seed_option
 from diffjax.training.recipes import RECIPES
 
 RECIPE_LINES = "\n".join(f"  {r.name}: {r.summary}" for r in RECIPES.values())
@@ -11,36 +11,28 @@ RECIPE_LINES = "\n".join(f"  {r.name}: {r.summary}" for r in RECIPES.values())
 
 @group.command(epilog=f"\b\nRecipes:\n{RECIPE_LINES}")
 @click.argument("recipe", type=click.Choice(list(RECIPES)), metavar="RECIPE")
-@click.option(
+@option(
     "--data-dir",
-    metavar="DIR",
+    "DIR",
+    "Where prepared data sets are.",
     show_default="TFDS_DATA_DIR or ~/tensorflow_datasets",
-    help="Where prepared data sets are.",
 )
-@click.option(
-    "--out",
-    required=True,
-    metavar="RUN",
-    help="Folder of the run; a run that is there goes on.",
+@option(
+    "--out", "RUN", "Folder of the run; a run that is there goes on.", required=True
 )
-@click.option(
+@number(
     "--length",
-    type=click.IntRange(min=1),
-    metavar="N",
-    show_default="the recipe's",
-    help="Steps of the run in all, over which the learning rate falls to zero. A "
+    "Steps of the run in all, over which the learning rate falls to zero. A "
     "diffusion model's autoencoder is trained before, for at most as many.",
+    show_default="the recipe's",
 )
-@click.option(
-    "--steps",
-    type=click.IntRange(min=1),
-    metavar="N",
-    help="Stop after so many steps for now; the same command without it goes on.",
+@number(
+    "--steps", "Stop after so many steps for now; the same command without it goes on."
 )
-@click.option(
+@option(
     "--init",
-    metavar="MODEL",
-    help="Train the weights of this model on, as named for --model, and keep its "
+    "MODEL",
+    "Train the weights of this model on, as named for --model, and keep its "
     "autoencoder; otherwise weights begin at random.",
 )
 @seed_option("Seed of initial weights, batches and noise.")

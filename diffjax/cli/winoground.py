@@ -11,7 +11,11 @@ from diffjax.cli.options import (
     dtype_option,
     image_options,
     loss_option,
+    number,
+    option,
+    path,
     seed_option,
+    switch,
 )
 
 EPILOG = """\b
@@ -21,45 +25,31 @@ Example:
 
 @group.command(epilog=EPILOG)
 @click.argument("folder", metavar="DIR")
-@click.option(
-    "--n-samples",
-    type=click.IntRange(min=1),
-    metavar="N",
-    default=1000,
-    show_default=True,
-    help="Timesteps, evenly spread; the paper's is the default.",
+@number(
+    "--n-samples", "Timesteps, evenly spread; the paper's is the default.", default=1000
 )
-@click.option(
-    "--limit",
-    type=click.IntRange(min=1),
-    metavar="N",
-    help="Take so many examples, spread evenly.",
-)
+@number("--limit", "Take so many examples, spread evenly.")
 @loss_option
 @dtype_option
 @seed_option("Seed of the noise.")
 @image_options
 @checkpoint_options
-@click.option(
+@option(
     "--cells",
+    "N",
+    "Most evaluations per device call, at least one on each: memory against speed.",
     type=int,
-    metavar="N",
     show_default="what memory holds",
-    help="Most evaluations per device call, at least one on each: memory against "
-    "speed.",
 )
-@click.option(
+@path(
     "--out",
-    type=click.Path(path_type=Path),
-    metavar="RUN",
+    "RUN",
+    "Folder of the run; a run that is there goes on.",
     show_default="runs/DIR-MODEL",
-    help="Folder of the run; a run that is there goes on.",
 )
-@click.option(
-    "--allow-errors", is_flag=True, help="End well even if some images cannot be read."
-)
-@click.option("--json", "as_json", is_flag=True, help="JSON on standard output.")
-@click.option("--quiet", "-q", is_flag=True, help="No progress on standard error.")
+@switch("--allow-errors", "End well even if some images cannot be read.")
+@switch("--json", "JSON on standard output.", name="as_json")
+@switch("--quiet", "No progress on standard error.", short="-q")
 def winoground(
     folder: str,
     n_samples: int,
