@@ -23,7 +23,7 @@ def read_npy(path: PathLike, what: str = "npy file") -> np.ndarray:
     """The array of a .npy file.
 
     Args:
-        path: of the file.
+        path: the path of the file.
         what: the kind of file, for messages.
 
     Raises:

@@ -17,7 +17,7 @@ def read_classes(path: str | os.PathLike[str], n_classes: int) -> tuple[int, ...
     """Read the class numbers in a file.
 
     Args:
-        path: of the file.
+        path: the path of the file.
         n_classes: how many classes the data set has.
 
     Returns:

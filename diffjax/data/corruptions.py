@@ -81,7 +81,7 @@ class Corruption:
     Attributes:
         kind: a key of ``CORRUPTIONS``.
         severity: 1 to 5.
-        seed: of what is random in it.
+        seed: the seed of what is random in it.
     """
 
     kind: str

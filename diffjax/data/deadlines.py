@@ -46,7 +46,7 @@ def within(seconds: float, work: Callable[[threading.Event], T]) -> T:
     """Do something in another thread and wait for it so long.
 
     Args:
-        seconds: to wait.
+        seconds: how long to wait.
         work: gets an event that is set when nobody waits any more: it should end then.
 
     Raises:
@@ -71,7 +71,7 @@ def while_growing(
     """Do something in another thread and wait while there is progress.
 
     Args:
-        work: as in ``within``.
+        work: what is done, as in ``within``.
         size: how much has been done.
         seconds: the time in which it must grow.
         least: by how much.

@@ -25,7 +25,7 @@ class ImageFile:
     """One image of a data set, where it lies.
 
     Attributes:
-        path: of the file.
+        path: the path of the file.
         label: the class, an index into the source's ``class_names``.
         id: what the data set calls the image.
     """
@@ -111,7 +111,7 @@ def load_plain(path: Path) -> UInt8[np.ndarray, "h w 3"]:
 def decode_plain(
     stream: io.BytesIO | io.BufferedReader, name: str
 ) -> UInt8[np.ndarray, "h w 3"]:
-    """As ``load_plain``, of an encoded image."""
+    """Decode the bytes of an image as ``load_plain`` does those of a file."""
     image = open_picture(stream, name)
     try:
         return np.asarray(image.convert("RGB"))

@@ -40,7 +40,7 @@ def open_folder(
     Sub-folders called by WordNet ids, as ImageNet's are, make ``model_classes`` known.
 
     Args:
-        path: of the folder.
+        path: the path of the folder.
         split: where the classes lie in folders called train, val, test or the like,
             the one to open.
         load: reads an image.

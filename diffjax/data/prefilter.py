@@ -32,7 +32,7 @@ class Prefilter:
     """Gives each image its candidate classes.
 
     Attributes:
-        name: of the file or function.
+        name: the name of the file or function.
         choose: from an image's id and its pixels [h, w, 3] in [−1, 1], as the model
             sees them, the classes by the data set's numbers.
         fingerprint: 16 hex digits of the file's content; None for a function, whose

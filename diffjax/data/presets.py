@@ -23,7 +23,7 @@ class Preset:
     Attributes:
         name: what the preset is called.
         dataset: as ``data.datasets.open_source`` takes it.
-        split: of the data set.
+        split: the split of the data set.
         prompts: which of the package's prompt files, see ``prompts_file``.
         strategy: as ``parse_strategy`` reads it.
         loss: "l2" or "l1".

@@ -63,9 +63,9 @@ class ScenePair:
 
     Attributes:
         tag: a key of ``SWAPS``.
-        captions: of the same words.
+        captions: two captions of the same words.
         images: 0 to 255.
-        descriptions: of the scenes.
+        descriptions: what is in the scenes.
         wording: of both captions, among those of their relation.
     """
 
@@ -115,7 +115,7 @@ def write_scene_pairs(folder: Path, n: int, seed: int) -> None:
     Args:
         folder: gets data/examples.jsonl and data/images/; made if it is missing.
         n: pairs; a multiple of the number of tags has as many of each.
-        seed: of the pairs.
+        seed: the seed of the pairs.
     """
     images = folder / "data" / "images"
     images.mkdir(parents=True, exist_ok=True)

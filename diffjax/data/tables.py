@@ -41,7 +41,7 @@ def open_table(
     orientation.
 
     Args:
-        path: of the table.
+        path: the path of the table.
         load: reads an image.
 
     Raises:

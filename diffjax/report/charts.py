@@ -126,7 +126,7 @@ def confusion_chart(confusions: Confusions) -> "Figure":
 
 
 def error_chart(curve: ErrorCurve) -> "Figure":
-    """By how much the label beats the best other class, over the timestep."""
+    """The lead of the label over the best other class, by timestep."""
     with _style():
         figure, axes = _figure(2.9)
         axes.axhline(0, color=INK, linewidth=1)

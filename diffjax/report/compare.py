@@ -79,7 +79,7 @@ class RunReport:
         name: short, and different from the other runs' names.
         row: its line in the comparison; plain JSON values.
         settings: all that its header says of how and where it was made.
-        confusions, mistakes, failures: see ``evidence``.
+        confusions, mistakes, failures: as ``evidence`` describes them.
         error_curve, sample_curve: see ``evidence``; None where they cannot be had.
         has_errors: whether errors were saved.
         shortfall: what is to be said of a run that is not complete.
@@ -123,7 +123,7 @@ class Group:
     """Runs about the same data.
 
     Attributes:
-        title: of the data.
+        title: the name and split of the data.
         runs: in the order given; each after the first is compared with the first.
         notes: sentences on what to keep in mind when comparing.
     """

@@ -63,8 +63,8 @@ def classification_figure(
     """A row an image: the image, its ranking, its error differences over timesteps.
 
     Args:
-        records: of the images.
-        names: of the images.
+        records: what the classifier said of the images.
+        names: the names of the images.
         truths: their labels, where known.
 
     Raises:

@@ -49,7 +49,7 @@ class Mistake(NamedTuple):
     Attributes:
         image: what the data set calls it.
         label, prediction: names of classes.
-        score: of the prediction.
+        score: the score of the prediction.
         label_score: of the label; None if it was no candidate.
         margin, margin_error: Δ of the runner-up and its standard error, if known.
         thumbnail: JPEG, if saved.
@@ -70,7 +70,7 @@ class Confusions:
     """How often some classes were taken for one another.
 
     Attributes:
-        names: of the k classes shown.
+        names: the names of the k classes that are shown.
         counts: images of each class (row) that were taken for each (column).
         elsewhere: images of each class that were taken for a class not shown.
         n_classes: how many classes occur in the run, as label or prediction.

@@ -69,7 +69,7 @@ class Run:
 
     @property
     def class_names(self) -> tuple[str, ...]:
-        """Of all classes of the data set."""
+        """The names of all classes of the data set."""
         return tuple(self.header["class_names"])
 
     @property
@@ -242,7 +242,7 @@ def open_run(
         header: see ``Run``; it needs what ``DECIDING`` names.
         prompts: rows of the error tables.
         save_errors: whether rows will hold tables of errors.
-        share: of this process.
+        share: the part of this process.
     """
     columns = schema(header["experiment"].get("also", ()), save_errors)
     return open_rows(path, header, prompts, columns, share)
@@ -262,7 +262,7 @@ def open_rows(
         header: with what ``DECIDING`` names.
         prompts: of all rows; None if rows have prompts of their own.
         columns: of the rows; index and error must be among them.
-        share: of this process.
+        share: the part of this process.
 
     Raises:
         DiffjaxError: if the folder holds a run with another header or something else,

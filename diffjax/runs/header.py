@@ -187,7 +187,7 @@ def begun_before(there: Mapping[str, Any], here: Mapping[str, Any]) -> bool:
 
 
 def differences(there: Mapping[str, Any], here: Mapping[str, Any]) -> list[str]:
-    """In what two headers differ that decides, a line each."""
+    """What decides and differs between two headers, a line for each difference."""
     model = here["model"]
     if begun_before(there, here):
         known = {key: model[key] for key in there["model"] if key in model}

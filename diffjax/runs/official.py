@@ -97,7 +97,7 @@ def import_results(
         out: the run's folder.
         prompts: that the program was given.
         dataset: what the data set is called; the name of the parent folder, if None.
-        split: of the data set.
+        split: the split of the data set.
 
     Raises:
         DiffjaxError: if there are no results, none can be read, the folder's name
@@ -162,7 +162,7 @@ def write_imported(
 
     Args:
         out: the run's folder.
-        header: of the run.
+        header: the header of the run.
         prompts: rows of the error tables.
         ids: of the images, by number.
         columns: label, decision and errors of an image, by number.

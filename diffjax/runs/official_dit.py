@@ -74,7 +74,7 @@ def import_dit(
             without a folder are no candidates.
         labels: the class of each image, by its number.
         dataset: what the data set is called; the folder's name, if None.
-        split: of the data set.
+        split: the split of the data set.
 
     Raises:
         DiffjaxError: if there are no results, none can be read, they do not belong

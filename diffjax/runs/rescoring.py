@@ -101,7 +101,7 @@ def rescore(
         run: with saved errors.
         loss: the run's own, or one that was evaluated along; None for the run's own.
         weights: over timesteps, by name; see ``evaluation.weights``.
-        strategy: to simulate.
+        strategy: the strategy to simulate.
         n_folds: parts of the images for learned weights.
         n_bins: bins of timesteps for learned weights.
 

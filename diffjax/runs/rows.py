@@ -87,7 +87,7 @@ def read_rows(
     Rows whose numbers cannot be are rows of images that failed.
 
     Args:
-        folder: of the run.
+        folder: the folder of the run.
         columns: that every part must have, ``LATER`` ones excepted, which are null
             where they are absent; those of an empty run.
         errors: with the tables of errors, where they were saved.

@@ -42,7 +42,7 @@ class Errors:
         values: e of n images, C classes, T timesteps and K noises.
         timesteps: ascending.
         labels: the local class of each image.
-        n_timesteps: of the model's schedule.
+        n_timesteps: how many the model's schedule has.
     """
 
     values: Float[np.ndarray, "n C T K"]

@@ -37,7 +37,7 @@ class Saved:
     """What was saved of one image.
 
     Attributes:
-        timesteps: of the S samples.
+        timesteps: those of the S samples.
         noises: which of the image's noises each sample used.
         errors: of each prompt, NaN where not evaluated.
     """

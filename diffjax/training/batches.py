@@ -90,7 +90,7 @@ def latent_batch(
     """The batch of a step of a diffusion model.
 
     Args:
-        latents: of all items.
+        latents: the latents of all items.
         ids: (items, random) → new arrays of the ids that items are shown with.
         nothing: the ids in place of those, for a share of the items.
         batch: items a step.
@@ -98,7 +98,7 @@ def latent_batch(
         n_timesteps: T.
         logit_normal: mean and standard deviation of logit t/T; None for uniform t.
         step: from 0 on.
-        seed: of the run.
+        seed: the seed of the run.
     """
     items = batch_items(len(latents), batch, step, seed)
     # a stream of its own: epochs are seeded by (seed, epoch)

@@ -50,7 +50,7 @@ def train_diffusion(
     beginning: Beginning | None,
     console: Console,
 ) -> None:
-    """Both phases and the export, each from where a former call in ``out`` stopped.
+    """Train and export, each phase from where a former call in ``out`` stopped.
 
     Args:
         recipe: what to train.
@@ -58,7 +58,7 @@ def train_diffusion(
         labels: indices into ``class_names``.
         class_names: what the images show.
         out: the run's folder.
-        seed: of everything random.
+        seed: the seed of everything random.
         steps: stop after this many of the denoiser's steps.
         beginning: a model whose weights are trained on, instead of random ones.
         console: where the progress bar goes.

@@ -37,7 +37,7 @@ class Made(NamedTuple):
 
     Attributes:
         steps: of the denoiser, made so far.
-        seed: of the run.
+        seed: the seed of the run.
         beginning: whose autoencoder they have and whose denoiser they began from.
     """
 
@@ -95,7 +95,7 @@ def export_pipeline(
         folder: is made; files of an earlier export in it are replaced.
         made: how, for the model card.
         tokenizer: the folder of its files, of a model of captions.
-        class_names: of a model of classes.
+        class_names: the classes of a model of classes.
     """
     folder.mkdir(parents=True, exist_ok=True)
     index: dict[str, Any] = {"_class_name": pipeline} | OTHERS[pipeline]

@@ -26,7 +26,7 @@ def initial_network(
 
     Args:
         module: its class; without ``rngs`` it makes shapes instead of weights.
-        config: of that class.
+        config: the config of that class.
         random: where the weights come from.
         dtype: of the computation; weights are float32.
     """

@@ -30,7 +30,7 @@ class Kind:
         stored: the networks' names there, each with its tensors' names and its config.
         vocabulary: of a model of captions, with
         tokenizer: the folder of its files.
-        class_names: of a model of classes.
+        class_names: the classes of a model of classes.
     """
 
     networks: Mapping[str, nnx.Module]

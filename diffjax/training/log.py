@@ -107,7 +107,7 @@ def read_losses(path: Path) -> list[tuple[int, float, float]]:
 
 
 def steps_made(folder: Path) -> int:
-    """By a phase, as far as its loss.csv tells."""
+    """How many steps a phase has made, as far as its loss.csv tells."""
     rows = read_losses(folder / "loss.csv")
     return rows[-1][0] if rows else 0
 

@@ -43,7 +43,7 @@ def fit(
         batch_of_step: a pure function of the step; every array has the phase's batch
             for its first axis.
         folder: of loss.csv and the checkpoints.
-        seed: of the steps' keys.
+        seed: the seed of the steps' keys.
         stop: no step from this one on is made.
         show: is given the averaged parameters every ``phase.show_every`` steps.
         console: where the progress bar goes.
@@ -93,7 +93,7 @@ def fit(
 
 
 def batch_shardings(batch: int) -> tuple[NamedSharding, NamedSharding]:
-    """Of what is on every device, and of batches: on as many devices as divide them."""
+    """Shardings of what every device holds, and of batches over devices that divide."""
     devices = jax.local_devices()
     most = max(n for n in range(1, len(devices) + 1) if batch % n == 0)
     chosen = np.array(devices[:most])

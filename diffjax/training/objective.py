@@ -50,7 +50,7 @@ def autoencoder_loss(
     Args:
         vae: the network.
         pixels: in [−1, 1].
-        key: of the posterior's draws.
+        key: the key of the posterior's draws.
         kl_weight: w.
     """
     mean, logvar = jax.vmap(vae.encode)(pixels)
@@ -77,7 +77,7 @@ def denoiser_loss(
         latents: z0, scaled.
         conditions: of each latent, a tree of b rows.
         timesteps: t in [0, T).
-        key: of the noise.
+        key: the key of the noise.
         bound_weight: w of (3).
     """
     noise = normal(key, latents.shape)

@@ -31,7 +31,7 @@ class TrainState(NamedTuple):
 
     Attributes:
         step: updates made so far.
-        parameters: of the networks.
+        parameters: the weights of the networks.
         average: their exponential moving average, which is what is exported.
         optimiser: optax's state.
     """
@@ -47,7 +47,7 @@ Loss = Callable[[Leaves, Any, Array], Float[Array, ""]]
 
 
 def make_optimiser(phase: Phase, leaves: Leaves) -> optax.GradientTransformation:
-    """For weights of these names and shapes."""
+    """The optimiser for weights of these names and shapes."""
 
     def rate(peak: float) -> optax.Schedule:
         return optax.warmup_cosine_decay_schedule(0.0, peak, phase.warmup, phase.steps)

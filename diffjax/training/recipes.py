@@ -175,6 +175,19 @@ A_FEW_STEPS = Phase(
     show_every=6,
 )
 
+FULL_AUTOENCODER = Phase(
+    steps=5000, batch=64, learning_rate=2e-3, warmup=100, ema_decay=0.995
+)
+FULL_DENOISER = Phase(
+    steps=40_000,
+    batch=256,
+    learning_rate=1e-3,
+    muon_rate=2e-2,
+    warmup=500,
+    checkpoint_every=2000,
+    show_every=4000,
+)
+
 RECIPES: dict[str, Recipe] = {
     recipe.name: recipe
     for recipe in (
@@ -206,7 +219,6 @@ RECIPES: dict[str, Recipe] = {
                 learning_rate=1e-3,
                 muon_rate=1e-2,
                 warmup=100,
-                ema_decay=0.999,
                 show_every=1000,
             ),
         ),
@@ -228,18 +240,8 @@ RECIPES: dict[str, Recipe] = {
             ),
             text_encoder=configs.text_config(width=128, layers=3, heads=4, length=32),
             scheduler=configs.STABLE_DIFFUSION,
-            autoencoder=Phase(
-                steps=5000, batch=64, learning_rate=2e-3, warmup=100, ema_decay=0.995
-            ),
-            denoiser=Phase(
-                steps=40_000,
-                batch=256,
-                learning_rate=1e-3,
-                muon_rate=2e-2,
-                warmup=500,
-                checkpoint_every=2000,
-                show_every=4000,
-            ),
+            autoencoder=FULL_AUTOENCODER,
+            denoiser=FULL_DENOISER,
         ),
         ClassToImage(
             name="tiny-dit",
@@ -261,7 +263,6 @@ RECIPES: dict[str, Recipe] = {
                 learning_rate=2e-3,
                 muon_rate=2e-2,
                 warmup=100,
-                ema_decay=0.999,
                 show_every=1000,
             ),
         ),
@@ -274,18 +275,8 @@ RECIPES: dict[str, Recipe] = {
                 width=256, heads=8, layers=8, latent=4, size=16, classes=10
             ),
             scheduler=configs.DIT,
-            autoencoder=Phase(
-                steps=5000, batch=64, learning_rate=2e-3, warmup=100, ema_decay=0.995
-            ),
-            denoiser=Phase(
-                steps=40_000,
-                batch=256,
-                learning_rate=1e-3,
-                muon_rate=2e-2,
-                warmup=500,
-                checkpoint_every=2000,
-                show_every=4000,
-            ),
+            autoencoder=FULL_AUTOENCODER,
+            denoiser=FULL_DENOISER,
         ),
         Discriminative(
             name="resnet",
@@ -379,7 +370,7 @@ def _cut(phase: Phase, steps: int) -> Phase:
 
 
 def compute_dtype(recipe: Recipe) -> str:
-    """Of the recipe's denoiser or classifier on this machine."""
+    """The type that denoiser or classifier compute in on this machine."""
     import jax
 
     if recipe.dtype != "auto":

@@ -41,7 +41,7 @@ def sample(
         denoise: (z_t of all images, time) → the model's predictions for them.
         schedule: the process and the prediction type.
         shape: (n, h, w, c).
-        key: of z_T.
+        key: the key of z_T.
         steps: forward passes.
     """
     grid = np.linspace(schedule.n_timesteps - 1, 0, steps).round().astype(np.int32)
