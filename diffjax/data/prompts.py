@@ -175,7 +175,7 @@ class Prompts:
     def from_names(
         cls, names: Sequence[str], templates: str | Sequence[str] = DEFAULT_TEMPLATE
     ) -> "Prompts":
-        """Make prompts as ``from_labels`` does; classes may share a name, with a warning.
+        """Make prompts like ``from_labels``; classes may share a name, with a warning.
 
         Published lists have such classes, ImageNet's two missiles for one: they cannot
         be told apart.
