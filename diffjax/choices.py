@@ -6,6 +6,8 @@ does stands where it is done.
 
 DTYPES = ("auto", "float32", "bfloat16", "float16")  # of a denoiser
 LOSSES = ("l2", "l1", "huber", "vlb", "l2+vlb")
+SPACES = ("noise", "data", "velocity")  # in which errors are measured
+DEGREES = {"l2": 2, "l1": 1}  # of k times an error, k to this power is the loss's
 MERGES = ("compete", "mean")  # of a class's prompts
 DEVICES = ("local", "global")
 SHARD_WEIGHTS = ("auto", "always", "never")

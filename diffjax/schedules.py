@@ -21,6 +21,11 @@ where (3) and (4) solve (1) and (2). The network is told time[t].
     flow            −1     1     1, as a + s = 1
     reverse_flow     1    −1    −1
 
+Given z_t, whoever is wrong about the noise by ε − ε̂ is wrong about the mixture of any
+other row by D / a times that: about z0 by s / a, about the velocity (v, or a flow's) by
+1 / a, up to the sign. So the space in which errors are measured is a factor on ε − ε̂
+that depends on t alone.                                                           (5)
+
 At a = 0 z_t is the noise itself, whatever the model says of it: so it is at the end of
 a flow, and of a DDPM schedule that rescale_betas_zero_snr made. (3) holds there too:
 for epsilon a cancels, and the others' D is not 0 unless s is, which is above 0.
@@ -32,7 +37,7 @@ et al. 2024 (SiT, 2401.08740) for those whose time and velocity run the other wa
 
 import hashlib
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any, NamedTuple
 
 import jax
@@ -56,6 +61,8 @@ TIMES: dict[str, Callable[[Any, int], Any]] = {
     "sigma": lambda sigma, T: sigma,  # REPA: 1 is noise
     "signal": lambda sigma, T: 1 - sigma,  # SiT: 1 is data
 }
+# space: what is predicted there
+SPACES = {"noise": "epsilon", "data": "sample", "velocity": "v_prediction"}
 ROUNDING = 5e-7  # of a² + s² and a + s in float32
 
 
@@ -92,6 +99,7 @@ class Schedule:
         time: what the network is told, [T]: int32, or float32 for flows.
         prediction_type: a key of ``PREDICTIONS``.
         posterior: of a DDPM process; None for a flow.
+        factor: (5), by which errors count, float32 [T]; None in the space of noise.
     """
 
     # Left unchecked at run time: JAX rebuilds pytrees with placeholders as leaves.
@@ -100,6 +108,7 @@ class Schedule:
     time: Any  # Int[Array, "T"] | Float[Array, "T"]
     prediction_type: str
     posterior: Posterior | None = None
+    factor: Any = None
 
     @property
     def n_timesteps(self) -> int:
@@ -166,6 +175,29 @@ class Schedule:
             prediction_type=prediction_type,
         )
 
+    def in_space(self, space: str) -> "Schedule":
+        """The schedule, errors measured in a space: a key of ``SPACES``."""
+        if space == "noise":
+            return replace(self, factor=None)
+        kind = SPACES[space]
+        if self.posterior is None and kind == "v_prediction":
+            kind = "flow"  # a velocity too: D is 1 in both
+        there = replace(self, prediction_type=kind)
+        a, *_, determinant = _coefficients(there, jnp.arange(self.n_timesteps))
+        return replace(self, factor=jnp.abs(determinant) / a)
+
+    def check(self, timesteps: Int[np.ndarray, " s"]) -> None:
+        """Raise a DiffjaxError if errors at a timestep are infinite in their space."""
+        if self.factor is None:
+            return
+        infinite = ~np.isfinite(np.asarray(self.factor)[timesteps])
+        if infinite.any():
+            raise DiffjaxError(
+                f"At timestep {timesteps[infinite][0]} nothing is left of the image, "
+                "and errors are infinite but in the space of noise. Choose that, or "
+                "another n_samples."
+            )
+
     @classmethod
     def _on_device(cls, **tables: Any) -> "Schedule":
         schedule: Schedule = jax.tree.map(jax.device_put, cls(**tables))
@@ -174,12 +206,12 @@ class Schedule:
 
 jax.tree_util.register_dataclass(
     Schedule,
-    data_fields=["signal", "sigma", "time", "posterior"],
+    data_fields=["signal", "sigma", "time", "posterior", "factor"],
     meta_fields=["prediction_type"],
 )
 
 
-def at(table: Array, t: int | Int[Array, ""]) -> Array:
+def at(table: Array, t: int | Int[Array, "*n"]) -> Array:
     """The entry of a table at index t; NaN past the end, or the smallest integer."""
     # plain indexing would silently clamp
     return jnp.take(table, jnp.asarray(t))
@@ -237,7 +269,7 @@ def latent_from_prediction(
     return z0
 
 
-def _coefficients(schedule: Schedule, t: int | Int[Array, ""]) -> tuple[Any, ...]:
+def _coefficients(schedule: Schedule, t: int | Int[Array, "*n"]) -> tuple[Any, ...]:
     """a, s, α, β and D at index t."""
     a, s = at(schedule.signal, t), at(schedule.sigma, t)
     alpha, beta = PREDICTIONS[schedule.prediction_type](a, s)

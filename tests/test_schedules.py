@@ -5,10 +5,12 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
+from diffjax import choices
 from diffjax.checkpoints.schedulers import DENOISING, read_schedule
 from diffjax.errors import DiffjaxError
 from diffjax.schedules import (
     PREDICTIONS,
+    SPACES,
     TIMES,
     Schedule,
     add_noise,
@@ -296,3 +298,40 @@ def test_a_schedule_passes_through_jit_vmap_and_tree_map():
 def test_a_timestep_past_the_end_is_nan_not_clamped():
     z0, noise = map(jnp.asarray, latents(7))
     assert jnp.isnan(add_noise(schedule(SD), z0, noise, 1000)).all()
+
+
+@pytest.mark.parametrize("kind", PROCESSES.values(), ids=PROCESSES)
+@pytest.mark.parametrize("space", SPACES)
+def test_the_factor_of_a_space_is_the_error_taken_there(kind, space):
+    """|z0 − ẑ0| and |v − v̂| of a wrong noise, with z_t as it is, in float64."""
+    s = process(*kind, "epsilon")
+    there = s.in_space(space)
+    z0, noise = (x.astype(np.float64) for x in latents(10))
+    wrong = noise + 0.1 * latents(11)[0]
+    for t in timesteps(s):
+        a, sigma = float(s.signal[t]), float(s.sigma[t])
+        if a == 0 and space != "noise":
+            assert np.isinf(there.factor[t])
+            with pytest.raises(DiffjaxError, match=f"timestep {t} nothing is left"):
+                there.check(np.array([0, t]))
+            continue
+        there.check(np.array([t]))
+        if space == "noise":
+            assert there.factor is None
+            continue
+        z_t = a * z0 + sigma * noise
+        back = (z_t - sigma * wrong) / a
+        if space == "data":
+            error = z0 - back
+        elif s.posterior is None:
+            error = (noise - z0) - (wrong - back)
+        else:
+            error = (a * noise - sigma * z0) - (a * wrong - sigma * back)
+        expected = np.abs(error) / np.abs(noise - wrong)
+        np.testing.assert_allclose(
+            np.broadcast_to(there.factor[t], expected.shape), expected, rtol=1e-5
+        )
+
+
+def test_spaces_are_those_that_settings_choose_from():
+    assert tuple(SPACES) == choices.SPACES

@@ -95,7 +95,7 @@ class DiffusionClassifier:
         sharded = shards_weights(settings.shard_weights, model.denoiser, self._mesh)
         self.grid = Grid(
             denoiser=place_weights(model.denoiser, self._mesh, sharded=sharded),
-            schedule=replicate(model.schedule, self._mesh),
+            schedule=replicate(model.schedule.in_space(settings.space), self._mesh),
             noise=replicate(self._noise(), self._mesh),
             losses=losses,
             cells=settings.cells or cells_that_fit(needs, self._mesh),

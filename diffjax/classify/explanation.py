@@ -130,8 +130,8 @@ def explain(
     T = classifier.model.schedule.n_timesteps
     samples = Exhaustive(n_samples=n_samples).start(2, T).samples
     order = np.argsort(samples.timesteps, kind="stable")
-    grid.check(samples.noises)
-    loss = classifier.settings.loss
+    grid.check(samples.timesteps, samples.noises)
+    asked = classifier.settings.as_dict()
     maps = error_maps(
         grid.denoiser,
         grid.schedule,
@@ -141,7 +141,7 @@ def explain(
         candidates.conditions,
         jnp.asarray(samples.timesteps[order], jnp.int32),
         jnp.asarray(samples.noises[order], jnp.int32),
-        loss=loss,
+        loss=asked["loss"],
     )
     if not np.isfinite(maps).all():
         raise overflowed("A map of the errors is not finite")
@@ -151,5 +151,6 @@ def explain(
         other=other,
         timesteps=samples.timesteps[order],
         maps=np.asarray(maps),
-        settings=classifier.model.origin | {"loss": loss},
+        settings=classifier.model.origin
+        | {k: v for k, v in asked.items() if k in ("loss", "space")},
     )

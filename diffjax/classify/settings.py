@@ -1,5 +1,6 @@
 """How to classify: everything that decides an answer besides model and labels."""
 
+from collections.abc import Mapping
 from dataclasses import asdict, dataclass
 from math import inf
 from pathlib import Path
@@ -7,12 +8,14 @@ from typing import Any
 
 from diffjax.checkpoints.parts import Parts
 from diffjax.choices import (
+    DEGREES,
     DEVICES,
     INTERPOLATIONS,
     LOSSES,
     MAX_SEED,
     MERGES,
     SHARD_WEIGHTS,
+    SPACES,
     STRATEGY,
     TEMPERATURE,
     TRANSFORMS,
@@ -36,6 +39,8 @@ class Settings:
             estimate; None for all.
         loss: The loss that prunes and decides: "l2", "l1", "huber", "vlb" or "l2+vlb";
             see ``scoring.losses``.
+        space: The space in which l2 and l1 measure: "noise", "data" or "velocity",
+            whose errors differ by factors of the timestep alone; see ``schedules``.
         also: Further losses of the same evaluations, by each of which is decided as
             well.
         seed: The seed of the noise, in [0, 2³²).
@@ -64,6 +69,7 @@ class Settings:
     strategy: Strategy = DEFAULT_STRATEGY
     shortlist: Shortlist | None = None
     loss: str = "l2"
+    space: str = "noise"
     also: tuple[str, ...] = ()
     seed: int = 0
     noise: str = "image"
@@ -79,6 +85,7 @@ class Settings:
     def __post_init__(self) -> None:
         choices = {
             "loss": LOSSES,
+            "space": SPACES,
             "transform": (None, *TRANSFORMS),
             "interpolation": INTERPOLATIONS,
             "merge": MERGES,
@@ -97,6 +104,13 @@ class Settings:
                 f"The further losses {', '.join(self.also)} name one twice, or the "
                 f"deciding one, {self.loss}."
             )
+        for loss in (self.loss, *self.also):
+            if self.space != "noise" and loss not in DEGREES:
+                raise DiffjaxError(
+                    f"The loss {loss} is of the noise: errors in the space of "
+                    f"{self.space} are larger by a factor that it does not know. Use "
+                    f"{' or '.join(DEGREES)} there."
+                )
         if not 0 < self.temperature < inf:
             raise DiffjaxError(
                 f"The temperature is {self.temperature}; it must be above 0 and finite."
@@ -109,14 +123,22 @@ class Settings:
                 raise DiffjaxError(f"{name} is {value}; it must be at least 1.")
 
     def as_dict(self) -> dict[str, Any]:
-        """Return plain JSON values, without a shortlist where there is none."""
+        """Return plain JSON values, without shortlist and space that do nothing."""
         settings = asdict(self) | {
             "strategy": strategy_to_dict(self.strategy),
             "also": list(self.also),
         }
         if self.shortlist is None:
             del settings["shortlist"]  # runs from before there were any go on
+        if self.space == "noise":
+            del settings["space"]  # likewise
         return settings
+
+
+def loss_name(settings: Mapping[str, Any]) -> str:
+    """The loss of settings as JSON values, with its space: "l2 of velocity"."""
+    space = settings.get("space", "noise")
+    return f"{settings['loss']}{'' if space == 'noise' else f' of {space}'}"
 
 
 class Options(Parts, total=False):
@@ -129,6 +151,7 @@ class Options(Parts, total=False):
     strategy: Strategy | str | None
     shortlist: Shortlist | str | None
     loss: str
+    space: str
     also: tuple[str, ...]
     seed: int
     noise: str
@@ -160,6 +183,6 @@ def settings_from(asked: dict[str, Any], model: str) -> Settings:
             asked = asked | {name: parse(text)}
     if isinstance(place := asked.get("temperature"), str | Path):
         calibration = read_calibration(place)
-        warn_of_others(calibration, model, asked.get("loss", Settings.loss))
+        warn_of_others(calibration, model, loss_name({"loss": Settings.loss} | asked))
         asked = asked | {"temperature": float(calibration["temperature"])}
     return Settings(**asked)

@@ -13,6 +13,7 @@ from diffjax.choices import (
     MAX_SEED,
     MERGES,
     SHARD_WEIGHTS,
+    SPACES,
     STRATEGY,
     TEMPERATURE,
     TRANSFORMS,
@@ -150,11 +151,21 @@ prompt_options = together(
     ),
     merge_option,
 )
-loss_option = choice(
-    "--loss",
-    LOSSES,
-    "Distance between noise and predicted noise; for DiT also the variational bound.",
-    default="l2",
+loss_option = together(
+    choice(
+        "--loss",
+        LOSSES,
+        "Distance between noise and predicted noise; for DiT also the variational "
+        "bound.",
+        default="l2",
+    ),
+    choice(
+        "--space",
+        SPACES,
+        "In which l2 and l1 measure: noise, the image's data, or the velocity from one "
+        "to the other. It weighs timesteps.",
+        default="noise",
+    ),
 )
 dtype_option = choice(
     "--dtype",

@@ -4,6 +4,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
+from diffjax.choices import SPACES
 from diffjax.cli.group import fail_if_partial, group, partial_option, print_json
 from diffjax.cli.options import choice, number, option, switch
 
@@ -22,6 +23,12 @@ Examples:
 @group.command(epilog=EPILOG)
 @click.argument("run", metavar="RUN")
 @option("--loss", "LOSS", "One that was saved.", show_default="the run's")
+@choice(
+    "--space",
+    SPACES,
+    "In which l2 and l1 measure; as evaluating in it.",
+    show_default="the run's",
+)
 @choice(
     "--weights",
     ["uniform", "exp", "inverse-sd", "learned"],
@@ -49,6 +56,7 @@ Examples:
 def rescore(
     run: str,
     loss: str | None,
+    space: str | None,
     weights: str,
     strategy: str | None,
     n_folds: int,
@@ -73,6 +81,7 @@ def rescore(
     rescored = decide_again(
         found,
         loss=loss,
+        space=space,
         weights=weights,
         strategy=None if strategy is None else parse_strategy(strategy),
         n_folds=n_folds,

@@ -43,6 +43,7 @@ def study(
     """
     import csv
 
+    from diffjax.classify.settings import loss_name
     from diffjax.report.plots import save_figure
     from diffjax.report.study_plots import study_figure
     from diffjax.runs.folder import read_run
@@ -63,7 +64,7 @@ def study(
     experiment = found.header["experiment"]
     title = (
         f"{found.header['model']['name']} on {experiment['dataset']}, "
-        f"{experiment['loss']}, {n:,} images"
+        f"{loss_name(experiment)}, {n:,} images"
     )
     if found.shortfall is not None:
         title += f" of {found.header['data']['n']:,}, {found.status}"

@@ -13,6 +13,7 @@ from typing import Any
 import numpy as np
 
 from diffjax import __version__
+from diffjax.choices import SPACES
 from diffjax.classify.candidates import Candidates
 from diffjax.classify.classifier import DiffusionClassifier
 from diffjax.data.prompts import Prompts
@@ -56,7 +57,17 @@ def make_header(
         "classes": list(task.classes),
         "truncated": list(candidates.truncated),
         **where_from(classifier, _told(classifier, task.prompts, candidates)),
+        **(_spaces(classifier) if asked.get("save_errors") else {}),
     }
+
+
+def _spaces(classifier: DiffusionClassifier) -> dict[str, Any]:
+    """By which saved errors of each timestep are larger in other spaces, as a line."""
+    schedule, spaces = classifier.model.schedule, {}
+    for space in SPACES[1:]:
+        factors = np.asarray(schedule.in_space(space).factor).tolist()
+        spaces[space] = " ".join(f"{factor:.9g}" for factor in factors)
+    return {"spaces": spaces}
 
 
 def _told(

@@ -126,7 +126,7 @@ def _check_strategy(classifier: DiffusionClassifier, candidates: Candidates) -> 
     classidx = np.asarray(candidates.prompts.classidx)
     n_timesteps = classifier.model.schedule.n_timesteps
     state = classifier.settings.strategy.start(len(classidx), n_timesteps, classidx)
-    classifier.grid.check(state.samples.noises)
+    classifier.grid.check(state.samples.timesteps, state.samples.noises)
 
 
 def _check_prefilter(task: Task, classifier: DiffusionClassifier) -> None:

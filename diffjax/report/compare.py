@@ -20,6 +20,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
+from diffjax.classify.settings import loss_name
 from diffjax.classify.temperature import CALIBRATION, read_temperature
 from diffjax.errors import DiffjaxError
 from diffjax.files import json_text
@@ -241,7 +242,7 @@ def _row(run: Run, name: str) -> Row:
         "model_fingerprint": str(header["model"]["fingerprint"]),
         "strategy": strategy_text(experiment.get("strategy")),
         "prefilter": _prefilter_name(experiment),
-        "loss": None if experiment.get("loss") is None else str(experiment["loss"]),
+        "loss": None if experiment.get("loss") is None else loss_name(experiment),
         "weights": experiment.get("weights"),
         "seed": experiment.get("seed"),
         "candidates": len(run.classes),

@@ -10,6 +10,8 @@ from typing import TYPE_CHECKING
 import numpy as np
 from jaxtyping import Float
 
+from diffjax.classify.settings import loss_name
+
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
     from matplotlib.figure import Figure
@@ -52,7 +54,7 @@ def explanation_figure(explanation: "Explanation", n_bands: int) -> "Figure":
     )
     settings = explanation.settings
     figure.supxlabel(
-        f"{settings['model']}, {settings['loss']}, {len(explanation.timesteps)} "
+        f"{settings['model']}, {loss_name(settings)}, {len(explanation.timesteps)} "
         f"samples; error of the other label − error of the label, in all "
         f"{explanation.difference:+.2e}",
         fontsize=7.5,

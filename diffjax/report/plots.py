@@ -18,6 +18,7 @@ import numpy as np
 from jaxtyping import Float
 
 from diffjax.classify.record import Record
+from diffjax.classify.settings import loss_name
 from diffjax.errors import DiffjaxError
 from diffjax.strategies import (
     shortlist_from_dict,
@@ -248,7 +249,7 @@ def _footer(records: Sequence[Record]) -> str:
         f"model {settings['model']}" if "model" in settings else "",
         f"strategy {what}" if what else "",
         f"shortlist {short}" if short else "",
-        f"loss {settings['loss']}" if "loss" in settings else "",
+        f"loss {loss_name(settings)}" if "loss" in settings else "",
         f"τ = {records[0].temperature:g}",
         f"{evaluations:,} evaluations in {seconds:.1f} s",
     ]

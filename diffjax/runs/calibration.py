@@ -16,6 +16,7 @@ import numpy as np
 from jaxtyping import Float
 
 from diffjax.classify.record import log_scores, settled_differences
+from diffjax.classify.settings import loss_name
 from diffjax.classify.temperature import CALIBRATION
 from diffjax.errors import DiffjaxError
 from diffjax.files import json_text, write_text
@@ -128,7 +129,7 @@ def calibrate(run: Run) -> dict[str, Any]:
         "left_out": len(run.rows) - len(own),
         "model": run.header["model"],
         "dataset": run.header["data"]["name"],
-        "loss": experiment["loss"],
+        "loss": loss_name(experiment),
         "strategy": experiment.get("strategy"),
     }
 

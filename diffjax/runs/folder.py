@@ -380,6 +380,9 @@ def _go_on(path: Path, header: Mapping[str, Any], prompts: Prompts | None) -> No
         )
     if not _whole(path / HEADER):
         write_header(path, there)
+    if "spaces" in header and "spaces" not in there:  # begun before there were any
+        there["spaces"] = header["spaces"]
+        write_header(path, there)
     if begun_before(there, header):
         warnings.warn(
             f"{path} was begun by a version of diffjax that kept the weights of its "

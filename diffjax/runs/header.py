@@ -6,6 +6,8 @@ model         what the model is: names, and fingerprints of all that decides
 data          what the images are: names, and fingerprints of all that decides
 class_names   of all classes of the data set
 classes       its numbers of the candidates
+spaces        where errors are saved, their factors in other spaces than noise, one a
+              timestep; see ``schedules``. As the next, it decides nothing
 environment, created, …: where and when it arose, which decides nothing
 """
 

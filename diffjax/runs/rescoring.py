@@ -14,6 +14,7 @@ from typing import Any
 import numpy as np
 from jaxtyping import Float, Int
 
+from diffjax.choices import DEGREES, SPACES
 from diffjax.errors import DiffjaxError, unknown
 from diffjax.runs.folder import (
     Run,
@@ -21,6 +22,7 @@ from diffjax.runs.folder import (
     read_run,
     write_summary,
 )
+from diffjax.runs.header import HEADER
 from diffjax.runs.metrics import summary, wilson
 from diffjax.runs.outcomes import (
     check_results,
@@ -85,6 +87,7 @@ def rescore(
     run: Run,
     *,
     loss: str | None = None,
+    space: str | None = None,
     weights: str = "uniform",
     strategy: Strategy | None = None,
     n_folds: int = N_FOLDS,
@@ -100,6 +103,7 @@ def rescore(
     Args:
         run: with saved errors.
         loss: the run's own, or one that was evaluated along; None for the run's own.
+        space: in which l2 and l1 measure, see ``schedules``; None for the run's own.
         weights: over timesteps, by name; see ``evaluation.weights``.
         strategy: the strategy to simulate.
         n_folds: parts of the images for learned weights.
@@ -109,9 +113,11 @@ def rescore(
         DiffjaxError: if the run has no such errors, or not all that a strategy needs.
     """
     check_results(run)
-    loss = run.header["experiment"]["loss"] if loss is None else loss
+    experiment = run.header["experiment"]
+    loss = experiment["loss"] if loss is None else loss
+    space = experiment.get("space", "noise") if space is None else space
     good = [row for row in _plain_rows(run) if row["error"] is None]
-    saved = list(saved_errors(run, loss))
+    saved = list(saved_errors(run, loss, space))
     labelled = list(_labelled(run, good, saved))
     chosen = weights_by_name(
         weights,
@@ -135,6 +141,7 @@ def rescore(
             row["thumbnail"] = None  # there only for mistakes
     settings: dict[str, Any] = {
         "loss": loss,
+        **({} if space == "noise" else {"space": space}),
         "weights": weights,
         "strategy": None if strategy is None else strategy_to_dict(strategy),
     }
@@ -144,11 +151,17 @@ def rescore(
     return Rescored(run=run, settings=settings, rows=good + bad, weights=chosen)
 
 
-def saved_errors(run: Run, loss: str) -> Iterator[Saved]:
+def saved_errors(run: Run, loss: str, space: str | None = None) -> Iterator[Saved]:
     """The saved errors of each image that did not fail, by index.
 
+    Args:
+        run: with saved errors.
+        loss: the run's own, or one that was evaluated along.
+        space: in which they are to be; None for the run's own.
+
     Raises:
-        DiffjaxError: if the run has none of that loss.
+        DiffjaxError: if the run has none of that loss, or they cannot be had in that
+            space.
     """
     import pyarrow.compute as pc
 
@@ -160,15 +173,55 @@ def saved_errors(run: Run, loss: str) -> Iterator[Saved]:
             f"{run.path} has no saved errors, so it cannot be decided again. Evaluate "
             "with --save-errors."
         )
+    factors = _factors(run, loss, space)
     rows = run.rows.filter(pc.is_null(run.rows["error"]))
     column = rows["errors" if loss == own else f"errors_{loss}"]
     for timesteps, noises, errors in zip(
         lists(rows["timesteps"]), lists(rows["noises"]), lists(column), strict=True
     ):
         shape = (len(run.prompts.prompts), len(timesteps))
-        yield Saved(
-            timesteps=timesteps, noises=noises, errors=_table(run, errors, shape)
+        table = _table(run, errors, shape)
+        if factors is not None:
+            if not np.isfinite(factors[timesteps]).all():
+                raise DiffjaxError(
+                    f"{run.path} has errors of a timestep at which nothing is left of "
+                    f"the image; they are infinite in the space of {space}."
+                )
+            table = (table * factors[timesteps]).astype(np.float32)
+        yield Saved(timesteps=timesteps, noises=noises, errors=table)
+
+
+def _factors(run: Run, loss: str, space: str | None) -> Float[np.ndarray, "T"] | None:
+    """By which errors of each timestep are larger in a space than in the run's own."""
+    own = run.header["experiment"].get("space", "noise")
+    if space in (None, own):
+        return None
+    if space not in SPACES:
+        raise unknown("space", space, SPACES)
+    if loss not in DEGREES:
+        raise DiffjaxError(
+            f"The loss {loss} is of the noise and known in no other space; "
+            f"{' and '.join(DEGREES)} are."
         )
+    known = run.header.get("spaces")
+    if known is None:
+        raise DiffjaxError(
+            f"{run.path} does not say how much larger errors are in other spaces than "
+            "noise. The command that began it adds that, from the model, and evaluates "
+            "nothing twice; `diffjax import` does not."
+        )
+    n, factors = int(run.header["model"]["n_timesteps"]), np.ones(1)
+    try:
+        for name, power in ((space, 1), (own, -1)):
+            if name != "noise":
+                read = np.array(known[name].split(), np.float64)
+                factors = factors * read.reshape(n) ** power
+    except (TypeError, ValueError, LookupError, AttributeError):
+        raise DiffjaxError(
+            f"{run.path / HEADER} is damaged: spaces must hold {n} numbers each. Take "
+            "it from a copy, or repeat the command with another folder."
+        ) from None
+    return np.broadcast_to(factors, n) ** DEGREES[loss]
 
 
 def rank_saved(errors: Float[np.ndarray, "P S"]) -> Decision:
@@ -204,6 +257,8 @@ def write_rescored(rescored: Rescored, path: Path) -> Run:
         raise DiffjaxError(f"{path} exists. Choose a folder that does not.")
     run, settings = rescored.run, rescored.settings
     experiment = run.header["experiment"] | settings | {"also": []}
+    if "space" not in settings:
+        experiment.pop("space", None)
     experiment["derived_from"] = str(run.path)
     if settings["strategy"] is None:
         experiment["strategy"] = run.header["experiment"].get("strategy")

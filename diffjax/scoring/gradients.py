@@ -192,6 +192,7 @@ class Estimator:
         noises: Int[np.ndarray, " s"],
     ) -> Float[Array, "n s"]:
         """ê of all classes from one base; returns before it has been computed."""
+        self.schedule.check(timesteps)
         noise.check(noises)
         s = len(timesteps)
         n_tiles = -(-s // (self.batch * self.mesh.size))

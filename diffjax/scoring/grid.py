@@ -252,8 +252,11 @@ class Grid:
         """Whether several processes compute every tile together."""
         return bool(self.mesh.is_multi_process)
 
-    def check(self, noises: Int[np.ndarray, " s"]) -> None:
-        """Refuse noise indices that cannot be drawn; DiffjaxError."""
+    def check(
+        self, timesteps: Int[np.ndarray, " s"], noises: Int[np.ndarray, " s"]
+    ) -> None:
+        """Refuse samples that cannot be drawn, or have no error; DiffjaxError."""
+        self.schedule.check(timesteps)
         self.noise.check(noises)
 
     def tile(self, classes: int, cells: int | None = None) -> Tile:

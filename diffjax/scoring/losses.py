@@ -1,6 +1,7 @@
 """What a cell's error is: several can be had of one forward pass.
 
-With d = ε − ε̂, per element of the latent:
+With d = ε − ε̂, times the factor of t that another space than noise has (``schedules``,
+equation 5), per element of the latent:
 
     l2      d²
     l1      |d|
@@ -18,7 +19,7 @@ from typing import NamedTuple
 import jax.numpy as jnp
 from jaxtyping import Array, Float, Int
 
-from diffjax.schedules import Schedule
+from diffjax.schedules import Schedule, at
 from diffjax.scoring.bound import bound_terms
 
 
@@ -32,20 +33,27 @@ class Cell(NamedTuple):
     predicted: Float[Array, "h w c"]  # ε̂
     variance: Float[Array, "h w c"] | None  # the model's variance channels, as they are
 
+    @property
+    def difference(self) -> Float[Array, "h w c"]:
+        """By what the prediction is wrong, d."""
+        d = self.noise - self.predicted
+        factor = self.schedule.factor
+        return d if factor is None else at(factor, self.t) * d
+
 
 def l2(cell: Cell) -> Float[Array, "h w c"]:
     """Squared error."""
-    return jnp.square(cell.noise - cell.predicted)
+    return jnp.square(cell.difference)
 
 
 def l1(cell: Cell) -> Float[Array, "h w c"]:
     """Absolute error."""
-    return jnp.abs(cell.noise - cell.predicted)
+    return jnp.abs(cell.difference)
 
 
 def huber(cell: Cell) -> Float[Array, "h w c"]:
     """Squared up to a distance of 1, absolute beyond."""
-    d = jnp.abs(cell.noise - cell.predicted)
+    d = jnp.abs(cell.difference)
     return jnp.where(d <= 1, jnp.square(d) / 2, d - 0.5)
 
 

@@ -112,8 +112,10 @@ class Evaluator(Protocol):
     def errors(self, conditions: Any, blocks: Blocks) -> Any:
         """Errors [l, B, k] of a tile; returns before they are computed."""
 
-    def check(self, noises: Int[np.ndarray, " s"]) -> None:
-        """Refuse noise indices that cannot be drawn."""
+    def check(
+        self, timesteps: Int[np.ndarray, " s"], noises: Int[np.ndarray, " s"]
+    ) -> None:
+        """Refuse samples that cannot be drawn, or have no error."""
 
 
 @dataclass(kw_only=True, eq=False)
@@ -222,7 +224,7 @@ class Packer:
         if cells is None:
             return False
         n, s = len(cells.classes), len(cells.timesteps)
-        self._grid.check(cells.noises)
+        self._grid.check(cells.timesteps, cells.noises)
         job = _Job(
             search=search,
             cells=cells,

@@ -123,7 +123,7 @@ def test_a_fractional_time_reaches_the_network(time):
     expected = np.mean((epsilon - predicted) ** 2, axis=(1, 2, 3))
 
     blocks = Blocks(
-        images=np.zeros(4, np.uint32),
+        keys=np.zeros(4, np.uint32),
         z0=np.broadcast_to(z0, (4, *z0.shape)),
         timesteps=t,
         noises=t,

@@ -33,7 +33,7 @@ class Device:
         n = self.devices
         return Tile(blocks=max(1, blocks // n) * n, classes=classes)
 
-    def check(self, noises):
+    def check(self, timesteps, noises):
         pass
 
     def errors(self, conditions, blocks):
