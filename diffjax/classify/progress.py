@@ -2,24 +2,7 @@
 
 from collections.abc import Callable
 from dataclasses import dataclass, field
-from typing import Protocol, runtime_checkable
-
-
-@runtime_checkable
-class Open(Protocol):
-    """An image that has been begun and is not done."""
-
-    @property
-    def done(self) -> int:
-        """The number of evaluations so far."""
-
-    @property
-    def remaining(self) -> int:
-        """The number of evaluations still to come, at most."""
-
-    @property
-    def alive(self) -> int:
-        """The number of classes (prompts) that are not yet pruned."""
+from typing import Any
 
 
 def _nobody(progress: "Progress") -> None:
@@ -41,7 +24,8 @@ class Progress:
         correct: How many predictions are right; None where labels are not known.
         evaluations: The forward passes of this process, also of images that are not
             done.
-        open: The images that have been begun and are not done.
+        open: The images that have been begun and are not done: objects with ``done``,
+            ``remaining`` and ``alive``, as ``ImageSearch`` has them.
     """
 
     watch: Callable[["Progress"], None] = _nobody
@@ -52,7 +36,7 @@ class Progress:
     failed: int = 0
     correct: int | None = None
     evaluations: int = 0
-    open: set[Open] = field(default_factory=set)
+    open: set[Any] = field(default_factory=set)
 
     def begin(self, total: int, done: int, correct: int) -> None:
         """Note how many are to be judged, and how many of them have been before."""
@@ -92,4 +76,5 @@ class Progress:
     def completed(self) -> float:
         """How many are done, parts of the open ones included."""
         parts = (each.done / max(1, each.done + each.remaining) for each in self.open)
-        return min(float(self.total), self.done + sum(parts) / self.images_each)
+        done: float = self.done + sum(parts) / self.images_each
+        return min(float(self.total), done)

@@ -48,7 +48,6 @@ def classify(
     templates: tuple[str, ...],
     prompts_file: str | None,
     model: str,
-    strategy: str | None,
     top: int,
     plot: Path | None,
     max_pixels: int | None,
@@ -64,14 +63,10 @@ def classify(
     diffjax classify cat.jpg --labels cat,dog
     diffjax classify *.jpg --labels cat,dog --model sd-2-base --json > out.jsonl
     """
-    from diffjax.strategies import parse_strategy
-
     console, stdout = start()
     check_picture(plot, len(images))
     template = templates or DEFAULT_TEMPLATE
     choices = read_choices(labels, template, prompts_file)
-    if strategy is not None:
-        options["strategy"] = parse_strategy(strategy)
     with loading(console, quiet):
         from diffjax.cli.batch import classify_all
         from diffjax.cli.tables import legend, ranking_table
@@ -124,12 +119,10 @@ def demo_command(
     They are test images of CIFAR-10 and a photograph of a cat; the labels are
     CIFAR-10's ten.
     """
-    from diffjax.strategies import parse_strategy
-
     console, stdout = start()
     truths = {str(path): truth for path, truth in demo.examples().items()}
     check_picture(out, len(truths))
-    options["strategy"] = parse_strategy(strategy or demo.STRATEGY)
+    options["strategy"] = strategy or demo.STRATEGY
     with loading(console, quiet):
         from diffjax.cli.batch import classify_all
         from diffjax.cli.tables import demo_table

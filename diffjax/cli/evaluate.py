@@ -1,6 +1,7 @@
 """``diffjax evaluate``."""
 
 import warnings
+from dataclasses import fields
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -296,16 +297,8 @@ def _experiment(
         overridden,
         preset_experiment,
     )
-    from diffjax.strategies import parse_strategy
 
-    names = (
-        *("dataset", "split", "subset", "per_class", "subset_seed", "limit"),
-        *("classes", "prompts", "classnames", "templates", "clip_name", "template"),
-        "prefilter",
-        "corrupt",
-        "max_pixels",
-    )
-    given = {name: options.pop(name) for name in names}
+    given = {field.name: options.pop(field.name) for field in fields(Experiment)}
     if preset is not None:
         experiment, strategy, loss = preset_experiment(preset)
         options["strategy"] = options["strategy"] or strategy
@@ -317,10 +310,6 @@ def _experiment(
         raise DiffjaxError(
             "Name a preset, as in `diffjax evaluate cifar10`, or give --dataset."
         )
-    if options["strategy"] is None:
-        del options["strategy"]
-    else:
-        options["strategy"] = parse_strategy(options["strategy"])
     return overridden(experiment, given)
 
 
