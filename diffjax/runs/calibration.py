@@ -41,6 +41,7 @@ def fit_temperature(excess: Float[np.ndarray, "n c"]) -> float:
             or they are right no more often than by chance (τ would be infinite).
     """
     from scipy.optimize import minimize_scalar
+    from scipy.special import logsumexp
 
     n = len(excess)
     finite = np.isfinite(excess)
@@ -61,9 +62,7 @@ def fit_temperature(excess: Float[np.ndarray, "n c"]) -> float:
 
     def nll(log_temperature: float) -> float:
         logits = -excess / (size * np.exp(log_temperature))
-        top = np.maximum(logits.max(axis=1, keepdims=True), 0.0)
-        total = np.exp(logits - top).sum(axis=1, keepdims=True) + np.exp(-top)
-        return float((np.log(total) + top).mean())
+        return float(np.logaddexp(0, logsumexp(logits, axis=1)).mean())
 
     # twelve powers of e to either side of the size of the differences
     found = minimize_scalar(nll, bounds=(-12, 12), method="bounded")

@@ -232,6 +232,7 @@ def learn(excess: Float[np.ndarray, "n c B"]) -> Float[np.ndarray, " B"]:
             ``fit_temperature``.
     """
     from scipy.optimize import minimize
+    from scipy.special import logsumexp
 
     there = np.isfinite(excess).all(axis=2)
     excess = excess / fit_temperature(excess.sum(axis=2))
@@ -239,11 +240,10 @@ def learn(excess: Float[np.ndarray, "n c B"]) -> Float[np.ndarray, " B"]:
 
     def loss(v: np.ndarray) -> tuple[float, np.ndarray]:
         logits = np.where(there, -excess @ v, -np.inf)
-        top = np.maximum(logits.max(axis=1, keepdims=True), 0.0)  # 0: the label's own
-        odds = np.exp(logits - top)
-        total = odds.sum(axis=1, keepdims=True) + np.exp(-top)
-        nll = (np.log(total) + top).sum() + ((v - 1) ** 2).sum() / 2
-        slope = -np.einsum("nc,ncb->b", odds / total, excess) + (v - 1)
+        each = np.logaddexp(0, logsumexp(logits, axis=1))  # 0: the label's own
+        odds = np.exp(logits - each[:, None])
+        nll = each.sum() + ((v - 1) ** 2).sum() / 2
+        slope = -np.einsum("nc,ncb->b", odds, excess) + (v - 1)
         return float(nll) / len(excess), slope / len(excess)
 
     n_bins = excess.shape[2]

@@ -4,7 +4,6 @@ OUT/autoencoder/     loss.csv and checkpoints
 OUT/latents.npy      of all items, unscaled
 """
 
-import os
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -19,6 +18,7 @@ from rich.console import Console
 
 from diffjax.data.arrays import read_npy
 from diffjax.errors import DiffjaxError
+from diffjax.files import atomic
 from diffjax.models.autoencoder import AutoencoderKL, AutoencoderKLConfig
 from diffjax.tracing import jit
 from diffjax.training.batches import batch_items, item_pixels
@@ -152,11 +152,8 @@ def write_latents(
         full = np.resize(pixels, (AT_ONCE, *pixels.shape[1:]))  # one shape to compile
         latents = encode(parameters, jax.device_put(full, split))
         means.append(np.asarray(latents)[: len(pixels)])
-    latents = np.concatenate(means)
-    partial = path.with_suffix(".partial")
-    with partial.open("wb") as file:
-        np.save(file, latents, allow_pickle=False)
-    os.replace(partial, path)
+    with atomic(path) as partial, partial.open("wb") as file:
+        np.save(file, np.concatenate(means), allow_pickle=False)
 
 
 def read_latents(
