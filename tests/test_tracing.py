@@ -9,6 +9,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+import several
 from small import SCHEDULE, WIDTH, jax_random, one_level_denoiser
 
 from diffjax.cli.demo import examples
@@ -163,12 +164,15 @@ def test_only_32_bits_of_a_seed_count():
         np.testing.assert_array_equal(jax.random.key_data(seed_key(seed)), data)
 
 
-@pytest.fixture(scope="module")
-def tile():
+@pytest.fixture(scope="module", params=["one leaf", "several leaves"])
+def tile(request):
     """A grid on both devices, and a tile of it: (grid, conditions, blocks)."""
     mesh = block_mesh()
+    denoiser, conditions = one_level_denoiser(), TextCondition(jax_random(3, 6, WIDTH))
+    if request.param == "several leaves":  # floats, integers and booleans
+        denoiser, conditions = several.denoiser(), several.conditions(3)
     grid = Grid(
-        denoiser=replicate(one_level_denoiser(), mesh),
+        denoiser=replicate(denoiser, mesh),
         schedule=replicate(SCHEDULE, mesh),
         noise=replicate(SeededNoise.of(3), mesh),
         losses=("l2",),
@@ -182,8 +186,7 @@ def tile():
         noises=np.array([0, 4], np.int32),
         classes=np.array([[0, 1], [1, 2]], np.int32),
     )
-    states = TextCondition(jax_random(3, 6, WIDTH))
-    return grid, replicate(states, mesh), blocks
+    return grid, replicate(conditions, mesh), blocks
 
 
 @pytest.mark.parametrize(("setting", "value"), CONTEXTS)

@@ -8,6 +8,10 @@ Floating leaves are vectors: they have means and gradients. Leaves of integers a
 booleans (ids, sizes, masks) have neither. Where conditions are averaged to stand for a
 class, such leaves must be equal. Where a mean is but a point to look from, it takes
 those of the row that is nearest to it.
+
+A denoiser's module is called with (z_t, time, condition), and tells, besides the bytes
+that a forward pass takes (``memory``), how its conditions can be vectors (``vectors``:
+a class id becomes its row of a table), and their shapes (``condition_shapes``).
 """
 
 from collections.abc import Iterable

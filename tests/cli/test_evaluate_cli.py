@@ -18,6 +18,7 @@ from commands import assert_only_refused, invoke
 from tiny_sets import LABELLED, picture, png, save, write_folder, write_tfds
 
 import diffjax
+from diffjax.checkpoints import networks
 from diffjax.checkpoints.loading import load_model
 from diffjax.cli.progress import Bar
 from diffjax.data import presets
@@ -108,6 +109,25 @@ def test_a_folder_end_to_end(place, tmp_path):
     assert last == f"Run: {out}"
     assert re.search(r"tiles; the device computed [0-9.]+ % of the time", work)
     assert "\x1b" not in result.output and "\r" not in result.output
+
+
+def test_prompts_are_encoded_once_for_all_runs(place, tmp_path, monkeypatch):
+    cache = "--save-errors", "--prompt-cache", tmp_path / "cache"
+    plain = photos(place, tmp_path / "plain", "--save-errors")
+    assert plain.exit_code == 0, plain.output
+    assert photos(place, tmp_path / "one", *cache).exit_code == 0
+    read = networks.read_tensors
+
+    def refuse(folder, **kwargs):
+        assert folder.name != "text_encoder", "it is read"
+        return read(folder, **kwargs)
+
+    monkeypatch.setattr(networks, "read_tensors", refuse)
+    assert photos(place, tmp_path / "two", *cache).exit_code == 0
+    one, two, three = (read_run(tmp_path / run) for run in ("plain", "one", "two"))
+    for run in (two, three):
+        assert run.rows["errors"].to_pylist() == one.rows["errors"].to_pylist()
+        assert run.header["model"] == one.header["model"]
 
 
 def test_json_is_the_summary(place, tmp_path):

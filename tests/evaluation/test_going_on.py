@@ -6,12 +6,14 @@ import jax
 import numpy as np
 import pyarrow.parquet as pq
 import pytest
-from noise_runs import Made, N, assert_same, tables, task_of, variant
+import several
+from noise_runs import STAGED, Made, N, assert_same, tables, task_of, variant
 from saved_runs import kept
 from small import conditioner, tokenize
 
 from diffjax.classify.classifier import DiffusionClassifier
 from diffjax.classify.progress import Progress
+from diffjax.classify.settings import Settings
 from diffjax.errors import DiffjaxError
 from diffjax.evaluation.runner import evaluate
 from diffjax.models.network import Network
@@ -59,6 +61,24 @@ def test_an_interrupted_run_ends_as_an_undisturbed_one(whole, classifier, tmp_pa
     source = Made()  # and once more: nothing is left to do
     again = go_on(source)
     assert source.read == [] and again == result
+
+
+def test_it_goes_on_under_conditions_of_several_leaves(tmp_path):
+    settings = Settings(strategy=STAGED, cells=2)
+    classifier, task = DiffusionClassifier(several.model(), settings), task_of(Made())
+    evaluate(task, classifier, tmp_path / "whole", save_errors=True)
+
+    def interrupt(tally):
+        if tally.done == 5:
+            raise KeyboardInterrupt
+
+    path, again = tmp_path / "run", DiffusionClassifier(several.model(), settings)
+    with pytest.raises(KeyboardInterrupt):
+        interrupted = Progress(watch=interrupt)
+        evaluate(task, classifier, path, save_errors=True, progress=interrupted)
+    assert len(read_run(path).rows) == 5
+    evaluate(task, again, path, save_errors=True)
+    assert_same(read_run(path).rows, read_run(tmp_path / "whole").rows)
 
 
 def test_what_is_not_written_is_lost_and_nothing_else(classifier, tmp_path, whole):
