@@ -10,6 +10,7 @@ from noise_runs import Made, assert_same, task_of
 from saved_runs import tables, write_run
 from small import class_model, images, text_model
 
+from diffjax.checkpoints.loading import load_model
 from diffjax.classify.classifier import DiffusionClassifier
 from diffjax.classify.settings import Settings, loss_name
 from diffjax.cli.group import group
@@ -27,12 +28,11 @@ T = 1000
 FLOW = Schedule.flow(np.arange(1, T + 1) / T)
 
 
-def models():
-    return {
-        "ddpm": text_model(),
-        "flow": text_model(schedule=FLOW),
-        "classes": class_model(),
-    }
+MODELS = {
+    "tiny": lambda: load_model("tiny"),
+    "flow": lambda: text_model(schedule=FLOW),
+    "classes": class_model,
+}
 
 
 def run_of(model, path, *, strategy=None, **settings):
@@ -43,9 +43,9 @@ def run_of(model, path, *, strategy=None, **settings):
     return read_run(path)
 
 
-@pytest.fixture(scope="module", params=["ddpm", "flow", "classes"])
+@pytest.fixture(scope="module", params=MODELS)
 def noise_run(request, tmp_path_factory):
-    model = models()[request.param]
+    model = MODELS[request.param]()
     path = tmp_path_factory.mktemp(request.param) / "noise"
     return model, run_of(model, path, also=("l1",))
 
