@@ -221,7 +221,18 @@ class Decision:
 
 @runtime_checkable
 class Strategy(Protocol):
-    """The four calls of a run, and an outlook. Strategies hold settings, no state."""
+    """The calls of a run, and an outlook. Strategies hold settings, no state.
+
+    What is written here is right for a strategy that evaluates every class on every
+    sample. Another one gives a plan and its own ``update`` at least.
+    """
+
+    def plan(self, n_timesteps: int) -> tuple[Samples, tuple[int, ...]]:
+        """The samples, and how many are used by the end of each round.
+
+        Raises:
+            DiffjaxError: if the schedule has too few timesteps.
+        """
 
     def start(
         self,
@@ -229,21 +240,49 @@ class Strategy(Protocol):
         n_timesteps: int,
         groups: Int[np.ndarray, "C"] | None = None,
     ) -> State:
-        """Plan a run over ``n_timesteps`` timesteps; raise DiffjaxError if absurd."""
+        """The state before the first round: nothing seen, everyone alive.
+
+        Raises:
+            DiffjaxError: if there are no classes, or as ``plan`` does.
+        """
+        samples, ends = self.plan(n_timesteps)
+        if n_classes < 1:
+            raise DiffjaxError(
+                "There are no classes to choose from; give at least one."
+            )
+        return State(
+            samples=samples,
+            ends=ends,
+            table=ErrorTable(np.full((n_classes, len(samples)), np.nan, np.float32)),
+            dropped=np.full(n_classes, NEVER),
+            groups=groups,
+        )
 
     def request(self, state: State) -> Request | None:
-        """The cells to evaluate next; None when the run is over."""
+        """The living on the samples of the next round; None when the run is over."""
+        if state.over or state.n_rounds == len(state.ends):
+            return None
+        return Request(
+            classes=np.flatnonzero(state.living),
+            samples=np.arange(state.n_used, state.ends[state.n_rounds]),
+        )
 
     def update(
         self, state: State, request: Request, errors: Float[np.ndarray, "k s"]
     ) -> State:
-        """The state after the request's errors; DiffjaxError if any is not finite."""
+        """The state after the request's errors; raises as ``check_finite`` does."""
+        check_finite(state, request, errors)
+        state.table.write(request, errors)
+        return replace(state, n_rounds=state.n_rounds + 1)
 
     def decide(self, state: State) -> Decision:
         """The ranking so far; it may be asked for after any round."""
+        return rank(state)
 
     def remaining(self, state: State) -> int:
-        """How many evaluations are still to come, at most."""
+        """How many evaluations are still to come, if no class is dropped any more."""
+        unseen = 0 if state.over else len(state.samples) - state.n_used
+        return int(state.living.sum()) * unseen
 
 
 def run(
@@ -267,43 +306,6 @@ def run_on(
         errors = evaluate(state, request)
         state = strategy.update(state, request, errors)
     return state
-
-
-def begin(
-    n_classes: int,
-    samples: Samples,
-    ends: tuple[int, ...],
-    groups: Int[np.ndarray, "C"] | None = None,
-) -> State:
-    """The state before the first round: nothing seen, everyone alive."""
-    if n_classes < 1:
-        raise DiffjaxError("There are no classes to choose from; give at least one.")
-    return State(
-        samples=samples,
-        ends=ends,
-        table=ErrorTable(np.full((n_classes, len(samples)), np.nan, np.float32)),
-        dropped=np.full(n_classes, NEVER),
-        groups=groups,
-    )
-
-
-def next_round(state: State) -> Request | None:
-    """The living classes on the samples of the next round; None after the last."""
-    if state.over or state.n_rounds == len(state.ends):
-        return None
-    return Request(
-        classes=np.flatnonzero(state.living),
-        samples=np.arange(state.n_used, state.ends[state.n_rounds]),
-    )
-
-
-def finish_round(
-    state: State, request: Request, errors: Float[np.ndarray, "k s"]
-) -> State:
-    """Enter the round's errors; raises as ``check_finite`` does."""
-    check_finite(state, request, errors)
-    state.table.write(request, errors)
-    return replace(state, n_rounds=state.n_rounds + 1)
 
 
 def check_finite(
@@ -361,14 +363,12 @@ def class_decision(decision: Decision, classidx: Int[np.ndarray, "P"]) -> Decisi
     best = best_prompts(decision, classidx)
     place = np.empty_like(decision.ranking)
     place[decision.ranking] = np.arange(len(place))
-    return Decision(
+    return replace(
+        decision,
         ranking=np.argsort(place[best]),
         mean_error=decision.mean_error[best],
         n_samples=decision.n_samples[best],
         pruned=decision.pruned[best],
-        n_evaluations=decision.n_evaluations,
-        confidence=decision.confidence,
-        n_gradients=decision.n_gradients,
     )
 
 

@@ -68,10 +68,8 @@ from diffjax.strategies.base import (
     Request,
     Samples,
     State,
-    begin,
+    Strategy,
     drop,
-    finish_round,
-    next_round,
     rank,
 )
 from diffjax.strategies.orders import even_timesteps, require_positive, van_der_corput
@@ -80,7 +78,7 @@ SURE = 1e-50  # a smaller probability is no smaller
 
 
 @dataclass(frozen=True, kw_only=True)
-class Racing:
+class Racing(Strategy):
     """Race the classes on the samples of ``Exhaustive(n_samples, n_trials)``.
 
     Attributes:
@@ -119,13 +117,8 @@ class Racing:
                 f"{self.indifference:g}."
             )
 
-    def start(
-        self,
-        n_classes: int,
-        n_timesteps: int,
-        groups: Int[np.ndarray, "C"] | None = None,
-    ) -> State:
-        """Plan the looks, from ``floor`` samples on every ``chunk``."""
+    def plan(self, n_timesteps: int) -> tuple[Samples, tuple[int, ...]]:
+        """The looks, from ``floor`` samples on every ``chunk``."""
         # all timesteps with their first noise, then all with their second, …; noises
         # are numbered as Exhaustive does, so that its cells are a race's cells
         order = van_der_corput(self.n_samples)
@@ -136,18 +129,13 @@ class Racing:
             noises=(order * self.n_trials + trials).ravel(),
         )
         N = len(samples)
-        ends = (*range(min(self.floor, N), N, self.chunk), N)
-        return begin(n_classes, samples, ends, groups)
-
-    def request(self, state: State) -> Request | None:
-        """The living classes on the next chunk, until one class is left."""
-        return next_round(state)
+        return samples, (*range(min(self.floor, N), N, self.chunk), N)
 
     def update(
         self, state: State, request: Request, errors: Float[np.ndarray, "k s"]
     ) -> State:
         """Enter the errors and drop who lost; DiffjaxError if any is not finite."""
-        state = finish_round(state, request, errors)
+        state = super().update(state, request, errors)
         if state.n_used == len(state.samples):
             return state
         now = self._standing(state)
@@ -167,11 +155,6 @@ class Racing:
             now = self._standing(state)
             risk += float(now.tail(now.mean + now.width)[now.foreign].sum())
         return replace(rank(state), confidence=max(0.0, 1 - risk))
-
-    def remaining(self, state: State) -> int:
-        """The number of evaluations still to come if no class is dropped any more."""
-        unseen = 0 if state.over else len(state.samples) - state.n_used
-        return int(state.living.sum()) * unseen
 
     def _standing(self, state: State) -> "_Standing":
         """How the living stand after some samples, but not all."""

@@ -26,16 +26,7 @@ import numpy as np
 from jaxtyping import Float, Int
 
 from diffjax.errors import DiffjaxError
-from diffjax.strategies.base import (
-    Decision,
-    Request,
-    State,
-    begin,
-    drop,
-    finish_round,
-    next_round,
-    rank,
-)
+from diffjax.strategies.base import Request, Samples, State, Strategy, drop, rank
 from diffjax.strategies.orders import (
     even_timesteps,
     require_positive,
@@ -45,7 +36,7 @@ from diffjax.strategies.orders import (
 
 
 @dataclass(frozen=True, kw_only=True)
-class Staged:
+class Staged(Strategy):
     """Prune the classes in stages.
 
     Attributes:
@@ -63,27 +54,18 @@ class Staged:
     def __post_init__(self) -> None:
         _validate(self)
 
-    def start(
-        self,
-        n_classes: int,
-        n_timesteps: int,
-        groups: Int[np.ndarray, "C"] | None = None,
-    ) -> State:
-        """Plan one round for each stage."""
+    def plan(self, n_timesteps: int) -> tuple[Samples, tuple[int, ...]]:
+        """One round for each stage."""
         stages = ORDERS[self.order](self.n_samples, n_timesteps)
         samples = with_trials(np.concatenate(stages), self.n_trials)
         ends = np.cumsum([len(stage) for stage in stages]) * self.n_trials
-        return begin(n_classes, samples, tuple(ends.tolist()), groups)
-
-    def request(self, state: State) -> Request | None:
-        """The living classes on the next stage's new timesteps."""
-        return next_round(state)
+        return samples, tuple(ends.tolist())
 
     def update(
         self, state: State, request: Request, errors: Float[np.ndarray, "k s"]
     ) -> State:
         """Enter the errors and keep the best; DiffjaxError if any is not finite."""
-        state = finish_round(state, request, errors)
+        state = super().update(state, request, errors)
         # The last stage only ranks: whoever is in it has seen the same samples.
         while state.n_rounds < len(state.ends):
             done = state.n_rounds
@@ -94,12 +76,8 @@ class Staged:
             state = replace(state, n_rounds=done + 1)
         return state
 
-    def decide(self, state: State) -> Decision:
-        """The classes of the last stage by mean error, then those pruned before."""
-        return rank(state)
-
     def remaining(self, state: State) -> int:
-        """The number of evaluations still to come."""
+        """How many evaluations are still to come; later stages drop classes."""
         total, before = 0, 0
         alive = len(state.dropped)
         for r, (end, keep) in enumerate(zip(state.ends, self.to_keep, strict=True)):

@@ -20,12 +20,9 @@ from diffjax.strategies.base import (
     Request,
     Samples,
     Strategy,
-    begin,
     best_prompts,
     class_decision,
     drop,
-    finish_round,
-    next_round,
     rank,
     run,
 )
@@ -420,15 +417,26 @@ def test_paired_differences_are_much_steadier_than_errors():
 # --- What later strategies need
 
 
+class Planned(Strategy):
+    """A strategy that is nothing but its plan."""
+
+    def __init__(self, *plan):
+        self.planned = plan
+
+    def plan(self, n_timesteps):
+        return self.planned
+
+
 def test_a_shortlist_before_the_first_round_ranks_last():
     samples = Samples(timesteps=np.arange(4), noises=np.arange(4))
-    state = drop(begin(5, samples, (2, 4)), np.array([0, 3]))
+    strategy = Planned(samples, (2, 4))
+    state = drop(strategy.start(5, 4), np.array([0, 3]))
     for losers in ([2], [4]):
-        request = next_round(state)
+        request = strategy.request(state)
         means = np.array([0.0, 2, 3, 0, 1])[request.classes]
         errors = np.repeat(means[:, None], len(request.samples), axis=1)
-        state = drop(finish_round(state, request, errors), np.array(losers))
-    assert next_round(state) is None
+        state = drop(strategy.update(state, request, errors), np.array(losers))
+    assert strategy.request(state) is None
     decision = rank(state)
     assert decision.ranking.tolist() == [1, 4, 2, 0, 3]
     assert decision.n_samples.tolist() == [0, 4, 2, 0, 4]
@@ -437,8 +445,9 @@ def test_a_shortlist_before_the_first_round_ranks_last():
 
 def test_dropping_again_does_not_improve_a_rank():
     samples = Samples(timesteps=np.arange(2), noises=np.arange(2))
-    state = drop(begin(3, samples, (1, 2)), np.array([0]))
-    state = finish_round(state, next_round(state), np.ones((2, 1)))
+    strategy = Planned(samples, (1, 2))
+    state = drop(strategy.start(3, 2), np.array([0]))
+    state = strategy.update(state, strategy.request(state), np.ones((2, 1)))
     state = drop(state, np.array([0, 2]))
     assert rank(state).ranking.tolist() == [1, 2, 0]
 
