@@ -1,6 +1,6 @@
 """All commands; importing a command's module adds it to the group."""
 
-from diffjax.cli import (
+from diffjax.cli import (  # noqa: F401
     bench,
     calibrate,
     classify,
@@ -17,19 +17,4 @@ from diffjax.cli import (
 )
 from diffjax.cli.group import group
 
-__all__ = [
-    "bench",
-    "calibrate",
-    "classify",
-    "evaluate",
-    "explain",
-    "group",
-    "models",
-    "official",
-    "report",
-    "rescore",
-    "robustness",
-    "study",
-    "train",
-    "winoground",
-]
+__all__ = ["group"]

@@ -6,6 +6,7 @@ settings as the paper has them for as many classes.
 
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 from diffjax.errors import unknown
 
@@ -44,145 +45,90 @@ class Preset:
     note: str = ""
 
 
-def _imagenet_variant(
-    name: str, *, dataset: str = "", classes: str | None = None, note: str
+def _preset(
+    name: str, strategy: str, loss: str, note: str = "", **others: Any
 ) -> Preset:
-    return Preset(
-        name=name,
-        dataset=dataset or name,
-        split="test",
-        prompts="imagenet",
-        strategy=THOUSAND,
-        loss="l2",
-        classes=classes,
-        note=f"{note} ImageNet's settings are our choice.",
-    )
+    """A preset; by default of the test split, data set and prompts called alike."""
+    usual: dict[str, Any] = {"dataset": name, "split": "test", "prompts": name}
+    return Preset(name=name, strategy=strategy, loss=loss, note=note, **usual | others)
+
+
+def _imagenet_variant(name: str, note: str, **others: Any) -> Preset:
+    note += " ImageNet's settings are our choice."
+    return _preset(name, THOUSAND, "l2", note, prompts="imagenet", **others)
 
 
 _PRESETS = (
-    Preset(
-        name="food101",
-        dataset="food101",
+    _preset(
+        "food101",
+        HUNDRED,
+        "l2",
+        "Tensorflow-datasets calls the test split validation.",
         split="validation",
-        prompts="food101",
-        strategy=HUNDRED,
-        loss="l2",
-        note="Tensorflow-datasets calls the test split validation.",
     ),
-    Preset(
-        name="cifar10",
-        dataset="cifar10",
-        split="test",
-        prompts="cifar10",
-        strategy=TEN,
-        loss="l1",
-    ),
-    Preset(
-        name="aircraft",
-        dataset="aircraft",
-        split="test",
-        prompts="aircraft",
-        strategy=HUNDRED,
-        loss="l2",
-        note="The 100 variants of FGVC Aircraft.",
-    ),
-    Preset(
-        name="pets",
+    _preset("cifar10", TEN, "l1"),
+    _preset("aircraft", HUNDRED, "l2", "The 100 variants of FGVC Aircraft."),
+    _preset(
+        "pets",
+        "staged:to_keep=5,1:n_samples=25,250:order=official",
+        "l1",
         dataset="oxford_iiit_pet",
-        split="test",
-        prompts="pets",
-        strategy="staged:to_keep=5,1:n_samples=25,250:order=official",
-        loss="l1",
     ),
-    Preset(
-        name="flowers102",
-        dataset="oxford_flowers102",
-        split="test",
-        prompts="flowers102",
-        strategy=HUNDRED,
-        loss="l1",
-    ),
-    Preset(
-        name="stl10",
-        dataset="stl10",
-        split="test",
-        prompts="stl10",
-        strategy="staged:to_keep=5,1:n_samples=100,500:order=official",
-        loss="l1",
-    ),
-    Preset(
-        name="imagenet",
+    _preset("flowers102", HUNDRED, "l1", dataset="oxford_flowers102"),
+    _preset("stl10", "staged:to_keep=5,1:n_samples=100,500:order=official", "l1"),
+    _preset(
+        "imagenet",
+        THOUSAND,
+        "l2",
+        "Two images of each class, as in the paper; it does not say which.",
         dataset="imagenet2012",
         split="validation",
-        prompts="imagenet",
-        strategy=THOUSAND,
-        loss="l2",
         per_class=2,
-        note="Two images of each class, as in the paper; it does not say which.",
     ),
-    Preset(
-        name="objectnet",
-        dataset="objectnet",
-        split="test",
-        prompts="objectnet",
-        strategy="staged:to_keep=25,10,5,1:n_samples=50,100,500,1000:order=official",
-        loss="l2",
-        note="The 113 classes that overlap with ImageNet's.",
+    _preset(
+        "objectnet",
+        "staged:to_keep=25,10,5,1:n_samples=50,100,500,1000:order=official",
+        "l2",
+        "The 113 classes that overlap with ImageNet's.",
     ),
-    Preset(
-        name="cifar100",
-        dataset="cifar100",
-        split="test",
-        prompts="cifar100",
-        strategy=HUNDRED,
-        loss="l2",
-        note="Not in the paper: Food-101's settings and CIFAR-10's prompt are our "
-        "choice.",
+    _preset(
+        "cifar100",
+        HUNDRED,
+        "l2",
+        "Not in the paper: Food-101's settings and CIFAR-10's prompt are our choice.",
     ),
-    Preset(
-        name="mnist",
-        dataset="mnist",
-        split="test",
-        prompts="mnist",
-        strategy=TEN,
-        loss="l1",
-        note="Not in the paper: CIFAR-10's settings are our choice.",
+    _preset(
+        "mnist", TEN, "l1", "Not in the paper: CIFAR-10's settings are our choice."
     ),
-    Preset(
-        name="fashion_mnist",
-        dataset="fashion_mnist",
-        split="test",
-        prompts="fashion_mnist",
-        strategy=TEN,
-        loss="l1",
-        note="Not in the paper: CIFAR-10's settings are our choice.",
+    _preset(
+        "fashion_mnist",
+        TEN,
+        "l1",
+        "Not in the paper: CIFAR-10's settings are our choice.",
     ),
-    Preset(
-        name="caltech101",
-        dataset="caltech101",
-        split="test",
-        prompts="caltech101",
-        strategy=HUNDRED,
-        loss="l2",
-        note="Not in the paper: Food-101's settings are our choice. 102 classes: the "
+    _preset(
+        "caltech101",
+        HUNDRED,
+        "l2",
+        "Not in the paper: Food-101's settings are our choice. 102 classes: the "
         "background counts as one.",
     ),
     _imagenet_variant(
         "imagenet_v2",
+        "The matched-frequency images; in the paper for DiT.",
         dataset="imagenet_v2/matched-frequency",
-        note="The matched-frequency images; in the paper for DiT.",
     ),
     _imagenet_variant(
         "imagenet_a",
+        "Candidates are its 200 classes; in the paper for DiT.",
         classes="imagenet_a",
-        note="Candidates are its 200 classes; in the paper for DiT.",
     ),
     _imagenet_variant(
         "imagenet_r",
+        "Candidates are its 200 classes; not in the paper.",
         classes="imagenet_r",
-        note="Candidates are its 200 classes; not in the paper.",
     ),
-    _imagenet_variant("imagenet_sketch", note="Not in the paper."),
+    _imagenet_variant("imagenet_sketch", "Not in the paper."),
 )
 PRESETS: dict[str, Preset] = {preset.name: preset for preset in _PRESETS}
 
