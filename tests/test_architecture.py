@@ -12,6 +12,7 @@ import pytest
 import diffjax
 
 ROOT = Path(diffjax.__file__).parent
+PAGE = (ROOT.parent / "docs" / "architecture.md").read_text(encoding="utf-8")
 
 # room: the rooms of diffjax that its modules may import
 LOW = {"choices", "errors", "files"}
@@ -90,6 +91,32 @@ def test_imports_point_one_way(room):
             name.split(".")[1] for name in imported(path) if name.startswith("diffjax.")
         }
         assert rooms <= MAY_IMPORT[room] | {room}, path
+
+
+def test_the_picture_of_the_rooms_is_true():
+    """A room imports from rows below its own."""
+    picture = PAGE.split("```")[1].strip().splitlines()
+    rows = [(int(line[0]), re.findall(r"[a-z]+", line[:38])) for line in picture]
+    row = {room: number for number, rooms in rows for room in rooms}
+    rooms = {room for room in MAY_IMPORT if not room.startswith("__")}
+    assert rooms == set(row)
+    for room in rooms:
+        lower = MAY_IMPORT[room] - {"__version__"}
+        assert all(row[other] < row[room] for other in lower), room
+
+
+def test_the_page_names_what_there_is():
+    """Files, and in one of a row's or paragraph's files all else that it names."""
+    for block in re.split(r"\n(?=\||\d\. |\n)", PAGE.split("## From", 1)[1]):
+        quoted = re.findall(r"`([^`\s]+)`", block)
+        files = []
+        for path in (name for name in quoted if "/" in name or "." in name):
+            place = ROOT / path if (ROOT / path).exists() else ROOT.parent / path
+            files += [place] if place.is_file() else sorted(place.rglob("*.py"))
+            assert place.exists(), path
+        texts = [file.read_text(encoding="utf-8") for file in files]
+        for name in filter(str.isidentifier, quoted if texts else ()):
+            assert any(re.search(rf"\b{name}\b", text) for text in texts), name
 
 
 def without_jax():
