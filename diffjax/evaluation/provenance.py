@@ -40,7 +40,7 @@ def make_header(
     candidates: Candidates,
     asked: Mapping[str, Any],
 ) -> dict[str, Any]:
-    """The header of a run, as ``results`` describes it.
+    """The header of a run, as ``runs.folder`` describes it.
 
     Args:
         task: images and classes.
