@@ -88,6 +88,11 @@ def json_text(
     return _LONE.sub("\N{REPLACEMENT CHARACTER}", text)
 
 
+def write_json(path: Path, value: Any, *, indent: int = 1) -> None:
+    """Write a whole JSON file as ``json_text`` has it, atomically."""
+    write_text(path, json_text(value, indent=indent) + "\n")
+
+
 def user_path(path: PathLike) -> Path:
     """A path as a person types it, with ``~`` made a folder.
 

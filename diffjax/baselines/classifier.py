@@ -20,7 +20,7 @@ from diffjax.checkpoints.mappings import Names, fill, to_torch
 from diffjax.checkpoints.networks import read_json
 from diffjax.data.images import load_image, preprocess
 from diffjax.errors import DiffjaxError
-from diffjax.files import json_text, write_text
+from diffjax.files import write_json
 from diffjax.models.config import differing
 from diffjax.models.network import Network
 from diffjax.tracing import jit
@@ -106,8 +106,7 @@ def save_classifier(model: ResNet, class_names: Sequence[str], folder: Path) -> 
     stored = {key: np.ascontiguousarray(t, np.float32) for key, t in tensors.items()}
     save_file(stored, folder / WEIGHTS)
     names = {"id2label": {str(i): name for i, name in enumerate(class_names)}}
-    text = json_text(model.config.as_dict() | names, indent=2)
-    write_text(folder / CONFIG, text + "\n")
+    write_json(folder / CONFIG, model.config.as_dict() | names, indent=2)
 
 
 def load_classifier(name_or_folder: str | Path) -> ImageClassifier:

@@ -19,7 +19,7 @@ from diffjax.classify.record import log_scores, settled_differences
 from diffjax.classify.settings import loss_name
 from diffjax.classify.temperature import CALIBRATION
 from diffjax.errors import DiffjaxError
-from diffjax.files import json_text, write_text
+from diffjax.files import write_json
 from diffjax.runs.folder import Run
 from diffjax.runs.metrics import (
     negative_log_likelihood,
@@ -136,5 +136,5 @@ def calibrate(run: Run) -> dict[str, Any]:
 def write_calibration(run: Run, calibration: dict[str, Any]) -> Path:
     """Write RUN/calibration.json."""
     path = run.path / CALIBRATION
-    write_text(path, json_text(calibration, indent=1))
+    write_json(path, calibration)
     return path

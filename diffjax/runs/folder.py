@@ -27,7 +27,7 @@ from jaxtyping import Int
 
 from diffjax.data.prompts import Prompts
 from diffjax.errors import DiffjaxError
-from diffjax.files import PARTIAL, json_text, read_json_object, write_text
+from diffjax.files import PARTIAL, json_text, read_json_object, write_json
 from diffjax.runs.header import (
     CLASSIFIES,
     HEADER,
@@ -317,7 +317,7 @@ def open_rows(
 
 def write_summary(path: Path, summary: Mapping[str, Any]) -> None:
     """Write RUN/summary.json."""
-    write_text(path / SUMMARY, json_text(dict(summary), indent=1))
+    write_json(path / SUMMARY, dict(summary))
 
 
 def remove_summary(path: Path) -> None:

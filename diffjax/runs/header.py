@@ -21,7 +21,7 @@ from types import NoneType
 from typing import TYPE_CHECKING, Any
 
 from diffjax.errors import DiffjaxError
-from diffjax.files import json_text, parse_json, read_json_object, write_text
+from diffjax.files import json_text, parse_json, read_json_object, write_json
 from diffjax.runs.rows import KEPT, PARTS, intact
 
 if TYPE_CHECKING:
@@ -177,7 +177,7 @@ def _odd(path: Path, name: str, value: Any) -> DiffjaxError:
 
 def write_header(folder: Path, header: Mapping[str, Any]) -> None:
     """Write RUN/run.json."""
-    write_text(folder / HEADER, json_text(dict(header), indent=1))
+    write_json(folder / HEADER, dict(header))
 
 
 def begun_before(there: Mapping[str, Any], here: Mapping[str, Any]) -> bool:

@@ -2,6 +2,8 @@
 
 from typing import Any
 
+LATENT = 4  # channels, as Stable Diffusion's and DiT's autoencoders have
+
 # The forward process of Stable Diffusion 1 and 2. PNDM is how their pipelines sample.
 STABLE_DIFFUSION = {
     "_class_name": "PNDMScheduler",
@@ -18,7 +20,7 @@ STABLE_DIFFUSION = {
 
 
 def vae_config(
-    *, widths: tuple[int, ...], latent: int, groups: int, size: int
+    widths: tuple[int, ...], *, size: int = 32, groups: int = 8
 ) -> dict[str, Any]:
     """A small AutoencoderKL: one resnet a level, no attention."""
     n = len(widths)
@@ -30,7 +32,7 @@ def vae_config(
         "up_block_types": ["UpDecoderBlock2D"] * n,
         "block_out_channels": list(widths),
         "layers_per_block": 1,
-        "latent_channels": latent,
+        "latent_channels": LATENT,
         "norm_num_groups": groups,
         "act_fn": "silu",
         "sample_size": size,
@@ -39,28 +41,25 @@ def vae_config(
 
 
 def unet_config(
-    *,
     widths: tuple[int, ...],
     attends: tuple[bool, ...],
-    latent: int,
-    size: int,
-    groups: int,
-    heads: int,
+    *,
     condition: int,
-    layers: int = 1,
+    groups: int = 8,
+    heads: int = 4,
 ) -> dict[str, Any]:
-    """A UNet2DConditionModel that attends to the text on the given levels."""
+    """A UNet2DConditionModel for 16×16, that attends to text on the given levels."""
     down = ["CrossAttnDownBlock2D" if each else "DownBlock2D" for each in attends]
     return {
         "_class_name": "UNet2DConditionModel",
-        "sample_size": size,
-        "in_channels": latent,
-        "out_channels": latent,
+        "sample_size": 16,
+        "in_channels": LATENT,
+        "out_channels": LATENT,
         "down_block_types": down,
         "mid_block_type": "UNetMidBlock2DCrossAttn",
         "up_block_types": [kind.replace("Down", "Up") for kind in reversed(down)],
         "block_out_channels": list(widths),
-        "layers_per_block": layers,
+        "layers_per_block": 1,
         "norm_num_groups": groups,
         "cross_attention_dim": condition,
         "attention_head_dim": heads,  # diffusers means the number of heads
@@ -68,8 +67,8 @@ def unet_config(
     }
 
 
-def text_config(*, width: int, layers: int, heads: int, length: int) -> dict[str, Any]:
-    """A CLIPTextModel."""
+def text_config(width: int, *, layers: int, heads: int = 4) -> dict[str, Any]:
+    """A CLIPTextModel for prompts of 32 tokens."""
     return {
         "architectures": ["CLIPTextModel"],
         "model_type": "clip_text_model",
@@ -78,7 +77,7 @@ def text_config(*, width: int, layers: int, heads: int, length: int) -> dict[str
         "projection_dim": width,
         "num_hidden_layers": layers,
         "num_attention_heads": heads,
-        "max_position_embeddings": length,
+        "max_position_embeddings": 32,
         "hidden_act": "quick_gelu",
         "layer_norm_eps": 1e-5,
     }
@@ -96,28 +95,26 @@ DIT = {
 }
 
 
-def dit_config(
-    *, width: int, heads: int, layers: int, latent: int, size: int, classes: int
-) -> dict[str, Any]:
-    """A DiTTransformer2DModel that learns the variance too, with patches of 2×2."""
+def dit_config(width: int, *, heads: int, layers: int, size: int) -> dict[str, Any]:
+    """A DiTTransformer2DModel that learns the variance too: 2×2 patches, 10 classes."""
     return {
         "_class_name": "DiTTransformer2DModel",
         "num_attention_heads": heads,
         "attention_head_dim": width // heads,
-        "in_channels": latent,
-        "out_channels": 2 * latent,
+        "in_channels": LATENT,
+        "out_channels": 2 * LATENT,
         "num_layers": layers,
         "sample_size": size,
         "patch_size": 2,
         "activation_fn": "gelu-approximate",
-        "num_embeds_ada_norm": classes,
+        "num_embeds_ada_norm": 10,
         "norm_type": "ada_norm_zero",
         "norm_elementwise_affine": False,
     }
 
 
 def resnet_config(
-    *, widths: tuple[int, ...], layers: int, groups: int
+    widths: tuple[int, ...], *, layers: int, groups: int = 8
 ) -> dict[str, Any]:
     """A ResNet of ``baselines``; classes and resolution are those of the data."""
     return {

@@ -19,7 +19,7 @@ import numpy as np
 from flax import nnx
 
 from diffjax.checkpoints.mappings import Names, to_torch
-from diffjax.files import json_text, write_text
+from diffjax.files import write_json
 from diffjax.training.beginning import Beginning
 from diffjax.training.recipes import Diffusion, TextToImage
 
@@ -105,14 +105,14 @@ def export_pipeline(
         file = FILES[name]
         (folder / name).mkdir(exist_ok=True)
         _write_weights(part, folder / name / file.weights, file.dtype)
-        _write_json(folder / name / "config.json", part.config)
+        write_json(folder / name / "config.json", part.config)
         index[name] = [file.library, file.model]
     (folder / "scheduler").mkdir(exist_ok=True)
-    _write_json(folder / "scheduler" / "scheduler_config.json", recipe.scheduler)
+    write_json(folder / "scheduler" / "scheduler_config.json", recipe.scheduler)
     index["scheduler"] = ["diffusers", recipe.scheduler["_class_name"]]
     if tokenizer is not None:
         shutil.copytree(tokenizer, folder / "tokenizer", dirs_exist_ok=True)
-    _write_json(folder / "model_index.json", index)
+    write_json(folder / "model_index.json", index)
     card = _card(recipe, pipeline, parts, made)
     (folder / "README.md").write_text(card, encoding="utf-8")
 
@@ -126,10 +126,6 @@ def _write_weights(part: Part, path: Path, dtype: type) -> None:
     }
     # transformers reads the framework from here
     save_file(stored, path, metadata={"format": "pt"})
-
-
-def _write_json(path: Path, value: Mapping[str, Any]) -> None:
-    write_text(path, json_text(value, indent=2) + "\n")
 
 
 def _card(
@@ -149,6 +145,7 @@ def _card(
     )
     steps = f"{made.steps:,} step" + ("s" if made.steps > 1 else "")
     text = " (text encoder: float32)" if isinstance(recipe, TextToImage) else ""
+    ways = "unflipped and flipped left to right" if recipe.mirror else "unflipped"
     stopped = "" if made.steps == phase.steps else f" of {phase.steps:,}, stopped there"
     return f"""# {recipe.name}
 
@@ -161,7 +158,7 @@ layout that diffusers' `{pipeline}` loads.
 
 ## Data
 
-The split `{recipe.split}` of `{recipe.dataset}`, {_ways(recipe)},
+The split `{recipe.split}` of `{recipe.dataset}`, {ways},
 {_conditions(recipe)}
 
 ## Recipe
@@ -172,10 +169,6 @@ The split `{recipe.split}` of `{recipe.dataset}`, {_ways(recipe)},
   {phase.learning_rate:g}.
 - The weights are exponential moving averages, stored as float16{text}.
 """
-
-
-def _ways(recipe: Diffusion) -> str:
-    return "unflipped and flipped left to right" if recipe.mirror else "unflipped"
 
 
 def _conditions(recipe: Diffusion) -> str:

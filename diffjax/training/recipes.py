@@ -10,8 +10,24 @@ from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from typing import Any
 
-from diffjax.errors import DiffjaxError
+from diffjax.errors import unknown
 from diffjax.training import configs
+
+TEMPLATES = (
+    "a photo of a {}.",
+    "a blurry photo of a {}.",
+    "a photo of the {}.",
+    "a picture of a {}.",
+    "an image of a {}.",
+    "a small photo of a {}.",
+    "a low resolution photo of a {}.",
+    "a close-up photo of a {}.",
+    "a good photo of a {}.",
+    "a cropped photo of a {}.",
+    "a photo of one {}.",
+    "a {}.",
+    "{}",
+)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -113,7 +129,7 @@ class TextToImage(Diffusion):
         text_encoder: config.json, but for the vocabulary's size and special tokens.
     """
 
-    templates: tuple[str, ...]
+    templates: tuple[str, ...] = TEMPLATES
     scenes: int = 0
     vocabulary: int = 2000
     unet: Mapping[str, Any]
@@ -147,23 +163,6 @@ class Discriminative(Recipe):
     classifier: Phase
 
 
-TEMPLATES = (
-    "a photo of a {}.",
-    "a blurry photo of a {}.",
-    "a photo of the {}.",
-    "a picture of a {}.",
-    "an image of a {}.",
-    "a small photo of a {}.",
-    "a low resolution photo of a {}.",
-    "a close-up photo of a {}.",
-    "a good photo of a {}.",
-    "a cropped photo of a {}.",
-    "a photo of one {}.",
-    "a {}.",
-    "{}",
-)
-
-
 A_FEW_STEPS = Phase(
     steps=6,
     batch=4,
@@ -175,6 +174,9 @@ A_FEW_STEPS = Phase(
     show_every=6,
 )
 
+SMALL_AUTOENCODER = Phase(
+    steps=3000, batch=8, learning_rate=2e-3, warmup=100, ema_decay=0.995
+)
 FULL_AUTOENCODER = Phase(
     steps=5000, batch=64, learning_rate=2e-3, warmup=100, ema_decay=0.995
 )
@@ -195,24 +197,13 @@ RECIPES: dict[str, Recipe] = {
             name="tiny",
             summary="Stable Diffusion in miniature, on CIFAR-10 and composed scenes.",
             dataset="cifar10",
-            templates=TEMPLATES,
             scenes=40_000,
             logit_normal=(0.3, 1.2),  # the classes differ most around t = 600
-            vae=configs.vae_config(widths=(16, 32), latent=4, groups=8, size=32),
-            unet=configs.unet_config(
-                widths=(32, 64, 128),
-                attends=(False, False, True),
-                latent=4,
-                size=16,
-                groups=8,
-                heads=4,
-                condition=64,
-            ),
-            text_encoder=configs.text_config(width=64, layers=2, heads=4, length=32),
+            vae=configs.vae_config((16, 32)),
+            unet=configs.unet_config((32, 64, 128), (False, False, True), condition=64),
+            text_encoder=configs.text_config(64, layers=2),
             scheduler=configs.STABLE_DIFFUSION,
-            autoencoder=Phase(
-                steps=3000, batch=8, learning_rate=2e-3, warmup=100, ema_decay=0.995
-            ),
+            autoencoder=SMALL_AUTOENCODER,
             denoiser=Phase(
                 steps=12_000,
                 batch=64,
@@ -226,19 +217,12 @@ RECIPES: dict[str, Recipe] = {
             name="tiny-full",
             summary="tiny at full size, for an accelerator.",
             dataset="cifar10",
-            templates=TEMPLATES,
             scenes=100_000,
-            vae=configs.vae_config(widths=(32, 64), latent=4, groups=8, size=32),
+            vae=configs.vae_config((32, 64)),
             unet=configs.unet_config(
-                widths=(64, 128, 192),
-                attends=(False, True, True),
-                latent=4,
-                size=16,
-                groups=8,
-                heads=4,
-                condition=128,
+                (64, 128, 192), (False, True, True), condition=128
             ),
-            text_encoder=configs.text_config(width=128, layers=3, heads=4, length=32),
+            text_encoder=configs.text_config(128, layers=3),
             scheduler=configs.STABLE_DIFFUSION,
             autoencoder=FULL_AUTOENCODER,
             denoiser=FULL_DENOISER,
@@ -249,14 +233,10 @@ RECIPES: dict[str, Recipe] = {
             dataset="fashion_mnist",
             mirror=False,  # all shoes point to the left
             logit_normal=(-0.5, 1.2),
-            vae=configs.vae_config(widths=(16, 32), latent=4, groups=8, size=28),
-            transformer=configs.dit_config(
-                width=192, heads=6, layers=4, latent=4, size=14, classes=10
-            ),
+            vae=configs.vae_config((16, 32), size=28),
+            transformer=configs.dit_config(192, heads=6, layers=4, size=14),
             scheduler=configs.DIT,
-            autoencoder=Phase(
-                steps=1500, batch=8, learning_rate=2e-3, warmup=100, ema_decay=0.995
-            ),
+            autoencoder=replace(SMALL_AUTOENCODER, steps=1500),
             denoiser=Phase(
                 steps=14_000,
                 batch=64,
@@ -270,10 +250,8 @@ RECIPES: dict[str, Recipe] = {
             name="tiny-dit-full",
             summary="A larger DiT on CIFAR-10, for an accelerator.",
             dataset="cifar10",
-            vae=configs.vae_config(widths=(32, 64), latent=4, groups=8, size=32),
-            transformer=configs.dit_config(
-                width=256, heads=8, layers=8, latent=4, size=16, classes=10
-            ),
+            vae=configs.vae_config((32, 64)),
+            transformer=configs.dit_config(256, heads=8, layers=8, size=16),
             scheduler=configs.DIT,
             autoencoder=FULL_AUTOENCODER,
             denoiser=FULL_DENOISER,
@@ -282,7 +260,7 @@ RECIPES: dict[str, Recipe] = {
             name="resnet",
             summary="A small ResNet on CIFAR-10, to compare with.",
             dataset="cifar10",
-            network=configs.resnet_config(widths=(32, 64, 128), layers=2, groups=8),
+            network=configs.resnet_config((32, 64, 128), layers=2),
             classifier=Phase(
                 steps=4000,
                 batch=64,
@@ -300,17 +278,11 @@ RECIPES: dict[str, Recipe] = {
             templates=TEMPLATES[:3],
             vocabulary=700,
             # few different shapes, since drawing a weight compiles once a shape
-            vae=configs.vae_config(widths=(8, 8), latent=4, groups=4, size=32),
+            vae=configs.vae_config((8, 8), groups=4),
             unet=configs.unet_config(
-                widths=(8, 8),
-                attends=(False, True),
-                latent=4,
-                size=16,
-                groups=4,
-                heads=2,
-                condition=8,
+                (8, 8), (False, True), condition=8, groups=4, heads=2
             ),
-            text_encoder=configs.text_config(width=8, layers=1, heads=2, length=32),
+            text_encoder=configs.text_config(8, layers=1, heads=2),
             scheduler=configs.STABLE_DIFFUSION,
             autoencoder=A_FEW_STEPS,
             denoiser=A_FEW_STEPS,
@@ -319,10 +291,8 @@ RECIPES: dict[str, Recipe] = {
             name="test-dit",
             summary="A few steps of the smallest DiT.",
             dataset="fashion_mnist",
-            vae=configs.vae_config(widths=(8, 8), latent=4, groups=4, size=28),
-            transformer=configs.dit_config(
-                width=8, heads=2, layers=1, latent=4, size=14, classes=10
-            ),
+            vae=configs.vae_config((8, 8), groups=4, size=28),
+            transformer=configs.dit_config(8, heads=2, layers=1, size=14),
             scheduler=configs.DIT,
             autoencoder=A_FEW_STEPS,
             denoiser=A_FEW_STEPS,
@@ -331,7 +301,7 @@ RECIPES: dict[str, Recipe] = {
             name="test-resnet",
             summary="A few steps of the smallest ResNet.",
             dataset="cifar10",
-            network=configs.resnet_config(widths=(8, 8), layers=1, groups=4),
+            network=configs.resnet_config((8, 8), layers=1, groups=4),
             classifier=A_FEW_STEPS,
         ),
     )
@@ -345,9 +315,7 @@ def get_recipe(name: str) -> Recipe:
         DiffjaxError: there is none; the message lists them.
     """
     if name not in RECIPES:
-        raise DiffjaxError(
-            f"There is no recipe {name!r}; there are: {', '.join(RECIPES)}."
-        )
+        raise unknown("recipe", name, RECIPES)
     return RECIPES[name]
 
 
@@ -371,8 +339,6 @@ def _cut(phase: Phase, steps: int) -> Phase:
 
 def compute_dtype(recipe: Recipe) -> str:
     """The type that denoiser or classifier compute in on this machine."""
-    import jax
+    from diffjax.checkpoints import loading  # and with it JAX
 
-    if recipe.dtype != "auto":
-        return recipe.dtype
-    return "float32" if jax.default_backend() == "cpu" else "bfloat16"
+    return str(loading.compute_dtype(recipe.dtype))

@@ -22,7 +22,7 @@ from rich.console import Console
 from diffjax.data.sources import load_arrays
 from diffjax.data.tfds import open_tfds
 from diffjax.errors import DiffjaxError
-from diffjax.files import json_text, read_json, write_text
+from diffjax.files import json_text, read_json, write_json
 from diffjax.tracing import pinned
 from diffjax.training.beginning import Beginning
 from diffjax.training.diffusion import train_diffusion
@@ -158,7 +158,7 @@ def start_run(
     ours = json.loads(json_text(header))
     if not path.exists():
         out.mkdir(parents=True, exist_ok=True)
-        write_text(path, json_text(ours, indent=1) + "\n")
+        write_json(path, ours)
         return
     try:
         theirs = read_json(path)

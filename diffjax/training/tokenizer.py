@@ -11,7 +11,7 @@ from collections.abc import Iterable, Sequence
 from itertools import pairwise
 from pathlib import Path
 
-from diffjax.files import json_text, write_text
+from diffjax.files import write_json
 
 _PRINTABLE = [*range(33, 127), *range(161, 173), *range(174, 256)]
 _WORD = re.compile(r"[^\W\d_]+|\d|[^\s\w]+|_")  # CLIP's: letters, a digit, signs
@@ -54,10 +54,6 @@ def byte_symbols() -> list[str]:
     return [chr(byte) for byte in _PRINTABLE] + [chr(256 + i) for i in range(others)]
 
 
-def _byte_order() -> list[int]:
-    return [*_PRINTABLE, *(byte for byte in range(256) if byte not in _PRINTABLE)]
-
-
 def train_tokenizer(captions: Iterable[str], size: int) -> tuple[list[str], list[str]]:
     """Learn merges from captions and ``WORDS``: the most frequent pair, repeatedly.
 
@@ -76,7 +72,8 @@ def train_tokenizer(captions: Iterable[str], size: int) -> tuple[list[str], list
         counts.update(dict.fromkeys(_WORD.findall(caption.lower()), 100))
     symbols = byte_symbols()
     alphabet = [*symbols, *(symbol + "</w>" for symbol in symbols)]
-    to_symbol = dict(zip(_byte_order(), symbols, strict=True))
+    order = [*_PRINTABLE, *(byte for byte in range(256) if byte not in _PRINTABLE)]
+    to_symbol = dict(zip(order, symbols, strict=True))
     pieces = {
         word: [to_symbol[byte] for byte in word.encode("utf-8")] for word in counts
     }
@@ -114,12 +111,12 @@ def save_tokenizer(
     """Write the files from which transformers' CLIPTokenizer loads."""
     folder.mkdir(parents=True, exist_ok=True)
     ids = {token: i for i, token in enumerate(vocabulary)}
-    _write_json(folder / "vocab.json", ids)
+    write_json(folder / "vocab.json", ids)
     lines = ["#version: 0.2", *merges]
     (folder / "merges.txt").write_text("\n".join(lines) + "\n", encoding="utf-8")
     special = {"bos_token": START, "eos_token": END, "pad_token": END, "unk_token": END}
-    _write_json(folder / "special_tokens_map.json", special)
-    _write_json(
+    write_json(folder / "special_tokens_map.json", special)
+    write_json(
         folder / "tokenizer_config.json",
         {
             "tokenizer_class": "CLIPTokenizer",
@@ -130,7 +127,3 @@ def save_tokenizer(
             **special,
         },
     )
-
-
-def _write_json(path: Path, value: object) -> None:
-    write_text(path, json_text(value, indent=1) + "\n")

@@ -49,7 +49,7 @@ def test_a_resume_under_another_recipe_or_seed_is_refused(tmp_path):
 
 def test_bad_arguments_are_refused_before_anything_is_written(tmp_path):
     with pytest.raises(
-        DiffjaxError, match="no recipe 'huge'; there are: tiny, tiny-full"
+        DiffjaxError, match="no recipe 'huge'; choose one of tiny, tiny-full"
     ):
         run_training("huge", tmp_path, tmp_path / "out")
     with pytest.raises(DiffjaxError, match="no data set cifar10"):
