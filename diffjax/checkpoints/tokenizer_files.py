@@ -122,9 +122,10 @@ def _read(folder: Path) -> TokenizerFiles:
         }
     else:
         roles = _known_as_special(config, over)
-        added = {
-            index: _old_token(text, text in roles) for text, index in older.items()
-        }
+        added = {}
+        for text, index in older.items():  # which do not hold flags
+            flags = {"special": text in roles, "normalized": text not in roles}
+            added[index] = _token({"content": text}, **flags)
         for value in whole.get("added_tokens", ()):
             added[value["id"]] = _token(value)
     by_text = {_text(token): token for token in added.values()}
@@ -186,13 +187,6 @@ def _token(value: Any, **flags: bool) -> Token:
     if not isinstance(value, dict) or not isinstance(value.get("content"), str):
         raise ValueError(f"{value!r} is not a token")
     return AddedToken(**{key: value[key] for key in known if key in value} | flags)
-
-
-def _old_token(text: str, special: bool) -> Token:
-    """A token of added_tokens.json, which does not hold flags."""
-    from tokenizers import AddedToken
-
-    return AddedToken(text, special=special, normalized=not special)
 
 
 def _text(token: Token | None) -> str:
