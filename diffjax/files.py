@@ -222,8 +222,8 @@ def read_json(path: PathLike, what: str = "file", remedy: str = "") -> Any:
     Raises:
         DiffjaxError: as ``read_text``, or if it is not JSON that can be used.
     """
-    text = read_text(path, what, MAX_JSON_BYTES)
-    return parse_json(text, str(user_path(path)), remedy)
+    where = str(user_path(path))
+    return parse_json(read_text(path, what, MAX_JSON_BYTES), where, remedy)
 
 
 def read_json_object(path: PathLike, what: str = "file", remedy: str = "") -> Any:
@@ -246,11 +246,10 @@ def read_json_lines(
     Raises:
         DiffjaxError: as ``read_json``, or if a line holds another value.
     """
-    name = user_path(path)
     for number, line in enumerate(read_text(path, what).split("\n"), 1):
         if not line.strip():
             continue
-        where = f"{name}, line {number}"
+        where = f"{user_path(path)}, line {number}"
         content = parse_json(line, where, remedy)
         if not isinstance(content, dict):
             raise _bad_json(where, f"must be an object, not {line.strip():.60}", remedy)
@@ -323,9 +322,8 @@ def read_csv(
     Raises:
         DiffjaxError: as ``read_text``, or if a column is missing, or a line malformed.
     """
-    yield from parse_csv(
-        read_text(path, what), str(user_path(path)), columns, wanted=wanted
-    )
+    text, name = read_text(path, what), str(user_path(path))
+    yield from parse_csv(text, name, columns, wanted=wanted)
 
 
 def parse_csv(
@@ -336,10 +334,8 @@ def parse_csv(
     reader = csv.reader(io.StringIO(text, newline=""), strict=True)
     header: list[str] | None = None
     try:
-        for fields in reader:
+        for fields in filter(None, reader):
             where = f"{name}, line {reader.line_num}"
-            if not fields:
-                continue
             if header is None:
                 header = [field.strip() for field in fields]
                 if any(header.count(column) != 1 for column in columns):
@@ -370,8 +366,7 @@ def _no_number(text: str) -> None:
 
 
 def _finite(text: str) -> float:
-    number = float(text)
-    if number in (float("inf"), float("-inf")):
+    if math.isinf(number := float(text)):
         raise ValueError(f"the number {text:.20} is too large")
     return number
 

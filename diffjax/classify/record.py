@@ -14,6 +14,7 @@ from typing import Any
 
 import numpy as np
 from jaxtyping import Float, Int
+from scipy.special import log_softmax
 
 from diffjax.data.prompts import Prompts
 from diffjax.strategies.base import (
@@ -204,10 +205,7 @@ def log_scores(
     settled: Float[np.ndarray, "*n C"], temperature: float
 ) -> Float[np.ndarray, "*n C"]:
     """Return the logarithms of the scores: the log-softmax of −Δ/τ over the classes."""
-    logits = -settled / temperature
-    logits -= logits.max(axis=-1, keepdims=True)
-    total = np.exp(logits).sum(axis=-1, keepdims=True)
-    scores: np.ndarray = logits - np.log(total)
+    scores: np.ndarray = log_softmax(-settled / temperature, axis=-1)
     return scores
 
 

@@ -165,7 +165,7 @@ def confident_mistakes(
     run: Run, found: Outcomes, most: int = N_MISTAKES
 ) -> list[Mistake]:
     """The wrong predictions with the highest scores; among equals, margins."""
-    rows = _good_rows(run)
+    rows = run.good
     wrong = np.flatnonzero(~found.correct)
     scores = np.exp(run_log_scores(found, temperature_of(run))[wrong])
     best, margins = scores.max(axis=1), _floats(rows, "margin")
@@ -269,13 +269,6 @@ def _saved(run: Run) -> Iterator[Saved]:
     """What was saved of each image that did not fail; nothing where nothing was."""
     if run.has_errors:
         yield from saved_errors(run, run.header["experiment"]["loss"])
-
-
-def _good_rows(run: Run) -> "pa.Table":
-    """The rows that ``outcomes`` is made of."""
-    import pyarrow.compute as pc
-
-    return run.rows.filter(pc.is_null(run.rows["error"]))
 
 
 def _floats(rows: "pa.Table", column: str) -> Float[np.ndarray, " n"]:

@@ -101,6 +101,11 @@ class Run:
         )
 
     @property
+    def good(self) -> "pa.Table":
+        """The rows of images that did not fail."""
+        return self.rows.filter(self.rows["error"].is_null())
+
+    @property
     def has_errors(self) -> bool:
         """Whether the tables of errors were saved, and read."""
         return "errors" in self.rows.column_names
@@ -150,7 +155,7 @@ def _belong_together(run: Run) -> bool:
     """Whether the rows of a run are about its classes, prompts and timesteps."""
     import pyarrow.compute as pc
 
-    good = run.rows.filter(pc.is_null(run.rows["error"]))
+    good = run.good
 
     def values(column: "pa.ChunkedArray") -> set[int | None]:
         return set(pc.unique(column).to_pylist())
@@ -300,9 +305,7 @@ def open_rows(
                     partial.unlink()  # of a process that was killed
             for part in damaged:
                 part.rename(part.with_suffix(".damaged"))
-        import pyarrow.compute as pc
-
-        rows = rows.filter(pc.is_null(rows["error"]))
+        rows = rows.filter(rows["error"].is_null())
         return RunWriter(
             path=path,
             done=set(rows["index"].to_pylist()),

@@ -239,7 +239,7 @@ def prefiltered(run: Run) -> dict[str, Any]:
     if not isinstance(described, dict):
         return {}
     columns = ("label", "prediction", "candidates")
-    rows = run.rows.select(columns).filter(run.rows["error"].is_null()).to_pylist()
+    rows = run.good.select(columns).to_pylist()
     kept = [row for row in rows if row["label"] in row["candidates"]]
     right = sum(row["label"] == row["prediction"] for row in kept)
     n, k, left = len(rows), len(kept), sum(len(row["candidates"]) for row in rows)

@@ -53,9 +53,7 @@ class Outcomes:
 
 def outcomes(run: Run) -> Outcomes:
     """The decisions of a run; images that failed are left out."""
-    import pyarrow.compute as pc
-
-    rows = run.rows.filter(pc.is_null(run.rows["error"]))
+    rows = run.good
     to_local = local_numbers(run)
     shape = (len(rows), len(run.classes))
     rankings, differences = np.empty(shape, np.int64), np.empty(shape, np.float32)
@@ -77,9 +75,7 @@ def outcomes(run: Run) -> Outcomes:
 
 def failures(run: Run) -> list[tuple[str, str]]:
     """(image, what went wrong) of the images that failed."""
-    import pyarrow.compute as pc
-
-    rows = run.rows.filter(pc.is_valid(run.rows["error"]))
+    rows = run.rows.filter(run.rows["error"].is_valid())
     return list(zip(rows["id"].to_pylist(), rows["error"].to_pylist(), strict=True))
 
 

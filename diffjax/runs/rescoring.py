@@ -163,8 +163,6 @@ def saved_errors(run: Run, loss: str, space: str | None = None) -> Iterator[Save
         DiffjaxError: if the run has none of that loss, or they cannot be had in that
             space.
     """
-    import pyarrow.compute as pc
-
     own = run.header["experiment"]["loss"]
     if loss != own and loss not in run.losses:
         raise unknown(f"loss in {run.path}", loss, (own, *run.losses))
@@ -174,13 +172,12 @@ def saved_errors(run: Run, loss: str, space: str | None = None) -> Iterator[Save
             "with --save-errors."
         )
     factors = _factors(run, loss, space)
-    rows = run.rows.filter(pc.is_null(run.rows["error"]))
+    rows = run.good
     column = rows["errors" if loss == own else f"errors_{loss}"]
     for timesteps, noises, errors in zip(
         lists(rows["timesteps"]), lists(rows["noises"]), lists(column), strict=True
     ):
-        shape = (len(run.prompts.prompts), len(timesteps))
-        table = _table(run, errors, shape)
+        table = errors.reshape(len(run.prompts.prompts), len(timesteps))
         if factors is not None:
             if not np.isfinite(factors[timesteps]).all():
                 raise DiffjaxError(
@@ -365,15 +362,3 @@ def _replay(
     if among is not None:
         state = restrict(state, among.tolist())
     return run_on(strategy, state, evaluate)
-
-
-def _table(
-    run: Run, errors: np.ndarray, shape: tuple[int, int]
-) -> Float[np.ndarray, "P S"]:
-    if errors.size != shape[0] * shape[1]:
-        raise DiffjaxError(
-            f"{run.path}: a row has {errors.size} errors for {shape[0]} prompts and "
-            f"{shape[1]} samples. The run is damaged."
-        )
-    table: np.ndarray = errors.reshape(shape)
-    return table

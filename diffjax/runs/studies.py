@@ -12,7 +12,7 @@ et al. 2023.
 """
 
 import warnings
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from dataclasses import dataclass
 
 import numpy as np
@@ -23,7 +23,7 @@ from diffjax.runs.folder import Run
 from diffjax.runs.metrics import wilson
 from diffjax.runs.outcomes import check_results, outcomes
 from diffjax.runs.rescoring import saved_errors
-from diffjax.runs.weights import Labelled, Saved, Weights, weights_by_name
+from diffjax.runs.weights import Labelled, Saved, weights_by_name
 
 Table = dict[str, list[float | int | str]]
 
@@ -195,7 +195,7 @@ def samples(errors: Errors) -> Table:
     }
     if weights is not None:
         ways["weighted"] = (T * K, even)
-    table: Table = {name: [] for name in _SAMPLE_COLUMNS}
+    rows = []
     for way, (most, columns) in ways.items():
         for n in _sizes(most):
             chosen = columns(n)
@@ -205,13 +205,11 @@ def samples(errors: Errors) -> Table:
                 factor = weights[:, errors.timesteps[chosen // K]]
                 factor = np.where(factor.sum(axis=1, keepdims=True) > 0, factor, 1.0)
                 values = values * factor[:, None]
-            row = (way, n, n * C, *errors.rate(values.mean(axis=2)))
-            for name, value in zip(_SAMPLE_COLUMNS, row, strict=True):
-                table[name].append(value)
-    return table
+            rows.append((way, n, n * C, *errors.rate(values.mean(axis=2))))
+    names = ("where", "samples", "evaluations", "accuracy", "low", "high")
+    return dict(zip(names, map(list, zip(*rows, strict=True)), strict=True))
 
 
-_SAMPLE_COLUMNS = ("where", "samples", "evaluations", "accuracy", "low", "high")
 STUDIES: dict[str, Callable[[Errors], Table]] = {
     "variance": variance,
     "timestep": timestep,
@@ -226,19 +224,17 @@ def _sizes(most: int) -> list[int]:
 
 def _learned(errors: Errors) -> Float[np.ndarray, "n T_model"]:
     """Of each image, weights for all timesteps of the schedule."""
-    labelled = list(_labelled(errors))
-    found: Weights = weights_by_name("learned", labelled, errors.n_timesteps)
+    n, C, T, K = errors.values.shape
+    timesteps, noises = np.repeat(errors.timesteps, K), np.arange(T * K)
+    tables = errors.values.reshape(n, C, T * K).astype(np.float32)
+    labelled = [
+        Labelled(
+            saved=Saved(timesteps=timesteps, noises=noises, errors=table),
+            rows=np.arange(C),
+            label=int(label),
+        )
+        for table, label in zip(tables, errors.labels, strict=True)
+    ]
+    found = weights_by_name("learned", labelled, errors.n_timesteps)
     weights: np.ndarray = found.by_timestep[found.which]
     return weights
-
-
-def _labelled(errors: Errors) -> Iterator[Labelled]:
-    _, C, T, K = errors.values.shape
-    samples = np.repeat(errors.timesteps, K)
-    for values, label in zip(errors.values, errors.labels, strict=True):
-        saved = Saved(
-            timesteps=samples,
-            noises=np.arange(T * K),
-            errors=values.reshape(C, T * K).astype(np.float32),
-        )
-        yield Labelled(saved=saved, rows=np.arange(C), label=int(label))

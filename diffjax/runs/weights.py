@@ -17,7 +17,7 @@ times, each time without one of k parts of the images, which the weights then de
 image's label has a say in its own decision.
 """
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -110,22 +110,19 @@ def weights_by_name(
     Raises:
         DiffjaxError: if there are no such weights, or the images do not suffice.
     """
-    everyone = np.zeros(len(images), np.int64)
-    if name == "learned":
-        return learned(images, n_timesteps, n_folds=n_folds, n_bins=n_bins)
-    if name not in _FIXED:
-        raise unknown("weights", name, WEIGHTS)
-    weights = _FIXED[name]([image.saved for image in images], n_timesteps)
-    return Weights(by_timestep=weights[None], which=everyone)
-
-
-def _uniform(images: Sequence[Saved], n_timesteps: int) -> np.ndarray:
-    return np.ones(n_timesteps)
-
-
-def _exponential(images: Sequence[Saved], n_timesteps: int) -> np.ndarray:
-    weights: np.ndarray = np.exp(-DECAY * np.arange(n_timesteps) / n_timesteps)
-    return weights
+    match name:
+        case "uniform":
+            weights = np.ones(n_timesteps)
+        case "exp":
+            weights = np.exp(-DECAY * np.arange(n_timesteps) / n_timesteps)
+        case "inverse-sd":
+            weights = _inverse_sd([image.saved for image in images], n_timesteps)
+        case "learned":
+            return learned(images, n_timesteps, n_folds=n_folds, n_bins=n_bins)
+        case _:
+            raise unknown("weights", name, WEIGHTS)
+    which = np.zeros(len(images), np.int64)
+    return Weights(by_timestep=weights[None], which=which)
 
 
 def _inverse_sd(images: Sequence[Saved], n_timesteps: int) -> np.ndarray:
@@ -152,13 +149,6 @@ def _inverse_sd(images: Sequence[Saved], n_timesteps: int) -> np.ndarray:
         )
     sd = np.sqrt(squares / np.maximum(counts - 1, 1))
     return np.divide(1, sd, out=np.zeros(n_timesteps), where=sd > 0)
-
-
-_FIXED: dict[str, Callable[[Sequence[Saved], int], np.ndarray]] = {
-    "uniform": _uniform,
-    "exp": _exponential,
-    "inverse-sd": _inverse_sd,
-}
 
 
 def learned(
