@@ -1,6 +1,7 @@
 """``diffjax bench --compile-for``: tiles compiled for devices that are not here."""
 
 import os
+from dataclasses import asdict
 from itertools import product
 from typing import Any
 
@@ -42,15 +43,17 @@ def compiled(
     os.environ.update(ENVIRONMENT)
     console, out = start()
     with loading(console, quiet):
-        from diffjax.evaluation.ahead import Ahead, report
+        from diffjax.evaluation.ahead import Ahead
+        from diffjax.evaluation.bench import report
 
-    tiles, name = [], model
+    tiles: list[dict[str, Any]] = []
+    name = model
     for devices, dtype in product(elsewhere, dtypes):
         ahead = Ahead(devices=devices, model=model, random=random, dtype=dtype)
         with loading(console, quiet, f"compiling for {devices} in {ahead.dtype}"):
-            tiles += list(ahead.tiles(*shapes))
+            tiles += map(asdict, ahead.tiles(*shapes))
             name = ahead.subject.name
-    result = report(name, tiles)
+    result = report(name, "none: compiled ahead of time", tiles=tiles)
     if as_json:
         print_json(result)
         return

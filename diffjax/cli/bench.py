@@ -1,6 +1,7 @@
 """``diffjax bench``."""
 
-from typing import TYPE_CHECKING, Any, Literal
+from dataclasses import asdict
+from typing import TYPE_CHECKING, Any
 
 from diffjax.choices import DTYPES
 from diffjax.cli.ahead import compiled
@@ -100,14 +101,15 @@ def bench(
     with loading(console, quiet):
         from diffjax.evaluation.bench import Bench, report
 
-    timings, peaks = [], []
+    timings: list[dict[str, Any]] = []
+    peaks = []
     for dtype in dtypes:
         run = Bench(model=random or model, random=random is not None, dtype=dtype)
         with loading(console, quiet, f"timing tiles in {dtype}"):
-            timings += list(run.timings(resolutions, blocks, classes))
+            timings += map(asdict, run.timings(resolutions, blocks, classes))
             peaks.append(run.describe())
     # of a model there is one copy a dtype; the last one names it
-    result = report(run.subject.name, run.device, peaks, timings)
+    result = report(run.subject.name, run.device, peaks=peaks, timings=timings)
     if as_json:
         print_json(result)
         return
@@ -124,27 +126,26 @@ def speed_table(result: dict[str, Any]) -> "Table":
     table = Table(
         title=title, title_justify="left", box=None, header_style="dim", pad_edge=False
     )
+    table.add_column("dtype", no_wrap=True)
     for column in (
-        *("dtype", "px", "blocks", "classes", "ms", "eval/s", "TFLOP/s"),
+        *("px", "blocks", "classes", "ms", "eval/s", "TFLOP/s"),
         *("% peak", "FLOP/B", "% roof"),
     ):
-        justify: Literal["left", "right"] = "left" if column == "dtype" else "right"
-        table.add_column(column, justify=justify, no_wrap=True)
+        table.add_column(column, justify="right", no_wrap=True)
     for row in result["timings"]:
         shape = [row["dtype"], row["resolution"], row["blocks"], row["classes"]]
         if row["seconds"] is None:
             table.add_row(*map(str, shape), "out of memory")
             continue
+        known = row["intensity"] is not None
         table.add_row(
             *map(str, shape),
             f"{1e3 * row['seconds']:.4g}",
             f"{row['evaluations_per_second']:.4g}",
             f"{row['flops_per_second'] / 1e12:.3g}",
             f"{100 * row['share_of_peak']:.0f}",
-            "?" if row["intensity"] is None else f"{row['intensity']:.3g}",
-            "?"
-            if row["intensity"] is None
-            else f"{100 * row['share_of_roofline']:.0f}",
+            f"{row['intensity']:.3g}" if known else "?",
+            f"{100 * row['share_of_roofline']:.0f}" if known else "?",
         )
     return table
 

@@ -32,8 +32,7 @@ def calibrate(run: str, as_json: bool, allow_partial: bool) -> None:
     result = fit(found)
     path = write_calibration(found, result)
     print_json(result) if as_json else _show(result, str(path))
-    shortfall = found.shortfall
-    fail_if_partial([shortfall] if shortfall else [], allow_partial)
+    fail_if_partial([found.shortfall], allow_partial)
 
 
 def _show(result: dict[str, Any], path: str) -> None:

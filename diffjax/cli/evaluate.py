@@ -15,6 +15,7 @@ from diffjax.cli.options import (
     checkpoint_options,
     choice,
     cost_options,
+    data_dir_option,
     image_options,
     max_pixels_option,
     merge_option,
@@ -66,12 +67,7 @@ data_options: Decorator = together(
         "a folder a class; a .csv or .jsonl of paths and labels.",
     ),
     option("--split", "SPLIT", "Split of the data set."),
-    option(
-        "--data-dir",
-        "DIR",
-        "Where data sets are.",
-        show_default="TFDS_DATA_DIR or ~/tensorflow_datasets",
-    ),
+    data_dir_option("Where data sets are."),
     option(
         "--subset",
         "FILE.npy|RANGES",
@@ -292,11 +288,7 @@ def _experiment(
     ctx: click.Context, preset: str | None, options: dict[str, Any]
 ) -> "Experiment":
     """The preset with what was given; strategy and loss stay in ``options``."""
-    from diffjax.evaluation.experiment import (
-        Experiment,
-        overridden,
-        preset_experiment,
-    )
+    from diffjax.evaluation.experiment import Experiment, overridden, preset_experiment
 
     given = {field.name: options.pop(field.name) for field in fields(Experiment)}
     if preset is not None:
@@ -327,13 +319,13 @@ def _short(name: str) -> str:
 def _trackers(
     wandb: str | None, tensorboard: Path | None, experiment: "Experiment", model: str
 ) -> "list[Tracker]":
-    from diffjax.evaluation.tracking import TensorBoardTracker, WandbTracker
+    from diffjax.evaluation.tracking import tensorboard_tracker, wandb_tracker
 
     trackers: list[Tracker] = []
     if wandb is not None:
-        trackers.append(WandbTracker(wandb, experiment.as_dict() | {"model": model}))
+        trackers.append(wandb_tracker(wandb, experiment.as_dict() | {"model": model}))
     if tensorboard is not None:
-        trackers.append(TensorBoardTracker(tensorboard))
+        trackers.append(tensorboard_tracker(tensorboard))
     return trackers
 
 

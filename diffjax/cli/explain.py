@@ -9,15 +9,13 @@ import click
 from diffjax.cli.group import group, loading, print_json_line, start
 from diffjax.cli.options import (
     checkpoint_options,
-    dtype_option,
+    error_options,
     image_options,
-    loss_option,
     max_pixels_option,
     number,
     option,
     output_options,
     path,
-    seed_option,
 )
 from diffjax.data.prompts import DEFAULT_TEMPLATE, split_labels
 from diffjax.errors import DiffjaxError
@@ -43,9 +41,7 @@ from diffjax.errors import DiffjaxError
     "--bands", "Groups of neighbouring timesteps with a map each.", most=6, default=3
 )
 @path("--out", "OUT.png", "Where the picture goes.", default="explain.png")
-@loss_option
-@dtype_option
-@seed_option("Seed of the noise.")
+@error_options
 @image_options
 @max_pixels_option
 @checkpoint_options

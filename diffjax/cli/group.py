@@ -141,15 +141,13 @@ partial_option = switch(
 )
 
 
-def fail_if_partial(shortfalls: Sequence[str], allowed: bool) -> None:
+def fail_if_partial(shortfalls: Sequence[str | None], allowed: bool) -> None:
     """After everything else, say which runs are not complete, if any."""
-    if not shortfalls:
-        return
-    if allowed:
-        for each in shortfalls:
-            click.echo(f"note: {each}", err=True)
-        return
-    raise Failure("\n".join([*shortfalls, "--allow-partial accepts it."]))
+    told = [each for each in shortfalls if each is not None]
+    if told and not allowed:
+        raise Failure("\n".join([*told, "--allow-partial accepts it."]))
+    for each in told:
+        click.echo(f"note: {each}", err=True)
 
 
 def fail(failures: Sequence[str]) -> None:

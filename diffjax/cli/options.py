@@ -48,6 +48,12 @@ def path(flag: str, metavar: str, help: str, **more: Any) -> Decorator:
     return option(flag, metavar, help, type=click.Path(path_type=Path), **more)
 
 
+def new_file(flag: str, help: str, **more: Any) -> Decorator:
+    """An option that is a file to be written."""
+    kind = click.Path(dir_okay=False, path_type=Path)
+    return option(flag, "FILE", help, type=kind, **more)
+
+
 def number(
     flag: str,
     help: str,
@@ -115,6 +121,12 @@ def together(*options: Decorator) -> Decorator:
     return decorate
 
 
+def data_dir_option(what: str) -> Decorator:
+    """Make the option ``--data-dir``, with ``what`` for its help."""
+    usual = "TFDS_DATA_DIR or ~/tensorflow_datasets"
+    return option("--data-dir", "DIR", what, show_default=usual)
+
+
 def seed_option(what: str) -> Decorator:
     """Make the option ``--seed``, with ``what`` for its help."""
     return number("--seed", what, least=0, most=MAX_SEED, default=0)
@@ -173,15 +185,21 @@ dtype_option = choice(
     "Number type of the denoiser; auto is bfloat16 on accelerators, float32 on a CPU.",
     default="auto",
 )
+error_options = together(loss_option, dtype_option, seed_option("Seed of the noise."))
 scoring_options = together(
     option(
         "--strategy",
         "STRATEGY",
         "Which classes to evaluate on how many samples; see below.",
     ),
-    loss_option,
-    dtype_option,
-    seed_option("Seed of the noise."),
+    error_options,
+)
+cells_option = option(
+    "--cells",
+    "N",
+    "Most evaluations per device call, at least one on each: memory against speed.",
+    type=int,
+    show_default="what memory holds",
 )
 cost_options = together(
     option(
@@ -208,13 +226,7 @@ cost_options = together(
         default=TEMPERATURE,
         callback=number_or_text,
     ),
-    option(
-        "--cells",
-        "N",
-        "Most evaluations per device call, at least one on each: memory against speed.",
-        type=int,
-        show_default="what memory holds",
-    ),
+    cells_option,
     choice(
         "--shard-weights",
         SHARD_WEIGHTS,

@@ -6,14 +6,8 @@ from typing import TYPE_CHECKING
 
 import click
 
-from diffjax.cli.group import (
-    fail_if_partial,
-    group,
-    partial_option,
-    print_json,
-    start,
-)
-from diffjax.cli.options import option, switch
+from diffjax.cli.group import fail_if_partial, group, partial_option, print_json, start
+from diffjax.cli.options import new_file, switch
 from diffjax.errors import DiffjaxError
 
 if TYPE_CHECKING:
@@ -31,19 +25,8 @@ NOTHING = "—"
 
 @group.command(epilog=EPILOG)
 @click.argument("runs", metavar="RUN...", nargs=-1, required=True)
-@option(
-    "--html",
-    "FILE",
-    "Write a page with charts, confusions, calibration and mistakes.",
-    type=click.Path(dir_okay=False, path_type=Path),
-)
-@option(
-    "--csv",
-    "FILE",
-    "Write the comparison, a line a run.",
-    type=click.Path(dir_okay=False, path_type=Path),
-    name="csv_file",
-)
+@new_file("--html", "Write a page with charts, confusions, calibration and mistakes.")
+@new_file("--csv", "Write the comparison, a line a run.", name="csv_file")
 @switch("--json", "JSON on standard output.", name="as_json")
 @partial_option
 def report(

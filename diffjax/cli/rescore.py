@@ -93,8 +93,7 @@ def rescore(
     print_json(result) if as_json else _show(rescored, result)
     if failed := left_out(found):
         click.echo(f"note: {failed}", err=True)
-    shortfall = found.shortfall
-    fail_if_partial([shortfall] if shortfall else [], allow_partial)
+    fail_if_partial([found.shortfall], allow_partial)
 
 
 def _show(rescored: "Rescored", result: dict[str, Any]) -> None:

@@ -6,7 +6,7 @@ from typing import Any
 import click
 
 from diffjax.cli.group import group, loading, print_json, start
-from diffjax.cli.options import number, option, path, switch
+from diffjax.cli.options import data_dir_option, new_file, number, option, path, switch
 from diffjax.errors import DiffjaxError
 
 ALL = "all"
@@ -26,12 +26,7 @@ Example, for a diffusion model and a baseline:
 @click.argument("model", metavar="MODEL")
 @click.argument("dataset", metavar="DATASET")
 @option("--split", "SPLIT", "Split of the data set.")
-@option(
-    "--data-dir",
-    "DIR",
-    "Where data sets are.",
-    show_default="TFDS_DATA_DIR or ~/tensorflow_datasets",
-)
+@data_dir_option("Where data sets are.")
 @number("--limit", "Take so many images, spread evenly.")
 @option(
     "--corrupt",
@@ -107,18 +102,9 @@ def baseline(
 
 @group.command(epilog=ROBUSTNESS_EPILOG)
 @click.argument("runs", metavar="RUN...", nargs=-1, required=True)
-@option(
-    "--plot",
-    "FILE",
-    "Draw accuracy under shift against clean accuracy.",
-    type=click.Path(dir_okay=False, path_type=Path),
-)
-@option(
-    "--csv",
-    "FILE",
-    "Write the figures, a line a model and kind of shift.",
-    type=click.Path(dir_okay=False, path_type=Path),
-    name="csv_file",
+@new_file("--plot", "Draw accuracy under shift against clean accuracy.")
+@new_file(
+    "--csv", "Write the figures, a line a model and kind of shift.", name="csv_file"
 )
 @switch("--json", "JSON on standard output.", name="as_json")
 def robustness(

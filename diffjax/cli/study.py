@@ -4,13 +4,7 @@ from pathlib import Path
 
 import click
 
-from diffjax.cli.group import (
-    fail_if_partial,
-    group,
-    partial_option,
-    print_json,
-    start,
-)
+from diffjax.cli.group import fail_if_partial, group, partial_option, print_json, start
 from diffjax.cli.options import path, switch
 
 EPILOG = """\b
@@ -57,9 +51,7 @@ def study(
     folder = Path(run) if out is None else out
     folder.mkdir(parents=True, exist_ok=True)
     with (folder / f"{study}.csv").open("w", newline="", encoding="utf-8") as file:
-        csv.writer(file).writerows(
-            [list(table), *zip(*table.values(), strict=True)],
-        )
+        csv.writer(file).writerows([list(table), *zip(*table.values(), strict=True)])
     n, C = errors.values.shape[:2]
     experiment = found.header["experiment"]
     title = (
@@ -68,10 +60,7 @@ def study(
     )
     if found.shortfall is not None:
         title += f" of {found.header['data']['n']:,}, {found.status}"
-    save_figure(
-        study_figure(study, table, title, 1 / C),
-        folder / f"{study}.png",
-    )
+    save_figure(study_figure(study, table, title, 1 / C), folder / f"{study}.png")
     if as_json:
         print_json(table)
     else:
@@ -82,4 +71,4 @@ def study(
         )
     if failed := left_out(found):
         click.echo(f"note: {failed}", err=True)
-    fail_if_partial([found.shortfall] if found.shortfall else [], allow_partial)
+    fail_if_partial([found.shortfall], allow_partial)

@@ -3,7 +3,7 @@
 import click
 
 from diffjax.cli.group import group, loading, start
-from diffjax.cli.options import number, option, seed_option
+from diffjax.cli.options import data_dir_option, number, option, seed_option
 from diffjax.training.recipes import RECIPES
 
 RECIPE_LINES = "\n".join(f"  {r.name}: {r.summary}" for r in RECIPES.values())
@@ -11,12 +11,7 @@ RECIPE_LINES = "\n".join(f"  {r.name}: {r.summary}" for r in RECIPES.values())
 
 @group.command(epilog=f"\b\nRecipes:\n{RECIPE_LINES}")
 @click.argument("recipe", type=click.Choice(list(RECIPES)), metavar="RECIPE")
-@option(
-    "--data-dir",
-    "DIR",
-    "Where prepared data sets are.",
-    show_default="TFDS_DATA_DIR or ~/tensorflow_datasets",
-)
+@data_dir_option("Where prepared data sets are.")
 @option(
     "--out", "RUN", "Folder of the run; a run that is there goes on.", required=True
 )

@@ -7,14 +7,12 @@ import click
 
 from diffjax.cli.group import Failure, group, keep, loading, print_json, start
 from diffjax.cli.options import (
+    cells_option,
     checkpoint_options,
-    dtype_option,
+    error_options,
     image_options,
-    loss_option,
     number,
-    option,
     path,
-    seed_option,
     switch,
 )
 
@@ -29,18 +27,10 @@ Example:
     "--n-samples", "Timesteps, evenly spread; the paper's is the default.", default=1000
 )
 @number("--limit", "Take so many examples, spread evenly.")
-@loss_option
-@dtype_option
-@seed_option("Seed of the noise.")
+@error_options
 @image_options
 @checkpoint_options
-@option(
-    "--cells",
-    "N",
-    "Most evaluations per device call, at least one on each: memory against speed.",
-    type=int,
-    show_default="what memory holds",
-)
+@cells_option
 @path(
     "--out",
     "RUN",

@@ -25,10 +25,7 @@ TABLES = ("metadata.csv", "metadata.jsonl")  # of the Hugging Face hub's image f
 
 
 def open_folder(
-    path: str | os.PathLike[str],
-    split: str | None = None,
-    *,
-    load: Load = load_upright,
+    path: str | os.PathLike[str], split: str | None = None, *, load: Load = load_upright
 ) -> FileSource:
     """Open a folder whose sub-folders are the classes.
 

@@ -27,9 +27,7 @@ def wordnet_ids() -> tuple[str, ...]:
     return tuple(path.read_text(encoding="ascii").split())
 
 
-def imagenet_classes(
-    class_names: Sequence[str],
-) -> tuple[tuple[int, ...], ...] | None:
+def imagenet_classes(class_names: Sequence[str]) -> tuple[tuple[int, ...], ...] | None:
     """The model's class for each class whose name is a WordNet id.
 
     ImageNet itself, V2, A, R, Sketch and subsets of them name their classes so, in

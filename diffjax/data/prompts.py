@@ -23,23 +23,6 @@ CIFAR10_TEMPLATE = "a blurry photo of a {}."  # the paper's, for CIFAR-10
 CSV_COLUMNS = ("prompt", "classname", "classidx")
 
 
-def format_prompts(
-    labels: Iterable[Any], template: str = DEFAULT_TEMPLATE
-) -> tuple[str, ...]:
-    """Put each label into the template's one ``{}``.
-
-    The article stays as it is written ("a photo of a airplane."): so do the prompts
-    of the paper.
-
-    Raises:
-        DiffjaxError: if the template has not exactly one ``{}``, or another brace,
-            or ``check_labels`` refuses the labels.
-    """
-    labels = check_labels(labels)
-    before, after = split_template(template)
-    return tuple(before + label + after for label in labels)
-
-
 def split_template(template: str) -> tuple[str, str]:
     """What stands before and after the template's one ``{}``.
 
@@ -108,7 +91,7 @@ def check_labels(labels: Iterable[Any]) -> tuple[str, ...]:
             f"Only one label was given ({texts[0]!r}). A classification compares "
             "classes: name at least two."
         )
-    if repeated := _repeated(label.strip() for label in texts):
+    if repeated := repeated_in(label.strip() for label in texts):
         raise DiffjaxError(f"Labels are given more than once: {repeated}.")
     return texts
 
@@ -160,14 +143,16 @@ class Prompts:
 
     @classmethod
     def from_labels(
-        cls,
-        labels: Iterable[Any],
-        templates: str | Sequence[str] = DEFAULT_TEMPLATE,
+        cls, labels: Iterable[Any], templates: str | Sequence[str] = DEFAULT_TEMPLATE
     ) -> "Prompts":
         """Make one prompt for each label and template, label by label.
 
+        The article stays as it is written ("a photo of a airplane."): so do the
+        prompts of the paper.
+
         Raises:
-            DiffjaxError: as ``format_prompts``, and if a template is given twice.
+            DiffjaxError: as ``check_labels``, or if a template is malformed or given
+                twice.
         """
         return cls.from_names(check_labels(labels), templates)
 
@@ -189,11 +174,11 @@ class Prompts:
             raise DiffjaxError(
                 f"No template was given. Use for example {DEFAULT_TEMPLATE!r}."
             )
-        if repeated := _repeated(templates):
+        if repeated := repeated_in(templates):
             raise DiffjaxError(f"Templates are given more than once: {repeated}.")
-        if any(not name.strip() for name in names):
-            raise DiffjaxError(f"Class {_empty(names)} has an empty name. Give it one.")
-        if repeated := _repeated(names):
+        if empty := [c for c, name in enumerate(names) if not name.strip()]:
+            raise DiffjaxError(f"Class {empty[0]} has an empty name. Give it one.")
+        if repeated := repeated_in(names):
             warnings.warn(f"Classes share a name: {repeated}.", stacklevel=2)
         halves = [split_template(template) for template in templates]
         return cls(
@@ -229,9 +214,9 @@ class Prompts:
                     "already. Remove the line."
                 )
             seen.add((prompt, index))
-        if shared := _repeated(prompt for _, prompt, _, _ in rows):
+        if shared := repeated_in(prompt for _, prompt, _, _ in rows):
             warnings.warn(f"{path}: classes share a prompt: {shared}.", stacklevel=2)
-        if shared := _repeated(names.values()):
+        if shared := repeated_in(names.values()):
             warnings.warn(f"{path}: classes share a name: {shared}.", stacklevel=2)
         try:
             return cls(
@@ -302,12 +287,8 @@ def _read_rows(path: Path) -> list[tuple[str, str, str, int]]:
     return rows
 
 
-def _empty(names: Sequence[str]) -> int:
-    """The first class whose name is empty."""
-    return next(i for i, name in enumerate(names) if not name.strip())
-
-
-def _repeated(values: Iterable[str]) -> str:
+def repeated_in(values: Iterable[str]) -> str:
+    """The first of the values that are there twice, for a message; or ""."""
     return _listed([v for v, count in Counter(values).items() if count > 1])
 
 

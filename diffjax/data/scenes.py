@@ -47,16 +47,8 @@ WORDINGS: dict[str, tuple[str, ...]] = {
         "{} right of {}",
         "{} on the right and {} on the left",
     ),
-    "above": (
-        "{} above {}",
-        "{} over {}",
-        "{} at the top and {} at the bottom",
-    ),
-    "below": (
-        "{} below {}",
-        "{} under {}",
-        "{} at the bottom and {} at the top",
-    ),
+    "above": ("{} above {}", "{} over {}", "{} at the top and {} at the bottom"),
+    "below": ("{} below {}", "{} under {}", "{} at the bottom and {} at the top"),
 }
 OPPOSITE = {"left": "right", "right": "left", "above": "below", "below": "above"}
 OPENINGS = ("", "", "", "a picture of ", "a drawing of ", "there is ")

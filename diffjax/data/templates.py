@@ -7,10 +7,9 @@ data set, {class name: whole prompts} (CuPL, arXiv 2209.03320).
 
 import os
 import warnings
-from collections import Counter
 from collections.abc import Mapping, Sequence
 
-from diffjax.data.prompts import Prompts, split_template
+from diffjax.data.prompts import Prompts, repeated_in, split_template
 from diffjax.errors import DiffjaxError, unknown
 from diffjax.files import read_json, read_lines, user_path
 
@@ -51,7 +50,7 @@ def read_clip_benchmark(
             f"{files}: neither is a table of data sets, so leave out the name "
             f"{dataset!r}."
         )
-    if repeated := _repeated(names):
+    if repeated := repeated_in(names):
         # kept, as in a prompts file: CLIP's own names of ImageNet have two pairs
         warnings.warn(f"{files}: classes share the name {repeated}.", stacklevel=2)
     if isinstance(patterns, Mapping):
@@ -139,13 +138,6 @@ def _once(entries: object, where: str) -> list[str]:
         raise DiffjaxError(f"{where} must hold a list of texts, none of them empty.")
     if not entries:
         raise DiffjaxError(f"{where} is empty.")
-    if repeated := _repeated(entries):
+    if repeated := repeated_in(entries):
         warnings.warn(f"{where} has twice, taken once: {repeated}.", stacklevel=3)
     return list(dict.fromkeys(entries))
-
-
-def _repeated(values: Sequence[str]) -> str:
-    """The first of the values that are there twice, for a message."""
-    found = [value for value, count in Counter(values).items() if count > 1]
-    more = f" and {len(found) - 3} more" if found[3:] else ""
-    return ", ".join(map(repr, found[:3])) + more

@@ -157,9 +157,7 @@ class TfdsSource:
 
 
 def open_tfds(
-    name: str,
-    split: str | None = None,
-    data_dir: str | os.PathLike[str] | None = None,
+    name: str, split: str | None = None, data_dir: str | os.PathLike[str] | None = None
 ) -> TfdsSource:
     """Open one split of a data set that was prepared as array_record.
 

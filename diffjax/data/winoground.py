@@ -4,7 +4,7 @@ The layout is that of its repository on the Hugging Face hub (facebook/winogroun
 the archive of images unpacked where it lies:
 
     data/examples.jsonl   {"id", "caption_0", "caption_1", "image_0", "image_1", "tag",
-                           "secondary_tag", "num_main_preds", "collapsed_tag"}
+                           "secondary_tag", "collapsed_tag"}, and what is not read
     data/images/          the images, called image_0 or image_1 and .png
 """
 
@@ -32,7 +32,6 @@ class WinogroundExample:
         images: the files of image_0 and image_1.
         tag: what is swapped between the captions, finely.
         secondary_tag: a further property, or "".
-        num_main_preds: how many main predicates the captions have.
         collapsed_tag: "Object", "Relation" or "Both".
     """
 
@@ -41,7 +40,6 @@ class WinogroundExample:
     images: tuple[Path, Path]
     tag: str
     secondary_tag: str
-    num_main_preds: int
     collapsed_tag: str
 
     def load_images(self) -> tuple[Image.Image, Image.Image]:
@@ -94,32 +92,27 @@ def read_winoground(folder: str | os.PathLike[str]) -> tuple[WinogroundExample, 
 
 
 def _example(fields: dict[str, Any], images: Path, where: str) -> WinogroundExample:
-    number = _field(fields, "num_main_preds", int, where)
+    def field(name: str, kind: type = str) -> Any:
+        value = fields.get(name)
+        if not isinstance(value, kind):
+            wanted = "a text" if kind is str else "a whole number"
+            raise DiffjaxError(
+                f"{where}: {name} must be {wanted}, not {value!r}. Fetch "
+                "examples.jsonl again."
+            )
+        return value
+
     return WinogroundExample(
-        id=str(_field(fields, "id", int, where)),
-        captions=(
-            _field(fields, "caption_0", str, where),
-            _field(fields, "caption_1", str, where),
-        ),
+        id=str(field("id", int)),
+        captions=(field("caption_0"), field("caption_1")),
         images=(
-            _image(images, _field(fields, "image_0", str, where), where),
-            _image(images, _field(fields, "image_1", str, where), where),
+            _image(images, field("image_0"), where),
+            _image(images, field("image_1"), where),
         ),
-        tag=_field(fields, "tag", str, where),
-        secondary_tag=_field(fields, "secondary_tag", str, where),
-        num_main_preds=number,
-        collapsed_tag=_field(fields, "collapsed_tag", str, where),
+        tag=field("tag"),
+        secondary_tag=field("secondary_tag"),
+        collapsed_tag=field("collapsed_tag"),
     )
-
-
-def _field(fields: dict[str, Any], name: str, kind: type, where: str) -> Any:
-    value = fields.get(name)
-    if not isinstance(value, kind):
-        raise DiffjaxError(
-            f"{where}: {name} must be {'a text' if kind is str else 'a whole number'}, "
-            f"not {value!r}. Fetch examples.jsonl again."
-        )
-    return value
 
 
 def _image(images: Path, name: str, where: str) -> Path:

@@ -2,14 +2,12 @@
 
 from collections.abc import Iterator, Sequence
 from dataclasses import asdict, dataclass
-from datetime import UTC, datetime
 from functools import cached_property
 from typing import Any
 
 from diffjax.checkpoints.loading import compute_dtype, load_model
 from diffjax.errors import DiffjaxError
 from diffjax.evaluation.bench import Subject, random_subject, subject_of
-from diffjax.evaluation.provenance import environment
 from diffjax.models.conditions import in_dtype, shapes
 from diffjax.scoring.compiling import (
     CompiledTile,
@@ -169,14 +167,4 @@ def _figures(found: CompiledTile) -> dict[str, Any]:
         "bound_by_bytes": found.most_by_bytes,
         "collectives": program.collectives,
         "kernels": program.kernels,
-    }
-
-
-def report(name: str, tiles: Sequence[Compiled]) -> dict[str, Any]:
-    """All that was compiled, and where, as JSON values."""
-    return {
-        "model": name,
-        "environment": environment("none: compiled ahead of time"),
-        "created": datetime.now(UTC).isoformat(timespec="seconds"),
-        "tiles": [asdict(tile) for tile in tiles],
     }

@@ -242,14 +242,11 @@ def random_subject(name: str, dtype: str, *, weights: bool = True) -> Subject:
     )
 
 
-def report(
-    name: str, device: str, peaks: Sequence[dict[str, Any]], timings: Sequence[Timing]
-) -> dict[str, Any]:
-    """All that was measured, and where, as JSON values."""
+def report(name: str, device: str, **found: Any) -> dict[str, Any]:
+    """All that was found out about a model, and where, as JSON values."""
     return {
         "model": name,
         "environment": environment(device),
         "created": datetime.now(UTC).isoformat(timespec="seconds"),
-        "peaks": list(peaks),
-        "timings": [asdict(timing) for timing in timings],
+        **found,
     }

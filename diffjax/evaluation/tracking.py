@@ -5,76 +5,74 @@ what goes wrong until then leaves no empty runs or folders behind.
 """
 
 from collections.abc import Callable, Mapping
+from dataclasses import dataclass
 from functools import partial
+from importlib import import_module
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Any
 
 from diffjax.errors import DiffjaxError
 
 
-class Tracker(Protocol):
-    """Takes numbers as they come."""
+@dataclass(kw_only=True)
+class Tracker:
+    """Takes numbers as they come.
+
+    Attributes:
+        begin: what makes the run or file that the numbers go to.
+        write: what writes the numbers after so many images there.
+        end: what closes it.
+    """
+
+    begin: Callable[[], Any]
+    write: Callable[[Any, int, Mapping[str, float]], None]
+    end: Callable[[Any], None]
+
+    def __post_init__(self) -> None:
+        self._begun: Any = None
 
     def log(self, step: int, values: Mapping[str, float]) -> None:
         """Numbers after ``step`` images."""
+        if self._begun is None:
+            self._begun = self.begin()
+        self.write(self._begun, step, values)
 
     def close(self) -> None:
         """No more will come."""
+        if self._begun is not None:
+            self.end(self._begun)
 
 
-class WandbTracker:
-    """A run of Weights & Biases."""
-
-    def __init__(self, project: str, config: Mapping[str, Any]) -> None:
-        """Prepare for a run; DiffjaxError without the package."""
-        try:
-            import wandb
-        except ImportError:
-            raise _missing("--wandb", "wandb") from None
-        self._begin: Callable[[], Any] = partial(
-            wandb.init, project=project, config=dict(config)
-        )
-        self._run: Any = None
-
-    def log(self, step: int, values: Mapping[str, float]) -> None:
-        """Numbers after ``step`` images."""
-        if self._run is None:
-            self._run = self._begin()
-        self._run.log(dict(values), step=step)
-
-    def close(self) -> None:
-        """No more will come."""
-        if self._run is not None:
-            self._run.finish()
-
-
-class TensorBoardTracker:
-    """An event file that TensorBoard reads."""
-
-    def __init__(self, folder: Path) -> None:
-        """Prepare for a file in a folder; DiffjaxError without the package."""
-        try:
-            from tensorboardX import SummaryWriter
-        except ImportError:
-            raise _missing("--tensorboard", "tensorboardX") from None
-        self._begin: Callable[[], Any] = partial(SummaryWriter, str(folder))
-        self._writer: Any = None
-
-    def log(self, step: int, values: Mapping[str, float]) -> None:
-        """Numbers after ``step`` images."""
-        if self._writer is None:
-            self._writer = self._begin()
-        for name, value in values.items():
-            self._writer.add_scalar(name, value, step)
-
-    def close(self) -> None:
-        """No more will come."""
-        if self._writer is not None:
-            self._writer.close()
-
-
-def _missing(option: str, package: str) -> DiffjaxError:
-    return DiffjaxError(
-        f"{option} needs the package {package}, which is not installed. Install it "
-        f"with: pip install {package}"
+def wandb_tracker(project: str, config: Mapping[str, Any]) -> Tracker:
+    """A run of Weights & Biases; DiffjaxError without the package."""
+    wandb = _package("wandb", "--wandb")
+    return Tracker(
+        begin=partial(wandb.init, project=project, config=dict(config)),
+        write=lambda run, step, values: run.log(dict(values), step=step),
+        end=lambda run: run.finish(),
     )
+
+
+def tensorboard_tracker(folder: Path) -> Tracker:
+    """An event file that TensorBoard reads; DiffjaxError without the package."""
+    board = _package("tensorboardX", "--tensorboard")
+
+    def write(writer: Any, step: int, values: Mapping[str, float]) -> None:
+        for name, value in values.items():
+            writer.add_scalar(name, value, step)
+
+    return Tracker(
+        begin=partial(board.SummaryWriter, str(folder)),
+        write=write,
+        end=lambda writer: writer.close(),
+    )
+
+
+def _package(name: str, option: str) -> Any:
+    try:
+        return import_module(name)
+    except ImportError:
+        raise DiffjaxError(
+            f"{option} needs the package {name}, which is not installed. Install it "
+            f"with: pip install {name}"
+        ) from None

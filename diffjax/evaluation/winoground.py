@@ -191,9 +191,7 @@ def _proportions(rows: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
 
 
 def _row(
-    example: WinogroundExample,
-    classifier: DiffusionClassifier,
-    progress: Progress,
+    example: WinogroundExample, classifier: DiffusionClassifier, progress: Progress
 ) -> dict[str, Any]:
     """The errors and scores of an example."""
     row: dict[str, Any] = {
@@ -226,10 +224,7 @@ def _row(
     scores = winoground_scores(table[None, :2], table[None, 2])
     row |= dict(zip(_cells(), table.ravel().tolist(), strict=True))
     row |= {name: bool(value[0]) for name, value in scores.items()}
-    return row | {
-        "evaluations": evaluations,
-        "seconds": time.perf_counter() - start,
-    }
+    return row | {"evaluations": evaluations, "seconds": time.perf_counter() - start}
 
 
 def _cells() -> list[str]:

@@ -9,14 +9,13 @@ from diffjax.data.prompts import (
     CIFAR10_TEMPLATE,
     Prompts,
     check_labels,
-    format_prompts,
     split_labels,
 )
 from diffjax.errors import DiffjaxError
 
 
 def test_labels_go_where_the_braces_are():
-    assert format_prompts(["cat", "{dog}"], "a {}, small.") == (
+    assert Prompts.from_labels(["cat", "{dog}"], "a {}, small.").prompts == (
         "a cat, small.",
         "a {dog}, small.",
     )
@@ -24,10 +23,9 @@ def test_labels_go_where_the_braces_are():
 
 def test_the_papers_spelling_stays():
     labels = ["airplane", "automobile", "bird"]
-    assert format_prompts(labels)[0] == "a photo of a airplane."
-    assert format_prompts(labels, CIFAR10_TEMPLATE)[1] == (
-        "a blurry photo of a automobile."
-    )
+    assert Prompts.from_labels(labels).prompts[0] == "a photo of a airplane."
+    blurry = Prompts.from_labels(labels, CIFAR10_TEMPLATE)
+    assert blurry.prompts[1] == "a blurry photo of a automobile."
 
 
 @pytest.mark.parametrize(
@@ -46,7 +44,7 @@ def test_the_papers_spelling_stays():
 )
 def test_templates_that_are_refused(template, message):
     with pytest.raises(DiffjaxError, match=message):
-        format_prompts(["cat", "dog"], template)
+        Prompts.from_labels(["cat", "dog"], template)
 
 
 @pytest.mark.parametrize(
@@ -65,8 +63,6 @@ def test_templates_that_are_refused(template, message):
 def test_labels_that_are_refused(labels, message):
     with pytest.raises(DiffjaxError, match=message):
         Prompts.from_labels(labels)
-    with pytest.raises(DiffjaxError, match=message):
-        format_prompts(labels)
 
 
 def test_from_labels_with_several_templates():

@@ -1,6 +1,7 @@
 """`diffjax bench`, with networks and matrices small enough to compile in seconds."""
 
 import json
+from dataclasses import asdict
 from pathlib import Path
 
 import jax
@@ -64,7 +65,7 @@ def test_memory_that_does_not_hold_a_tile_leaves_a_gap(tiny, monkeypatch):
     run = bench.Bench(model="any", random=False, dtype="float32")
     (timing,) = run.timings((8,), (DEVICES,))
     assert timing.seconds is None and timing.evaluations_per_second is None
-    report = bench.report("any", run.device, [], [timing])
+    report = bench.report("any", run.device, timings=[asdict(timing)])
     assert json.loads(json.dumps(report))["timings"][0]["flops"] is None
 
 
