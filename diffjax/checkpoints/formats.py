@@ -22,7 +22,7 @@ from typing import Any, cast
 
 import numpy as np
 
-from diffjax.checkpoints.torch_files import load_torch, state_dict
+from diffjax.checkpoints.torch_files import damaged, load_torch, state_dict
 from diffjax.errors import DiffjaxError
 from diffjax.files import read_json_object, regular_file
 
@@ -269,7 +269,7 @@ def _read_safetensors(path: Path) -> Tensors:
         length = int(data[:8].view("<u8")[0])
         header = json.loads(data[8 : 8 + length].tobytes())
     except (SafetensorError, OSError, ValueError) as error:
-        raise _damaged(path, error) from error
+        raise damaged(path, error) from error
     header.pop("__metadata__", None)
 
     tensors: Tensors = {}
@@ -309,7 +309,7 @@ def _read_msgpack(path: Path) -> Tensors:
         RecursionError,
         UnpackException,
     ) as error:
-        raise _damaged(path, error) from error
+        raise damaged(path, error) from error
 
     tensors: Tensors = {}
     for names, leaf in leaves:
@@ -372,12 +372,6 @@ def _torch_array(tensor: Any) -> np.ndarray:
     if tensor.dtype == torch.bfloat16:
         return cast(np.ndarray, tensor.view(torch.int16).numpy()).view(bfloat16)
     return cast(np.ndarray, tensor.numpy())
-
-
-def _damaged(path: Path, error: Exception) -> DiffjaxError:
-    return DiffjaxError(
-        f"{path} is damaged or incomplete ({error}). Download it again."
-    )
 
 
 _READERS: dict[str, Callable[[Path], Tensors]] = {

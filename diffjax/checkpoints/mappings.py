@@ -52,7 +52,7 @@ UNET = Names(
         ("to_out", "to_out.0"),
         ("ff.proj_in", "ff.net.0.proj"),
         ("ff.proj_out", "ff.net.2"),
-    ),
+    )
 )
 AUTOENCODER = Names(
     renames=(
@@ -85,9 +85,7 @@ DIT = Names(
     renames=(
         ("patch", "pos_embed.proj"),
         ("adaln", "norm1.linear"),
-        ("to_out", "to_out.0"),
-        ("ff.proj_in", "ff.net.0.proj"),
-        ("ff.proj_out", "ff.net.2"),
+        *UNET.renames,
         ("timestep_embedder", "transformer_blocks.*.norm1.emb.timestep_embedder"),
         (
             "class_embedder",

@@ -142,25 +142,19 @@ def empty_network(
     name: str,
     config: Any,
     dtype: DTypeLike = jnp.float32,
-    param_dtype: DTypeLike | None = None,
 ) -> tuple[Any, nnx.State[Any, Any]]:
     """A network's structure, and its parameters as shapes without memory.
 
     Args:
         name: a key of ``COMPONENTS``.
         config: of that kind.
-        dtype: of computation; norms stay in float32.
-        param_dtype: of weights, if it is another.
+        dtype: of computation and weights; norms stay in float32.
 
     Raises:
         DiffjaxError: if the config's numbers do not fit one another.
     """
-    module = COMPONENTS[name].module(
-        config,
-        rngs=None,
-        dtype=dtype,
-        param_dtype=dtype if param_dtype is None else param_dtype,
-    )
+    make = COMPONENTS[name].module
+    module = make(config, rngs=None, dtype=dtype, param_dtype=dtype)
     graphdef, state = nnx.split(module)
     return graphdef, state
 

@@ -44,9 +44,7 @@ def load_torch(path: Path, *, instead: str) -> Any:
     try:
         archive = zipfile.is_zipfile(path)  # files before torch 1.6 are none
     except (zipfile.BadZipFile, OSError) as error:  # of some kinds of damage
-        raise DiffjaxError(
-            f"{path} is damaged or incomplete ({error}). {instead}"
-        ) from error
+        raise damaged(path, error, instead) from error
     if not archive or not _checked(path, instead):
         warnings.warn(
             f"Files in {path.parent} have no checksums ({path.suffix}, of an old torch "
@@ -75,9 +73,14 @@ def load_torch(path: Path, *, instead: str) -> Any:
             f"tensors, which could run code. Nothing in it was run. {instead}"
         ) from error
     except Exception as error:  # on damage torch raises nearly anything
-        raise DiffjaxError(
-            f"{path} is damaged or incomplete ({error}). {instead}"
-        ) from error
+        raise damaged(path, error, instead) from error
+
+
+def damaged(
+    path: Path, error: Exception, remedy: str = "Download it again."
+) -> DiffjaxError:
+    """Return the error for a file of weights that cannot be read."""
+    return DiffjaxError(f"{path} is damaged or incomplete ({error}). {remedy}")
 
 
 def state_dict(content: Any, path: Path) -> dict[str, Any]:
@@ -131,9 +134,7 @@ def _checked(path: Path, instead: str) -> bool:
                     while file.read(_CHUNK):
                         pass
     except Exception as error:  # on damage zipfile raises nearly anything
-        raise DiffjaxError(
-            f"{path} is damaged or incomplete ({error}). {instead}"
-        ) from error
+        raise damaged(path, error, instead) from error
     return True
 
 

@@ -54,12 +54,11 @@ def accuracy_chart(runs: Sequence[RunReport]) -> "Figure":
                 if rate := run.rate(metric):
                     _bar(axes, top + row, rate, colour)
         axes.set_ylim(len(runs) * (n + 1.2) - 0.5, -0.7)
-        axes.set_xlim(0, 1 + MARGIN)
         axes.set_yticks([*ticks], [*ticks.values()])
         axes.tick_params(axis="y", length=0)
         axes.spines["left"].set_visible(False)
         _percent(axes, "x")
-        axes.set_xlabel("accuracy")
+        axes.set(xlim=(0, 1 + MARGIN), xlabel="accuracy")
     return figure
 
 
@@ -90,9 +89,8 @@ def cost_chart(runs: Sequence[RunReport]) -> "Figure":
         axes.xaxis.set_major_formatter(_plain)
         axes.xaxis.set_minor_formatter("")
         _percent(axes, "y")
-        axes.grid(axis="y", color=GRID, linewidth=0.6)
-        axes.set_xlabel("evaluations per image")
-        axes.set_ylabel("top-1 accuracy")
+        axes.grid(axis="y")
+        axes.set(xlabel="evaluations per image", ylabel="top-1 accuracy")
         figure.legend(loc="outside lower left", frameon=False)
     return figure
 
@@ -120,8 +118,7 @@ def confusion_chart(confusions: Confusions) -> "Figure":
         axes.set_yticks(np.arange(len(names)) + 0.5, names)
         axes.tick_params(length=0)
         axes.spines[:].set_visible(False)
-        axes.set_xlabel("prediction")
-        axes.set_ylabel("label")
+        axes.set(xlabel="prediction", ylabel="label")
     return figure
 
 
@@ -135,9 +132,8 @@ def error_chart(curve: ErrorCurve) -> "Figure":
         axes.fill_between(t, *ends, color=BLUE, alpha=0.2, linewidth=0)
         axes.plot(t, mean, color=BLUE, marker="o", markersize=4)
         axes.set_xlim(left=0)
-        axes.grid(axis="y", color=GRID, linewidth=0.6)
-        axes.set_xlabel("timestep t   (noise grows →)")
-        axes.set_ylabel("error difference ×10⁻³")
+        axes.grid(axis="y")
+        axes.set(xlabel="timestep t   (noise grows →)", ylabel="error difference ×10⁻³")
     return figure
 
 
@@ -165,13 +161,11 @@ def calibration_chart(calibrations: Sequence[Calibration]) -> "Figure":
                 elinewidth=0.8,
                 label=f"τ = {calibration.temperature:.3g}: ECE {bins.ece:.3f}",
             )
-        axes.set_xlim(0, 1.02)
-        axes.set_ylim(0, 1.02)
         _percent(axes, "x")
         _percent(axes, "y")
-        axes.grid(color=GRID, linewidth=0.6)
-        axes.set_xlabel("score of the prediction")
-        axes.set_ylabel("how many are right")
+        axes.grid()
+        axes.set(xlim=(0, 1.02), xlabel="score of the prediction")
+        axes.set(ylim=(0, 1.02), ylabel="how many are right")
         figure.legend(loc="outside lower left", frameon=False)
     return figure
 
@@ -256,6 +250,8 @@ def _style() -> Iterator[None]:
         "axes.spines.right": False,
         "text.parse_math": False,  # a name may hold dollar signs
         "axes.axisbelow": True,
+        "grid.color": GRID,
+        "grid.linewidth": 0.6,
     }
     with rc_context(style):
         yield

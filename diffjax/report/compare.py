@@ -232,6 +232,7 @@ def _row(run: Run, name: str) -> Row:
     """A run's line: what it is, how far it is, how good it is, what it cost."""
     header, figures = run.header, summary(run)
     experiment, data = header["experiment"], header["data"]
+    prefilter = experiment.get("prefilter")
     row: Row = {
         "run": name,
         "path": _readable(run.path),
@@ -241,7 +242,7 @@ def _row(run: Run, name: str) -> Row:
         "model": str(header["model"]["name"]),
         "model_fingerprint": str(header["model"]["fingerprint"]),
         "strategy": strategy_text(experiment.get("strategy")),
-        "prefilter": _prefilter_name(experiment),
+        "prefilter": prefilter["name"] if isinstance(prefilter, dict) else None,
         "loss": None if experiment.get("loss") is None else loss_name(experiment),
         "weights": experiment.get("weights"),
         "seed": experiment.get("seed"),
@@ -264,11 +265,6 @@ def _row(run: Run, name: str) -> Row:
     for key in ("temperature", "evaluations_per_image", "seconds_per_image"):
         row[key] = figures[key]
     return row
-
-
-def _prefilter_name(experiment: Mapping[str, Any]) -> str | None:
-    described = experiment.get("prefilter")
-    return str(described["name"]) if isinstance(described, dict) else None
 
 
 def _settings(header: Mapping[str, Any], prefix: str = "") -> Iterator[tuple[str, str]]:

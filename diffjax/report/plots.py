@@ -20,6 +20,7 @@ from jaxtyping import Float
 from diffjax.classify.record import Record
 from diffjax.classify.settings import loss_name
 from diffjax.errors import DiffjaxError
+from diffjax.report.charts import short
 from diffjax.strategies import (
     shortlist_from_dict,
     shortlist_to_text,
@@ -158,7 +159,7 @@ def check_output(path: Path) -> None:
 def _draw_image(axes: "Axes", image: Float[np.ndarray, "h w 3"], name: str) -> None:
     axes.imshow(np.clip((image + 1) / 2, 0, 1), interpolation="nearest")
     axes.set_axis_off()
-    axes.set_title(_short(name, 24), fontsize=9, color=MUTED)
+    axes.set_title(short(name, 24), fontsize=9, color=MUTED)
 
 
 def _draw_bars(axes: "Axes", record: Record, truth: str | None) -> None:
@@ -185,7 +186,7 @@ def _draw_bars(axes: "Axes", record: Record, truth: str | None) -> None:
             fontsize=7.5 if pruned else 9,
             color=MUTED if pruned else "black",
         )
-    names = [_short(entry["label"], 22) for entry in scores]
+    names = [short(entry["label"], 22) for entry in scores]
     axes.set_yticks(range(len(names)), names)
     axes.tick_params(axis="y", length=0)
     axes.set(ylim=(len(names) - 0.4, -0.6), xlim=(0, 1.12), xticks=[0, 0.5, 1])
@@ -197,17 +198,17 @@ def _draw_bars(axes: "Axes", record: Record, truth: str | None) -> None:
             fontsize=7.5,
             color=MUTED,
         )
-    title, colour = _short(record.label, 30), "black"
+    title, colour = short(record.label, 30), "black"
     if truth is not None:
         right = truth == record.label
-        title = f"✓ {title}" if right else _short(f"✗ {title} (truth: {truth})", 36)
+        title = f"✓ {title}" if right else short(f"✗ {title} (truth: {truth})", 36)
         colour = RIGHT if right else WRONG
     axes.set_title(title, loc="left", fontsize=11, fontweight="bold", color=colour)
 
 
 def _draw_curves(axes: "Axes", record: Record) -> None:
     """The winner's line at zero and the next few classes' curves."""
-    axes.axhline(0, color=WINNER, linewidth=1.5, label=_short(record.label, 18))
+    axes.axhline(0, color=WINNER, linewidth=1.5, label=short(record.label, 18))
     for place, c in enumerate(record.decision.ranking[1 : 1 + len(RIVALS)], start=1):
         curve = difference_curve(record, int(c))
         mean, error = curve.mean / UNIT, curve.standard_error / UNIT
@@ -222,12 +223,12 @@ def _draw_curves(axes: "Axes", record: Record) -> None:
             markersize=3,
             linewidth=1.5,
             linestyle="--" if record.decision.pruned[c] else "-",
-            label=_short(record.labels[c], 18),
+            label=short(record.labels[c], 18),
             **look,
         )
     axes.set_xlim(0, 1.04 * (int(record.samples.timesteps.max()) + 1))
     axes.set_ylabel("×10⁻³")
-    axes.set_title(f"error minus that of “{_short(record.label, 24)}”", fontsize=9)
+    axes.set_title(f"error minus that of “{short(record.label, 24)}”", fontsize=9)
     # beside the curves, never on them
     axes.legend(fontsize=8, frameon=False, loc="upper left", bbox_to_anchor=(1, 1))
 
@@ -242,13 +243,13 @@ def _footer(records: Sequence[Record]) -> str:
     strategy = settings.get("strategy")
     what = strategy_to_text(strategy_from_dict(strategy)) if strategy else ""
     shortlist = settings.get("shortlist")
-    short = shortlist_to_text(shortlist_from_dict(shortlist)) if shortlist else ""
+    listed = shortlist_to_text(shortlist_from_dict(shortlist)) if shortlist else ""
     evaluations = sum(record.evaluations for record in records)
     seconds = sum(record.seconds for record in records)
     known = [
         f"model {settings['model']}" if "model" in settings else "",
         f"strategy {what}" if what else "",
-        f"shortlist {short}" if short else "",
+        f"shortlist {listed}" if listed else "",
         f"loss {loss_name(settings)}" if "loss" in settings else "",
         f"τ = {records[0].temperature:g}",
         f"{evaluations:,} evaluations in {seconds:.1f} s",
@@ -256,7 +257,3 @@ def _footer(records: Sequence[Record]) -> str:
     return " · ".join(filter(None, known)) + (
         "\nbands: ± one standard error of the mean; hatched, dashed: pruned early"
     )
-
-
-def _short(text: str, width: int) -> str:
-    return text if len(text) <= width else text[: width - 1] + "…"

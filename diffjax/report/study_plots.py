@@ -27,6 +27,8 @@ def study_figure(study: str, table: Table, title: str, chance: float) -> "Figure
 
     figure = Figure(figsize=SIZE, layout="constrained")
     axes = figure.subplots()
+    n = len(COLOURS)
+    axes.set_prop_cycle(color=COLOURS, marker=MARKERS[:n], markersize=[4] * n)
     axes.grid(color=GRID, linewidth=0.6)
     axes.spines[["top", "right"]].set_visible(False)
     match study:
@@ -47,20 +49,9 @@ def study_figure(study: str, table: Table, title: str, chance: float) -> "Figure
 
 
 def _variance(axes: "Axes", table: Table) -> None:
-    for place, (column, name) in enumerate(
-        [
-            ("sd_of_errors", "errors of a class"),
-            ("sd_of_differences", "differences between classes"),
-        ]
-    ):
-        axes.plot(
-            table["timestep"],
-            table[column],
-            color=COLOURS[place],
-            marker=MARKERS[place],
-            markersize=4,
-            label=name,
-        )
+    t = table["timestep"]
+    axes.plot(t, table["sd_of_errors"], label="errors of a class")
+    axes.plot(t, table["sd_of_differences"], label="differences between classes")
     axes.set(
         yscale="log",
         xlabel="timestep",
@@ -70,15 +61,10 @@ def _variance(axes: "Axes", table: Table) -> None:
 
 
 def _timestep(axes: "Axes", table: Table) -> None:
-    axes.plot(table["timestep"], table["accuracy"], color=COLOURS[0], marker="o",
-              markersize=4)  # fmt: skip
+    t = table["timestep"]
+    [line] = axes.plot(t, table["accuracy"])
     axes.fill_between(
-        table["timestep"],
-        table["low"],
-        table["high"],
-        color=COLOURS[0],
-        alpha=0.18,
-        linewidth=0,
+        t, table["low"], table["high"], color=line.get_color(), alpha=0.18, linewidth=0
     )
     n = table["samples"][0]
     axes.set_xlabel(f"the one timestep of {n} sample{'s' if n != 1 else ''} a class")
@@ -96,9 +82,6 @@ def _samples(axes: "Axes", table: Table) -> None:
             n[rows] * (1 + 0.03 * (place - 1.5)),  # side by side, not on each other
             accuracy[rows],
             yerr=[accuracy[rows] - low[rows], high[rows] - accuracy[rows]],
-            color=COLOURS[place],
-            marker=MARKERS[place],
-            markersize=4,
             linewidth=1.2,
             elinewidth=0.7,
             label=str(way),

@@ -16,20 +16,20 @@ Table = tuple[str, Sequence[str], Sequence[Sequence[str]]]
 NOTHING = "—"
 INTERVAL = "95\N{NO-BREAK SPACE}% interval"
 N_FAILURES = 50
+ACCURACIES = ("run", "top-1 %", "top-5 %", "mean per class %")
 
 
 def comparison(group: Group) -> Table:
     """A row a run: what it is, how good, at what cost."""
     first = short(group.runs[0].name, 24)
-    header = ["run", "top-1 %", "top-5 %", "mean per class %"]
+    header = [*ACCURACIES]
     header += [f"points above {first}"] if len(group.runs) > 1 else []
     header += ["images", "evaluations per image", "seconds per image", "ECE", "NLL"]
     header += ["model", "strategy", "loss"]
     rows = []
     for run in group.runs:
         row = run.row
-        metrics = ("acc1", "acc5", "mean_per_class_recall")
-        cells = [run.name, *(interval_text(run.rate(metric)) for metric in metrics)]
+        cells = _accuracies(run)
         cells += [difference_text(run)] if len(group.runs) > 1 else []
         cells += [images_text(run), number(row["evaluations_per_image"], ",.0f")]
         cells += [number(row["seconds_per_image"], ",.3g")]
@@ -49,24 +49,21 @@ def losses(run: RunReport) -> Table:
 
 def accuracy(runs: Sequence[RunReport]) -> Table:
     """The numbers of the accuracy chart."""
-    header = ("run", "top-1 %", "top-5 %", "mean per class %")
+    return f"Accuracy; in brackets: {INTERVAL}", ACCURACIES, [*map(_accuracies, runs)]
+
+
+def _accuracies(run: RunReport) -> list[str]:
+    """The cells of ``ACCURACIES``."""
     metrics = ("acc1", "acc5", "mean_per_class_recall")
-    rows: list[Sequence[str]] = [
-        (run.name, *(interval_text(run.rate(metric)) for metric in metrics))
-        for run in runs
-    ]
-    return f"Accuracy; in brackets: {INTERVAL}", header, rows
+    return [run.name, *(interval_text(run.rate(metric)) for metric in metrics)]
 
 
 def cost(runs: Sequence[RunReport]) -> Table:
     """The points of the cost chart."""
+    costs = [number(run.row["evaluations_per_image"]) for run in runs]
     rows = [
-        (
-            run.name,
-            number(run.row["evaluations_per_image"], ",.0f"),
-            interval_text(run.rate("acc1")),
-        )
-        for run in runs
+        (run.name, cost, interval_text(run.rate("acc1")))
+        for run, cost in zip(runs, costs, strict=True)
     ]
     header = ("run", "evaluations per image", "top-1 %")
     return f"Accuracy and cost; in brackets: {INTERVAL}", header, rows

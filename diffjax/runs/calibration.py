@@ -102,16 +102,14 @@ def calibrate(run: Run) -> dict[str, Any]:
 
     half = np.random.default_rng(0).permutation(len(own)) % 2
     before = log_scores(settled, temperature_of(run))
-    after = np.empty_like(settled)
-    halves = True
-    for k in (0, 1):
-        try:
+    measured, after = [before], np.empty_like(settled)
+    try:
+        for k in (0, 1):
             fitted = fit_temperature(excess[half != k])
-        except DiffjaxError:  # too few images: one half has no mistake, or no success
-            halves = False
-            break
-        after[half == k] = log_scores(settled[half == k], fitted)
-    measured = [before, after] if halves else [before]
+            after[half == k] = log_scores(settled[half == k], fitted)
+        measured.append(after)
+    except DiffjaxError:  # too few images: one half has no mistake, or no success
+        pass
     nll = [negative_log_likelihood(logs, labels) for logs in measured]
     ece = [reliability(np.exp(logs.max(axis=1)), correct).ece for logs in measured]
     experiment = run.header["experiment"]
@@ -119,9 +117,9 @@ def calibrate(run: Run) -> dict[str, Any]:
         "temperature": temperature,
         "temperature_before": temperature_of(run),
         "nll_before": nll[0],
-        "nll_after": nll[1] if halves else None,
+        "nll_after": nll[1] if nll[1:] else None,
         "ece_before": ece[0],
-        "ece_after": ece[1] if halves else None,
+        "ece_after": ece[1] if ece[1:] else None,
         "status": run.status,
         "images_selected": run.header["data"]["n"],
         "images": len(own),

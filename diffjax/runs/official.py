@@ -228,13 +228,14 @@ def settings_of(name: str) -> tuple[dict[str, Any], dict[str, Any]]:
         "resolution": int(found["resolution"] or 512),
         "noise": "unknown",
     }
-    model = {
-        "name": _MODELS.get(version, f"sd-{version}"),
-        "fingerprint": "unknown",
-        "kind": "text",
-        "n_timesteps": N_TIMESTEPS,
-    }
-    return experiment, model
+    name = _MODELS.get(version, f"sd-{version}")
+    return experiment, imported_model(name, "text")
+
+
+def imported_model(name: str, kind: str) -> dict[str, Any]:
+    """A header's "model": what is known of one that was never here."""
+    unknown = {"fingerprint": "unknown", "n_timesteps": N_TIMESTEPS}
+    return {"name": name, "kind": kind, **unknown}
 
 
 def read_result(file: Path, n_prompts: int) -> Result:

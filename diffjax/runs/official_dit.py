@@ -32,6 +32,7 @@ from diffjax.runs.folder import Run
 from diffjax.runs.official import (
     N_TIMESTEPS,
     imported_header,
+    imported_model,
     numbered_files,
     write_imported,
 )
@@ -118,12 +119,7 @@ def import_dit(
         name=folder.resolve().name if dataset is None else dataset,
         split=split,
         experiment=_experiment(settings, also=len(shape) > 2),
-        model={
-            "name": f"dit-{settings['resolution']}",
-            "fingerprint": "unknown",
-            "kind": "class",
-            "n_timesteps": N_TIMESTEPS,
-        },
+        model=imported_model(f"dit-{settings['resolution']}", "class"),
         program="eval_prob_dit.py",
     )
     header["classes"] = classes
@@ -159,12 +155,9 @@ def _folders(folder: Path, split: str) -> tuple[dict[str, Any], dict[int, Path]]
                 f"{path} holds whole predictions or maps of errors, which runs do not "
                 "keep. Only errors can be imported."
             )
-        own = {
-            "resolution": int(match["resolution"]),
-            "interval": int(match["interval"]),
-            "trials": int(match["trials"]),
-            "random": match["random"] is not None,
-        }
+        names = ("resolution", "interval", "trials")
+        own: dict[str, Any] = {name: int(match[name]) for name in names}
+        own["random"] = match["random"] is not None
         if own != (settings := settings or own):
             raise DiffjaxError(
                 f"{path} was made with other settings than the classes before it. Keep "

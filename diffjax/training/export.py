@@ -46,24 +46,6 @@ class Made(NamedTuple):
     beginning: Beginning | None
 
 
-class File(NamedTuple):
-    """How a kind of network is stored: by which class, in which file and type."""
-
-    library: str
-    model: str
-    weights: str
-    dtype: type
-
-
-WEIGHTS = "diffusion_pytorch_model.safetensors"
-FILES = {
-    "unet": File("diffusers", "UNet2DConditionModel", WEIGHTS, np.float16),
-    "transformer": File("diffusers", "DiTTransformer2DModel", WEIGHTS, np.float16),
-    "vae": File("diffusers", "AutoencoderKL", WEIGHTS, np.float16),
-    "text_encoder": File(
-        "transformers", "CLIPTextModel", "model.safetensors", np.float32
-    ),
-}
 # the other entries of a pipeline's index
 OTHERS: dict[str, dict[str, Any]] = {
     "StableDiffusionPipeline": {
@@ -91,7 +73,7 @@ def export_pipeline(
     Args:
         recipe: whose scheduler is written, and of which the model card tells.
         pipeline: the class that loads it, a key of ``OTHERS``.
-        parts: keys of ``FILES``.
+        parts: by component, as in the pipeline's index.
         folder: is made; files of an earlier export in it are replaced.
         made: how, for the model card.
         tokenizer: the folder of its files, of a model of captions.
@@ -102,17 +84,22 @@ def export_pipeline(
     if class_names:
         index["id2label"] = {str(i): name for i, name in enumerate(class_names)}
     for name, part in parts.items():
-        file = FILES[name]
         (folder / name).mkdir(exist_ok=True)
-        _write_weights(part, folder / name / file.weights, file.dtype)
-        write_json(folder / name / "config.json", part.config)
-        index[name] = [file.library, file.model]
-    (folder / "scheduler").mkdir(exist_ok=True)
-    write_json(folder / "scheduler" / "scheduler_config.json", recipe.scheduler)
+        write_json(folder / name / "config.json", part.config, indent=2)
+        if "architectures" in part.config:
+            index[name] = ["transformers", *part.config["architectures"]]
+            _write_weights(part, folder / name / "model.safetensors", np.float32)
+        else:
+            index[name] = ["diffusers", part.config["_class_name"]]
+            weights = folder / name / "diffusion_pytorch_model.safetensors"
+            _write_weights(part, weights, np.float16)
+    scheduler = folder / "scheduler"
+    scheduler.mkdir(exist_ok=True)
+    write_json(scheduler / "scheduler_config.json", recipe.scheduler, indent=2)
     index["scheduler"] = ["diffusers", recipe.scheduler["_class_name"]]
     if tokenizer is not None:
         shutil.copytree(tokenizer, folder / "tokenizer", dirs_exist_ok=True)
-    write_json(folder / "model_index.json", index)
+    write_json(folder / "model_index.json", index, indent=2)
     card = _card(recipe, pipeline, parts, made)
     (folder / "README.md").write_text(card, encoding="utf-8")
 

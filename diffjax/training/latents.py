@@ -80,8 +80,13 @@ def train_autoencoder(
     own = len(images) * (2 if recipe.mirror else 1)
     n = own + len(further)
 
-    def pixels(items: np.ndarray) -> np.ndarray:
-        return _pixels(images, further, own, items)
+    def pixels(items: np.ndarray) -> np.ndarray:  # of any items, in [−1, 1]
+        ours = items < own
+        found = np.empty((len(items), *images.shape[1:]), np.float32)
+        found[ours] = item_pixels(images, items[ours])
+        if not ours.all():
+            found[~ours] = item_pixels(further, items[~ours] - own)
+        return found
 
     if beginning is None:
         parameters = fit(
@@ -114,18 +119,6 @@ def train_autoencoder(
     parameters = jax.tree.map(lambda x: jnp.asarray(np.asarray(x)), parameters)
     vae = nnx.merge(graph, parameters)
     return Latents(vae=vae, values=values, scaling_factor=scaling_factor)
-
-
-def _pixels(
-    images: np.ndarray, further: np.ndarray, n_own: int, items: np.ndarray
-) -> np.ndarray:
-    """Of any items, in [−1, 1]; the first ``n_own`` items are those of the images."""
-    own = items < n_own
-    pixels = np.empty((len(items), *images.shape[1:]), np.float32)
-    pixels[own] = item_pixels(images, items[own])
-    if not own.all():
-        pixels[~own] = item_pixels(further, items[~own] - n_own)
-    return pixels
 
 
 def write_latents(

@@ -75,15 +75,12 @@ def matrices(leaves: Leaves) -> dict[str, contrib.MuonDimensionNumbers | None]:
         name: contrib.MuonDimensionNumbers(
             reduction_axis=tuple(range(leaf.ndim - 1)), output_axis=leaf.ndim - 1
         )
-        if _is_inner_kernel(name, leaf)
+        if name.endswith(".kernel")
+        and leaf.ndim > 1
+        and not {*name.split(".")} & {*OUTERMOST}
         else None
         for name, leaf in leaves.items()
     }
-
-
-def _is_inner_kernel(name: str, leaf: Array) -> bool:
-    *layers, kind = name.split(".")
-    return kind == "kernel" and leaf.ndim > 1 and not set(layers) & set(OUTERMOST)
 
 
 def initial_state(phase: Phase, parameters: Leaves) -> TrainState:
