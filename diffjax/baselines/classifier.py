@@ -134,11 +134,7 @@ def load_classifier(name_or_folder: str | Path) -> ImageClassifier:
         raise DiffjaxError(
             f"{path}: id2label must name the classes 0 to {config.num_classes - 1}."
         )
-
-    def build() -> ResNet:
-        return ResNet(config, rngs=nnx.Rngs(0))
-
-    graphdef, abstract = nnx.split(nnx.eval_shape(build))
+    graphdef, abstract = nnx.split(ResNet(config, rngs=None))
     tensors = read_tensors(folder, stem=TRANSFORMERS_STEM)
     return ImageClassifier(
         name=str(name_or_folder),

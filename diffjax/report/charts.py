@@ -44,8 +44,7 @@ def accuracy_chart(runs: Sequence[RunReport]) -> "Figure":
         metrics.append(("acc5", "top-5", GREEN))
     n = len(metrics)
     ticks: dict[float, str] = {}
-    with _style():
-        figure, axes = _figure(0.75 + len(runs) * (0.32 + 0.26 * n))
+    with _figure(0.75 + len(runs) * (0.32 + 0.26 * n)) as (figure, axes):
         for place, run in enumerate(runs):
             top = place * (n + 1.2)
             axes.text(0, top, short(run.name, LONGEST), va="center", weight="bold")
@@ -64,8 +63,7 @@ def accuracy_chart(runs: Sequence[RunReport]) -> "Figure":
 
 def cost_chart(runs: Sequence[RunReport]) -> "Figure":
     """Accuracy against evaluations per image: a point a run; curves where known."""
-    with _style():
-        figure, axes = _figure(3.1 + 0.2 * len(runs))
+    with _figure(3.1 + 0.2 * len(runs)) as (figure, axes):
         for number, run in enumerate(runs):
             colour = _colour(number)
             if curve := run.sample_curve:
@@ -97,16 +95,13 @@ def cost_chart(runs: Sequence[RunReport]) -> "Figure":
 
 def confusion_chart(confusions: Confusions) -> "Figure":
     """The matrix: shade for the part of a class's images, number for their count."""
-    rates = confusions.rates
-    elsewhere = confusions.elsewhere / np.maximum(confusions.totals, 1)
     counts = np.column_stack([confusions.counts, confusions.elsewhere])
-    shades = np.column_stack([rates, elsewhere])
     if not confusions.elsewhere.any():
-        counts, shades = counts[:, :-1], shades[:, :-1]
+        counts = counts[:, :-1]
+    shades = counts / np.maximum(confusions.totals, 1)[:, None]
     names = [short(name, 16) for name in confusions.names]
     columns = [*names, "all others"][: counts.shape[1]]
-    with _style():
-        figure, axes = _figure(1.3 + 0.3 * len(names), width=MATRIX_WIDTH)
+    with _figure(1.3 + 0.3 * len(names), width=MATRIX_WIDTH) as (figure, axes):
         axes.hlines(np.arange(len(names) + 1), 0, len(columns), GRID, linewidth=0.6)
         axes.vlines(np.arange(len(columns) + 1), 0, len(names), GRID, linewidth=0.6)
         for (row, column), count in np.ndenumerate(counts):
@@ -124,8 +119,7 @@ def confusion_chart(confusions: Confusions) -> "Figure":
 
 def error_chart(curve: ErrorCurve) -> "Figure":
     """The lead of the label over the best other class, by timestep."""
-    with _style():
-        figure, axes = _figure(2.9)
+    with _figure(2.9) as (figure, axes):
         axes.axhline(0, color=INK, linewidth=1)
         t, mean = curve.timesteps, curve.mean / UNIT
         ends = (curve.low / UNIT, curve.high / UNIT)
@@ -139,8 +133,7 @@ def error_chart(curve: ErrorCurve) -> "Figure":
 
 def calibration_chart(calibrations: Sequence[Calibration]) -> "Figure":
     """Accuracy against confidence; on the diagonal scores are probabilities."""
-    with _style():
-        figure, axes = _figure(3.5)
+    with _figure(3.5) as (figure, axes):
         axes.plot([0, 1], [0, 1], color=MUTED, linestyle="--", linewidth=1)
         for number, calibration in enumerate(calibrations):
             bins = calibration.reliability
@@ -235,8 +228,10 @@ def _luminance(colour: Float[np.ndarray, "3"]) -> float:
 
 
 @contextmanager
-def _style() -> Iterator[None]:
+def _figure(height: float, width: float = WIDTH) -> "Iterator[tuple[Figure, Axes]]":
+    """A figure and the style to draw it in."""
     from matplotlib import rc_context
+    from matplotlib.figure import Figure
 
     style = {
         "font.size": 9,
@@ -254,14 +249,8 @@ def _style() -> Iterator[None]:
         "grid.linewidth": 0.6,
     }
     with rc_context(style):
-        yield
-
-
-def _figure(height: float, width: float = WIDTH) -> "tuple[Figure, Axes]":
-    from matplotlib.figure import Figure
-
-    figure = Figure(figsize=(width, height), layout="constrained")
-    return figure, figure.add_subplot()
+        figure = Figure(figsize=(width, height), layout="constrained")
+        yield figure, figure.add_subplot()
 
 
 def _percent(axes: "Axes", which: str) -> None:

@@ -42,9 +42,8 @@ def explanation_figure(explanation: "Explanation", n_bands: int) -> "Figure":
     first.imshow(_visible(explanation.pixels))
     first.set_title("the image", fontsize=9)
     first.set_axis_off()
-    for axes, band, name in zip(
-        others, panels, ["all timesteps", *map(_name, bands)], strict=False
-    ):
+    names = ["all timesteps", *(f"t = {band.first} … {band.last}" for band in bands)]
+    for axes, band, name in zip(others, panels, names, strict=False):
         _draw(axes, explanation, band, name)
     figure.suptitle(
         f"Evidence for “{explanation.label}” (blue) over “{explanation.other}” "
@@ -93,10 +92,6 @@ def _draw(axes: "Axes", explanation: "Explanation", band: "Band", name: str) -> 
     axes.set_title(name, fontsize=9)
     axes.set(xticks=[], yticks=[])
     axes.set_xlabel(f"full colour: ±{strongest:.1e}", fontsize=7, color=MUTED)
-
-
-def _name(band: "Band") -> str:
-    return f"t = {band.first} … {band.last}"
 
 
 def _visible(pixels: Float[np.ndarray, "H W 3"]) -> Float[np.ndarray, "H W 3"]:

@@ -71,13 +71,11 @@ def cost(runs: Sequence[RunReport]) -> Table:
 
 def samples(name: str, curve: SampleCurve) -> Table:
     """The points of a run's curve of accuracy after fewer samples."""
-    columns = (curve.accuracy, curve.low, curve.high)
-    rates = [Rate(*map(float, point)) for point in zip(*columns, strict=True)]
+    rates = map(Rate, curve.accuracy, curve.low, curve.high)
+    columns = (curve.n_samples, curve.evaluations, rates)
     rows = [
         (f"{n:,}", f"{evaluations:,}", interval_text(rate))
-        for n, evaluations, rate in zip(
-            curve.n_samples, curve.evaluations, rates, strict=True
-        )
+        for n, evaluations, rate in zip(*columns, strict=True)
     ]
     header = ("samples", "evaluations per image", "top-1 %")
     caption = f"{name}: accuracy after fewer samples, on {curve.images:,} images"
@@ -88,16 +86,12 @@ def confusions(confusions: Confusions) -> Table:
     """The matrix."""
     others = bool(confusions.elsewhere.any())
     header = ["label", *confusions.names, *(["all others"] if others else []), "images"]
-    rows: list[Sequence[str]] = []
-    for name, counts, elsewhere, total in zip(
-        confusions.names,
-        confusions.counts,
-        confusions.elsewhere,
-        confusions.totals,
-        strict=True,
-    ):
-        cells = [*counts, *([elsewhere] if others else []), total]
-        rows.append([name, *(f"{cell:,}" for cell in cells)])
+    shown = [confusions.counts, *([confusions.elsewhere] if others else [])]
+    table = np.column_stack([*shown, confusions.totals])
+    rows = [
+        [name, *(f"{cell:,}" for cell in cells)]
+        for name, cells in zip(confusions.names, table, strict=True)
+    ]
     return "Images by label (row) and prediction (column)", header, rows
 
 

@@ -89,12 +89,6 @@ class Confusions:
         totals: np.ndarray = self.counts.sum(axis=1) + self.elsewhere
         return totals
 
-    @property
-    def rates(self) -> Float[np.ndarray, "k k"]:
-        """``counts`` as parts of each class's images; 0 for a class without any."""
-        rates: np.ndarray = self.counts / np.maximum(self.totals, 1)[:, None]
-        return rates
-
 
 @dataclass(frozen=True, kw_only=True, eq=False)
 class ErrorCurve:

@@ -116,9 +116,18 @@ def rescore(
     experiment = run.header["experiment"]
     loss = experiment["loss"] if loss is None else loss
     space = experiment.get("space", "noise") if space is None else space
-    good = [row for row in _plain_rows(run) if row["error"] is None]
+    rows = _plain_rows(run)
+    good = [row for row in rows if row["error"] is None]
     saved = list(saved_errors(run, loss, space))
-    labelled = list(_labelled(run, good, saved))
+    classidx, to_local = np.asarray(run.prompts.classidx), local_numbers(run)
+    labelled = [
+        Labelled(
+            saved=image,
+            rows=best_prompts(rank_saved(image.errors), classidx),
+            label=int(to_local[row["label"]]),
+        )
+        for row, image in zip(good, saved, strict=True)
+    ]
     chosen = weights_by_name(
         weights,
         labelled,
@@ -126,7 +135,6 @@ def rescore(
         n_folds=n_folds,
         n_bins=n_bins,
     )
-    classidx, to_local = np.asarray(run.prompts.classidx), local_numbers(run)
     for i, (row, image) in enumerate(zip(good, saved, strict=True)):
         if strategy is None:
             errors = image.errors * chosen.of(i, image.timesteps)
@@ -147,7 +155,7 @@ def rescore(
     }
     if weights == "learned":
         settings |= {"folds": n_folds, "bins": n_bins}
-    bad = [row for row in _plain_rows(run) if row["error"] is not None]
+    bad = [row for row in rows if row["error"] is not None]
     return Rescored(run=run, settings=settings, rows=good + bad, weights=chosen)
 
 
@@ -304,15 +312,6 @@ def _plain_rows(run: Run) -> list[dict[str, Any]]:
     kept = ["index", "id", "label", "prediction", "candidates", "error", "thumbnail"]
     rows: list[dict[str, Any]] = run.rows.select(kept).to_pylist()
     return rows
-
-
-def _labelled(
-    run: Run, rows: list[dict[str, Any]], images: list[Saved]
-) -> Iterator[Labelled]:
-    classidx, to_local = np.asarray(run.prompts.classidx), local_numbers(run)
-    for row, image in zip(rows, images, strict=True):
-        best = best_prompts(rank_saved(image.errors), classidx)
-        yield Labelled(saved=image, rows=best, label=int(to_local[row["label"]]))
 
 
 def _replay(

@@ -107,18 +107,16 @@ def zero_residuals(model: nnx.Module) -> None:
     Dhariwal and Nichol 2021, Peebles and Xie 2023 do the same).
     """
     for _, module in nnx.iter_modules(model):
-        if isinstance(module, ResnetBlock2D | Block):
-            _zero(module.conv2)
-        elif isinstance(module, Transformer2DModel):
-            _zero(module.proj_out)
-        elif isinstance(module, UNet2DConditionModel):
-            _zero(module.conv_out)
-        elif isinstance(module, DiTTransformer2DModel):
-            for block in module.transformer_blocks:
-                _zero(block.adaln)
-            _zero(module.proj_out_1)
-            _zero(module.proj_out_2)
-
-
-def _zero(layer: nnx.Conv | nnx.Linear) -> None:
-    layer.kernel[...] = jnp.zeros_like(layer.kernel[...])
+        layers: list[nnx.Conv | nnx.Linear] = []
+        match module:
+            case ResnetBlock2D() | Block():
+                layers = [module.conv2]
+            case Transformer2DModel():
+                layers = [module.proj_out]
+            case UNet2DConditionModel():
+                layers = [module.conv_out]
+            case DiTTransformer2DModel():
+                layers = [block.adaln for block in module.transformer_blocks]
+                layers += [module.proj_out_1, module.proj_out_2]
+        for layer in layers:
+            layer.kernel[...] = jnp.zeros_like(layer.kernel[...])

@@ -5,9 +5,8 @@ written beside the weights, and the numbers of the two training phases. A run is
 function of (recipe, seed, data), so a run resumed under another recipe is refused.
 """
 
-import dataclasses
 from collections.abc import Mapping
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, fields, replace
 from typing import Any
 
 from diffjax.errors import unknown
@@ -81,12 +80,10 @@ class Recipe:
     split: str = "train"
     dtype: str = "auto"
 
-    def as_dict(self) -> dict[str, Any]:
-        """Plain JSON values, for files and for comparison."""
-        return {
-            key: list(value) if isinstance(value, tuple) else value
-            for key, value in dataclasses.asdict(self).items()
-        }
+    def phases(self) -> dict[str, Phase]:
+        """The phases by name, in their order."""
+        values = {field.name: getattr(self, field.name) for field in fields(self)}
+        return {name: v for name, v in values.items() if isinstance(v, Phase)}
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -321,20 +318,14 @@ def get_recipe(name: str) -> Recipe:
 
 def of_length(recipe: Recipe, steps: int) -> Recipe:
     """The recipe with so many steps in its last phase, at most so many before it."""
-    if isinstance(recipe, Discriminative):
-        return replace(recipe, classifier=_cut(recipe.classifier, steps))
-    assert isinstance(recipe, Diffusion)  # there are no others
-    first = min(recipe.autoencoder.steps, steps)
-    return replace(
-        recipe,
-        autoencoder=_cut(recipe.autoencoder, first),
-        denoiser=_cut(recipe.denoiser, steps),
-    )
-
-
-def _cut(phase: Phase, steps: int) -> Phase:
-    """To so many steps, at most half of them warm-up."""
-    return replace(phase, steps=steps, warmup=min(phase.warmup, steps // 2))
+    phases = recipe.phases()
+    lengths = {name: min(phase.steps, steps) for name, phase in phases.items()}
+    lengths |= {list(phases)[-1]: steps}
+    cut: dict[str, Any] = {  # at most half of the steps are warm-up
+        name: replace(phases[name], steps=n, warmup=min(phases[name].warmup, n // 2))
+        for name, n in lengths.items()
+    }
+    return replace(recipe, **cut)
 
 
 def compute_dtype(recipe: Recipe) -> str:

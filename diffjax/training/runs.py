@@ -11,7 +11,7 @@ OUT/loss.png                 the loss curves
 import json
 import os
 from collections.abc import Sequence
-from dataclasses import fields
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
@@ -31,7 +31,6 @@ from diffjax.training.log import plot_losses
 from diffjax.training.recipes import (
     Diffusion,
     Discriminative,
-    Phase,
     Recipe,
     compute_dtype,
     get_recipe,
@@ -116,10 +115,7 @@ def train(
         train_discriminative(recipe, *data, **told)
     elif isinstance(recipe, Diffusion):
         train_diffusion(recipe, *data, beginning=beginning, **told)
-    phases = [
-        f.name for f in fields(recipe) if isinstance(getattr(recipe, f.name), Phase)
-    ]
-    logs = {name: out / name / "loss.csv" for name in phases}
+    logs = {name: out / name / "loss.csv" for name in recipe.phases()}
     done = {name: log for name, log in logs.items() if log.exists()}
     plot_losses(done, out / "loss.png")
     console.print(f"Wrote {out / 'model'}.")
@@ -153,7 +149,7 @@ def start_run(
         "init": began,
         "data": data,
         "dtype": compute_dtype(recipe),  # of this machine, where the recipe says auto
-        "recipe": recipe.as_dict(),
+        "recipe": asdict(recipe),
     }
     ours = json.loads(json_text(header))
     if not path.exists():

@@ -100,10 +100,10 @@ def test_points_stand_at_cost_and_accuracy(figures, runs):
 
 
 def test_ticks_of_a_narrow_axis_differ():
-    figure, axes = charts._figure(2.0)
-    charts._percent(axes, "y")
-    axes.set_ylim(0.658, 0.676)
-    figure.draw_without_rendering()
+    with charts._figure(2.0) as (figure, axes):
+        charts._percent(axes, "y")
+        axes.set_ylim(0.658, 0.676)
+        figure.draw_without_rendering()
     ticks = [tick.get_text() for tick in axes.get_yticklabels()]
     assert len(set(ticks)) == len(ticks) > 3
 
