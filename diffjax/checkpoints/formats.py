@@ -70,7 +70,7 @@ _SAFETENSORS_DTYPES = {
 # What may stand where a file's name says which variant of the weights it holds, such
 # as fp16, bf16, ema or non_ema; a shard's number is none.
 _VARIANT = r"(?P<variant>(?![\w-]*-\d+-of-\d+)[\w-]+)"
-_WEIGHTS = re.compile(r".*\.(safetensors|msgpack|bin|pt|pth|ckpt|h5|gguf|onnx)")
+WEIGHTS = re.compile(r".*\.(safetensors|msgpack|bin|pt|pth|ckpt|h5|gguf|onnx)")
 
 
 def weight_sets(names: Iterable[str], stem: str) -> dict[str | None, list[list[str]]]:
@@ -142,15 +142,6 @@ def weight_files(
     return variant, sets[variant][0]
 
 
-def no_variant(where: str, variant: str, names: Iterable[str]) -> DiffjaxError:
-    """Return the error for a model without a certain variant of its weights."""
-    found = ", ".join(filter(_WEIGHTS.fullmatch, sorted(names)))
-    return DiffjaxError(
-        f"{where} has no weights of the variant {variant!r}. Found: {found}. Leave "
-        "--variant (variant= in Python) away, or name one of those."
-    )
-
-
 def read_tensors(
     path: str | Path, *, stem: str = DIFFUSERS_STEM, variant: str | None = None
 ) -> Tensors:
@@ -191,7 +182,7 @@ def is_weight_file(path: Path) -> bool:
 
 def _no_weights(where: str, stem: str, names: Iterable[str]) -> DiffjaxError:
     flax, torch = _OTHER_STEMS[stem]
-    found = sorted(filter(_WEIGHTS.fullmatch, names))
+    found = sorted(filter(WEIGHTS.fullmatch, names))
     shown = ", ".join(found[:8]) + (", …" if len(found) > 8 else "")
     return DiffjaxError(
         f"{where} has no weights. Looked for: {stem}.safetensors, {flax}.msgpack, "

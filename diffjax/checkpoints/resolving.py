@@ -18,8 +18,8 @@ from diffjax.checkpoints import places, single_file
 from diffjax.checkpoints.catalog import MODELS
 from diffjax.checkpoints.formats import (
     STEMS,
+    WEIGHTS,
     is_weight_file,
-    no_variant,
     weight_files,
     weight_sets,
 )
@@ -168,7 +168,12 @@ def require_variant(
     if variant is not None and not any(
         variant in weight_sets([name], STEMS[part]) for part, name in files
     ):
-        raise no_variant(where, variant, [f"{part}/{name}" for part, name in files])
+        weights = filter(WEIGHTS.fullmatch, sorted(map("/".join, files)))
+        raise DiffjaxError(
+            f"{where} has no weights of the variant {variant!r}. Found: "
+            f"{', '.join(weights)}. Leave --variant (variant= in Python) away, or name "
+            "one of those."
+        )
 
 
 def _lone_files(

@@ -49,7 +49,8 @@ def report(
             )
 
     from diffjax.files import write_text
-    from diffjax.report.compare import csv_text, read_report, shortfalls
+    from diffjax.report.compare import read_report
+    from diffjax.runs.spreadsheets import csv_text
 
     found = read_report(runs, errors=html is not None)
     if as_json:
@@ -63,7 +64,7 @@ def report(
                 )
             output.print()
     if csv_file is not None:
-        write_text(csv_file, csv_text(found))
+        write_text(csv_file, csv_text(found.rows))
     if html is not None:
         from diffjax.report.page import page
 
@@ -72,7 +73,7 @@ def report(
         console.print(
             f"written to {path}", highlight=False, markup=False, soft_wrap=True
         )
-    fail_if_partial(shortfalls(found), allow_partial)
+    fail_if_partial(found.shortfalls, allow_partial)
 
 
 def _table(group: "Group") -> "Table":

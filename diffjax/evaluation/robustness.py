@@ -13,8 +13,6 @@ over images: normal, 95 %. That of x is Wilson's. That of ρ is a bootstrap over
 fitted anew.
 """
 
-import csv
-import io
 from collections import defaultdict
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
@@ -29,10 +27,11 @@ from diffjax.data.corruptions import CORRUPTIONS, parse_corruption
 from diffjax.errors import DiffjaxError
 from diffjax.evaluation.baselines import KIND
 from diffjax.files import json_text, read_csv
+from diffjax.runs import spreadsheets
 from diffjax.runs.folder import Run
 from diffjax.runs.metrics import Z, wilson
 from diffjax.runs.outcomes import outcomes
-from diffjax.runs.spreadsheets import guarded, plain
+from diffjax.runs.spreadsheets import plain
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
@@ -205,11 +204,7 @@ def _bootstrap(models: Sequence[Correctness]) -> list[tuple[float, float]]:
 
 def csv_text(points: Sequence[Point]) -> str:
     """A line a point, with its attributes as columns."""
-    file = io.StringIO()
-    writer = csv.DictWriter(file, [*Point.__dataclass_fields__], lineterminator="\n")
-    writer.writeheader()
-    writer.writerows(guarded(asdict(point)) for point in points)
-    return file.getvalue()
+    return spreadsheets.csv_text([asdict(point) for point in points])
 
 
 def read_points(path: str | Path) -> list[Point]:

@@ -10,8 +10,6 @@ has right, b that only the first has, of n that both did (Agresti and Min, 2005,
                 with N = n + 2, D = (a − b) / N
 """
 
-import csv
-import io
 import os
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
@@ -35,7 +33,6 @@ from diffjax.runs.metrics import (
     temperature_of,
 )
 from diffjax.runs.outcomes import Outcomes, check_results, failures, outcomes
-from diffjax.runs.spreadsheets import guarded
 from diffjax.strategies import strategy_from_dict, strategy_to_text
 
 Row = dict[str, str | int | float | None]
@@ -146,8 +143,13 @@ class Report:
         return tuple(run for group in self.groups for run in group.runs)
 
     @property
+    def shortfalls(self) -> list[str]:
+        """What to say of runs that are not complete."""
+        return [run.shortfall for run in self.runs if run.shortfall is not None]
+
+    @property
     def rows(self) -> list[Row]:
-        """A row a run, all with the same keys; None where a run has no such value."""
+        """A row a run, with the same keys: proportions in [0, 1], None if unknown."""
         keys = dict.fromkeys(key for run in self.runs for key in run.row)
         return [{key: run.row.get(key) for key in keys} for run in self.runs]
 
@@ -177,21 +179,6 @@ def read_report(
         key = tuple(str(data.get(part)) for part in ("split", "fingerprint"))
         found.setdefault(key, []).append((_run_report(run, results, name), results))
     return Report(groups=tuple(map(_group, found.values())))
-
-
-def shortfalls(report: Report) -> list[str]:
-    """What to say of runs that are not complete."""
-    return [run.shortfall for run in report.runs if run.shortfall is not None]
-
-
-def csv_text(report: Report) -> str:
-    """The rows as CSV: a line a run, proportions in [0, 1], empty where unknown."""
-    file = io.StringIO(newline="")
-    rows = report.rows
-    writer = csv.DictWriter(file, fieldnames=list(rows[0]), lineterminator="\n")
-    writer.writeheader()
-    writer.writerows(map(guarded, rows))
-    return file.getvalue()
 
 
 def paired_difference(right: np.ndarray, first: np.ndarray) -> Rate:

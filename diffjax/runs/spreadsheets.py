@@ -5,10 +5,21 @@ file is opened, and names of data sets, models and folders are anybody's. Such a
 gets an apostrophe in front, which spreadsheets take for "this is a text".
 """
 
-from collections.abc import Mapping
+import csv
+import io
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 FORMULAS = ("=", "+", "-", "@", "\t", "\r")
+
+
+def csv_text(rows: Sequence[Mapping[str, Any]]) -> str:
+    """Rows of the same keys as CSV: these, then a line a row; None is left empty."""
+    file = io.StringIO(newline="")
+    writer = csv.DictWriter(file, list(rows[0]), lineterminator="\n")
+    writer.writeheader()
+    writer.writerows(map(guarded, rows))
+    return file.getvalue()
 
 
 def guarded(row: Mapping[str, Any]) -> dict[str, Any]:

@@ -87,10 +87,6 @@ class Beginning:
                 "(there → recipe):\n" + "\n".join(lines) + REMEDY
             )
 
-    def vocabulary(self) -> dict[str, int]:
-        """Token → id, of a text model."""
-        return read_tokenizer_files(resolve(self.name) / "tokenizer").vocabulary
-
     def weights(
         self,
         network: nnx.Module,
@@ -133,7 +129,8 @@ class Beginning:
         return nnx.merge(graph, nnx.from_flat_state(filled))
 
     def _table(self, ours: Any, theirs: Any, vocabulary: Sequence[str]) -> jax.Array:
-        ids = self.vocabulary()
+        files = read_tokenizer_files(resolve(self.name) / "tokenizer")
+        ids = files.vocabulary
         table = np.array(ours[...])
         for row, token in enumerate(vocabulary):
             if token in ids and table.shape[1:] == theirs.shape[1:]:

@@ -6,7 +6,7 @@ function of (recipe, seed, data), so a run resumed under another recipe is refus
 """
 
 from collections.abc import Mapping
-from dataclasses import dataclass, fields, replace
+from dataclasses import dataclass, field, fields, replace
 from typing import Any
 
 from diffjax.errors import unknown
@@ -82,7 +82,7 @@ class Recipe:
 
     def phases(self) -> dict[str, Phase]:
         """The phases by name, in their order."""
-        values = {field.name: getattr(self, field.name) for field in fields(self)}
+        values = {each.name: getattr(self, each.name) for each in fields(self)}
         return {name: v for name, v in values.items() if isinstance(v, Phase)}
 
 
@@ -126,6 +126,7 @@ class TextToImage(Diffusion):
         text_encoder: config.json, but for the vocabulary's size and special tokens.
     """
 
+    scheduler: Mapping[str, Any] = field(default_factory=configs.STABLE_DIFFUSION.copy)
     templates: tuple[str, ...] = TEMPLATES
     scenes: int = 0
     vocabulary: int = 2000
@@ -143,6 +144,7 @@ class ClassToImage(Diffusion):
             variance (Nichol and Dhariwal 2021, section 3.1).
     """
 
+    scheduler: Mapping[str, Any] = field(default_factory=configs.DIT.copy)
     transformer: Mapping[str, Any]
     bound_weight: float = 1e-3
 
@@ -199,7 +201,6 @@ RECIPES: dict[str, Recipe] = {
             vae=configs.vae_config((16, 32)),
             unet=configs.unet_config((32, 64, 128), (False, False, True), condition=64),
             text_encoder=configs.text_config(64, layers=2),
-            scheduler=configs.STABLE_DIFFUSION,
             autoencoder=SMALL_AUTOENCODER,
             denoiser=Phase(
                 steps=12_000,
@@ -220,7 +221,6 @@ RECIPES: dict[str, Recipe] = {
                 (64, 128, 192), (False, True, True), condition=128
             ),
             text_encoder=configs.text_config(128, layers=3),
-            scheduler=configs.STABLE_DIFFUSION,
             autoencoder=FULL_AUTOENCODER,
             denoiser=FULL_DENOISER,
         ),
@@ -232,7 +232,6 @@ RECIPES: dict[str, Recipe] = {
             logit_normal=(-0.5, 1.2),
             vae=configs.vae_config((16, 32), size=28),
             transformer=configs.dit_config(192, heads=6, layers=4, size=14),
-            scheduler=configs.DIT,
             autoencoder=replace(SMALL_AUTOENCODER, steps=1500),
             denoiser=Phase(
                 steps=14_000,
@@ -249,7 +248,6 @@ RECIPES: dict[str, Recipe] = {
             dataset="cifar10",
             vae=configs.vae_config((32, 64)),
             transformer=configs.dit_config(256, heads=8, layers=8, size=16),
-            scheduler=configs.DIT,
             autoencoder=FULL_AUTOENCODER,
             denoiser=FULL_DENOISER,
         ),
@@ -280,7 +278,6 @@ RECIPES: dict[str, Recipe] = {
                 (8, 8), (False, True), condition=8, groups=4, heads=2
             ),
             text_encoder=configs.text_config(8, layers=1, heads=2),
-            scheduler=configs.STABLE_DIFFUSION,
             autoencoder=A_FEW_STEPS,
             denoiser=A_FEW_STEPS,
         ),
@@ -290,7 +287,6 @@ RECIPES: dict[str, Recipe] = {
             dataset="fashion_mnist",
             vae=configs.vae_config((8, 8), groups=4, size=28),
             transformer=configs.dit_config(8, heads=2, layers=1, size=14),
-            scheduler=configs.DIT,
             autoencoder=A_FEW_STEPS,
             denoiser=A_FEW_STEPS,
         ),

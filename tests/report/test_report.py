@@ -12,7 +12,6 @@ from diffjax.cli.commands import group
 from diffjax.errors import DiffjaxError
 from diffjax.report.compare import (
     Z,
-    csv_text,
     paired_difference,
     read_report,
     strategy_text,
@@ -22,6 +21,7 @@ from diffjax.runs.calibration import calibrate, write_calibration
 from diffjax.runs.folder import read_run
 from diffjax.runs.metrics import summary
 from diffjax.runs.outcomes import outcomes
+from diffjax.runs.spreadsheets import csv_text
 
 
 @pytest.fixture(scope="module")
@@ -310,7 +310,7 @@ def test_json_and_csv_agree(paths, tmp_path, report):
         {key: "" if value is None else str(value) for key, value in entry.items()}
         for entry in entries
     ]
-    assert path.read_text(encoding="utf-8") == csv_text(report)
+    assert path.read_text(encoding="utf-8") == csv_text(report.rows)
 
 
 def test_the_table_is_for_people(paths, report):
