@@ -21,17 +21,21 @@ Algorithm 1, for the rescaling; Esser et al. 2024 (2403.03206) for the shift.
 
 import math
 from collections.abc import Callable, Collection, Mapping
-from typing import Any
+from typing import Annotated, Any
 
 import numpy as np
 from jaxtyping import Float
 
 from diffjax.errors import DiffjaxError
+from diffjax.models.config import Bounds, fits, in_words
 from diffjax.schedules import Schedule
 
 DENOISING = ("epsilon", "v_prediction", "sample")  # predictions of DDPM models
 MOST_STEPS = 100_000  # of training; published schedules have 4,000 at most
 MOST_SHIFT = 100  # of noise levels; published ones are 12 at most
+Whole = Annotated[int, Bounds(1, MOST_STEPS)]
+Real = Annotated[float, Bounds(-MOST_SHIFT, MOST_SHIFT)]
+Share = Annotated[float, Bounds(0, 1)]
 
 # What each scheduler class of diffusers takes for beta_start, beta_end and
 # beta_schedule where its config is silent. The classes differ in how they SAMPLE;
@@ -70,51 +74,6 @@ FLOWS = (
     "FlowMatchHeunDiscreteScheduler",
     "FlowMatchLCMScheduler",
 )
-# Why the models that come with diffusers' other scheduler classes are refused.
-OTHER_SCHEDULERS: dict[str, str] = {
-    **dict.fromkeys(
-        (
-            "FlowMapEulerDiscreteScheduler",
-            "HeliosDMDScheduler",
-            "HeliosScheduler",
-            "LTXEulerAncestralRFScheduler",
-            "MiniMaxH3Scheduler",
-            "PiflowScheduler",
-            "RFD4ProteinaScheduler",
-        ),
-        "its models are trained by a flow matching of its own",
-    ),
-    **dict.fromkeys(
-        (
-            "AmusedScheduler",
-            "BlockRefinementScheduler",
-            "DiscreteDDIMScheduler",
-            "EntropyBoundScheduler",
-            "VQDiffusionScheduler",
-        ),
-        "its models replace discrete tokens instead of adding noise",
-    ),
-    **dict.fromkeys(
-        (
-            "CMStochasticIterativeScheduler",
-            "ConsistencyDecoderScheduler",
-            "CosineDPMSolverMultistepScheduler",
-            "DDPMWuerstchenScheduler",
-            "EDMDPMSolverMultistepScheduler",
-            "EDMEulerScheduler",
-            "IPNDMScheduler",
-            "KarrasVeScheduler",
-            "SCMScheduler",
-            "ScoreSdeVeScheduler",
-            "ScoreSdeVpScheduler",
-        ),
-        "its models have continuous noise levels instead of a beta schedule",
-    ),
-    **dict.fromkeys(
-        ("CogVideoXDDIMScheduler", "CogVideoXDPMScheduler"),
-        "its signal-to-noise ratio is shifted after the beta schedule",
-    ),
-}
 
 
 def read_schedule(
@@ -172,15 +131,15 @@ def _flow_sigmas(
             f"{source}: invert_sigmas is set, under which time runs the other way; "
             "that is not supported."
         )
-    T = _whole(config, "num_train_timesteps", 1000, source)
-    sigma = np.arange(1, T + 1) / T
+    T = _read(config, "num_train_timesteps", 1000, Whole, source)
+    sigma: np.ndarray = np.arange(1, T + 1) / T
     dynamic = _flag(config, "use_dynamic_shifting", False, source)
-    terminal = config.get("shift_terminal") or 0.0
+    end = _read(config, "shift_terminal", None, Share | None, source) or 0.0
     if dynamic:
         shift = _dynamic_shift(config, source, tokens)
     else:
-        shift = _real(config, "shift", 1.0, source)
-        if terminal:
+        shift = _read(config, "shift", 1.0, Real, source)
+        if end:
             raise DiffjaxError(
                 f"{source}: shift_terminal is supported along with "
                 "use_dynamic_shifting alone; without, it is of sampling: remove it."
@@ -191,8 +150,7 @@ def _flow_sigmas(
             "Check shift, or base_shift and max_shift."
         )
     sigma = shift * sigma / (1 + (shift - 1) * sigma)
-    if terminal:
-        end = _number(terminal, "shift_terminal", source)
+    if end:
         if sigma[0] == 1 or end == 1:
             raise DiffjaxError(f"{source}: shift_terminal leaves no noise levels.")
         sigma = 1 - (1 - sigma) * (1 - end) / (1 - sigma[0])
@@ -206,15 +164,15 @@ def _dynamic_shift(config: Mapping[str, Any], source: str, tokens: int | None) -
             f"{source}: use_dynamic_shifting is set, so the noise levels depend on the "
             "number of an image's tokens, which this model has none of."
         )
-    low = _whole(config, "base_image_seq_len", 256, source)
-    high = _whole(config, "max_image_seq_len", 4096, source)
+    low = _read(config, "base_image_seq_len", 256, Whole, source)
+    high = _read(config, "max_image_seq_len", 4096, Whole, source)
     if low == high:
         raise DiffjaxError(
             f"{source}: base_image_seq_len and max_image_seq_len are both {low}; they "
             "must differ."
         )
-    base = _real(config, "base_shift", 0.5, source)
-    most = _real(config, "max_shift", 1.15, source)
+    base = _read(config, "base_shift", 0.5, Real, source)
+    most = _read(config, "max_shift", 1.15, Real, source)
     mu = base + (most - base) * (tokens - low) / (high - low)
     name = config.get("time_shift_type", "exponential")
     _require_known("time_shift_type", name, SHIFTS, source)
@@ -234,11 +192,16 @@ def _betas(
     # float64 throughout: ᾱ is a product of a thousand factors close to one.
     trained = config.get("trained_betas")
     if trained is not None:
-        betas = _numbers(trained, source)
+        if not isinstance(trained, list) or not 1 <= len(trained) <= MOST_STEPS:
+            raise DiffjaxError(
+                f"{source}: trained_betas must be a list of 1 to {MOST_STEPS} numbers."
+            )
+        key = "trained_betas"
+        betas = np.array([_read({key: b}, key, 0, Share, source) for b in trained])
     else:
-        T = _whole(config, "num_train_timesteps", 1000, source)
-        start = _number(config.get("beta_start", defaults[0]), "beta_start", source)
-        end = _number(config.get("beta_end", defaults[1]), "beta_end", source)
+        T = _read(config, "num_train_timesteps", 1000, Whole, source)
+        start = _read(config, "beta_start", defaults[0], Share, source)
+        end = _read(config, "beta_end", defaults[1], Share, source)
         name = config.get("beta_schedule", defaults[2])
         _require_known("beta_schedule", name, BETA_SCHEDULES, source)
         betas = BETA_SCHEDULES[name](start, end, T)
@@ -288,70 +251,37 @@ def _scheduler_class(config: Mapping[str, Any], source: str) -> str:
     name = config.get("_class_name")
     if isinstance(name, str):
         name = name.removeprefix("Flax")
-        if name in OTHER_SCHEDULERS:
-            raise DiffjaxError(
-                f"{source}: {name} is not supported: {OTHER_SCHEDULERS[name]}. "
-                f"Supported are {', '.join((*SCHEDULERS, *FLOWS))}."
-            )
-    _require_known("_class_name", name, (*SCHEDULERS, *FLOWS), source)
+    known = (*SCHEDULERS, *FLOWS)
+    why = (
+        "Models of other classes are trained with continuous noise levels or shifted "
+        "ones, on discrete tokens, or by a flow matching of their own."
+    )
+    _require_known("_class_name", name, known, source, why)
     return str(name)
 
 
 def _require_known(
-    key: str, value: object, known: Collection[str], source: str
+    key: str, value: object, known: Collection[str], source: str, why: str = ""
 ) -> None:
     if not isinstance(value, str) or value not in known:
         raise DiffjaxError(
             f"{source}: {key} {value!r:.80} is not supported; supported are "
-            f"{', '.join(known)}."
+            f"{', '.join(known)}. {why}".rstrip()
         )
 
 
-def _whole(config: Mapping[str, Any], key: str, default: int, source: str) -> int:
+def _read(
+    config: Mapping[str, Any], key: str, default: Any, kind: Any, source: str
+) -> Any:
+    """A value of a type that may have bounds."""
     value = config.get(key, default)
-    known = isinstance(value, int) and not isinstance(value, bool)
-    if not known or not 1 <= value <= MOST_STEPS:
+    if not fits(value, kind):
         raise DiffjaxError(
-            f"{source}: {key} must be a whole number from 1 to {MOST_STEPS}, not "
-            f"{value!r:.40}."
+            f"{source}: {key} must be {in_words(kind)}, not {value!r:.40}."
         )
-    return int(value)
-
-
-def _real(config: Mapping[str, Any], key: str, default: float, source: str) -> float:
-    value = config.get(key, default)
-    known = isinstance(value, int | float) and not isinstance(value, bool)
-    if not known or not abs(value) <= MOST_SHIFT:
-        raise DiffjaxError(
-            f"{source}: {key} must be a number of {MOST_SHIFT} at most, not "
-            f"{value!r:.40}."
-        )
-    return float(value)
-
-
-def _number(value: object, key: str, source: str) -> float:
-    known = isinstance(value, int | float) and not isinstance(value, bool)
-    if not known or not 0 <= value <= 1:  # type: ignore[operator]
-        raise DiffjaxError(
-            f"{source}: {key} must be a number from 0 to 1, not {value!r:.40}."
-        )
-    return float(value)  # type: ignore[arg-type]
-
-
-def _flag(config: Mapping[str, Any], key: str, default: bool, source: str) -> bool:
-    value = config.get(key, default)
-    if value is None:
-        return default
-    if not isinstance(value, bool):
-        raise DiffjaxError(f"{source}: {key} must be true or false, not {value!r:.40}.")
     return value
 
 
-def _numbers(values: object, source: str) -> Float[np.ndarray, "T"]:
-    if not isinstance(values, list | tuple | np.ndarray) or not (
-        1 <= len(values) <= MOST_STEPS
-    ):
-        raise DiffjaxError(
-            f"{source}: trained_betas must be a list of 1 to {MOST_STEPS} numbers."
-        )
-    return np.array([_number(v, "trained_betas", source) for v in list(values)])
+def _flag(config: Mapping[str, Any], key: str, default: bool, source: str) -> bool:
+    value = _read(config, key, None, bool | None, source)
+    return default if value is None else bool(value)

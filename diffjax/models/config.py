@@ -113,8 +113,8 @@ def read_config(
         if key in fields:
             hint = hints[key]
             values[key] = tuple(value) if isinstance(value, list) else value
-            if not _fits(values[key], hint):
-                problems.append(f"{key}={_shown(value)} must be {_in_words(hint)}.")
+            if not fits(values[key], hint):
+                problems.append(f"{key}={_shown(value)} must be {in_words(hint)}.")
             elif get_args(hint)[:1] == (float,):
                 values[key] = float(value)
         elif key in fixed:
@@ -154,21 +154,21 @@ def differing(config: Any) -> dict[str, Any]:
     return {f.name: values[f.name] for f in fields if values[f.name] != f.default}
 
 
-def _fits(value: Any, hint: Any) -> bool:
+def fits(value: Any, hint: Any) -> bool:
     """Whether a value has an annotated type and is within its bounds."""
     kind, args = get_origin(hint), get_args(hint)
     if kind in (Union, UnionType):
-        return any(_fits(value, each) for each in args)
+        return any(fits(value, each) for each in args)
     if kind is Annotated:
         base, bounds = args
-        return _fits(value, base) and bool(bounds.least <= value <= bounds.most)
+        return fits(value, base) and bool(bounds.least <= value <= bounds.most)
     if kind is Literal:
         return any(value == each and type(value) is type(each) for each in args)
     if kind is tuple:
         return (
             isinstance(value, tuple)
             and 1 <= len(value) <= MOST_ENTRIES
-            and all(_fits(each, args[0]) for each in value)
+            and all(fits(each, args[0]) for each in value)
         )
     if isinstance(value, bool) or hint is bool:
         return isinstance(value, bool) and hint is bool
@@ -178,11 +178,11 @@ def _fits(value: Any, hint: Any) -> bool:
 _WORDS = {int: "a whole number", float: "a number", bool: "true or false"}
 
 
-def _in_words(hint: Any) -> str:
+def in_words(hint: Any) -> str:
     """What a JSON value of an annotated type is, for messages."""
     kind, args = get_origin(hint), get_args(hint)
     if kind in (Union, UnionType):
-        return " or ".join(map(_in_words, args))
+        return " or ".join(map(in_words, args))
     if kind is Annotated:
         base, bounds = args
         return f"{_WORDS[base]} from {bounds.least:.8g} to {bounds.most:.8g}"
@@ -190,7 +190,7 @@ def _in_words(hint: Any) -> str:
         choices = [str(each) for each in args]
         return f"one of {', '.join(choices)}" if len(choices) > 1 else choices[0]
     if kind is tuple:
-        return f"a list of 1 to {MOST_ENTRIES}, each entry {_in_words(args[0])}"
+        return f"a list of 1 to {MOST_ENTRIES}, each entry {in_words(args[0])}"
     return "null" if hint is NoneType else _WORDS[hint]
 
 

@@ -13,7 +13,6 @@ from diffjax.checkpoints.schedulers import (
     BETA_SCHEDULES,
     DENOISING,
     FLOWS,
-    OTHER_SCHEDULERS,
     SCHEDULERS,
     read_schedule,
 )
@@ -141,6 +140,36 @@ PUBLISHED_FLOWS = {
     | {"time_shift_type": "linear", "shift_terminal": 0.3},
     "short": {"num_train_timesteps": 50, "shift": 7.0},
 }
+
+# All others of diffusers: of continuous noise levels, discrete tokens, flows of their
+# own, or a signal-to-noise ratio that is shifted after the beta schedule.
+OTHER_SCHEDULERS = [
+    "AmusedScheduler",
+    "BlockRefinementScheduler",
+    "CMStochasticIterativeScheduler",
+    "CogVideoXDDIMScheduler",
+    "CogVideoXDPMScheduler",
+    "ConsistencyDecoderScheduler",
+    "CosineDPMSolverMultistepScheduler",
+    "DDPMWuerstchenScheduler",
+    "DiscreteDDIMScheduler",
+    "EDMDPMSolverMultistepScheduler",
+    "EDMEulerScheduler",
+    "EntropyBoundScheduler",
+    "FlowMapEulerDiscreteScheduler",
+    "HeliosDMDScheduler",
+    "HeliosScheduler",
+    "IPNDMScheduler",
+    "KarrasVeScheduler",
+    "LTXEulerAncestralRFScheduler",
+    "MiniMaxH3Scheduler",
+    "PiflowScheduler",
+    "RFD4ProteinaScheduler",
+    "SCMScheduler",
+    "ScoreSdeVeScheduler",
+    "ScoreSdeVpScheduler",
+    "VQDiffusionScheduler",
+]
 
 
 def scheduler_class(name, monkeypatch):
@@ -293,7 +322,7 @@ def test_add_noise_of_a_flow_is_the_class_s_own():
 def test_the_others_are_refused_with_a_reason(name, prefix):
     with pytest.raises(DiffjaxError) as caught:
         read_schedule({"_class_name": prefix + name}, "x/scheduler_config.json")
-    for words in (name, "x/scheduler_config.json", OTHER_SCHEDULERS[name], "DDIM"):
+    for words in (name, "x/scheduler_config.json", "continuous noise levels", "DDIM"):
         assert words in str(caught.value)
 
 
