@@ -9,7 +9,6 @@ norm: the logits of an image depend on it alone, and there are no running statis
 The first block of each level but the first halves height and width.
 """
 
-from collections.abc import Mapping
 from dataclasses import asdict, dataclass
 from typing import Any
 
@@ -19,7 +18,7 @@ from flax import nnx
 from jax.typing import DTypeLike
 from jaxtyping import Array, Float, Int
 
-from diffjax.models.config import Count, Edge, Rows, Width, read_config
+from diffjax.models.config import Count, Edge, NetworkConfig, Rows, Width
 from diffjax.models.layers import Make
 
 EPSILON = 1e-5  # of every group norm
@@ -27,7 +26,7 @@ CLASS_NAME = "ResNet"  # in config.json
 
 
 @dataclass(frozen=True, kw_only=True)
-class ResNetConfig:
+class ResNetConfig(NetworkConfig):
     """The numbers of a network; the default ones have 0.70 M parameters.
 
     Attributes:
@@ -43,15 +42,6 @@ class ResNetConfig:
     block_out_channels: tuple[Width, ...] = (32, 64, 128)
     layers_per_block: Count = 2
     norm_num_groups: Count = 8
-
-    @classmethod
-    def from_dict(cls, config: Mapping[str, Any], source: str) -> "ResNetConfig":
-        """Read a parsed config.json.
-
-        Raises:
-            DiffjaxError: for a value that is not implemented, naming ``source``.
-        """
-        return read_config(cls, config, fixed={}, ignored={}, source=source)
 
     def as_dict(self) -> dict[str, Any]:
         """What ``from_dict`` reads."""

@@ -7,7 +7,6 @@ The classifier uses the posterior MEAN times ``scaling_factor``. Rombach et al. 
 layers, names and config keys as diffusers' ``AutoencoderKL``.
 """
 
-from collections.abc import Mapping
 from dataclasses import dataclass
 from itertools import pairwise
 from typing import Any, Literal
@@ -18,7 +17,7 @@ from flax import nnx
 from jax.typing import DTypeLike
 from jaxtyping import Array, Float
 
-from diffjax.models.config import Count, Scale, Width, per_block, read_config
+from diffjax.models.config import Count, NetworkConfig, Scale, Width, per_block
 from diffjax.models.layers import (
     Attention,
     Downsample2D,
@@ -43,8 +42,10 @@ _IGNORED = {
 
 
 @dataclass(frozen=True, kw_only=True)
-class AutoencoderKLConfig:
+class AutoencoderKLConfig(NetworkConfig):
     """The settings of a ``vae/config.json`` that are implemented."""
+
+    fixed, ignored = _FIXED, _IGNORED
 
     in_channels: Literal[3] = 3
     out_channels: Literal[3] = 3
@@ -61,20 +62,11 @@ class AutoencoderKLConfig:
     use_post_quant_conv: bool = True
     mid_block_add_attention: bool = True
 
-    @classmethod
-    def from_dict(
-        cls, config: Mapping[str, Any], source: str = "vae/config.json"
-    ) -> "AutoencoderKLConfig":
-        """Read a parsed config.json.
-
-        Raises:
-            DiffjaxError: for a value that is not implemented, naming ``source``.
-        """
-        self = read_config(cls, config, fixed=_FIXED, ignored=_IGNORED, source=source)
+    def check(self, source: str) -> None:
+        """Raise DiffjaxError for settings that do not fit one another."""
         n = len(self.block_out_channels)
         for name in ("down_block_types", "up_block_types"):
             per_block(getattr(self, name), n, f"{source}: {name}")
-        return self
 
     @property
     def downscale(self) -> int:

@@ -8,7 +8,6 @@ Radford et al. 2021; layers, names and config keys as transformers'
 ``CLIPTextModel``, of which only ``last_hidden_state`` is used.
 """
 
-from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -19,7 +18,7 @@ from jaxtyping import Array, Float, Int
 
 from diffjax.errors import DiffjaxError
 from diffjax.models.attention import attend
-from diffjax.models.config import Count, Epsilon, Rows, Width, read_config
+from diffjax.models.config import Count, Epsilon, NetworkConfig, Rows, Width
 from diffjax.models.layers import ACTIVATIONS, Activation, Make
 
 _FIXED: dict[str, Any] = {
@@ -68,8 +67,10 @@ _IGNORED = {
 
 
 @dataclass(frozen=True, kw_only=True)
-class CLIPTextConfig:
+class CLIPTextConfig(NetworkConfig):
     """The settings of a ``text_encoder/config.json`` that are implemented."""
+
+    fixed, ignored = _FIXED, _IGNORED
 
     vocab_size: Rows = 49408
     hidden_size: Width = 512
@@ -79,17 +80,6 @@ class CLIPTextConfig:
     max_position_embeddings: Width = 77
     hidden_act: Activation = "quick_gelu"
     layer_norm_eps: Epsilon = 1e-5
-
-    @classmethod
-    def from_dict(
-        cls, config: Mapping[str, Any], source: str = "text_encoder/config.json"
-    ) -> "CLIPTextConfig":
-        """Read a parsed config.json.
-
-        Raises:
-            DiffjaxError: for a value that is not implemented, naming ``source``.
-        """
-        return read_config(cls, config, fixed=_FIXED, ignored=_IGNORED, source=source)
 
 
 class SelfAttention(nnx.Module):

@@ -18,8 +18,9 @@ from types import NoneType, UnionType
 from typing import (
     Annotated,
     Any,
+    ClassVar,
     Literal,
-    TypeVar,
+    Self,
     Union,
     get_args,
     get_origin,
@@ -27,8 +28,6 @@ from typing import (
 )
 
 from diffjax.errors import DiffjaxError
-
-Config = TypeVar("Config")
 
 MOST_ENTRIES = 8  # of a list, which has one for each level; published networks have 4
 
@@ -83,64 +82,66 @@ _REFUSED = {
 }
 
 
-def read_config(
-    cls: type[Config],
-    config: Mapping[str, Any],
-    *,
-    fixed: Fixed,
-    ignored: Ignored,
-    source: str,
-) -> Config:
-    """Build ``cls`` from a config.json's content.
+@dataclass(frozen=True, kw_only=True)
+class NetworkConfig:
+    """The settings of a network that are implemented: a base of dataclasses.
 
-    Args:
-        cls: a frozen dataclass; fields without a default must be in ``config``.
-        config: the parsed JSON.
+    Attributes:
         fixed: keys with the value (or tuple of values) that is implemented.
         ignored: keys without effect on a forward pass, with the reason.
-        source: the file's name, for messages.
-
-    Raises:
-        DiffjaxError: for one or more values that are not implemented, all listed.
     """
-    fields = {field.name: field for field in dataclasses.fields(cls)}  # type: ignore[arg-type]
-    hints = get_type_hints(cls, include_extras=True)
-    values: dict[str, Any] = {}
-    problems: list[str] = []
-    for key, value in config.items():
-        if key.startswith("_") or key in ignored or key in BOOKKEEPING:
-            continue
-        if key in fields:
-            hint = hints[key]
-            values[key] = tuple(value) if isinstance(value, list) else value
-            if not fits(values[key], hint):
-                problems.append(f"{key}={_shown(value)} must be {in_words(hint)}.")
-            elif get_args(hint)[:1] == (float,):
-                values[key] = float(value)
-        elif key in fixed:
-            allowed = fixed[key] if isinstance(fixed[key], tuple) else (fixed[key],)
-            if value not in allowed:
-                names = " or ".join(repr(each) for each in allowed)
-                problems.append(
-                    f"{key}={_shown(value)} is not implemented (only {names})."
-                )
-        elif value is not None and value is not False:
-            why = _REFUSED.get(key, "is no setting that is implemented.")
-            problems.append(f"{key}={_shown(value)} {why}")
-    for name, field in fields.items():
-        required = (
-            field.default is dataclasses.MISSING
-            and field.default_factory is dataclasses.MISSING
-        )
-        if required and name not in values:
-            problems.append(f"{name} is missing.")
-    if problems:
-        kind = cls.__name__.removesuffix("Config")
-        raise DiffjaxError(
-            f"{source}: diffjax's {kind} cannot run this config:\n  "
-            + "\n  ".join(problems)
-        )
-    return cls(**values)
+
+    fixed: ClassVar[Fixed] = {}
+    ignored: ClassVar[Ignored] = {}
+
+    @classmethod
+    def from_dict(cls, config: Mapping[str, Any], source: str = "config.json") -> Self:
+        """Read a parsed config.json; every field has a default.
+
+        Args:
+            config: the parsed JSON.
+            source: the file's name, for messages.
+
+        Raises:
+            DiffjaxError: for one or more values that are not implemented, all listed.
+        """
+        fields = {field.name for field in dataclasses.fields(cls)}
+        hints = get_type_hints(cls, include_extras=True)
+        values: dict[str, Any] = {}
+        problems: list[str] = []
+        for key, value in config.items():
+            if key.startswith("_") or key in cls.ignored or key in BOOKKEEPING:
+                continue
+            if key in fields:
+                hint = hints[key]
+                values[key] = tuple(value) if isinstance(value, list) else value
+                if not fits(values[key], hint):
+                    problems.append(f"{key}={_shown(value)} must be {in_words(hint)}.")
+                elif get_args(hint)[:1] == (float,):
+                    values[key] = float(value)
+            elif key in cls.fixed:
+                allowed = cls.fixed[key]
+                allowed = allowed if isinstance(allowed, tuple) else (allowed,)
+                if value not in allowed:
+                    names = " or ".join(repr(each) for each in allowed)
+                    problems.append(
+                        f"{key}={_shown(value)} is not implemented (only {names})."
+                    )
+            elif value is not None and value is not False:
+                why = _REFUSED.get(key, "is no setting that is implemented.")
+                problems.append(f"{key}={_shown(value)} {why}")
+        if problems:
+            kind = cls.__name__.removesuffix("Config")
+            raise DiffjaxError(
+                f"{source}: diffjax's {kind} cannot run this config:\n  "
+                + "\n  ".join(problems)
+            )
+        self = cls(**values)
+        self.check(source)
+        return self
+
+    def check(self, source: str) -> None:
+        """Raise DiffjaxError for settings that do not fit one another."""
 
 
 def differing(config: Any) -> dict[str, Any]:

@@ -11,7 +11,6 @@ Peebles & Xie 2023 (adaLN-zero); config keys as diffusers' ``DiTTransformer2DMod
 diffusers stores c's MLP and table once a block, all equal; here they stand once.
 """
 
-from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any, Literal
 
@@ -24,7 +23,7 @@ from jaxtyping import Array, Float, Int
 
 from diffjax.errors import DiffjaxError
 from diffjax.models.attention import kept_channels, matrix_elements
-from diffjax.models.config import Count, Edge, Epsilon, Rows, Shift, read_config
+from diffjax.models.config import Count, Edge, Epsilon, NetworkConfig, Rows, Shift
 from diffjax.models.layers import (
     ACTIVATIONS,
     Attention,
@@ -54,8 +53,10 @@ _IGNORED = {
 
 
 @dataclass(frozen=True, kw_only=True)
-class DiTTransformer2DConfig:
+class DiTTransformer2DConfig(NetworkConfig):
     """The settings of a ``transformer/config.json`` that are implemented."""
+
+    fixed, ignored = _FIXED, _IGNORED
 
     num_attention_heads: Count = 16
     attention_head_dim: Count = 72
@@ -70,16 +71,8 @@ class DiTTransformer2DConfig:
     norm_eps: Epsilon = 1e-5
     freq_shift: Shift = 1.0  # of the timestep's sinusoids; in diffusers always 1
 
-    @classmethod
-    def from_dict(
-        cls, config: Mapping[str, Any], source: str = "transformer/config.json"
-    ) -> "DiTTransformer2DConfig":
-        """Read a parsed config.json.
-
-        Raises:
-            DiffjaxError: for a value that is not implemented, naming ``source``.
-        """
-        self = read_config(cls, config, fixed=_FIXED, ignored=_IGNORED, source=source)
+    def check(self, source: str) -> None:
+        """Raise DiffjaxError for settings that do not fit one another."""
         if self.features % 4:
             raise DiffjaxError(
                 f"{source}: num_attention_heads × attention_head_dim = {self.features} "
@@ -90,7 +83,6 @@ class DiTTransformer2DConfig:
                 f"{source}: sample_size = {self.sample_size} must be a multiple of "
                 f"patch_size = {self.patch_size}."
             )
-        return self
 
     @property
     def features(self) -> int:

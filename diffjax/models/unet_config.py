@@ -1,6 +1,5 @@
 """The settings of Stable Diffusion's U-Net, as its config.json has them."""
 
-from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any, Literal
 
@@ -8,10 +7,10 @@ from diffjax.models.config import (
     Count,
     Edge,
     Epsilon,
+    NetworkConfig,
     Shift,
     Width,
     per_block,
-    read_config,
 )
 
 _FIXED: dict[str, Any] = {
@@ -45,12 +44,14 @@ _IGNORED = {
 
 
 @dataclass(frozen=True, kw_only=True)
-class UNet2DConditionConfig:
+class UNet2DConditionConfig(NetworkConfig):
     """The settings of a ``unet/config.json`` that are implemented.
 
     ``attention_head_dim`` is, in diffusers' historical meaning, the NUMBER of heads,
     one value or one a block.
     """
+
+    fixed, ignored = _FIXED, _IGNORED
 
     sample_size: Edge | tuple[Edge, ...] | None = None
     in_channels: Count = 4
@@ -79,16 +80,8 @@ class UNet2DConditionConfig:
     use_linear_projection: bool = False
     time_embedding_dim: Width | None = None
 
-    @classmethod
-    def from_dict(
-        cls, config: Mapping[str, Any], source: str = "unet/config.json"
-    ) -> "UNet2DConditionConfig":
-        """Read a parsed config.json.
-
-        Raises:
-            DiffjaxError: for a value that is not implemented, naming ``source``.
-        """
-        self = read_config(cls, config, fixed=_FIXED, ignored=_IGNORED, source=source)
+    def check(self, source: str) -> None:
+        """Raise DiffjaxError for settings that do not fit one another."""
         n = len(self.block_out_channels)
         for name in (
             "down_block_types",
@@ -97,4 +90,3 @@ class UNet2DConditionConfig:
             "attention_head_dim",
         ):
             per_block(getattr(self, name), n, f"{source}: {name}")
-        return self
