@@ -8,6 +8,7 @@ layers, names and config keys as diffusers' ``AutoencoderKL``.
 """
 
 from dataclasses import dataclass
+from functools import partial
 from itertools import pairwise
 from typing import Any, Literal
 
@@ -91,9 +92,7 @@ class MidBlock(nnx.Module):
     """resnet, attention (if configured), resnet."""
 
     def __init__(self, channels: int, config: AutoencoderKLConfig, make: Make) -> None:
-        self.resnets = nnx.List(
-            [_resnet(channels, channels, config, make) for _ in range(2)]
-        )
+        self.resnets = _resnets([channels] * 3, config, make)
         self.attentions: nnx.List[PixelAttention] = nnx.List([])
         if config.mid_block_add_attention:
             self.attentions.append(
@@ -112,21 +111,12 @@ class DownBlock(nnx.Module):
     """Resnets, then a halving unless it is the last block."""
 
     def __init__(
-        self,
-        inputs: int,
-        outputs: int,
-        config: AutoencoderKLConfig,
-        make: Make,
-        *,
-        last: bool,
+        self, widths: list[int], config: AutoencoderKLConfig, make: Make, *, last: bool
     ) -> None:
-        widths = [inputs] + [outputs] * config.layers_per_block
-        self.resnets = nnx.List(
-            [_resnet(a, b, config, make) for a, b in pairwise(widths)]
-        )
+        self.resnets = _resnets(widths, config, make)
         # the autoencoder pads the bottom and right edges only
         self.downsamplers = nnx.List(
-            [] if last else [Downsample2D(outputs, make, padding=(0, 1))]
+            [] if last else [Downsample2D(widths[-1], make, padding=(0, 1))]
         )
 
     def __call__(self, x: Float[Array, "h w i"]) -> Float[Array, "h2 w2 o"]:
@@ -140,19 +130,10 @@ class UpBlock(nnx.Module):
     """Resnets, then a doubling unless it is the last block."""
 
     def __init__(
-        self,
-        inputs: int,
-        outputs: int,
-        config: AutoencoderKLConfig,
-        make: Make,
-        *,
-        last: bool,
+        self, widths: list[int], config: AutoencoderKLConfig, make: Make, *, last: bool
     ) -> None:
-        widths = [inputs] + [outputs] * (config.layers_per_block + 1)
-        self.resnets = nnx.List(
-            [_resnet(a, b, config, make) for a, b in pairwise(widths)]
-        )
-        self.upsamplers = nnx.List([] if last else [Upsample2D(outputs, make)])
+        self.resnets = _resnets(widths, config, make)
+        self.upsamplers = nnx.List([] if last else [Upsample2D(widths[-1], make)])
 
     def __call__(self, x: Float[Array, "h w i"]) -> Float[Array, "h2 w2 o"]:
         """[h, w, inputs] → [2h, 2w, outputs]."""
@@ -166,12 +147,16 @@ class Encoder(nnx.Module):
 
     def __init__(self, config: AutoencoderKLConfig, make: Make) -> None:
         widths = config.block_out_channels
-        inputs = (widths[0], *widths[:-1])
-        n = len(widths)
+        n, layers = len(widths), config.layers_per_block
         self.conv_in = make.conv(config.in_channels, widths[0], 3)
         self.down_blocks = nnx.List(
             [
-                DownBlock(inputs[i], widths[i], config, make, last=i == n - 1)
+                DownBlock(
+                    [widths[max(0, i - 1)], *(widths[i],) * layers],
+                    config,
+                    make,
+                    last=i == n - 1,
+                )
                 for i in range(n)
             ]
         )
@@ -195,13 +180,17 @@ class Decoder(nnx.Module):
 
     def __init__(self, config: AutoencoderKLConfig, make: Make) -> None:
         widths = config.block_out_channels[::-1]
-        inputs = (widths[0], *widths[:-1])
-        n = len(widths)
+        n, layers = len(widths), config.layers_per_block + 1
         self.conv_in = make.conv(config.latent_channels, widths[0], 3)
         self.mid_block = MidBlock(widths[0], config, make)
         self.up_blocks = nnx.List(
             [
-                UpBlock(inputs[i], widths[i], config, make, last=i == n - 1)
+                UpBlock(
+                    [widths[max(0, i - 1)], *(widths[i],) * layers],
+                    config,
+                    make,
+                    last=i == n - 1,
+                )
                 for i in range(n)
             ]
         )
@@ -262,9 +251,10 @@ class AutoencoderKL(nnx.Module):
         return self.decoder(x).astype(jnp.float32)
 
 
-def _resnet(
-    inputs: int, outputs: int, config: AutoencoderKLConfig, make: Make
-) -> ResnetBlock2D:
-    return ResnetBlock2D(
-        inputs, outputs, make, groups=config.norm_num_groups, epsilon=EPSILON
+def _resnets(
+    widths: list[int], config: AutoencoderKLConfig, make: Make
+) -> nnx.List[ResnetBlock2D]:
+    layer = partial(
+        ResnetBlock2D, make=make, groups=config.norm_num_groups, epsilon=EPSILON
     )
+    return nnx.List([layer(*each) for each in pairwise(widths)])

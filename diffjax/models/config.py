@@ -20,7 +20,7 @@ from typing import (
     Any,
     ClassVar,
     Literal,
-    Self,
+    TypeVar,
     Union,
     get_args,
     get_origin,
@@ -28,6 +28,9 @@ from typing import (
 )
 
 from diffjax.errors import DiffjaxError
+
+# not Self, which is not checked at run time
+Config = TypeVar("Config", bound="NetworkConfig")
 
 MOST_ENTRIES = 8  # of a list, which has one for each level; published networks have 4
 
@@ -95,7 +98,9 @@ class NetworkConfig:
     ignored: ClassVar[Ignored] = {}
 
     @classmethod
-    def from_dict(cls, config: Mapping[str, Any], source: str = "config.json") -> Self:
+    def from_dict(
+        cls: type[Config], config: Mapping[str, Any], source: str = "config.json"
+    ) -> Config:
         """Read a parsed config.json; every field has a default.
 
         Args:

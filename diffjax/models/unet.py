@@ -9,6 +9,7 @@ Rombach et al. 2022; layers, names and config keys as diffusers'
 ``UNet2DConditionModel``.
 """
 
+from dataclasses import dataclass
 from typing import Any, NamedTuple
 
 import jax
@@ -43,34 +44,48 @@ class TextCondition(NamedTuple):
     states: Float[Array, "m d"]
 
 
+@dataclass(frozen=True)
+class Parts:
+    """What the blocks of a U-Net are made of."""
+
+    config: UNet2DConditionConfig
+    embedding: int  # features of the timestep's
+    make: Make
+
+    def resnet(self, inputs: int, outputs: int) -> ResnetBlock2D:
+        """A resnet that is told the timestep."""
+        return ResnetBlock2D(
+            inputs,
+            outputs,
+            self.make,
+            groups=self.config.norm_num_groups,
+            epsilon=self.config.norm_eps,
+            embedding=self.embedding,
+        )
+
+    def transformer(self, channels: int, heads: int) -> Transformer2DModel:
+        """A transformer over the condition."""
+        config = self.config
+        return Transformer2DModel(
+            channels,
+            heads,
+            config.cross_attention_dim,
+            config.norm_num_groups,
+            self.make,
+        )
+
+
 class Block2D(nnx.Module):
     """The resnets of one resolution, each followed by a transformer if ``heads``."""
 
     def __init__(
-        self,
-        channels: list[tuple[int, int]],
-        embedding: int,
-        heads: int | None,
-        config: UNet2DConditionConfig,
-        make: Make,
+        self, parts: Parts, channels: list[tuple[int, int]], heads: int | None
     ) -> None:
-        self.resnets = nnx.List(
-            [
-                ResnetBlock2D(
-                    inputs,
-                    outputs,
-                    make,
-                    groups=config.norm_num_groups,
-                    epsilon=config.norm_eps,
-                    embedding=embedding,
-                )
-                for inputs, outputs in channels
-            ]
-        )
+        self.resnets = nnx.List([parts.resnet(*each) for each in channels])
         self.attends = heads is not None
         if heads is not None:
             self.attentions = nnx.List(
-                [_transformer(outputs, heads, config, make) for _, outputs in channels]
+                [parts.transformer(outputs, heads) for _, outputs in channels]
             )
 
     def layer(
@@ -90,21 +105,19 @@ class DownBlock2D(Block2D):
 
     def __init__(
         self,
+        parts: Parts,
         channels: list[tuple[int, int]],
-        embedding: int,
         heads: int | None,
-        config: UNet2DConditionConfig,
-        make: Make,
         *,
         last: bool,
     ) -> None:
-        super().__init__(channels, embedding, heads, config, make)
+        super().__init__(parts, channels, heads)
         self.downsamplers: nnx.List[Downsample2D] = nnx.List([])
         if not last:
             # padding 0 in a config means: pad the bottom and right only
-            padding = (config.downsample_padding, 1)
+            padding = (parts.config.downsample_padding, 1)
             self.downsamplers.append(
-                Downsample2D(channels[-1][1], make, padding=padding)
+                Downsample2D(channels[-1][1], parts.make, padding=padding)
             )
 
     def __call__(
@@ -128,18 +141,16 @@ class UpBlock2D(Block2D):
 
     def __init__(
         self,
+        parts: Parts,
         channels: list[tuple[int, int]],
-        embedding: int,
         heads: int | None,
-        config: UNet2DConditionConfig,
-        make: Make,
         *,
         last: bool,
     ) -> None:
-        super().__init__(channels, embedding, heads, config, make)
+        super().__init__(parts, channels, heads)
         self.upsamplers: nnx.List[Upsample2D] = nnx.List([])
         if not last:
-            self.upsamplers.append(Upsample2D(channels[-1][1], make))
+            self.upsamplers.append(Upsample2D(channels[-1][1], parts.make))
 
     def __call__(
         self,
@@ -162,16 +173,9 @@ class UpBlock2D(Block2D):
 class MidBlock2D(Block2D):
     """resnet, transformer, resnet."""
 
-    def __init__(
-        self,
-        channels: int,
-        embedding: int,
-        heads: int,
-        config: UNet2DConditionConfig,
-        make: Make,
-    ) -> None:
-        super().__init__([(channels, channels)] * 2, embedding, None, config, make)
-        self.attentions = nnx.List([_transformer(channels, heads, config, make)])
+    def __init__(self, parts: Parts, channels: int, heads: int) -> None:
+        super().__init__(parts, [(channels, channels)] * 2, None)
+        self.attentions = nnx.List([parts.transformer(channels, heads)])
 
     def __call__(
         self,
@@ -207,6 +211,7 @@ class UNet2DConditionModel(nnx.Module):
 
         self.conv_in = make.conv(config.in_channels, widths[0], 3)
         self.time_embedding = TimestepEmbedding(widths[0], embedding, make)
+        parts = Parts(config, embedding, make)
 
         # the channels of every skip, in the order in which the way down makes them
         skips = [widths[0]]
@@ -216,18 +221,16 @@ class UNet2DConditionModel(nnx.Module):
             last = i == n - 1
             down_blocks.append(
                 DownBlock2D(
+                    parts,
                     [(c, widths[i]) for c in inputs],
-                    embedding,
                     heads[i] if down_type == "CrossAttnDownBlock2D" else None,
-                    config,
-                    make,
                     last=last,
                 )
             )
             skips += [widths[i]] * (layers[i] + (not last))
         self.down_blocks = nnx.List(down_blocks)
 
-        self.mid_block = MidBlock2D(widths[-1], embedding, heads[-1], config, make)
+        self.mid_block = MidBlock2D(parts, widths[-1], heads[-1])
 
         up_blocks = []
         below = widths[-1]
@@ -236,11 +239,9 @@ class UNet2DConditionModel(nnx.Module):
             inputs = [below] + [widths[level]] * layers[level]
             up_blocks.append(
                 UpBlock2D(
+                    parts,
                     [(c + skips.pop(), widths[level]) for c in inputs],
-                    embedding,
                     heads[level] if up_type == "CrossAttnUpBlock2D" else None,
-                    config,
-                    make,
                     last=i == n - 1,
                 )
             )
@@ -318,11 +319,3 @@ class UNet2DConditionModel(nnx.Module):
             x = up_block(x, skips, embedding, states)
         output: Array = self.conv_out(jax.nn.silu(self.conv_norm_out(x)))
         return output
-
-
-def _transformer(
-    channels: int, heads: int, config: UNet2DConditionConfig, make: Make
-) -> Transformer2DModel:
-    return Transformer2DModel(
-        channels, heads, config.cross_attention_dim, config.norm_num_groups, make
-    )
