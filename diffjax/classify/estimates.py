@@ -14,10 +14,10 @@ from diffjax.models.conditions import count, shapes, take
 from diffjax.models.diffusion import DiffusionModel
 from diffjax.scoring.bases import Bases, make_bases
 from diffjax.scoring.cost import Cost, median_seconds
-from diffjax.scoring.gradients import Estimator, condition_vectors, samples_that_fit
+from diffjax.scoring.gradients import Estimator, bytes_of_gradient, condition_vectors
 from diffjax.scoring.grid import Grid
 from diffjax.scoring.noise import ImageNoise
-from diffjax.scoring.placement import everywhere, replicate
+from diffjax.scoring.placement import cells_that_fit, everywhere, replicate
 from diffjax.strategies.base import State
 from diffjax.strategies.shortlist import Shortlist, shorten
 from diffjax.tracing import pinned
@@ -61,19 +61,15 @@ class Estimates:
         )
         self._bases = Bases(replicate(bases.points, grid.mesh), bases.nearest)
         [loss, *_] = grid.losses
-        fit = samples_that_fit(
-            grid.denoiser,
-            grid.schedule,
-            latent_shape,
-            shapes(self._vectors),
-            loss,
-            grid.mesh,
+        needs = bytes_of_gradient(
+            grid.denoiser, grid.schedule, latent_shape, shapes(self._vectors), loss
         )
+        fit = cells_that_fit(needs, grid.mesh)
         self._estimator = Estimator(
             denoiser=grid.denoiser,
             schedule=grid.schedule,
             loss=loss,
-            batch=max(1, min(fit, grid.cells // grid.devices)),
+            batch=max(1, min(fit, grid.cells) // grid.devices),
             mesh=grid.mesh,
             sharded=grid.sharded,
         )

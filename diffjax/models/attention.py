@@ -21,17 +21,15 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from contextvars import ContextVar
 from dataclasses import dataclass
-from typing import Any
 
 import jax
 import jax.numpy as jnp
 import numpy as np
-from jax.custom_batching import custom_vmap
 from jax.typing import DTypeLike
 from jaxtyping import Array, Float
 
 from diffjax.errors import unknown
-from diffjax.models.blocked import blocked
+from diffjax.models.blocked import blocked, of_passes
 
 VARIABLE = "DIFFJAX_ATTENTION"
 CHOICES = ("auto", "xla")
@@ -216,34 +214,10 @@ def batched(kernel: Kernel, differentiable: Kernel | None = None) -> Kernel:
             slopes = jax.vjp(differentiable or kernel, *flat(q, k, v))[1](*flat(slope))
         return tuple(s.reshape(x.shape) for s, x in zip(slopes, (q, k, v), strict=True))
 
-    ahead, back = _with_leading_axis(forward), _with_leading_axis(backward)
+    def repeated(x: Array, size: int) -> Array:
+        return jnp.broadcast_to(x, (size, *x.shape))
 
-    @jax.custom_vjp
-    def attention(q: Array, k: Array, v: Array) -> Array:
-        out: Array = ahead(q, k, v)
-        return out
-
-    attention.defvjp(
-        lambda q, k, v: (ahead(q, k, v), (q, k, v)),
-        lambda kept, slope: back(*kept, slope),
-    )
-    return attention
-
-
-def _with_leading_axis(function: Callable[..., Any]) -> Callable[..., Any]:
-    """A function of any number of leading axes, mapped by giving it one more."""
-    mapped = custom_vmap(function)
-
-    @mapped.def_vmap
-    def rule(size: int, is_mapped: list[bool], *arrays: Array) -> tuple[Any, Any]:
-        whole = [
-            x if has else jnp.broadcast_to(x, (size, *x.shape))
-            for x, has in zip(arrays, is_mapped, strict=True)
-        ]
-        out = mapped(*whole)
-        return out, jax.tree.map(lambda _: True, out)
-
-    return mapped
+    return of_passes(forward, backward, repeated)
 
 
 def _cudnn(q: Array, k: Array, v: Array) -> Array:

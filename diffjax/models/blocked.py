@@ -14,6 +14,7 @@ is not repeated: the loop reads it where it is.
 """
 
 import math
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
@@ -29,42 +30,44 @@ QUERIES = 1024  # of a block, at most
 LOGITS_OF_HEADS = 2**19  # of several heads together, at most
 
 
-@jax.custom_vjp
-def blocked(
-    q: Float[Array, "l n h"], k: Float[Array, "m n h"], v: Float[Array, "m n h"]
-) -> Float[Array, "l n h"]:
-    """softmax(q kᵀ / √h) v of each of n heads, in the dtype of q."""
-    out: Array = _forward(q, k, v)
-    return out
+def of_passes(
+    forward: Callable[..., Any],
+    backward: Callable[..., Any],
+    spread: Callable[[Array, int], Array],
+) -> Callable[[Array, Array, Array], Array]:
+    """Attention for vmap and reverse differentiation.
+
+    Args:
+        forward: q [..., l, n, h], k and v [..., m, n, h] → [..., l, n, h].
+        backward: these and the slope of the result → their slopes.
+        spread: what vmap does not map, and a size → it with one more leading axis.
+    """
+
+    def mapped(function: Callable[..., Any]) -> Callable[..., Any]:
+        mapped = custom_vmap(function)
+
+        @mapped.def_vmap
+        def rule(size: int, is_mapped: list[bool], *arrays: Array) -> tuple[Any, Any]:
+            pairs = zip(arrays, is_mapped, strict=True)
+            out = mapped(*(x if has else spread(x, size) for x, has in pairs))
+            return out, jax.tree.map(lambda _: True, out)
+
+        return mapped
+
+    ahead, back = mapped(forward), mapped(backward)
+
+    @jax.custom_vjp
+    def attention(q: Array, k: Array, v: Array) -> Array:
+        out: Array = ahead(q, k, v)
+        return out
+
+    attention.defvjp(
+        lambda q, k, v: (ahead(q, k, v), (q, k, v)),
+        lambda kept, slope: back(*kept, slope),
+    )
+    return attention
 
 
-def _ahead(q: Array, k: Array, v: Array) -> tuple[Array, tuple[Array, ...]]:
-    return _forward(q, k, v), (q, k, v)
-
-
-def _back(kept: tuple[Array, ...], slope: Array) -> tuple[Array, ...]:
-    slopes: tuple[Array, ...] = _backward(*kept, slope)
-    return slopes
-
-
-blocked.defvjp(_ahead, _back)
-
-
-def _mapped(function: Any) -> Any:
-    """A function of any number of leading axes, each of size one where not mapped."""
-    mapped = custom_vmap(function)
-
-    @mapped.def_vmap
-    def rule(size: int, is_mapped: list[bool], *arrays: Array) -> tuple[Any, Any]:
-        out = mapped(
-            *(x if has else x[None] for x, has in zip(arrays, is_mapped, strict=True))
-        )
-        return out, jax.tree.map(lambda _: True, out)
-
-    return mapped
-
-
-@_mapped
 def _forward(q: Array, k: Array, v: Array) -> Array:
     lead = np.broadcast_shapes(q.shape[:-3], k.shape[:-3], v.shape[:-3])
     cut = _Cut.of(q, k)
@@ -87,7 +90,6 @@ def _forward(q: Array, k: Array, v: Array) -> Array:
     return cut.tokens(out, (*lead, *q.shape[-3:]), q.dtype)
 
 
-@_mapped
 def _backward(q: Array, k: Array, v: Array, slope: Array) -> tuple[Array, ...]:
     arrays = (q, k, v, slope)
     lead = np.broadcast_shapes(*(x.shape[:-3] for x in arrays))
@@ -176,3 +178,7 @@ class _Cut:
 def _exponentials(q: Float[Array, "n b h"], k: Float[Array, "n m h"]) -> Array:
     logits = (q / math.sqrt(q.shape[-1])) @ k.mT
     return jnp.exp(logits - logits.max(-1, keepdims=True))
+
+
+# softmax(q kᵀ / √h) v of each of n heads, in the dtype of q
+blocked = of_passes(_forward, _backward, lambda x, size: x[None])

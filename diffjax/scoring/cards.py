@@ -5,17 +5,7 @@ it was tried on (openxla/xla, xla/backends/gpu/target_config/specs); they agree 
 NVIDIA's papers on the A100, H100 and H200. What is not said here is alike on all.
 """
 
-from dataclasses import dataclass
-
-# Of every card with these compute capabilities.
-THREADS_OF_BLOCK = 1024
-THREADS_OF_PROCESSOR = 2048
-WARP = 32
-REGISTERS = 2**16
-SHARED_OF_BLOCK = 48 * 2**10  # unless a kernel asks for more
-GRID = (2**31 - 1, 2**16 - 1, 2**16 - 1)  # blocks along each axis, at most
-BLOCK = (1024, 1024, 64)  # threads along each axis, at most
-CUDNN = (9, 10)  # the oldest that current releases of JAX accept
+from dataclasses import dataclass, replace
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -53,22 +43,27 @@ class Card:
         # wgmma and the like, which Hopper has of its own
         features = "ACCELERATED_FEATURES" if major == 9 else "NONE"
         info = {
-            "threads_per_block_limit": THREADS_OF_BLOCK,
-            "threads_per_warp": WARP,
-            "shared_memory_per_block": SHARED_OF_BLOCK,
+            # numbers here are of every card with these compute capabilities
+            "threads_per_block_limit": 1024,
+            "threads_per_warp": 32,
+            "shared_memory_per_block": 48 * 2**10,  # unless a kernel asks for more
             "shared_memory_per_block_optin": self.shared_of_block,
             "shared_memory_per_core": self.shared,
-            "threads_per_core_limit": THREADS_OF_PROCESSOR,
+            "threads_per_core_limit": 2048,
             "core_count": self.processors,
             "fpus_per_core": self.lanes,
-            "registers_per_core_limit": REGISTERS,
-            "registers_per_block_limit": REGISTERS,
+            "registers_per_core_limit": 2**16,
+            "registers_per_block_limit": 2**16,
             "l2_cache_size": self.cache,
             "clock_rate_ghz": self.clock,
             "device_memory_size": self.memory,
             "memory_bandwidth": self.bandwidth,
-            **{f"block_dim_limit_{x}": n for x, n in zip("xyz", GRID, strict=True)},
-            **{f"thread_dim_limit_{x}": n for x, n in zip("xyz", BLOCK, strict=True)},
+            "block_dim_limit_x": 2**31 - 1,  # of a grid
+            "block_dim_limit_y": 2**16 - 1,
+            "block_dim_limit_z": 2**16 - 1,
+            "thread_dim_limit_x": 1024,  # of a block
+            "thread_dim_limit_y": 1024,
+            "thread_dim_limit_z": 64,
         }
         lines = [f"  {key}: {value}" for key, value in info.items()]
         capability = f"major: {major} minor: {minor} feature_extension: {features}"
@@ -79,40 +74,38 @@ class Card:
                 f"  cuda_compute_capability {{ {capability} }}",
                 "}",
                 'platform_name: "CUDA"',
-                f"dnn_version_info {{ major: {CUDNN[0]} minor: {CUDNN[1]} }}",
+                # the oldest that current releases of JAX accept
+                "dnn_version_info { major: 9 minor: 10 }",
                 f'device_description_str: "{self.name}"',
             ]
         )
 
 
-def _hopper(name: str, memory: int, bandwidth: int) -> Card:
-    return Card(
-        name=name,
-        compute_capability=(9, 0),
-        processors=132,
-        lanes=128,
-        shared=228 * 2**10,
-        shared_of_block=227 * 2**10,
-        cache=50 * 2**20,
-        clock=1.98,
-        memory=memory,
-        bandwidth=bandwidth,
-    )
-
-
-CARDS = {
-    "a100": Card(
-        name="NVIDIA A100-SXM4-80GB",
-        compute_capability=(8, 0),
-        processors=108,
-        lanes=64,
-        shared=164 * 2**10,
-        shared_of_block=163 * 2**10,
-        cache=40 * 2**20,
-        clock=1.41,
-        memory=85_100_068_864,
-        bandwidth=2_039_040_000_000,
-    ),
-    "h100": _hopper("NVIDIA H100 80GB HBM3", 84_942_979_072, 3_352_320_000_000),
-    "h200": _hopper("NVIDIA H200", 151_397_597_184, 4_800_000_000_000),
-}
+_A100 = Card(
+    name="NVIDIA A100-SXM4-80GB",
+    compute_capability=(8, 0),
+    processors=108,
+    lanes=64,
+    shared=164 * 2**10,
+    shared_of_block=163 * 2**10,
+    cache=40 * 2**20,
+    clock=1.41,
+    memory=85_100_068_864,
+    bandwidth=2_039_040_000_000,
+)
+_H100 = Card(
+    name="NVIDIA H100 80GB HBM3",
+    compute_capability=(9, 0),
+    processors=132,
+    lanes=128,
+    shared=228 * 2**10,
+    shared_of_block=227 * 2**10,
+    cache=50 * 2**20,
+    clock=1.98,
+    memory=84_942_979_072,
+    bandwidth=3_352_320_000_000,
+)
+_H200 = replace(
+    _H100, name="NVIDIA H200", memory=151_397_597_184, bandwidth=4_800_000_000_000
+)
+CARDS = {"a100": _A100, "h100": _H100, "h200": _H200}

@@ -185,44 +185,45 @@ def topology(name: str) -> Topology:
         raise DiffjaxError(
             f"{name}: these lie along {len(kind.machine)} axes: {example}."
         )
-    find = {"tpu": _tpus, "cuda": _gpus}[kind.platform]
-    return Topology(
-        name=name, accelerator=kind, mesh=block_mesh(find(name, kind, shape))
-    )
+    find, needs = COMPILERS[kind.platform]
+    try:
+        devices = find(name, kind, shape)
+    except (jax.errors.JaxRuntimeError, RuntimeError, ImportError) as error:
+        why = str(error).splitlines()[0].rstrip(".")
+        raise DiffjaxError(f"{name} cannot be compiled for: {why}. {needs}") from error
+    return Topology(name=name, accelerator=kind, mesh=block_mesh(devices))
 
 
 def _tpus(name: str, kind: Accelerator, shape: tuple[int, ...]) -> list[jax.Device]:
     one = all(n <= most for n, most in zip(shape, kind.machine, strict=True))
     # those of more than one machine are four to a machine
     bounds = (shape if one else (2, 2, 1)) + (1,) * (3 - len(shape) if one else 0)
-    try:
-        found = topologies.get_topology_desc(
-            platform=kind.platform, topology_name=name, chips_per_host_bounds=bounds
-        )
-    except (jax.errors.JaxRuntimeError, RuntimeError, ImportError) as error:
-        raise DiffjaxError(
-            f"{name} cannot be compiled for: {str(error).splitlines()[0]} TPUs need "
-            "the package libtpu (pip install libtpu; x86 Linux)."
-        ) from error
+    found = topologies.get_topology_desc(
+        platform=kind.platform, topology_name=name, chips_per_host_bounds=bounds
+    )
     return list(found.devices)
 
 
 def _gpus(name: str, kind: Accelerator, shape: tuple[int, ...]) -> list[jax.Device]:
     """Of a network of so many fast islands × machines × GPUs a machine."""
     assert kind.card is not None
-    try:
-        found = topologies.get_topology_desc(
-            platform=kind.platform,
-            topology_name="",
-            topology="x".join(map(str, shape)),
-            target_config=kind.card.description,
-        )
-    except (jax.errors.JaxRuntimeError, RuntimeError) as error:
-        raise DiffjaxError(
-            f"{name} cannot be compiled for: {str(error).splitlines()[0]}. NVIDIA's "
-            'GPUs need JAX\'s plugin (pip install "jax[cuda12]"; Linux, no GPU).'
-        ) from error
+    found = topologies.get_topology_desc(
+        platform=kind.platform,
+        topology_name="",
+        topology="x".join(map(str, shape)),
+        target_config=kind.card.description,
+    )
     return list(found.devices)
+
+
+# platform: what finds devices, and what it takes
+COMPILERS = {
+    "tpu": (_tpus, "TPUs need the package libtpu (pip install libtpu; x86 Linux)."),
+    "cuda": (
+        _gpus,
+        "NVIDIA's GPUs need JAX's plugin (pip install \"jax[cuda12]\"; Linux, no GPU).",
+    ),
+}
 
 
 @contextmanager

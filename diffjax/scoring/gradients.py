@@ -41,7 +41,6 @@ from diffjax.scoring.grid import cell_errors
 from diffjax.scoring.noise import ImageNoise
 from diffjax.scoring.placement import (
     BLOCKS,
-    cells_that_fit,
     everywhere,
     gather_weights,
     split_blocks,
@@ -252,39 +251,26 @@ class Estimator:
         Raises:
             DiffjaxError: if the device's memory does not hold one sample's gradient.
         """
-        while True:
-            try:
-                estimate = self._rounds(
-                    noise, z0, vectors, bases, timesteps, noises, rounds, best
-                )
-                return np.asarray(everywhere(estimate, self.mesh))
-            except jax.errors.JaxRuntimeError as error:
-                self._shrink(error)
-
-    def _rounds(
-        self,
-        noise: ImageNoise,
-        z0: Float[Array, "h w c"],
-        vectors: Any,
-        bases: Bases,
-        timesteps: Int[np.ndarray, " s"],
-        noises: Int[np.ndarray, " s"],
-        rounds: int,
-        best: int,
-    ) -> Float[Array, "n s"]:
-        """The estimate of the last round; the host waits for nothing."""
 
         def at(base: Any) -> Array:
             return self.at(noise, z0, vectors, base, timesteps, noises)
 
-        estimate = at(take(bases.points, 0))
-        for j in range(1, count(bases.points)):
-            from_j = at(take(bases.points, j))
-            estimate = jnp.where((bases.nearest == j)[:, None], from_j, estimate)
-        for _ in range(rounds - 1):
-            order = jnp.argsort(estimate.mean(axis=1))
-            estimate = at(centre(take(vectors, order[:best])))
-        return estimate
+        def last_round() -> Array:
+            """Its estimate; the host waits for nothing."""
+            estimate = at(take(bases.points, 0))
+            for j in range(1, count(bases.points)):
+                from_j = at(take(bases.points, j))
+                estimate = jnp.where((bases.nearest == j)[:, None], from_j, estimate)
+            for _ in range(rounds - 1):
+                order = jnp.argsort(estimate.mean(axis=1))
+                estimate = at(centre(take(vectors, order[:best])))
+            return estimate
+
+        while True:
+            try:
+                return np.asarray(everywhere(last_round(), self.mesh))
+            except jax.errors.JaxRuntimeError as error:
+                self._shrink(error)
 
     def _shrink(self, error: Exception) -> None:
         """After running out of memory: half as many samples at once from now on."""
@@ -311,28 +297,6 @@ class Estimator:
         self.batch //= 2
 
 
-def samples_that_fit(
-    denoiser: Network,
-    schedule: Schedule,
-    z0: tuple[int, ...],
-    base: Any,
-    loss: str,
-    mesh: Mesh,
-) -> int:
-    """How many samples' gradients each device can compute at once.
-
-    Args:
-        denoiser: the network.
-        schedule: the forward process.
-        z0: shape of a latent.
-        base: shapes of a condition's vectors, a tree.
-        loss: a key of ``LOSSES``.
-        mesh: the devices.
-    """
-    n_bytes = bytes_of_gradient(denoiser, schedule, z0, base, loss)
-    return cells_that_fit(n_bytes, mesh) // mesh.size
-
-
 def bytes_of_gradient(
     denoiser: Network,
     schedule: Schedule,
@@ -343,7 +307,14 @@ def bytes_of_gradient(
     """Bytes that one more sample's gradient takes, about.
 
     What the backward pass keeps of a forward pass is found by tracing: nothing is
-    computed or compiled. Arguments are those of ``samples_that_fit``.
+    computed or compiled.
+
+    Args:
+        denoiser: the network.
+        schedule: the forward process.
+        z0: shape of a latent.
+        base: shapes of a condition's vectors, a tree.
+        loss: a key of ``LOSSES``.
     """
 
     def backward(denoiser: Network, z0: Array, base: Any) -> object:

@@ -11,7 +11,7 @@ key made of the seed alone, and the draw traced under ``tracing.pinned``.
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
-from typing import Any, Protocol, runtime_checkable
+from typing import Any
 
 import jax
 import jax.numpy as jnp
@@ -41,24 +41,6 @@ def normal(key: Array, shape: tuple[int, ...]) -> Float[Array, "..."]:
     """Standard normal numbers, float32, the same under all of JAX's settings."""
     with pinned():
         return jax.random.normal(key, shape, jnp.float32)
-
-
-@runtime_checkable
-class Noise(Protocol):
-    """A pytree that draws the noise of a sample; used inside jit."""
-
-    def draw(
-        self,
-        image: int | UInt32[Array, ""],
-        k: int | Int[Array, ""],
-        shape: tuple[int, ...],
-    ) -> Float[Array, "..."]:
-        """ε of an image's noise index k, float32."""
-        ...
-
-    def check(self, noises: Int[np.ndarray, " s"]) -> None:
-        """Refuse noise indices that cannot be drawn; outside of jit."""
-        ...
 
 
 @partial(jax.tree_util.register_dataclass, data_fields=["key"], meta_fields=["shared"])
@@ -123,6 +105,9 @@ class NoiseTable:
                 f"{self.source} holds {self.table.shape[0]} noises, but the strategy "
                 f"asks for index {noises.max()}; use fewer samples or a longer file"
             )
+
+
+Noise = SeededNoise | NoiseTable
 
 
 @partial(

@@ -29,7 +29,6 @@ from diffjax.scoring.gradients import (
     condition_vectors,
     error_gradients,
     first_order,
-    samples_that_fit,
 )
 from diffjax.scoring.grid import cell_errors
 from diffjax.scoring.noise import ImageNoise, NoiseTable
@@ -275,21 +274,13 @@ def test_the_network_is_compiled_once_for_any_number_of_classes():
     assert _sharded_gradients.programs == before
 
 
-def test_batches_follow_the_memory(monkeypatch):
-    mesh = block_mesh(jax.local_devices()[:1])
-    network = text_network()
-    asked = []
-
-    def fit(n_bytes, mesh):
-        asked.append(n_bytes)
-        return 32
-
-    monkeypatch.setattr("diffjax.scoring.gradients.cells_that_fit", fit)
-    for edge in (8, 16):
-        shapes = (edge, edge, 4), one_shape(STATES)
-        with unfused():
-            assert samples_that_fit(network, SCHEDULE, *shapes, "l2", mesh) == 32
-    small, large = asked
+def test_what_a_gradient_takes_follows_the_image():
+    network, states = text_network(), one_shape(STATES)
+    with unfused():
+        small, large = (
+            bytes_of_gradient(network, SCHEDULE, (edge, edge, 4), states, "l2")
+            for edge in (8, 16)
+        )
     # feature maps grow by 4, attention matrices by 16; the weights are not counted
     assert 4 * small < large < 16 * small
 
