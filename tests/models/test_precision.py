@@ -49,7 +49,7 @@ Z0 = jnp.ones((1, 8, 8, 4))
 def tile(kind, config, condition, dtype):
     network = small.random(kind, config, dtype=dtype, param_dtype=dtype)
     blocks = Blocks(
-        images=jnp.zeros(1, jnp.uint32),
+        keys=jnp.zeros(1, jnp.uint32),
         z0=Z0,
         timesteps=ID,
         noises=ID,
