@@ -243,9 +243,13 @@ def _write_winoground(folder: Path) -> None:
 
 
 def _read_winoground(folder: Path) -> Any:
+    from diffjax.data.images import load_image
     from diffjax.data.winoground import read_winoground
 
-    return [e.captions for e in read_winoground(folder) if e.load_images()]
+    examples = read_winoground(folder)
+    for image in (image for each in examples for image in each.images):
+        load_image(image)
+    return [each.captions for each in examples]
 
 
 def _write_aircraft(folder: Path) -> None:

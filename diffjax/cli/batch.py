@@ -11,7 +11,6 @@ from diffjax.classify.classifier import DiffusionClassifier
 from diffjax.classify.progress import Progress
 from diffjax.classify.record import Record
 from diffjax.cli.progress import Bar
-from diffjax.data.decoding import MAX_PIXELS
 from diffjax.data.images import load_image
 from diffjax.data.prompts import Prompts
 from diffjax.errors import DiffjaxError, NotFiniteError
@@ -54,7 +53,7 @@ def classify_all(
 
     def read(source: str) -> Any:
         try:
-            return load_image(source, max_pixels=max_pixels or MAX_PIXELS)
+            return load_image(source, max_pixels=max_pixels)
         except DiffjaxError as error:
             return error
 

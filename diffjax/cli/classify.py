@@ -8,7 +8,7 @@ import click
 
 from diffjax.choices import STRATEGY
 from diffjax.cli import demo
-from diffjax.cli.group import fail, group, loading, print_json_line, start
+from diffjax.cli.group import fail, group, loading, print_json, start
 from diffjax.cli.mesh import mesh_options, on_mesh
 from diffjax.cli.options import (
     checkpoint_options,
@@ -77,7 +77,7 @@ def classify(
         if not shows:
             return
         if as_json:
-            print_json_line({"image": image} | record.as_dict())
+            print_json({"image": image} | record.as_dict(), indent=None)
         else:
             stdout.print(ranking_table(record, image, top=top), "")
         if plot is not None:
@@ -141,7 +141,8 @@ def demo_command(
     rows = [(image, truths[image], record) for image, record in results]
     if as_json:
         for image, truth, record in rows:
-            print_json_line({"image": image, "truth": truth} | record.as_dict())
+            told = {"image": image, "truth": truth} | record.as_dict()
+            print_json(told, indent=None)
     else:
         stdout.print(demo_table([(Path(i).stem, t, r) for i, t, r in rows]))
     draw(out, results, truths=[truth for _, truth, _ in rows])

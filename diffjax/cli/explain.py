@@ -6,7 +6,7 @@ from typing import Any
 
 import click
 
-from diffjax.cli.group import group, loading, print_json_line, start
+from diffjax.cli.group import group, loading, print_json, start
 from diffjax.cli.options import (
     checkpoint_options,
     error_options,
@@ -78,13 +78,12 @@ def explain(
     with loading(console, quiet):
         from diffjax.classify.classifier import DiffusionClassifier
         from diffjax.classify.explanation import explain as explained
-        from diffjax.data.decoding import MAX_PIXELS
         from diffjax.data.images import load_image
         from diffjax.report.heatmaps import explanation_figure
         from diffjax.report.plots import check_output, save_figure
 
     check_output(out)
-    pixels = load_image(image, max_pixels=max_pixels or MAX_PIXELS)
+    pixels = load_image(image, max_pixels=max_pixels)
     with console.status("evaluating", spinner="line") as status:
         status.update(f"loading {model}")
         classifier = DiffusionClassifier.from_pretrained(model, **options)
@@ -94,26 +93,25 @@ def explain(
         )
     save_figure(explanation_figure(found, bands), out)
     if as_json:
-        print_json_line(
-            {
-                "image": image,
-                "labels": names,
-                "difference": found.difference,
-                "bands": [
-                    {
-                        "timesteps": [band.first, band.last],
-                        "evidence": band.evidence.tolist(),
-                        "standard_error": [
-                            # one sample has none
-                            [None if isnan(each) else each for each in row]
-                            for row in band.standard_error.tolist()
-                        ],
-                    }
-                    for band in found.bands(bands)
-                ],
-                "settings": found.settings,
-                "picture": str(out),
-            }
-        )
+        told = {
+            "image": image,
+            "labels": names,
+            "difference": found.difference,
+            "bands": [
+                {
+                    "timesteps": [band.first, band.last],
+                    "evidence": band.evidence.tolist(),
+                    "standard_error": [
+                        # one sample has none
+                        [None if isnan(each) else each for each in row]
+                        for row in band.standard_error.tolist()
+                    ],
+                }
+                for band in found.bands(bands)
+            ],
+            "settings": found.settings,
+            "picture": str(out),
+        }
+        print_json(told, indent=None)
     else:
         console.print(f"Wrote {out}.", soft_wrap=True)

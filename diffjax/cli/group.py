@@ -110,17 +110,12 @@ def loading(
         yield
 
 
-def print_json_line(value: Any) -> None:
-    """Print a line of JSON at once: what is done is not lost if a later image is."""
-    _print(value, None)
+def print_json(value: Any, *, indent: int | None = 1) -> None:
+    """Print JSON, and nothing else, on standard output.
 
-
-def print_json(value: Any) -> None:
-    """Print JSON, and nothing else, on standard output."""
-    _print(value, 1)
-
-
-def _print(value: Any, indent: int | None) -> None:
+    Without an indent it is a line, which is printed at once: what is done is not lost
+    if a later image is.
+    """
     text = json_text(value, indent=indent)
     try:
         text.encode(getattr(sys.stdout, "encoding", None) or "utf-8")

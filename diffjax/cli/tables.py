@@ -56,7 +56,8 @@ def ranking_table(record: Record, name: str, *, top: int = 10) -> RenderableType
     lines: list[RenderableType] = [title, table]
     if rest := len(record.labels) - len(scores):
         lines.append(Text(f"… and {rest:,} more", style="dim"))
-    lines.append(Text(cost_text(record), style="dim"))
+    cost = f"{record.evaluations:,} evaluations in {record.seconds:.1f} s"
+    lines.append(Text(cost, style="dim"))
     return Group(*lines)
 
 
@@ -76,11 +77,6 @@ def legend(temperature: float | str) -> Text:
         "Times of the first images hold compilation.",
         style="dim",
     )
-
-
-def cost_text(record: Record) -> str:
-    """Write evaluations and time."""
-    return f"{record.evaluations:,} evaluations in {record.seconds:.1f} s"
 
 
 def score_text(score: float, pruned: bool) -> str:

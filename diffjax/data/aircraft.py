@@ -10,11 +10,10 @@ the readers that published accuracies were measured with; the centre crop remove
 in part.
 """
 
-import os
 from pathlib import Path
 
 from diffjax.data.files import FileSource, ImageFile, load_plain
-from diffjax.data.sources import data_root
+from diffjax.data.sources import DataDir, data_root
 from diffjax.errors import DiffjaxError, unknown
 from diffjax.files import read_lines
 
@@ -23,9 +22,7 @@ SPLITS = ("train", "val", "trainval", "test")
 ADDRESS = "https://www.robots.ox.ac.uk/~vgg/data/fgvc-aircraft/"
 
 
-def open_aircraft(
-    split: str = "test", data_dir: str | os.PathLike[str] | None = None
-) -> FileSource:
+def open_aircraft(split: str = "test", data_dir: DataDir = None) -> FileSource:
     """Open one split of FGVC Aircraft, with its 100 variants as classes.
 
     Args:

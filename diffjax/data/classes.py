@@ -4,16 +4,15 @@ Numbers and half-open ranges (``100:110`` is 100 to 109), separated by spaces, c
 new lines; ``#`` starts a comment.
 """
 
-import os
 import re
 
 from diffjax.errors import DiffjaxError
-from diffjax.files import read_lines
+from diffjax.files import PathLike, read_lines
 
 _ENTRY = re.compile(r"(\d{1,9})(?::(\d{1,9}))?", re.ASCII)
 
 
-def read_classes(path: str | os.PathLike[str], n_classes: int) -> tuple[int, ...]:
+def read_classes(path: PathLike, n_classes: int) -> tuple[int, ...]:
     """Read the class numbers in a file.
 
     Args:

@@ -14,7 +14,7 @@ less; larger images get as many times more.
 """
 
 import io
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from dataclasses import dataclass, replace
 
 import numpy as np
@@ -32,8 +32,7 @@ Change = Callable[[Pixels, float, np.random.Generator], np.ndarray]
 
 
 def _noise(image: Pixels, sd: float, random: np.random.Generator) -> np.ndarray:
-    noisy: np.ndarray = image + 255 * sd * random.standard_normal(image.shape)
-    return noisy
+    return image + 255 * sd * random.standard_normal(image.shape)
 
 
 def _blur(image: Pixels, sd: float, random: np.random.Generator) -> np.ndarray:
@@ -114,8 +113,7 @@ class Corruption:
         changed = change(
             image.astype(np.float32), float(amounts[self.severity - 1]), random
         )
-        worse: np.ndarray = np.rint(changed).clip(0, 255).astype(np.uint8)
-        return worse
+        return np.rint(changed).clip(0, 255).astype(np.uint8)
 
 
 def parse_corruption(text: str) -> Corruption:
@@ -139,7 +137,7 @@ def every_corruption() -> list[Corruption]:
     ]
 
 
-class CorruptedSource:
+class CorruptedSource(Source):
     """A source whose images are made worse; labels and ids are the same."""
 
     def __init__(self, source: Source, corruption: Corruption) -> None:
@@ -160,10 +158,6 @@ class CorruptedSource:
         """The example at an index in [0, len), made worse now."""
         example = self._source[index]
         return replace(example, image=self._corruption.apply(example.image, index))
-
-    def __iter__(self) -> Iterator[Example]:
-        """All examples in order."""
-        return (self[index] for index in range(len(self)))
 
     def labels(self) -> Int32[np.ndarray, " n"]:
         """The label of each example, in order."""

@@ -8,22 +8,18 @@
 Nothing is ever downloaded: what is not there gives an error that says how to get it.
 """
 
-import os
 from collections.abc import Callable
 from functools import partial
 
 from diffjax.data import tables
 from diffjax.data.aircraft import open_aircraft
-from diffjax.data.decoding import MAX_PIXELS
 from diffjax.data.files import ALL, load_upright
 from diffjax.data.folders import open_folder
 from diffjax.data.objectnet import open_objectnet
-from diffjax.data.sources import Source
+from diffjax.data.sources import DataDir, Source
 from diffjax.data.tables import open_table
 from diffjax.data.tfds import open_tfds
 from diffjax.errors import DiffjaxError
-
-DataDir = str | os.PathLike[str] | None
 
 # Sets with a layout of their own, below the folder of data sets.
 OWN_LAYOUTS: dict[str, Callable[[str, DataDir], Source]] = {
@@ -56,7 +52,7 @@ def open_source(
     """
     is_table = dataset.lower().endswith(tables.SUFFIXES)
     if is_table or dataset.startswith((".", "/", "~")):
-        load = partial(load_upright, max_pixels=max_pixels or MAX_PIXELS)
+        load = partial(load_upright, max_pixels=max_pixels)
         if not is_table:
             return open_folder(dataset, split, load=load)
         if split not in (None, ALL):

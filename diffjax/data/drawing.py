@@ -28,8 +28,7 @@ COLOURS: dict[str, tuple[int, int, int]] = {
 def _cross(x: Plane, y: Plane, r: float) -> Plane:
     x, y, arm = np.abs(x), np.abs(y), 0.34 * r
     upright, level = np.maximum(x - arm, y - r), np.maximum(x - r, y - arm)
-    either: Plane = np.minimum(upright, level)
-    return either
+    return np.minimum(upright, level)
 
 
 def _triangle(x: Plane, y: Plane, r: float) -> Plane:
@@ -116,8 +115,7 @@ def _mix(
     under: np.ndarray, over: np.ndarray | float, distance: Plane
 ) -> Float[np.ndarray, "32 32 3"]:
     share = np.clip(0.5 - distance, 0, 1)[..., None]
-    mixed: np.ndarray = under + share * (over - under)
-    return mixed
+    return under + share * (over - under)
 
 
 def as_image(canvas: Float[np.ndarray, "32 32 3"]) -> UInt8[np.ndarray, "32 32 3"]:

@@ -2,16 +2,16 @@
 
 import io
 import os
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
 from jaxtyping import Int32, UInt8
 
-from diffjax.data.decoding import MAX_PIXELS, damaged, open_picture
+from diffjax.data.decoding import damaged, open_picture
 from diffjax.data.images import load_image
-from diffjax.data.sources import Example, digest
+from diffjax.data.sources import Example, Source, digest
 from diffjax.errors import DiffjaxError
 from diffjax.files import regular_file
 
@@ -35,7 +35,7 @@ class ImageFile:
     id: str
 
 
-class FileSource:
+class FileSource(Source):
     """Labelled image files; each is decoded when it is asked for.
 
     The fingerprint covers names and labels of the files, not their content: that would
@@ -80,17 +80,13 @@ class FileSource:
         file = self._files[index]
         return Example(image=self._load(file.path), label=file.label, id=file.id)
 
-    def __iter__(self) -> Iterator[Example]:
-        """All examples in order."""
-        return (self[index] for index in range(len(self)))
-
     def labels(self) -> Int32[np.ndarray, " n"]:
         """The label of each example, in order."""
         return np.array([file.label for file in self._files], np.int32)
 
 
 def load_upright(
-    path: Path, max_pixels: int = MAX_PIXELS
+    path: Path, max_pixels: int | None = None
 ) -> UInt8[np.ndarray, "h w 3"]:
     """An image of one's own: turned by its EXIF orientation, as ``load_image`` does."""
     return np.asarray(load_image(path, max_pixels=max_pixels))

@@ -13,7 +13,7 @@ from diffjax.data.decoding import FORMATS
 from diffjax.data.files import ALL, FileSource, ImageFile, Load, load_upright
 from diffjax.data.imagenet import imagenet_classes
 from diffjax.errors import DiffjaxError, unknown
-from diffjax.files import user_path
+from diffjax.files import PathLike, user_path
 
 # what folders of splits are called, and the same by other names
 SPLITS = (
@@ -25,7 +25,7 @@ TABLES = ("metadata.csv", "metadata.jsonl")  # of the Hugging Face hub's image f
 
 
 def open_folder(
-    path: str | os.PathLike[str], split: str | None = None, *, load: Load = load_upright
+    path: PathLike, split: str | None = None, *, load: Load = load_upright
 ) -> FileSource:
     """Open a folder whose sub-folders are the classes.
 
@@ -93,7 +93,8 @@ class _Stock:
     cycles: int = 0  # links that lead back
 
     def __post_init__(self) -> None:
-        self._suffixes = _suffixes()
+        known = Image.registered_extensions().items()
+        self._suffixes = {suffix for suffix, kind in known if kind in FORMATS}
         self._above = {_identity(p) for p in self.folder.resolve().parents}
 
     def classes(self) -> list[Path]:
@@ -257,8 +258,3 @@ def _identity(place: Path) -> tuple[int, int]:
 
 def _suffix(file: Path) -> str:
     return file.suffix.lower() or "without"
-
-
-def _suffixes() -> frozenset[str]:
-    known = Image.registered_extensions().items()
-    return frozenset(suffix for suffix, kind in known if kind in FORMATS)

@@ -28,9 +28,9 @@ from diffjax.data.decoding import (
 )
 from diffjax.data.downloads import download
 from diffjax.errors import DiffjaxError, unknown
-from diffjax.files import regular_file
+from diffjax.files import PathLike, regular_file
 
-ImageSource = str | os.PathLike[str] | bytes | Image.Image | np.ndarray
+ImageSource = PathLike | bytes | Image.Image | np.ndarray
 
 MIN_SIDE = 2  # a single row or column carries no picture
 MAX_ASPECT = 50  # the centre crop of a longer strip shows under 2 % of it
@@ -38,7 +38,7 @@ MAX_ASPECT = 50  # the centre crop of a longer strip shows under 2 % of it
 _SCHEME = re.compile(r"([A-Za-z][A-Za-z0-9+.-]+)://")
 
 
-def load_image(source: ImageSource, *, max_pixels: int = MAX_PIXELS) -> Image.Image:
+def load_image(source: ImageSource, *, max_pixels: int | None = None) -> Image.Image:
     """Read one picture as an upright 8-bit RGB image.
 
     The EXIF orientation is applied, transparency is laid on white, 16-bit grey is
@@ -50,13 +50,14 @@ def load_image(source: ImageSource, *, max_pixels: int = MAX_PIXELS) -> Image.Im
             [H, W], [H, W, 1], [H, W, 3] or [H, W, 4], uint8 or float in [0, 1].
         max_pixels: larger pictures are refused from their header, undecoded; but JPEG
             files of up to four times as many are decoded at half their width and
-            height, with a warning.
+            height, with a warning. 8192 × 8192 by default.
 
     Raises:
         DiffjaxError: if the source is missing, unreadable, damaged, too small, too
             large, too elongated, or an array of another shape, dtype or range.
     """
     name = _describe(source)
+    max_pixels = MAX_PIXELS if max_pixels is None else max_pixels
     if isinstance(source, np.ndarray):
         return _to_rgb(_from_array(source, name), name, max_pixels)
     if isinstance(source, Image.Image):

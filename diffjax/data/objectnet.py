@@ -18,7 +18,7 @@ import numpy as np
 from jaxtyping import UInt8
 
 from diffjax.data.files import FileSource, ImageFile, load_plain
-from diffjax.data.sources import data_root
+from diffjax.data.sources import DataDir, data_root
 from diffjax.errors import DiffjaxError, unknown
 from diffjax.files import read_json_object, read_lines
 
@@ -27,9 +27,7 @@ BORDER = 2  # pixels on each side
 ADDRESS = "https://objectnet.dev/download.html"
 
 
-def open_objectnet(
-    split: str = "test", data_dir: str | os.PathLike[str] | None = None
-) -> FileSource:
+def open_objectnet(split: str = "test", data_dir: DataDir = None) -> FileSource:
     """Open the part of ObjectNet whose classes ImageNet has.
 
     Args:

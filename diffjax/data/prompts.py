@@ -5,7 +5,6 @@ Several prompts may stand for one class; ``classidx`` says which prompt is whose
 
 import csv
 import io
-import os
 import warnings
 from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence, Set
@@ -16,7 +15,7 @@ from pathlib import Path
 from typing import Any
 
 from diffjax.errors import DiffjaxError
-from diffjax.files import read_csv, write_text
+from diffjax.files import PathLike, read_csv, write_text
 
 DEFAULT_TEMPLATE = "a photo of a {}."
 CIFAR10_TEMPLATE = "a blurry photo of a {}."  # the paper's, for CIFAR-10
@@ -188,7 +187,7 @@ class Prompts:
         )
 
     @classmethod
-    def read_csv(cls, path: str | os.PathLike[str]) -> "Prompts":
+    def read_csv(cls, path: PathLike) -> "Prompts":
         """Read a UTF-8 CSV file with the columns prompt, classname and classidx.
 
         Class indices count from 0 without gaps; rows may come in any order, several
@@ -227,7 +226,7 @@ class Prompts:
         except DiffjaxError as error:
             raise DiffjaxError(f"{path}: {error}") from None
 
-    def write_csv(self, path: str | os.PathLike[str]) -> None:
+    def write_csv(self, path: PathLike) -> None:
         """Write the file that ``read_csv`` reads, whole or not at all."""
         text = io.StringIO()
         writer = csv.writer(text, lineterminator="\n")

@@ -15,7 +15,9 @@ import numpy as np
 from jaxtyping import Int32, UInt8
 
 from diffjax.errors import DiffjaxError
-from diffjax.files import user_path
+from diffjax.files import PathLike, user_path
+
+DataDir = PathLike | None  # the folder that holds data sets
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -64,6 +66,7 @@ class Source(Protocol):
 
     def __iter__(self) -> Iterator[Example]:
         """All examples in order."""
+        return (self[index] for index in range(len(self)))
 
     def labels(self) -> Int32[np.ndarray, " n"]:
         """The label of each example, in order; no image is decoded."""
@@ -95,7 +98,7 @@ def load_arrays(
     return images, labels
 
 
-def data_root(data_dir: str | os.PathLike[str] | None) -> Path:
+def data_root(data_dir: DataDir) -> Path:
     """The folder that holds data sets: the given one, or the usual one.
 
     Without one it is ``TFDS_DATA_DIR`` or ``~/tensorflow_datasets``.

@@ -11,14 +11,14 @@ from jaxtyping import Int64
 from diffjax.data.arrays import read_npy
 from diffjax.data.sources import Source
 from diffjax.errors import DiffjaxError
-from diffjax.files import user_path
+from diffjax.files import PathLike, user_path
 
 _RANGE = re.compile(r"(\d{1,12})(?::(\d{1,12}))?")
 
 
 def select(
     source: Source,
-    subset: str | os.PathLike[str] | None = None,
+    subset: PathLike | None = None,
     per_class: int | None = None,
     seed: int = 0,
     limit: int | None = None,

@@ -10,7 +10,7 @@ from typing import Any
 from diffjax.data.files import ALL, FileSource, ImageFile, Load, load_upright
 from diffjax.data.imagenet import imagenet_classes
 from diffjax.errors import DiffjaxError
-from diffjax.files import read_csv, read_json_lines, user_path
+from diffjax.files import PathLike, read_csv, read_json_lines, user_path
 
 SUFFIXES = (".csv", ".jsonl")
 PATHS = ("path", "file_name")  # columns; the latter is the Hugging Face hub's
@@ -28,9 +28,7 @@ class _Row:
     id: str
 
 
-def open_table(
-    path: str | os.PathLike[str], *, load: Load = load_upright
-) -> FileSource:
+def open_table(path: PathLike, *, load: Load = load_upright) -> FileSource:
     """Open the images that a .csv or .jsonl file lists, in its order.
 
     Each row has a path (relative to the table; the column may be called file_name, as

@@ -11,14 +11,14 @@ from collections.abc import Mapping, Sequence
 
 from diffjax.data.prompts import Prompts, repeated_in, split_template
 from diffjax.errors import DiffjaxError, unknown
-from diffjax.files import read_json, read_lines, user_path
+from diffjax.files import PathLike, read_json, read_lines, user_path
 
 EMPTY = "(empty)"  # how results name a class whose name is empty
 
 
 def read_clip_benchmark(
-    classnames: str | os.PathLike[str] | Sequence[str],
-    templates: str | os.PathLike[str],
+    classnames: PathLike | Sequence[str],
+    templates: PathLike,
     dataset: str | None = None,
 ) -> Prompts:
     """One prompt for each class name and template, class by class.
@@ -70,7 +70,7 @@ def read_clip_benchmark(
         raise DiffjaxError(f"{files}: {error}") from None
 
 
-def _read(path: str | os.PathLike[str], dataset: str | None) -> tuple[object, bool]:
+def _read(path: PathLike, dataset: str | None) -> tuple[object, bool]:
     """The entries of a file, and whether a table was asked for them."""
     place = user_path(path)
     if place.suffix.lower() != ".json":
@@ -88,7 +88,7 @@ def _read(path: str | os.PathLike[str], dataset: str | None) -> tuple[object, bo
     return content, keyed
 
 
-def _names(entries: object, path: str | os.PathLike[str]) -> list[str]:
+def _names(entries: object, path: PathLike) -> list[str]:
     if (
         isinstance(entries, list)
         and len(entries) == 2
@@ -111,16 +111,14 @@ def _names(entries: object, path: str | os.PathLike[str]) -> list[str]:
     return entries
 
 
-def _halves(template: object, path: str | os.PathLike[str]) -> tuple[str, str]:
+def _halves(template: object, path: PathLike) -> tuple[str, str]:
     try:
         return split_template(str(template).replace("{c}", "{}"))
     except DiffjaxError as error:
         raise DiffjaxError(f"{path}: {error}") from None
 
 
-def _whole_prompts(
-    table: Mapping[str, object], name: str, path: str | os.PathLike[str]
-) -> list[str]:
+def _whole_prompts(table: Mapping[str, object], name: str, path: PathLike) -> list[str]:
     """The prompts of a class, from a table {class name: prompts}."""
     if name not in table:
         raise DiffjaxError(

@@ -5,7 +5,6 @@ Nothing is downloaded or prepared here, and no network is tried.
 
 import difflib
 import io
-import os
 import re
 from collections.abc import Iterator, Sequence
 from pathlib import Path
@@ -16,7 +15,7 @@ from jaxtyping import Int32
 
 from diffjax.data.files import decode_plain
 from diffjax.data.imagenet import imagenet_classes
-from diffjax.data.sources import Example, data_root, digest
+from diffjax.data.sources import DataDir, Example, data_root, digest
 from diffjax.errors import DiffjaxError
 from diffjax.files import read_json_object
 
@@ -90,9 +89,7 @@ class TfdsSource:
 
     def __iter__(self) -> Iterator[Example]:
         """All examples in order; faster than one at a time, since read in runs."""
-        for run in self._runs():
-            for index, record in zip(run, self._read(run), strict=True):
-                yield self._decode(index, record)
+        return (self._decode(index, record) for index, record in self._stored())
 
     def labels(self) -> Int32[np.ndarray, " n"]:
         """The label of each example, in order; images are read but not decoded.
@@ -101,18 +98,19 @@ class TfdsSource:
             DiffjaxError: if an example has none.
         """
         labels = np.empty(len(self), np.int32)
-        for run in self._runs():
-            for index, record in zip(run, self._read(run), strict=True):
-                try:
-                    label = int(self._label.deserialize_example_np(record)["label"])
-                except Exception as error:
-                    raise self._broken(f"{index}", error) from error
-                labels[index] = self._checked(index, label)
+        for index, record in self._stored():
+            try:
+                label = int(self._label.deserialize_example_np(record)["label"])
+            except Exception as error:
+                raise self._broken(f"{index}", error) from error
+            labels[index] = self._checked(index, label)
         return labels
 
-    def _runs(self) -> Iterator[range]:
+    def _stored(self) -> Iterator[tuple[int, bytes]]:
+        """All indices and records in order."""
         for start in range(0, len(self), _READ_AT_ONCE):
-            yield range(start, min(start + _READ_AT_ONCE, len(self)))
+            run = range(start, min(start + _READ_AT_ONCE, len(self)))
+            yield from zip(run, self._read(run), strict=True)
 
     def _read(self, indices: Sequence[int]) -> Sequence[bytes]:
         """The stored records at indices."""
@@ -157,7 +155,7 @@ class TfdsSource:
 
 
 def open_tfds(
-    name: str, split: str | None = None, data_dir: str | os.PathLike[str] | None = None
+    name: str, split: str | None = None, data_dir: DataDir = None
 ) -> TfdsSource:
     """Open one split of a data set that was prepared as array_record.
 

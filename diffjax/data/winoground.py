@@ -13,11 +13,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from PIL import Image
-
-from diffjax.data.images import load_image
 from diffjax.errors import DiffjaxError
-from diffjax.files import read_json_lines, user_path
+from diffjax.files import PathLike, read_json_lines, user_path
 
 ADDRESS = "https://huggingface.co/datasets/facebook/winoground"
 
@@ -42,18 +39,9 @@ class WinogroundExample:
     secondary_tag: str
     collapsed_tag: str
 
-    def load_images(self) -> tuple[Image.Image, Image.Image]:
-        """The two images, decoded now as RGB and upright.
 
-        Raises:
-            DiffjaxError: if one cannot be decoded.
-        """
-        first, second = self.images
-        return load_image(first), load_image(second)
-
-
-def read_winoground(folder: str | os.PathLike[str]) -> tuple[WinogroundExample, ...]:
-    """Read the examples; images stay on disk until ``load_images``.
+def read_winoground(folder: PathLike) -> tuple[WinogroundExample, ...]:
+    """Read the examples; images stay on disk.
 
     Args:
         folder: a copy of the repository, or its data folder.

@@ -10,7 +10,6 @@ from diffjax.errors import DiffjaxError
 from diffjax.evaluation.bench import Subject, random_subject, subject_of
 from diffjax.models.conditions import in_dtype, shapes
 from diffjax.scoring.compiling import (
-    CompiledTile,
     compile_tile,
     planned_cells,
     reckoned_bytes,
@@ -150,21 +149,18 @@ class Ahead:
             if "RESOURCE_EXHAUSTED" not in str(error):
                 raise
             return Compiled(**told, fits=False)
-        return Compiled(**told, **_figures(found))
-
-
-def _figures(found: CompiledTile) -> dict[str, Any]:
-    program = found.program
-    return {
-        "fits": found.fits,
-        "seconds": program.seconds,
-        "arguments": program.arguments,
-        "temporaries": program.temporaries + program.outputs,
-        "largest": found.largest,
-        "flops": found.flops,
-        "bytes_accessed": program.bytes_accessed,
-        "bound_by_flops": found.most_by_flops,
-        "bound_by_bytes": found.most_by_bytes,
-        "collectives": program.collectives,
-        "kernels": program.kernels,
-    }
+        program = found.program
+        return Compiled(
+            **told,
+            fits=found.fits,
+            seconds=program.seconds,
+            arguments=program.arguments,
+            temporaries=program.temporaries + program.outputs,
+            largest=found.largest,
+            flops=found.flops,
+            bytes_accessed=program.bytes_accessed,
+            bound_by_flops=found.most_by_flops,
+            bound_by_bytes=found.most_by_bytes,
+            collectives=program.collectives,
+            kernels=program.kernels,
+        )

@@ -16,12 +16,14 @@ fitted anew.
 from collections import defaultdict
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
+from functools import reduce
 from math import sqrt
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from jaxtyping import Float, Int
+from scipy.special import expit, logit
 
 from diffjax.data.corruptions import CORRUPTIONS, parse_corruption
 from diffjax.errors import DiffjaxError
@@ -284,18 +286,15 @@ def _draw(axes: "object", members: Sequence[Point], family: str) -> None:
 def _correctness(members: Mapping[str, Run]) -> Iterator[Correctness]:
     """The points of one model, and what they are of."""
     found = {shift: outcomes(run) for shift, run in members.items()}
-    common = set.intersection(*(set(each.indices.tolist()) for each in found.values()))
-    if not common:
+    indices = reduce(np.intersect1d, (each.indices for each in found.values()))
+    if not len(indices):
         first = members[""].path
         raise DiffjaxError(f"{first} and the runs beside it have no image in common.")
-    indices = np.array(sorted(common))
-    right = {
-        shift: each.correct[np.argsort(each.indices)][
-            np.isin(np.sort(each.indices), indices)
-        ]
-        for shift, each in found.items()
-    }
-    n, k = len(common), int(right[""].sum())
+    right = {}
+    for shift, each in found.items():
+        order = np.argsort(each.indices)
+        right[shift] = each.correct[order][np.isin(each.indices[order], indices)]
+    n, k = len(indices), int(right[""].sum())
     low, high = wilson(k, n)
     model = members[""].header["model"]
     kinds = {shift: parse_corruption(shift).kind for shift in members if shift}
@@ -368,12 +367,10 @@ def _settings(run: Run) -> str:
 
 
 def _logit(p: Any, n: Any) -> Any:
-    p = (n * p + 0.5) / (n + 1)  # finite at 0 and 1
-    return np.log(p / (1 - p))
+    return logit((n * p + 0.5) / (n + 1))  # finite at 0 and 1
 
 
 def _on(line: Line, x: Any) -> Any:
     """The line's y at accuracies x."""
     a, b = line
-    x = np.clip(x, 1e-6, 1 - 1e-6)
-    return 1 / (1 + np.exp(-(a + b * np.log(x / (1 - x)))))
+    return expit(a + b * logit(np.clip(x, 1e-6, 1 - 1e-6)))

@@ -27,6 +27,7 @@ from jaxtyping import Bool, Float
 
 from diffjax.classify.classifier import DiffusionClassifier
 from diffjax.classify.progress import Progress
+from diffjax.data.images import load_image
 from diffjax.data.prompts import Prompts
 from diffjax.data.winoground import WinogroundExample
 from diffjax.errors import DiffjaxError
@@ -57,8 +58,7 @@ def winoground_scores(
     """
 
     def image(s: Float[np.ndarray, "n 2 2"]) -> Bool[np.ndarray, " n"]:
-        right: np.ndarray = (s[:, 0, 0] > s[:, 0, 1]) & (s[:, 1, 1] > s[:, 1, 0])
-        return right
+        return (s[:, 0, 0] > s[:, 0, 1]) & (s[:, 1, 1] > s[:, 1, 0])
 
     s = -errors
     text = (s[:, 0, 0] > s[:, 1, 0]) & (s[:, 1, 1] > s[:, 0, 1])
@@ -91,7 +91,6 @@ def evaluate_winoground(
     path: Path,
     *,
     name: str = "winoground",
-    flush_seconds: float = FLUSH_SECONDS,
     progress: Progress | None = None,
     opened: Callable[[RunWriter], None] = lambda run: None,
 ) -> dict[str, Any]:
@@ -103,7 +102,6 @@ def evaluate_winoground(
             timesteps for some captions could not be compared.
         path: the run's folder; a run of the same configuration there goes on.
         name: of the set, if it is another one in Winoground's format.
-        flush_seconds: how often rows are written.
         progress: is told of every example and tile; "correct" counts the text score.
         opened: is called with the run once it is open.
 
@@ -132,7 +130,7 @@ def evaluate_winoground(
             remove_summary(path)
             row = {"index": index} | _row(example, classifier, progress)
             run.add(row)
-            if time.monotonic() - flushed > flush_seconds:
+            if time.monotonic() - flushed > FLUSH_SECONDS:
                 run.flush()
                 flushed = time.monotonic()
             failed = row["error"] is not None
@@ -209,8 +207,8 @@ def _row(
     key = zlib.crc32(f"winoground {example.id}".encode())  # for both images
     try:
         encoded = [
-            replace(classifier.encode(image), key=key)
-            for image in example.load_images()
+            replace(classifier.encode(load_image(image)), key=key)
+            for image in example.images
         ]
     except DiffjaxError as error:
         return row | {"error": str(error)}

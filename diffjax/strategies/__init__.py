@@ -15,20 +15,22 @@ and a shortlist, which has no name:
 
 from collections.abc import Mapping, Sequence
 from dataclasses import MISSING, asdict, fields
-from typing import Any, get_type_hints
+from typing import Any, TypeVar, get_type_hints
 
-from diffjax.errors import DiffjaxError
+from diffjax.errors import DiffjaxError, unknown
 from diffjax.strategies.base import Strategy
 from diffjax.strategies.exhaustive import Exhaustive
 from diffjax.strategies.racing import Racing
 from diffjax.strategies.shortlist import Shortlist
 from diffjax.strategies.staged import Staged
 
-STRATEGIES: dict[str, type[Any]] = {
+STRATEGIES: dict[str, type[Strategy]] = {
     "exhaustive": Exhaustive,
     "staged": Staged,
     "racing": Racing,
 }
+
+T = TypeVar("T")
 
 # The types a setting may have, and how to ask for them.
 _KINDS: dict[object, str] = {
@@ -57,8 +59,7 @@ def parse_shortlist(text: str) -> Shortlist:
         DiffjaxError: if the text or a setting is not understood.
     """
     settings = _read(text.strip().split(":"), f"Shortlist {text!r}", "k=50:rounds=2")
-    shortlist: Shortlist = _build(Shortlist, settings, "Shortlist")
-    return shortlist
+    return _build(Shortlist, settings, "Shortlist")
 
 
 def strategy_to_dict(strategy: Strategy) -> dict[str, Any]:
@@ -88,12 +89,9 @@ def strategy_from_dict(record: Mapping[str, Any]) -> Strategy:
     """
     name = record.get("name")
     if not isinstance(name, str) or name not in STRATEGIES:
-        raise DiffjaxError(
-            f"There is no strategy {name!r}; choose one of {', '.join(STRATEGIES)}."
-        )
+        raise unknown("strategy", name, STRATEGIES)
     given = {key: value for key, value in record.items() if key != "name"}
-    strategy: Strategy = _build(STRATEGIES[name], given, f"Strategy {name}")
-    return strategy
+    return _build(STRATEGIES[name], given, f"Strategy {name}")
 
 
 def shortlist_from_dict(record: Mapping[str, Any]) -> Shortlist:
@@ -102,8 +100,7 @@ def shortlist_from_dict(record: Mapping[str, Any]) -> Shortlist:
     Raises:
         DiffjaxError: if a setting is unknown, missing, or of the wrong kind.
     """
-    shortlist: Shortlist = _build(Shortlist, record, "Shortlist")
-    return shortlist
+    return _build(Shortlist, record, "Shortlist")
 
 
 def _read(parts: Sequence[str], what: str, example: str) -> dict[str, Any]:
@@ -130,15 +127,16 @@ def _written(settings: Any) -> list[str]:
     return texts
 
 
-def _build(cls: type[Any], given: Mapping[str, Any], what: str) -> Any:
+def _build(cls: type[T], given: Mapping[str, Any], what: str) -> T:
     """The dataclass with these settings."""
     kinds = get_type_hints(cls)
-    required = {f.name for f in fields(cls) if f.default is MISSING}
-    unknown, missing = given.keys() - kinds.keys(), required - given.keys()
-    if unknown or missing:
+    settings = fields(cls)  # type: ignore[arg-type]
+    required = {f.name for f in settings if f.default is MISSING}
+    strange, missing = given.keys() - kinds.keys(), required - given.keys()
+    if strange or missing:
         raise DiffjaxError(
             f"{what}: "
-            + "".join(f"there is no setting {key!r}; " for key in sorted(unknown))
+            + "".join(f"there is no setting {key!r}; " for key in sorted(strange))
             + "".join(f"the setting {key!r} is missing; " for key in sorted(missing))
             + f"its settings are {', '.join(kinds)}."
         )

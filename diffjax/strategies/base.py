@@ -389,8 +389,7 @@ def best_prompts(
         )
     # The first prompt of each class along the ranking; unique returns classes sorted.
     first = np.unique(classidx[decision.ranking], return_index=True)[1]
-    best: np.ndarray = decision.ranking[first]
-    return best
+    return decision.ranking[first]
 
 
 def _mean(

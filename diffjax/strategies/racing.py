@@ -220,5 +220,4 @@ class _Standing:
         from scipy.special import stdtrit
 
         quantile = float(stdtrit(self.degrees, max(level, SURE) / self.looks))
-        reach: np.ndarray = -quantile * self.standard_error
-        return reach
+        return -quantile * self.standard_error

@@ -25,7 +25,7 @@ from itertools import pairwise
 import numpy as np
 from jaxtyping import Float, Int
 
-from diffjax.errors import DiffjaxError
+from diffjax.errors import DiffjaxError, unknown
 from diffjax.strategies.base import Request, Samples, State, Strategy, drop, rank
 from diffjax.strategies.orders import (
     even_timesteps,
@@ -52,7 +52,25 @@ class Staged(Strategy):
     n_trials: int = 1
 
     def __post_init__(self) -> None:
-        _validate(self)
+        require_positive("n_trials", self.n_trials)
+        if self.order not in ORDERS:
+            raise unknown("order", self.order, ORDERS)
+        keep, n = self.to_keep, self.n_samples
+        if len(keep) != len(n):
+            raise DiffjaxError(
+                f"to_keep has {len(keep)} stages {_text(keep)} and n_samples "
+                f"{len(n)} {_text(n)}; give one of each per stage."
+            )
+        if not keep or keep[-1] != 1 or any(a <= b for a, b in pairwise(keep)):
+            raise DiffjaxError(
+                f"to_keep must fall from stage to stage and end in 1, as in 5,1; "
+                f"it is {_text(keep)}."
+            )
+        if n[0] < 1 or any(a >= b for a, b in pairwise(n)):
+            raise DiffjaxError(
+                f"n_samples must be positive and rise from stage to stage, as in "
+                f"25,250; it is {_text(n)}."
+            )
 
     def plan(self, n_timesteps: int) -> tuple[Samples, tuple[int, ...]]:
         """One round for each stage."""
@@ -117,33 +135,6 @@ def _new(stages: list[Int[np.ndarray, "_"]]) -> list[Int[np.ndarray, "_"]]:
         new.append(stage[~np.isin(stage, seen)])
         seen = np.concatenate([seen, new[-1]])
     return new
-
-
-def _validate(s: Staged) -> None:
-    require_positive("n_trials", s.n_trials)
-    if s.order not in ORDERS:
-        raise DiffjaxError(
-            f"order {s.order!r} is unknown; choose one of {', '.join(ORDERS)}."
-        )
-    if len(s.to_keep) != len(s.n_samples):
-        raise DiffjaxError(
-            f"to_keep has {len(s.to_keep)} stages {_text(s.to_keep)} and n_samples "
-            f"{len(s.n_samples)} {_text(s.n_samples)}; give one of each per stage."
-        )
-    if (
-        not s.to_keep
-        or s.to_keep[-1] != 1
-        or any(a <= b for a, b in pairwise(s.to_keep))
-    ):
-        raise DiffjaxError(
-            f"to_keep must fall from stage to stage and end in 1, as in 5,1; "
-            f"it is {_text(s.to_keep)}."
-        )
-    if s.n_samples[0] < 1 or any(a >= b for a, b in pairwise(s.n_samples)):
-        raise DiffjaxError(
-            f"n_samples must be positive and rise from stage to stage, as in 25,250; "
-            f"it is {_text(s.n_samples)}."
-        )
 
 
 def _text(numbers: tuple[int, ...]) -> str:

@@ -7,6 +7,7 @@ import numpy as np
 import pytest
 from tiny_sets import picture, write_winoground
 
+from diffjax.data.images import load_image
 from diffjax.data.winoground import read_winoground
 from diffjax.errors import DiffjaxError
 
@@ -20,7 +21,7 @@ def test_examples(tmp_path, place):
     example = examples[1]
     assert example.captions == ("a mug in grass 1", "grass in a mug 1")
     assert (example.tag, example.secondary_tag) == ("Noun", "")
-    for k, image in enumerate(example.load_images()):
+    for k, image in enumerate(map(load_image, example.images)):
         np.testing.assert_array_equal(np.asarray(image), picture(10 + k))
 
 
@@ -35,9 +36,9 @@ def test_images_are_read_when_asked_for(tmp_path):
     write_winoground(tmp_path)
     (tmp_path / "data" / "images" / "ex_0_img_1.png").write_bytes(b"no image")
     examples = read_winoground(tmp_path)
-    examples[1].load_images()
+    list(map(load_image, examples[1].images))
     with pytest.raises(DiffjaxError, match=r"ex_0_img_1\.png"):
-        examples[0].load_images()
+        list(map(load_image, examples[0].images))
 
 
 def test_missing(tmp_path):
