@@ -43,7 +43,7 @@ def fetch(
             exist or is not accessible, or the network fails and the cache has no
             complete copy.
     """
-    from huggingface_hub import constants
+    from huggingface_hub import constants, snapshot_download
 
     revision, cache_dir = access.get("revision"), access.get("cache_dir")
     if access.get("local_files_only"):
@@ -61,7 +61,15 @@ def fetch(
             )
 
     try:
-        return locate(_cached(hub_id, revision, cache_dir))
+        folder = snapshot_download(
+            hub_id,
+            revision=revision,
+            cache_dir=cache_dir,
+            local_files_only=True,
+            # nothing: the library would count files as missing that nobody needs
+            allow_patterns=[],
+        )
+        return locate(Path(folder))
     except (OSError, DiffjaxError) as error:
         at = f" --revision {revision}" if revision else ""
         into = f" --cache-dir {cache_dir}" if cache_dir else ""
@@ -156,18 +164,3 @@ def _size(cache: Path, hub_id: str) -> int:
         with contextlib.suppress(OSError):  # it has got its name in this moment
             total += path.stat().st_blocks * 512  # sizes may be claimed in advance
     return total
-
-
-def _cached(hub_id: str, revision: str | None, cache_dir: str | Path | None) -> Path:
-    """The local copy of a repository, complete or not; an OSError if none."""
-    from huggingface_hub import snapshot_download
-
-    folder = snapshot_download(
-        hub_id,
-        revision=revision,
-        cache_dir=cache_dir,
-        local_files_only=True,
-        # Match nothing: the library would count files as missing that nobody needs.
-        allow_patterns=[],
-    )
-    return Path(folder)

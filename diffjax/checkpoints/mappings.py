@@ -207,7 +207,10 @@ def match(
     found: dict[str, str] = {}
     twice: list[str] = []  # an old and a present name of one tensor in one file
     for key in tensors:
-        if found.setdefault(_canonical_name(key, names), key) != key:
+        present = key
+        for pattern, replacement in names.aliases:
+            present = re.sub(pattern, replacement, present)
+        if found.setdefault(present, key) != key:
             twice.append(key)
     missing: list[str] = []
     misshapen: list[str] = []
@@ -294,12 +297,6 @@ def _copied(array: np.ndarray, dtype: np.dtype[Any]) -> np.ndarray:
 
 def _count_blocks(flat: Iterable[ParameterPath]) -> int:
     return len({path[1] for path in flat if path[0] == "transformer_blocks"})
-
-
-def _canonical_name(key: str, names: Names) -> str:
-    for pattern, replacement in names.aliases:
-        key = re.sub(pattern, replacement, key)
-    return key
 
 
 def _to_ours(array: np.ndarray, leaf: str, ndim: int) -> np.ndarray:

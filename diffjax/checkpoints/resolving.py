@@ -31,10 +31,7 @@ from diffjax.files import read_json_object
 # component: files that describe it. Anything else in a pipeline, as the safety
 # checker, is never fetched.
 _DESCRIPTIONS = {
-    "unet": re.compile(r"config\.json"),
-    "transformer": re.compile(r"config\.json"),
-    "vae": re.compile(r"config\.json"),
-    "text_encoder": re.compile(r"config\.json"),
+    **dict.fromkeys(STEMS, re.compile(r"config\.json")),
     "tokenizer": re.compile(r"[^/]+\.(json|txt)"),
     "scheduler": re.compile(r"scheduler_config\.json"),
 }

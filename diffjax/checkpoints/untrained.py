@@ -29,13 +29,11 @@ class Untrained:
     """A denoiser that computes as the published one does, and predicts nothing.
 
     Attributes:
-        kind: "text" or "class".
         config: of its network.
         network: with random weights, or their shapes alone.
         conditions: a random one, a tree of one row.
     """
 
-    kind: str
     config: Any
     network: Network
     conditions: Any
@@ -68,7 +66,6 @@ def untrained(
     rng = np.random.default_rng(0)
     drawn = [rng.standard_normal(x.shape, np.float32) for x in floating(zeros)]
     return Untrained(
-        kind="class" if component == "transformer" else "text",
         config=config,
         network=network,
         conditions=with_floating(zeros, drawn),

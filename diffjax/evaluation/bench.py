@@ -228,7 +228,7 @@ def random_subject(name: str, dtype: str, *, weights: bool = True) -> Subject:
     """
     found = untrained(name, dtype, weights=weights)
     config = found.config
-    patch = config.patch_size if found.kind == "class" else 1
+    patch = getattr(config, "patch_size", 1)  # of a transformer
     downscale = 2 if name == "tiny" else DOWNSCALE
     return Subject(
         name=f"{name}, random weights",

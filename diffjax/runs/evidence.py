@@ -34,7 +34,7 @@ from diffjax.runs.weights import Saved
 from diffjax.strategies.base import best_prompts
 
 if TYPE_CHECKING:
-    import pyarrow as pa
+    pass
 
 MAX_CLASSES = 16  # a larger matrix cannot be read
 MOST_CONFUSED = 12
@@ -159,29 +159,26 @@ def confident_mistakes(
     run: Run, found: Outcomes, most: int = N_MISTAKES
 ) -> list[Mistake]:
     """The wrong predictions with the highest scores; among equals, margins."""
-    rows = run.good
     wrong = np.flatnonzero(~found.correct)
     scores = np.exp(run_log_scores(found, temperature_of(run))[wrong])
-    best, margins = scores.max(axis=1), _floats(rows, "margin")
-    order = np.lexsort((-np.nan_to_num(margins[wrong]), -best))[:most]
-    margin_errors = _floats(rows, "margin_error")
-    chosen = rows.take(wrong[order])
-    images, pictures = chosen["id"].to_pylist(), chosen["thumbnail"].to_pylist()
+    columns = ["id", "thumbnail", "margin", "margin_error"]
+    rows, best = run.good.select(columns).take(wrong), scores.max(axis=1)
+    margins = rows["margin"].to_numpy().astype(np.float64)
+    order = np.lexsort((-np.nan_to_num(margins), -best))[:most]
     mistakes = []
-    for row, i, image, picture in zip(
-        order, wrong[order], images, pictures, strict=True
-    ):
+    for row, kept in zip(order, rows.take(order).to_pylist(), strict=True):
+        i = wrong[row]
         local = int(found.local_labels[i])
         mistakes.append(
             Mistake(
-                image=str(image),
+                image=str(kept["id"]),
                 label=run.class_names[found.labels[i]],
                 prediction=run.class_names[found.predictions[i]],
                 score=float(best[row]),
                 label_score=float(scores[row, local]) if local >= 0 else None,
-                margin=_known(margins[i]),
-                margin_error=_known(margin_errors[i]),
-                thumbnail=picture,
+                margin=_known(kept["margin"]),
+                margin_error=_known(kept["margin_error"]),
+                thumbnail=kept["thumbnail"],
             )
         )
     return mistakes
@@ -265,11 +262,5 @@ def _saved(run: Run) -> Iterator[Saved]:
         yield from saved_errors(run, run.header["experiment"]["loss"])
 
 
-def _floats(rows: "pa.Table", column: str) -> Float[np.ndarray, " n"]:
-    """A column of floats; NaN where unknown."""
-    values: np.ndarray = rows[column].to_numpy().astype(np.float64)
-    return values
-
-
-def _known(value: float) -> float | None:
-    return float(value) if np.isfinite(value) else None
+def _known(value: float | None) -> float | None:
+    return value if value is not None and np.isfinite(value) else None

@@ -316,16 +316,12 @@ def _with_winner(
     if classidx[ranking[0]] == result.prediction:
         return decision
     # Ours is a mean in float64: where theirs was a tie, the file decides.
-    for place, prompt in enumerate(ranking):
-        lead = decision.mean_error[prompt] - decision.mean_error[ranking[0]]
-        tie = lead <= TIE * decision.mean_error[prompt]
-        if (
-            tie
-            and not decision.pruned[prompt]
-            and classidx[prompt] == result.prediction
-        ):
-            order = np.concatenate([[prompt], np.delete(ranking, place)])
-            return replace(decision, ranking=order)
+    mean = decision.mean_error
+    tie = ~decision.pruned & (mean - mean[ranking[0]] <= TIE * mean)
+    places = np.flatnonzero((tie & (classidx == result.prediction))[ranking])
+    if len(places):
+        first, others = ranking[places[:1]], np.delete(ranking, places[0])
+        return replace(decision, ranking=np.concatenate([first, others]))
     raise DiffjaxError(
         f"{file} predicts the class {result.prediction}, but the prompt with the "
         f"smallest error is of class {classidx[ranking[0]]}. Give the prompts file of "

@@ -112,13 +112,20 @@ def import_dit(
             **_decisions(tensors, settings, np.asarray(classes)),
         }
 
+    strategy = Exhaustive(n_samples=shape[0], n_trials=shape[1])
     header = imported_header(
         folder,
         [file for c in classes for file in files[c].values()],
         prompts,
         name=folder.resolve().name if dataset is None else dataset,
         split=split,
-        experiment=_experiment(settings, also=len(shape) > 2),
+        experiment={
+            "loss": "l2",
+            "also": list(ALSO) if len(shape) > 2 else [],
+            "strategy": strategy_to_dict(strategy),
+            "resolution": settings["resolution"],
+            "noise": "shared",
+        },
         model=imported_model(f"dit-{settings['resolution']}", "class"),
         program="eval_prob_dit.py",
     )
@@ -175,19 +182,6 @@ def _folders(folder: Path, split: str) -> tuple[dict[str, Any], dict[int, Path]]
             f"{N_TIMESTEPS} timesteps."
         )
     return settings, found
-
-
-def _experiment(settings: dict[str, Any], *, also: bool) -> dict[str, Any]:
-    strategy = Exhaustive(
-        n_samples=N_TIMESTEPS // settings["interval"], n_trials=settings["trials"]
-    )
-    return {
-        "loss": "l2",
-        "also": list(ALSO) if also else [],
-        "strategy": strategy_to_dict(strategy),
-        "resolution": settings["resolution"],
-        "noise": "shared",
-    }
 
 
 def _shape(files: Iterable[Path], settings: dict[str, Any]) -> tuple[int, ...]:

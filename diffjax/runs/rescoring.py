@@ -67,7 +67,7 @@ class Rescored:
         run: that was decided again.
         settings: how: "loss", "weights", "strategy" (as a dict, or None), and "folds"
             and "bins" where weights were learned.
-        rows: as ``results.schema`` has them, without errors; seconds are null, since
+        rows: as ``rows.schema`` has them, without errors; seconds are null, since
             nobody measured them.
         weights: that were used.
     """
@@ -104,7 +104,7 @@ def rescore(
         run: with saved errors.
         loss: the run's own, or one that was evaluated along; None for the run's own.
         space: in which l2 and l1 measure, see ``schedules``; None for the run's own.
-        weights: over timesteps, by name; see ``evaluation.weights``.
+        weights: over timesteps, by name; see ``runs.weights``.
         strategy: the strategy to simulate.
         n_folds: parts of the images for learned weights.
         n_bins: bins of timesteps for learned weights.

@@ -105,20 +105,10 @@ def latent_batch(
     random = np.random.default_rng((seed, step, 1))
     shown = ids(items, random)
     shown[random.random(batch) < empty] = nothing
-    t = _timesteps(random, batch, n_timesteps, logit_normal)
-    return LatentBatch(latents[items], shown, t)
-
-
-def _timesteps(
-    random: np.random.Generator,
-    batch: int,
-    n_timesteps: int,
-    logit_normal: tuple[float, float] | None = None,
-) -> Int32[np.ndarray, " b"]:
     # Stratified, so that no step sees only easy timesteps; each one is still uniform,
     # or logit t/T is normal (Esser et al. 2024, section 3.1).
     u = (random.permutation(batch) + random.random(batch)) / batch
     if logit_normal is not None:
-        mean, sd = logit_normal
-        u = expit(norm.ppf(np.clip(u, 1e-6, 1 - 1e-6), mean, sd))
-    return np.minimum(u * n_timesteps, n_timesteps - 1).astype(np.int32)
+        u = expit(norm.ppf(np.clip(u, 1e-6, 1 - 1e-6), *logit_normal))
+    t = np.minimum(u * n_timesteps, n_timesteps - 1).astype(np.int32)
+    return LatentBatch(latents[items], shown, t)

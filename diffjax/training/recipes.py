@@ -176,6 +176,14 @@ A_FEW_STEPS = Phase(
 SMALL_AUTOENCODER = Phase(
     steps=3000, batch=8, learning_rate=2e-3, warmup=100, ema_decay=0.995
 )
+SMALL_DENOISER = Phase(
+    steps=12_000,
+    batch=64,
+    learning_rate=1e-3,
+    muon_rate=1e-2,
+    warmup=100,
+    show_every=1000,
+)
 FULL_AUTOENCODER = Phase(
     steps=5000, batch=64, learning_rate=2e-3, warmup=100, ema_decay=0.995
 )
@@ -202,14 +210,7 @@ RECIPES: dict[str, Recipe] = {
             unet=configs.unet_config((32, 64, 128), (False, False, True), condition=64),
             text_encoder=configs.text_config(64, layers=2),
             autoencoder=SMALL_AUTOENCODER,
-            denoiser=Phase(
-                steps=12_000,
-                batch=64,
-                learning_rate=1e-3,
-                muon_rate=1e-2,
-                warmup=100,
-                show_every=1000,
-            ),
+            denoiser=SMALL_DENOISER,
         ),
         TextToImage(
             name="tiny-full",
@@ -233,13 +234,8 @@ RECIPES: dict[str, Recipe] = {
             vae=configs.vae_config((16, 32), size=28),
             transformer=configs.dit_config(192, heads=6, layers=4, size=14),
             autoencoder=replace(SMALL_AUTOENCODER, steps=1500),
-            denoiser=Phase(
-                steps=14_000,
-                batch=64,
-                learning_rate=2e-3,
-                muon_rate=2e-2,
-                warmup=100,
-                show_every=1000,
+            denoiser=replace(
+                SMALL_DENOISER, steps=14_000, learning_rate=2e-3, muon_rate=2e-2
             ),
         ),
         ClassToImage(

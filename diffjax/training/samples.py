@@ -66,10 +66,7 @@ def write_sheet(
 ) -> None:
     """Images in [−1, 1] beside and below each other, as a PNG file."""
     bytes_ = np.clip(np.round((pixels + 1) * 127.5), 0, 255).astype(np.uint8)
-    n, height, width, _ = bytes_.shape
-    rows = -(-n // columns)
-    sheet = np.full((rows * (height + GAP), columns * (width + GAP), 3), 255, np.uint8)
-    for i, image in enumerate(bytes_):
-        y, x = i // columns * (height + GAP), i % columns * (width + GAP)
-        sheet[y : y + height, x : x + width] = image
-    Image.fromarray(sheet).save(path)
+    sides = [(0, -len(bytes_) % columns), (0, GAP), (0, GAP), (0, 0)]
+    tiles = np.pad(bytes_, sides, constant_values=255)
+    rows = [np.hstack(row) for row in tiles.reshape(-1, columns, *tiles.shape[1:])]
+    Image.fromarray(np.vstack(rows)).save(path)
