@@ -14,7 +14,7 @@ errors of a run (``--save-errors``).
 
 from collections.abc import Iterator
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, NamedTuple
+from typing import NamedTuple
 
 import numpy as np
 from jaxtyping import Float, Int
@@ -32,9 +32,6 @@ from diffjax.runs.outcomes import Outcomes
 from diffjax.runs.rescoring import rank_saved, saved_errors
 from diffjax.runs.weights import Saved
 from diffjax.strategies.base import best_prompts
-
-if TYPE_CHECKING:
-    pass
 
 MAX_CLASSES = 16  # a larger matrix cannot be read
 MOST_CONFUSED = 12

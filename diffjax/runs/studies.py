@@ -197,7 +197,8 @@ def samples(errors: Errors) -> Table:
         ways["weighted"] = (T * K, even)
     rows = []
     for way, (most, columns) in ways.items():
-        for n in _sizes(most):
+        sizes = np.geomspace(1, most, min(N_SIZES, most)).round().astype(int)
+        for n in np.unique(sizes).tolist():
             chosen = columns(n)
             values = flat[:, :, chosen]
             if way == "weighted" and weights is not None:
@@ -215,11 +216,6 @@ STUDIES: dict[str, Callable[[Errors], Table]] = {
     "timestep": timestep,
     "samples": samples,
 }
-
-
-def _sizes(most: int) -> list[int]:
-    sizes = np.geomspace(1, most, min(N_SIZES, most)).round().astype(int)
-    return [int(size) for size in np.unique(sizes)]
 
 
 def _learned(errors: Errors) -> Float[np.ndarray, "n T_model"]:

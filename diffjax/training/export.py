@@ -15,6 +15,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
+import jax
 import numpy as np
 from flax import nnx
 
@@ -118,9 +119,13 @@ def _write_weights(part: Part, path: Path, dtype: type) -> None:
 def _card(
     recipe: Diffusion, pipeline: str, parts: Mapping[str, Part], made: Made
 ) -> str:
-    rows = "\n".join(
-        f"| `{name}` | {_count(part.network):,} |" for name, part in parts.items()
-    )
+    sizes = {
+        name: sum(
+            leaf.size for leaf in jax.tree.leaves(nnx.state(part.network, nnx.Param))
+        )
+        for name, part in parts.items()
+    }
+    rows = "\n".join(f"| `{name}` | {size:,} |" for name, size in sizes.items())
     phase = recipe.denoiser
     optimiser = "Muon and AdamW" if phase.muon_rate else "AdamW"
     began = made.beginning
@@ -171,9 +176,3 @@ def _conditions(recipe: Diffusion) -> str:
         f"with captions made from class names,{scenes} "
         f"{recipe.empty:.0%} of all captions empty:\n\n{templates}"
     )
-
-
-def _count(network: nnx.Module) -> int:
-    import jax
-
-    return sum(leaf.size for leaf in jax.tree.leaves(nnx.state(network, nnx.Param)))

@@ -44,14 +44,15 @@ bright close clean dirty weird the of in on with and a an this many some my
 )
 
 
-def byte_symbols() -> list[str]:
-    """One printable character for each byte, in the order of CLIP's vocabulary.
+def byte_symbols() -> dict[int, str]:
+    """A printable character for each byte, in the order of CLIP's vocabulary.
 
     Printable bytes stand for themselves, the other ones for the characters from
     U+0100 on (Radford et al. 2019).
     """
-    others = 256 - len(_PRINTABLE)
-    return [chr(byte) for byte in _PRINTABLE] + [chr(256 + i) for i in range(others)]
+    others = (byte for byte in range(256) if byte not in _PRINTABLE)
+    symbols = {byte: chr(byte) for byte in _PRINTABLE}
+    return symbols | {byte: chr(256 + i) for i, byte in enumerate(others)}
 
 
 def train_tokenizer(captions: Iterable[str], size: int) -> tuple[list[str], list[str]]:
@@ -71,12 +72,8 @@ def train_tokenizer(captions: Iterable[str], size: int) -> tuple[list[str], list
         # captions count more, so that their words are whole before the budget ends
         counts.update(dict.fromkeys(_WORD.findall(caption.lower()), 100))
     symbols = byte_symbols()
-    alphabet = [*symbols, *(symbol + "</w>" for symbol in symbols)]
-    order = [*_PRINTABLE, *(byte for byte in range(256) if byte not in _PRINTABLE)]
-    to_symbol = dict(zip(order, symbols, strict=True))
-    pieces = {
-        word: [to_symbol[byte] for byte in word.encode("utf-8")] for word in counts
-    }
+    alphabet = [*symbols.values(), *(each + "</w>" for each in symbols.values())]
+    pieces = {word: [symbols[byte] for byte in word.encode("utf-8")] for word in counts}
     for parts in pieces.values():
         parts[-1] += "</w>"
     merges: list[tuple[str, str]] = []
