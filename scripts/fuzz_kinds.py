@@ -399,13 +399,14 @@ def _write_run(folder: Path) -> None:
 
 def _read_run(folder: Path) -> Any:
     from diffjax.classify.temperature import read_temperature
-    from diffjax.report.compare import csv_text, read_report
+    from diffjax.report.compare import read_report
     from diffjax.runs.folder import read_run
+    from diffjax.runs.spreadsheets import csv_text
 
     read_temperature(folder / "run")
     run = read_run(folder / "run")
     run.rows.to_pydict()
-    return csv_text(read_report([folder / "run"]))
+    return csv_text(read_report([folder / "run"]).rows)
 
 
 def _rescore(folder: Path) -> Any:
