@@ -33,6 +33,7 @@ from diffjax.schedules import Schedule
 DENOISING = ("epsilon", "v_prediction", "sample")  # predictions of DDPM models
 MOST_STEPS = 100_000  # of training; published schedules have 4,000 at most
 MOST_SHIFT = 100  # of noise levels; published ones are 12 at most
+LEAST_SHIFT = 1e-6  # below, there is hardly noise but at the last level
 Whole = Annotated[int, Bounds(1, MOST_STEPS)]
 Real = Annotated[float, Bounds(-MOST_SHIFT, MOST_SHIFT)]
 Share = Annotated[float, Bounds(0, 1)]
@@ -144,12 +145,13 @@ def _flow_sigmas(
                 f"{source}: shift_terminal is supported along with "
                 "use_dynamic_shifting alone; without, it is of sampling: remove it."
             )
-    if not shift > 0:
+    if not shift >= LEAST_SHIFT:
         raise DiffjaxError(
-            f"{source}: the noise levels are shifted by {shift:g}; it must be above 0. "
-            "Check shift, or base_shift and max_shift."
+            f"{source}: the noise levels are shifted by {shift:g}; it must be "
+            f"{LEAST_SHIFT:g} at least. Check shift, or base_shift and max_shift."
         )
-    sigma = shift * sigma / (1 + (shift - 1) * sigma)
+    # whatever the rounding, to 1 at most
+    sigma = shift * sigma / (shift * sigma + (1 - sigma))
     if end:
         if sigma[0] == 1 or end == 1:
             raise DiffjaxError(f"{source}: shift_terminal leaves no noise levels.")

@@ -6,10 +6,11 @@ record = clf.classify("cat.jpg", ["cat", "dog"])         # everything that is kn
 records = clf.classify(["1.jpg", "2.jpg"], ["cat", "dog"])       # faster together
 """
 
+import io
 import os
 import warnings
 import zlib
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any, TypeVar, Unpack, overload
@@ -53,6 +54,8 @@ from diffjax.scoring.work import Work
 
 PARTS = Parts.__annotations__
 ONE_IMAGE = (str, bytes, os.PathLike, np.ndarray, jax.Array, Image.Image)
+# what can be iterated, but not as images: refused as the one image that it is not
+NO_IMAGES = (bytearray, memoryview, io.IOBase, Mapping)
 # as the models were trained
 TRANSFORMS = {"text": "resize_crop", "class": "adm"}
 
@@ -267,7 +270,8 @@ class DiffusionClassifier:
                 prefilter leaves none, or the network's numbers overflow; ``score`` goes
                 on with the other images.
         """
-        one = isinstance(image, ONE_IMAGE)
+        several = isinstance(image, Iterable)
+        one = not several or isinstance(image, ONE_IMAGE + NO_IMAGES)
         images: Any = [image] if one else image
         if not isinstance(labels, Candidates):
             labels = self.candidates(labels, template)

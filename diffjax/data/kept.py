@@ -6,6 +6,7 @@ The name is a digest of all that decides the arrays, so none is ever out of date
 """
 
 import hashlib
+import os
 import warnings
 from collections.abc import Mapping
 from pathlib import Path
@@ -39,7 +40,7 @@ class KeptArrays:
         Raises:
             DiffjaxError: If it cannot be made.
         """
-        self._folder = folder
+        self._folder, self._what = folder, what
         try:
             folder.mkdir(parents=True, exist_ok=True)
         except OSError as error:
@@ -56,7 +57,7 @@ class KeptArrays:
             like: Arrays, or shapes, of the shapes and number types that they must have.
         """
         path = self._path(name)
-        if not path.exists():
+        if not os.path.exists(path):  # false too where it may not be looked at
             return None
         try:
             found = read_npz(path)
@@ -68,13 +69,23 @@ class KeptArrays:
         return None
 
     def put(self, name: str, arrays: Mapping[str, np.ndarray]) -> None:
-        """Keep arrays under a name, unless a number in them overflowed."""
+        """Keep arrays under a name, unless a number in them overflowed.
+
+        Raises:
+            DiffjaxError: If they cannot be written.
+        """
         if not _finite(arrays):
             return
         path = self._path(name)
-        path.parent.mkdir(parents=True, exist_ok=True)
-        with atomic(path) as partial, partial.open("wb") as file:
-            np.savez(file, allow_pickle=False, **arrays)
+        try:
+            path.parent.mkdir(parents=True, exist_ok=True)
+            with atomic(path) as partial, partial.open("wb") as file:
+                np.savez(file, allow_pickle=False, **arrays)
+        except OSError as error:
+            raise DiffjaxError(
+                f"{path}, of the {self._what} that are kept, cannot be written "
+                f"({error.strerror}). See to it, take another folder, or keep none."
+            ) from error
 
     def _path(self, name: str) -> Path:
         return self._folder / name[:2] / f"{name}.npz"

@@ -112,8 +112,13 @@ class RunReport:
     def other_losses(self) -> dict[str, Rate]:
         """Accuracy by the losses that were evaluated along."""
         metrics = [key for key in self.row if key.startswith("acc1_")]
-        rates = {key.removeprefix("acc1_"): self.rate(key) for key in metrics}
-        return {loss: rate for loss, rate in rates.items() if rate is not None}
+        space = self.settings.get("experiment.space", "noise")
+        found = {key.removeprefix("acc1_"): self.rate(key) for key in metrics}
+        return {
+            loss_name({"loss": loss, "space": space}): rate
+            for loss, rate in found.items()
+            if rate is not None
+        }
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)

@@ -238,14 +238,16 @@ def test_every_parameter_of_a_flow_is_read_or_of_sampling(name, monkeypatch):
     [
         ({"invert_sigmas": True}, ["invert_sigmas"]),
         ({"shift_terminal": 0.1}, ["shift_terminal", "use_dynamic_shifting"]),
-        ({"shift": 0.0}, ["shift", "above 0"]),
+        ({"shift": 0.0}, ["shifted by 0", "1e-06 at least"]),
+        ({"shift": 1e-300}, ["shifted by 1e-300", "1e-06 at least"]),
+        (_DYNAMIC | {"base_shift": -90, "max_shift": -91.0}, ["1e-06 at least"]),
         ({"shift": "3"}, ["shift", "'3'"]),
         ({"shift": float("nan")}, ["shift", "nan"]),
         ({"num_train_timesteps": 0}, ["num_train_timesteps"]),
         (_DYNAMIC | {"time_shift_type": "square"}, ["time_shift_type", "linear"]),
         (_DYNAMIC | {"max_image_seq_len": 256}, ["max_image_seq_len", "differ"]),
         (_DYNAMIC | {"max_shift": 1e9}, ["max_shift", "100"]),
-        (_DYNAMIC | {"base_shift": -9.0, "time_shift_type": "linear"}, ["above 0"]),
+        (_DYNAMIC | {"base_shift": -9.0, "time_shift_type": "linear"}, ["shifted by"]),
         (_DYNAMIC | {"shift_terminal": 1.0}, ["shift_terminal"]),
         (_DYNAMIC | {"base_shift": 90.0, "max_shift": 90.5}, ["must rise"]),
     ],
@@ -256,6 +258,16 @@ def test_what_is_not_supported_of_a_flow_is_named(change, names):
         read_schedule(config, "x/scheduler_config.json", 256)
     for name in ["x/scheduler_config.json", *names]:
         assert name in str(error.value)
+
+
+@pytest.mark.parametrize("shift", [1e-5, 1e-3, 0.3, 7.0, 100.0])
+def test_a_flow_ends_in_noise_whatever_its_shift(shift, monkeypatch):
+    name = "FlowMatchEulerDiscreteScheduler"
+    schedule = read_schedule({"_class_name": name, "shift": shift}, "x")
+    assert schedule.sigma[-1] == 1 and schedule.signal[-1] == 0
+    theirs = np.asarray(scheduler_class(name, monkeypatch)(shift=shift).sigmas)[::-1]
+    rounding = 1e-7 / shift  # theirs subtract, where ours divide
+    np.testing.assert_allclose(schedule.sigma, theirs, rtol=max(1e-4, rounding))
 
 
 def test_a_network_without_tokens_has_no_dynamic_shift():

@@ -1,10 +1,12 @@
 import dataclasses
 import inspect
+import io
 import json
 import warnings
 
 import jax
 import jax.numpy as jnp
+import jaxtyping
 import numpy as np
 import pytest
 from PIL import Image
@@ -211,6 +213,18 @@ def test_several_images_fill_tiles_together(model, strategy):
         np.testing.assert_allclose(record.table.errors, one.table.errors, rtol=1e-5)
     scores = together(images(7), LABELS)
     assert [entries[0]["label"] for entries in scores] == [r.label for r in expected]
+
+
+@pytest.mark.parametrize(
+    "odd", [None, 3, io.BytesIO(b"abc"), bytearray(b"abc"), {"a": "a.png"}]
+)
+def test_what_is_no_image_is_not_taken_for_several(classifier, odd, monkeypatch):
+    # as where arguments are not checked
+    monkeypatch.setattr(jaxtyping.config, "jaxtyping_disable", True)
+    kind = type(odd).__name__
+    for call in (classifier.classify, classifier):
+        with pytest.raises(DiffjaxError, match=f"Cannot read an image from a {kind}"):
+            call(odd, LABELS)
 
 
 def test_images_that_fail_do_not_lose_the_others(classifier):

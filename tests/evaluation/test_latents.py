@@ -1,4 +1,5 @@
 import dataclasses
+import shutil
 
 import jax
 import numpy as np
@@ -7,6 +8,7 @@ from small import text_model
 
 from diffjax.classify.classifier import DiffusionClassifier
 from diffjax.classify.settings import Settings
+from diffjax.errors import DiffjaxError
 from diffjax.evaluation.latents import BATCH, Latents
 from diffjax.files import PARTIAL
 from diffjax.models.diffusion import DiffusionModel
@@ -50,6 +52,16 @@ def test_a_batch_is_what_its_images_are_alone(classifier, encoded):
     # a full batch in one call, and always one of the same size
     assert encoded[0] == BATCH
     assert Latents(classifier, None).of([]) == []
+
+
+def test_what_cannot_be_kept_is_one_message(classifier, tmp_path):
+    pixels = pictures(classifier, 1)
+    Latents(classifier, tmp_path).of(pixels)
+    (folder,) = tmp_path.iterdir()
+    shutil.rmtree(folder)
+    folder.touch()
+    with pytest.raises(DiffjaxError, match=f"{folder}.*latents.*cannot be written"):
+        Latents(classifier, tmp_path).of(pixels)
 
 
 def test_what_is_kept_is_not_computed_again(classifier, encoded, tmp_path):

@@ -296,6 +296,15 @@ def test_a_calibrated_run_shows_both_temperatures(tmp_path):
     assert after.temperature == calibrate(run)["temperature"]
 
 
+def test_further_losses_say_in_which_space_they_are(tmp_path):
+    errors, labels = tables(20, 4, 8)
+    for space, names in ({}, ["l1"]), ({"space": "data"}, ["l1 of data"]):
+        path = tmp_path / names[0]
+        header = {"experiment": space}
+        write_run(path, errors, labels, also={"l1": errors}, header=header)
+        assert list(read_report([path]).runs[0].other_losses) == names
+
+
 # ---- the command
 
 
