@@ -180,7 +180,7 @@ def tile(request):
         mesh=mesh,
     )
     blocks = Blocks(
-        images=np.array([3_000_000_000, 1], np.uint32),
+        keys=np.array([3_000_000_000, 1], np.uint32),
         z0=np.asarray(jax_random(2, 8, 8, 4)),
         timesteps=np.array([100, 700], np.int32),
         noises=np.array([0, 4], np.int32),
