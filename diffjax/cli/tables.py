@@ -68,7 +68,7 @@ def legend(temperature: float | str) -> Text:
         temperature: A number, or the calibrated run that has it.
     """
     if isinstance(temperature, str):
-        what, value = f"calibrated on {temperature}", read_temperature(temperature)
+        what, value = f"fitted on {temperature}", read_temperature(temperature)
     else:
         what, value = "not a calibrated probability", temperature
     return Text(
