@@ -131,7 +131,7 @@ class Settings:
         if self.shortlist is None:
             del settings["shortlist"]  # runs from before there were any go on
         if self.space == "noise":
-            del settings["space"]  # likewise
+            del settings["space"]  # and so do these
         return settings
 
 
