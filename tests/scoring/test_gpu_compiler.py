@@ -38,6 +38,7 @@ from diffjax.scoring.gradients import _sharded_gradients, bytes_of_gradient
 from diffjax.scoring.grid import Tile
 from diffjax.scoring.noise import ImageNoise, SeededNoise
 from diffjax.scoring.placement import BLOCKS
+from diffjax.tracing import eval_shape
 
 pytestmark = [
     pytest.mark.slow,
@@ -172,15 +173,16 @@ def test_a_mesh_over_machines_exchanges_the_errors_alone():
 def test_gradients_of_a_shortlist(devices, model, samples):
     where = topology(devices)
     found = untrained(model, "bfloat16", weights=False)
-    text = found.kind == "text"
-    base = (77, found.config.cross_attention_dim) if text else (found.config.features,)
+    told = found.network.module().condition_shapes()
+    vectors = eval_shape(lambda net, c: net.module().vectors(c), found.network, told)
+    base = in_dtype(vectors, jnp.float32)
     edge = found.config.sample_size
     copies = (
         found.network,
         SCHEDULE,
         ImageNoise(SeededNoise.of(0), jnp.uint32(0)),
         jax.ShapeDtypeStruct((edge, edge, 4), jnp.float32),
-        jax.ShapeDtypeStruct(base, jnp.float32),
+        base,
     )
     each = jax.ShapeDtypeStruct((samples * where.mesh.size,), jnp.int32)
     split = placed(each, where, PartitionSpec(BLOCKS))
