@@ -10,10 +10,10 @@ from rich.console import Console
 from diffjax.classify.classifier import DiffusionClassifier
 from diffjax.classify.progress import Progress
 from diffjax.classify.record import Record
-from diffjax.cli.progress import Bar
 from diffjax.data.images import load_image
 from diffjax.data.prompts import Prompts
 from diffjax.errors import DiffjaxError, NotFiniteError
+from diffjax.evaluation.bar import Bar
 
 
 def classify_all(

@@ -212,8 +212,8 @@ def evaluate(ctx: click.Context, /, preset: str | None, **options: Any) -> None:
 
     from diffjax.classify.classifier import DiffusionClassifier
     from diffjax.classify.progress import Progress
-    from diffjax.cli.progress import Bar
     from diffjax.cli.tables import plan_table, summary_table
+    from diffjax.evaluation.bar import Bar
 
     with loading(console, quiet, f"loading {model}"):
         classifier = DiffusionClassifier.from_pretrained(model, **options)

@@ -62,9 +62,9 @@ def baseline(
     with loading(console, quiet):
         from diffjax.baselines.classifier import load_classifier
         from diffjax.classify.progress import Progress
-        from diffjax.cli.progress import Bar
         from diffjax.cli.tables import summary_table
         from diffjax.data.corruptions import every_corruption
+        from diffjax.evaluation.bar import Bar
         from diffjax.evaluation.baselines import evaluate_baseline
         from diffjax.evaluation.experiment import Experiment
 

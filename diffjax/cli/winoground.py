@@ -67,8 +67,8 @@ def winoground(
     with loading(console, quiet, f"loading {model}"):
         from diffjax.classify.classifier import DiffusionClassifier
         from diffjax.classify.progress import Progress
-        from diffjax.cli.progress import Bar
         from diffjax.cli.tables import winoground_table
+        from diffjax.evaluation.bar import Bar
         from diffjax.evaluation.winoground import evaluate_winoground
         from diffjax.strategies.exhaustive import Exhaustive
 

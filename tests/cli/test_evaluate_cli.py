@@ -20,9 +20,9 @@ from tiny_sets import LABELLED, picture, png, save, write_folder, write_tfds
 import diffjax
 from diffjax.checkpoints import networks
 from diffjax.checkpoints.loading import load_model
-from diffjax.cli.progress import Bar
 from diffjax.data import presets
 from diffjax.evaluation import plan as planning
+from diffjax.evaluation.bar import Bar
 from diffjax.runs.folder import read_run
 
 pytestmark = pytest.mark.usefixtures("no_compile_cache")

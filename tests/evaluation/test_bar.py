@@ -8,15 +8,15 @@ from commands import FakeTerminal
 from rich.console import Console
 
 from diffjax.classify.progress import Progress
-from diffjax.cli import progress
-from diffjax.cli.progress import Bar, accuracy_text
+from diffjax.evaluation import bar
+from diffjax.evaluation.bar import Bar, accuracy_text
 
 
 @pytest.fixture
 def clock(monkeypatch):
     """Time stands still until it is told."""
     now = [1000.0]
-    monkeypatch.setattr(progress.time, "monotonic", lambda: now[0])
+    monkeypatch.setattr(bar.time, "monotonic", lambda: now[0])
     return now
 
 
