@@ -34,10 +34,11 @@ from diffjax.errors import DiffjaxError
 from diffjax.evaluation.experiment import Experiment
 from diffjax.files import atomic, write_text
 from diffjax.report.charts import BLUE, COLOURS, GRID, MARKERS, MUTED
-from diffjax.runs.folder import Run, read_run
+from diffjax.runs.folder import read_run
 from diffjax.runs.metrics import wilson
 from diffjax.runs.outcomes import local_numbers
 from diffjax.runs.rescoring import saved_errors
+from diffjax.runs.run import Run
 from diffjax.strategies import shortlist_to_text, strategy_to_text
 from diffjax.strategies.base import (
     Decision,

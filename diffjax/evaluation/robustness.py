@@ -30,9 +30,9 @@ from diffjax.errors import DiffjaxError
 from diffjax.evaluation.baselines import KIND
 from diffjax.files import json_text, read_csv
 from diffjax.runs import spreadsheets
-from diffjax.runs.folder import Run
 from diffjax.runs.metrics import Z, wilson
 from diffjax.runs.outcomes import outcomes
+from diffjax.runs.run import Run
 from diffjax.runs.spreadsheets import plain
 
 if TYPE_CHECKING:

@@ -23,7 +23,7 @@ from diffjax.classify.temperature import CALIBRATION, read_temperature
 from diffjax.errors import DiffjaxError
 from diffjax.files import json_text
 from diffjax.runs import evidence
-from diffjax.runs.folder import Run, read_run
+from diffjax.runs.folder import read_run
 from diffjax.runs.metrics import (
     Reliability,
     Z,
@@ -33,6 +33,7 @@ from diffjax.runs.metrics import (
     temperature_of,
 )
 from diffjax.runs.outcomes import Outcomes, check_results, failures, outcomes
+from diffjax.runs.run import Run
 from diffjax.strategies import strategy_from_dict, strategy_to_text
 
 Row = dict[str, str | int | float | None]

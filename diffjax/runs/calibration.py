@@ -20,13 +20,13 @@ from diffjax.classify.settings import loss_name
 from diffjax.classify.temperature import CALIBRATION
 from diffjax.errors import DiffjaxError
 from diffjax.files import write_json
-from diffjax.runs.folder import Run
 from diffjax.runs.metrics import (
     negative_log_likelihood,
     reliability,
     temperature_of,
 )
 from diffjax.runs.outcomes import check_results, outcomes
+from diffjax.runs.run import Run
 
 
 def fit_temperature(excess: Float[np.ndarray, "n c"]) -> float:

@@ -19,7 +19,6 @@ from typing import NamedTuple
 import numpy as np
 from jaxtyping import Float, Int
 
-from diffjax.runs.folder import Run
 from diffjax.runs.metrics import (
     Z,
     confusion_matrix,
@@ -30,6 +29,7 @@ from diffjax.runs.metrics import (
 )
 from diffjax.runs.outcomes import Outcomes
 from diffjax.runs.rescoring import rank_saved, saved_errors
+from diffjax.runs.run import Run
 from diffjax.runs.weights import Saved
 from diffjax.strategies.base import best_prompts
 

@@ -18,12 +18,9 @@ import os
 import threading
 import warnings
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
-
-import numpy as np
-from jaxtyping import Int
 
 from diffjax.data.prompts import Prompts
 from diffjax.errors import DiffjaxError
@@ -41,74 +38,13 @@ from diffjax.runs.header import (
     write_header,
 )
 from diffjax.runs.rows import PARTS, read_rows, schema, write_part
+from diffjax.runs.run import Run, with_names
 from diffjax.runs.sharing import ALONE, LOCK, Share, lock
 
 if TYPE_CHECKING:
     import pyarrow as pa
 
 PROMPTS, SUMMARY = "prompts.csv", "summary.json"
-
-
-@dataclass(frozen=True, kw_only=True, eq=False)
-class Run:
-    """A run as it was found on disk, complete or not.
-
-    Attributes:
-        path: its folder.
-        header: run.json.
-        prompts: the P rows of the error tables and their classes.
-        rows: one row an image, by index; see ``schema``.
-        damaged: parts whose rows are not among them.
-    """
-
-    path: Path
-    header: dict[str, Any]
-    prompts: Prompts
-    rows: "pa.Table"
-    damaged: tuple[Path, ...] = ()
-
-    @property
-    def class_names(self) -> tuple[str, ...]:
-        """The names of all classes of the data set."""
-        return tuple(self.header["class_names"])
-
-    @property
-    def classes(self) -> Int[np.ndarray, "C"]:
-        """The data set's number of each of the C candidates."""
-        return np.asarray(self.header["classes"], np.int64)
-
-    @property
-    def losses(self) -> tuple[str, ...]:
-        """Losses evaluated besides the one that decided."""
-        return tuple(self.header["experiment"].get("also", ()))
-
-    @property
-    def status(self) -> str:
-        """ "complete", "in progress" or "damaged"."""
-        if len(self.rows) >= self.header["data"]["n"]:
-            return "complete"  # what was damaged has been done again
-        return "damaged" if self.damaged else "in progress"
-
-    @property
-    def shortfall(self) -> str | None:
-        """What to say wherever this run's results are shown; None if it is complete."""
-        if self.status == "complete":
-            return None
-        return (
-            f"{self.path} is {self.status}: {len(self.rows):,} of "
-            f"{self.header['data']['n']:,} images are there. The command that began it "
-            "does the others."
-        )
-
-    @property
-    def good(self) -> "pa.Table":
-        """The rows of images that did not fail."""
-        return self.rows.filter(self.rows["error"].is_null())
-
-    @property
-    def has_errors(self) -> bool:
-        """Whether the tables of errors were saved, and read."""
-        return "errors" in self.rows.column_names
 
 
 def read_run(path: str | os.PathLike[str], *, errors: bool = True) -> Run:
@@ -148,7 +84,7 @@ def read_run(path: str | os.PathLike[str], *, errors: bool = True) -> Run:
             f"{folder}: {HEADER}, {PROMPTS} and the rows are not of one run. Take the "
             "former two from a copy, or repeat the command with another folder."
         )
-    return run
+    return replace(run, rows=with_names(rows, run.class_names))
 
 
 def _belong_together(run: Run) -> bool:

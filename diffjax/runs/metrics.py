@@ -23,8 +23,8 @@ from jaxtyping import Bool, Float, Int
 
 from diffjax.choices import TEMPERATURE
 from diffjax.classify.record import log_scores, settled_differences
-from diffjax.runs.folder import Run
 from diffjax.runs.outcomes import Outcomes, outcomes
+from diffjax.runs.run import Run
 
 Z = 1.959964  # 97.5 % of a normal distribution lie below
 N_BINS = 15

@@ -31,7 +31,6 @@ from diffjax.checkpoints.torch_files import load_torch
 from diffjax.data.prompts import Prompts
 from diffjax.errors import DiffjaxError
 from diffjax.runs.folder import (
-    Run,
     open_run,
     read_run,
     write_summary,
@@ -40,6 +39,7 @@ from diffjax.runs.header import FORMAT
 from diffjax.runs.metrics import summary
 from diffjax.runs.outcomes import decision_columns
 from diffjax.runs.rescoring import rank_saved
+from diffjax.runs.run import Run
 from diffjax.strategies import strategy_to_dict
 from diffjax.strategies.base import Decision
 from diffjax.strategies.staged import Staged

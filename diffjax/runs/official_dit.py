@@ -28,7 +28,6 @@ from diffjax.checkpoints.torch_files import load_torch
 from diffjax.data.arrays import read_npy
 from diffjax.data.prompts import Prompts
 from diffjax.errors import DiffjaxError
-from diffjax.runs.folder import Run
 from diffjax.runs.official import (
     N_TIMESTEPS,
     imported_header,
@@ -38,6 +37,7 @@ from diffjax.runs.official import (
 )
 from diffjax.runs.outcomes import decision_columns
 from diffjax.runs.rescoring import rank_saved
+from diffjax.runs.run import Run
 from diffjax.strategies import strategy_to_dict
 from diffjax.strategies.exhaustive import Exhaustive
 

@@ -11,8 +11,8 @@ import numpy as np
 from jaxtyping import Float, Int
 
 from diffjax.errors import DiffjaxError
-from diffjax.runs.folder import Run
 from diffjax.runs.rows import lists
+from diffjax.runs.run import Run
 from diffjax.strategies.base import (
     Decision,
     ErrorTable,

@@ -17,7 +17,6 @@ from jaxtyping import Float, Int
 from diffjax.choices import DEGREES, SPACES
 from diffjax.errors import DiffjaxError, unknown
 from diffjax.runs.folder import (
-    Run,
     open_run,
     read_run,
     write_summary,
@@ -30,6 +29,7 @@ from diffjax.runs.outcomes import (
     local_numbers,
 )
 from diffjax.runs.rows import lists
+from diffjax.runs.run import Run
 from diffjax.runs.weights import (
     N_BINS,
     N_FOLDS,

@@ -19,10 +19,10 @@ import numpy as np
 from jaxtyping import Float, Int
 
 from diffjax.errors import DiffjaxError
-from diffjax.runs.folder import Run
 from diffjax.runs.metrics import wilson
 from diffjax.runs.outcomes import check_results, outcomes
 from diffjax.runs.rescoring import saved_errors
+from diffjax.runs.run import Run
 from diffjax.runs.weights import Labelled, Saved, weights_by_name
 
 Table = dict[str, list[float | int | str]]

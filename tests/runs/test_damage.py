@@ -218,7 +218,8 @@ def test_columns_of_a_later_version_do_no_harm(tmp_path):
     table = pq.read_table(part)
     more = table.append_column("errorless", table["label"])
     pq.write_table(more, path / "parts" / "9.parquet")
-    assert read_run(path).rows.schema == schema([], save_errors=False)
+    rows = read_run(path).rows.drop_columns(["label_name", "prediction_name"])
+    assert rows.schema == schema([], save_errors=False)
 
 
 def test_a_disk_that_cannot_be_read_does_not_set_parts_aside(tmp_path, monkeypatch):
