@@ -12,16 +12,20 @@ from diffjax.cli.group import fail, group, loading, print_json, start
 from diffjax.cli.mesh import mesh_options, on_mesh
 from diffjax.cli.options import (
     checkpoint_options,
-    cost_options,
+    deciding_options,
+    device_options,
+    dtype_option,
     image_options,
-    max_pixels_option,
+    loss_option,
     model_option,
     number,
     output_options,
     path,
     prompt_options,
-    scoring_options,
-    strategy_epilog,
+    section,
+    seed_option,
+    strategies,
+    strategy_option,
 )
 from diffjax.data.prompts import DEFAULT_TEMPLATE, Prompts, split_labels
 from diffjax.errors import DiffjaxError
@@ -30,17 +34,25 @@ if TYPE_CHECKING:
     from diffjax.classify.record import Record
 
 
-@group.command(epilog=strategy_epilog(STRATEGY))
+@group.command(
+    usual=(
+        *("--labels", "--template", "--prompts", "--strategy", "--loss"),
+        *("--temperature", "--model", "--top", "--plot", "--json"),
+    ),
+    listings=strategies(STRATEGY),
+)
 @click.argument("images", nargs=-1, required=True, metavar="IMAGE...")
 @prompt_options
-@scoring_options
-@cost_options
+@deciding_options
 @image_options
-@max_pixels_option
 @checkpoint_options
-@number("--top", "Number of classes to show.", default=10)
-@path("--plot", "OUT.png", "Where to draw a picture of the results.")
-@mesh_options
+@device_options
+@section("device", mesh_options)
+@section(
+    "output",
+    number("--top", "Number of classes to show.", default=10),
+    path("--plot", "OUT.png", "Where to draw a picture of the results."),
+)
 @output_options
 def classify(
     images: tuple[str, ...],
@@ -101,9 +113,12 @@ def classify(
         fail(failures)
 
 
-@group.command(name="demo", epilog=strategy_epilog(demo.STRATEGY))
+@group.command(name="demo", listings=strategies(demo.STRATEGY))
 @model_option
-@scoring_options
+@strategy_option
+@loss_option
+@seed_option("Seed of the noise.")
+@dtype_option
 @path("--out", "OUT.png", "Where the picture goes.", default=demo.PICTURE)
 @output_options
 def demo_command(

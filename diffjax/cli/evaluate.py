@@ -9,23 +9,21 @@ import click
 from click.core import ParameterSource
 
 from diffjax.choices import LOSSES, STRATEGY
+from diffjax.cli.datasets import class_options, data_options
 from diffjax.cli.group import Failure, group, keep, loading, print_json, start
 from diffjax.cli.options import (
-    Decorator,
     checkpoint_options,
     choice,
-    cost_options,
-    data_dir_option,
-    image_options,
-    max_pixels_option,
-    merge_option,
+    deciding_options,
+    device_options,
+    json_option,
     number,
     option,
     path,
-    scoring_options,
-    strategy_epilog,
+    quiet_option,
+    section,
+    strategies,
     switch,
-    together,
 )
 from diffjax.data.presets import PRESETS, Preset
 from diffjax.errors import DiffjaxError
@@ -36,106 +34,30 @@ if TYPE_CHECKING:
     from diffjax.evaluation.tracking import Tracker
 
 
-def _preset_line(preset: Preset) -> str:
+def _preset_line(preset: Preset) -> tuple[str, str]:
     """A line of the help; all presets are staged, in the official order."""
     data = f"{preset.dataset.partition('/')[0]} {preset.split}"
     stages = (part.rpartition("=")[2] for part in preset.strategy.split(":")[1:3])
-    return f"  {preset.name:15} {data:23} {preset.loss} {' / '.join(stages)}"
+    return preset.name, f"{data}; {preset.loss} {' / '.join(stages)}"
 
 
-PRESET_LINES = "\n".join(map(_preset_line, PRESETS.values()))
-EPILOG = f"""{strategy_epilog(STRATEGY, "default without PRESET")}
-
-\b
+LISTINGS = strategies(STRATEGY, "default without PRESET") | {
+    "Presets, with data, loss, and classes kept / samples seen after each stage": [
+        *map(_preset_line, PRESETS.values())
+    ]
+}
+EPILOG = """\b
 Examples:
   diffjax evaluate cifar10 --data-dir data --limit 100
   diffjax evaluate pets --model sd-2-base --out runs/pets
   diffjax evaluate imagenet --model dit-256 --also vlb --dry-run
   diffjax evaluate cifar10 --corrupt blur:3
-  diffjax evaluate --dataset ./photos --template "a photo of a {{}}."
-
-\b
-Presets, with data, loss, and classes kept / samples seen after each stage:
-{PRESET_LINES}"""
+  diffjax evaluate --dataset ./photos --template "a photo of a {}."
+"""
 LOG_EVERY = 10  # images
 
-data_options: Decorator = together(
-    option(
-        "--dataset",
-        "NAME|PATH",
-        "A prepared tensorflow-datasets set, aircraft, objectnet; ./a/folder with "
-        "a folder a class; a .csv or .jsonl of paths and labels.",
-    ),
-    option("--split", "SPLIT", "Split of the data set."),
-    data_dir_option("Where data sets are."),
-    option(
-        "--subset",
-        "FILE.npy|RANGES",
-        "Images by their index: a file, or 0:100,200:300.",
-    ),
-    number("--per-class", "Take so many images of each class."),
-    number("--subset-seed", "Seed of the draw of --per-class.", least=0, default=0),
-    number("--limit", "Take so many images, spread evenly."),
-    max_pixels_option,
-    option(
-        "--corrupt",
-        "KIND:SEVERITY",
-        "Make the images worse: noise, blur, contrast, jpeg or shift, 1 to 5.",
-    ),
-    option(
-        "--classes",
-        "FILE.txt|NAME",
-        "Numbers of the classes to choose from; they keep their numbers.",
-    ),
-)
-class_options: Decorator = together(
-    option(
-        "--prompts",
-        "FILE.csv|NAME",
-        "Columns prompt, classname, classidx; or a preset's.",
-    ),
-    option("--classnames", "FILE", "File of class names, as CLIP_benchmark has it."),
-    option(
-        "--templates",
-        "FILE",
-        "File of templates, as CLIP_benchmark has it; without --classnames for "
-        "the set's own names.",
-    ),
-    option(
-        "--clip-name",
-        "KEY",
-        "What these files call the data set, where they are tables of several.",
-    ),
-    option(
-        "--template",
-        "TEXT",
-        "Prompt with a {} for the data set's class name; may be repeated.",
-        multiple=True,
-    ),
-    option(
-        "--prefilter",
-        "FILE",
-        "Candidate classes of each image, as CLIP may have chosen them: a .csv or "
-        ".parquet with the columns id and classes. Reported apart.",
-    ),
-    merge_option,
-)
-run_options: Decorator = together(
-    path(
-        "--out",
-        "RUN",
-        "Folder of the run; a run that is there goes on.",
-        show_default="runs/DATASET-MODEL",
-    ),
-    switch(
-        "--save-errors",
-        "Keep all errors, for `diffjax rescore` and more of `diffjax report`.",
-    ),
-    path(
-        "--latent-cache", "DIR", "Folder that keeps the images' latents for other runs."
-    ),
-    switch("--allow-errors", "End well even if some images could not be read."),
-    switch("--dry-run", "Print what it would cost; evaluate nothing."),
+process_options = section(
+    "device",
     number(
         "--process-index",
         "Which of several processes on one run this is, from 0.",
@@ -152,27 +74,52 @@ run_options: Decorator = together(
         "--distributed",
         "Take both from what launched the processes: Slurm, MPI or a TPU pod.",
     ),
+)
+run_options = section(
+    "output",
+    path(
+        "--out",
+        "RUN",
+        "Folder of the run; a run that is there goes on.",
+        show_default="runs/DATASET-MODEL",
+    ),
+    switch(
+        "--save-errors",
+        "Keep all errors, for `diffjax rescore` and more of `diffjax report`.",
+    ),
+    switch("--allow-errors", "End well even if some images could not be read."),
+    switch("--dry-run", "Print what it would cost; evaluate nothing."),
     option("--wandb", "PROJECT", "Follow it on Weights & Biases."),
     path("--tensorboard", "DIR", "Follow it in TensorBoard."),
-    switch("--json", "JSON on standard output.", name="as_json"),
-    switch("--quiet", "No progress on standard error.", short="-q"),
+    json_option,
+    quiet_option,
 )
 
 
-@group.command(epilog=EPILOG)
+@group.command(
+    usual=(
+        *("--dataset", "--data-dir", "--limit", "--template", "--strategy"),
+        *("--loss", "--model", "--out", "--save-errors", "--dry-run"),
+    ),
+    listings=LISTINGS,
+    epilog=EPILOG,
+)
 @click.argument("preset", required=False, metavar="[PRESET]")
 @data_options
 @class_options
-@scoring_options
-@choice(
-    "--also",
-    LOSSES,
-    "A further loss, of the same evaluations; may be repeated.",
-    multiple=True,
+@deciding_options
+@section(
+    "deciding",
+    choice(
+        "--also",
+        LOSSES,
+        "A further loss, of the same evaluations; may be repeated.",
+        multiple=True,
+    ),
 )
-@cost_options
-@image_options
 @checkpoint_options
+@device_options
+@process_options
 @run_options
 @click.pass_context
 def evaluate(ctx: click.Context, /, preset: str | None, **options: Any) -> None:

@@ -9,42 +9,64 @@ import click
 from diffjax.cli.group import group, loading, print_json, start
 from diffjax.cli.options import (
     checkpoint_options,
+    dtype_option,
     error_options,
     image_options,
-    max_pixels_option,
     number,
     option,
     output_options,
     path,
+    section,
+    shard_weights_option,
 )
 from diffjax.data.prompts import DEFAULT_TEMPLATE, split_labels
 from diffjax.errors import DiffjaxError
 
 
-@group.command()
+@group.command(
+    usual=(
+        *("--labels", "--template", "--n-samples", "--loss", "--resolution"),
+        *("--model", "--bands", "--out", "--json", "--quiet"),
+    )
+)
 @click.argument("image", metavar="IMAGE")
-@option(
-    "--labels",
-    "A,B",
-    "The label to explain, and another that it is explained against.",
-    required=True,
+@section(
+    "prompts",
+    option(
+        "--labels",
+        "A,B",
+        "The label to explain, and another that it is explained against.",
+        required=True,
+    ),
+    option(
+        "--template",
+        "TEXT",
+        "Prompt with a {} for the label.",
+        default=DEFAULT_TEMPLATE,
+    ),
 )
-@option(
-    "--template", "TEXT", "Prompt with a {} for the label.", default=DEFAULT_TEMPLATE
+@section(
+    "deciding",
+    number(
+        "--n-samples",
+        "Timesteps, even over the schedule; two evaluations each.",
+        default=100,
+    ),
 )
-@number(
-    "--n-samples",
-    "Timesteps, even over the schedule; two evaluations each.",
-    default=100,
-)
-@number(
-    "--bands", "Groups of neighbouring timesteps with a map each.", most=6, default=3
-)
-@path("--out", "OUT.png", "Where the picture goes.", default="explain.png")
 @error_options
 @image_options
-@max_pixels_option
 @checkpoint_options
+@section("device", dtype_option, shard_weights_option)
+@section(
+    "output",
+    number(
+        "--bands",
+        "Groups of neighbouring timesteps with a map each.",
+        most=6,
+        default=3,
+    ),
+    path("--out", "OUT.png", "Where the picture goes.", default="explain.png"),
+)
 @output_options
 def explain(
     image: str,

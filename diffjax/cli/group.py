@@ -12,6 +12,7 @@ import click
 from diffjax import __version__
 from diffjax.cli.complaints import meaning
 from diffjax.cli.ending import EXIT_INTERRUPTED, Ending
+from diffjax.cli.help import Command
 from diffjax.cli.options import switch
 from diffjax.errors import DiffjaxError
 from diffjax.files import json_text
@@ -35,6 +36,8 @@ class Failure(click.ClickException):
 class Group(click.Group):
     """Commands whose known exceptions become messages and exit codes."""
 
+    command_class = Command
+
     def invoke(self, ctx: click.Context) -> Any:
         """Run a command."""
         try:
@@ -57,7 +60,13 @@ class Group(click.Group):
             raise Failure(line) from error
 
 
-@click.group(cls=Group, context_settings={"help_option_names": ["-h", "--help"]})
+@click.group(
+    cls=Group,
+    context_settings={
+        "help_option_names": ["-h", "--help"],
+        "max_content_width": 100,
+    },
+)
 @click.version_option(__version__, prog_name="diffjax")
 def group() -> None:
     """Classify images with a pretrained diffusion model, in JAX.

@@ -1,4 +1,4 @@
-"""Options of the commands."""
+"""Options of the commands, in the groups of their help; see ``cli/help.py``."""
 
 from collections.abc import Callable, Sequence
 from pathlib import Path
@@ -18,6 +18,7 @@ from diffjax.choices import (
     TEMPERATURE,
     TRANSFORMS,
 )
+from diffjax.cli.help import SECTIONS, Option, Rows
 from diffjax.data.prompts import DEFAULT_TEMPLATE
 
 Decorator = Callable[[Callable[..., Any]], Callable[..., Any]]
@@ -30,7 +31,7 @@ def option(flag: str, metavar: str | None, help: str, **more: Any) -> Decorator:
     names = [more.pop(key) for key in ("short", "name") if key in more]
     if "default" in more:
         more.setdefault("show_default", True)
-    return click.option(flag, *names, metavar=metavar, help=help, **more)
+    return click.option(flag, *names, cls=Option, metavar=metavar, help=help, **more)
 
 
 def switch(flag: str, help: str, **more: Any) -> Decorator:
@@ -88,26 +89,22 @@ def shortlist(
     return parse_shortlist(value)
 
 
-def strategy_epilog(default: str, when: str = "default") -> str:
-    """List strategies to copy, on unwrapped lines; ``when`` marks the default."""
+def strategies(default: str, when: str = "default") -> dict[str, Rows]:
+    """List strategies to copy, for the help; ``when`` marks the default."""
     known = {
-        "racing:": (
-            STRATEGY,
-            "a class is dropped once it is surely worse, and the race ends when one\n"
-            "    is left, or after 250 samples",
-        ),
-        "staged:": (
-            "staged:to_keep=5,1:n_samples=25,250:order=nested",
-            "all see a few samples; the best 5 go on to more, the others are pruned",
-        ),
-        "exhaustive:": ("exhaustive:n_samples=250", "every class sees 250 samples"),
+        STRATEGY: "A class is dropped once it is surely worse, and the race ends when "
+        "one is left, or after 250 samples.",
+        "staged:to_keep=5,1:n_samples=25,250:order=nested": "All see a few samples; "
+        "the best 5 go on to more, the others are pruned.",
+        "exhaustive:n_samples=250": "Every class sees 250 samples.",
     }
-    lines = []
-    for kind, (text, what) in known.items():
-        if default.startswith(kind):
-            text = f"{default}  [{when}]"
-        lines.append(f"  {text}\n    {what}")
-    return "\n".join(["\b", "Strategies:", *lines])
+    kind = default.partition(":")[0]
+    return {
+        "Strategies": [
+            (f"{default}  [{when}]" if text.startswith(kind) else text, what)
+            for text, what in known.items()
+        ]
+    }
 
 
 def together(*options: Decorator) -> Decorator:
@@ -116,6 +113,21 @@ def together(*options: Decorator) -> Decorator:
     def decorate(command: Callable[..., Any]) -> Callable[..., Any]:
         for option in reversed(options):
             command = option(command)
+        return command
+
+    return decorate
+
+
+def section(name: str, *options: Decorator) -> Decorator:
+    """Make one decorator of options that are a group of the help."""
+    if name not in SECTIONS:
+        raise ValueError(f"the help has no group {name!r}")
+
+    def decorate(command: Callable[..., Any]) -> Callable[..., Any]:
+        before = len(getattr(command, "__click_params__", ()))
+        command = together(*options)(command)
+        for each in vars(command)["__click_params__"][before:]:
+            each.section = name
         return command
 
     return decorate
@@ -139,7 +151,8 @@ merge_option = choice(
     "mean of their text states is taken.",
     default="compete",
 )
-prompt_options = together(
+prompt_options = section(
+    "prompts",
     option(
         "--labels",
         "A,B,...",
@@ -163,6 +176,11 @@ prompt_options = together(
     ),
     merge_option,
 )
+strategy_option = option(
+    "--strategy",
+    "STRATEGY",
+    "Which classes to evaluate on how many samples; see below.",
+)
 loss_option = together(
     choice(
         "--loss",
@@ -179,37 +197,8 @@ loss_option = together(
         default="noise",
     ),
 )
-dtype_option = choice(
-    "--dtype",
-    DTYPES,
-    "Number type of the denoiser; auto is bfloat16 on accelerators, float32 on a CPU.",
-    default="auto",
-)
-error_options = together(loss_option, dtype_option, seed_option("Seed of the noise."))
-scoring_options = together(
-    option(
-        "--strategy",
-        "STRATEGY",
-        "Which classes to evaluate on how many samples; see below.",
-    ),
-    error_options,
-)
-cells_option = option(
-    "--cells",
-    "N",
-    "Most evaluations per device call, at least one on each: memory against speed.",
-    type=int,
-    show_default="what memory holds",
-)
-cost_options = together(
-    option(
-        "--shortlist",
-        "k=N:...",
-        "Of many classes evaluate only the best N by an estimate, whose cost does "
-        "not depend on their number. Further settings: "
-        "n_samples=16:base=mean|unconditional|clusters:rounds=1:clusters=8.",
-        callback=shortlist,
-    ),
+noise_option = together(
+    seed_option("Seed of the noise."),
     option(
         "--noise",
         "image|shared|FILE",
@@ -217,6 +206,21 @@ cost_options = together(
         "safetensors).",
         default="image",
     ),
+)
+error_options = section("deciding", loss_option, noise_option)
+deciding_options = section(
+    "deciding",
+    strategy_option,
+    option(
+        "--shortlist",
+        "k=N:...",
+        "Of many classes evaluate only the best N by an estimate, whose cost does "
+        "not depend on their number. Further settings, with a colon before each: "
+        "n_samples=16, base=mean, unconditional or clusters, rounds=1, clusters=8.",
+        callback=shortlist,
+    ),
+    loss_option,
+    noise_option,
     option(
         "--temperature",
         "X|RUN",
@@ -226,16 +230,40 @@ cost_options = together(
         default=TEMPERATURE,
         callback=number_or_text,
     ),
-    cells_option,
-    choice(
-        "--shard-weights",
-        SHARD_WEIGHTS,
-        "Split the denoiser's weights among the devices instead of copying them "
-        "to each: always, never, or where copies would take too much memory.",
-        default="auto",
-    ),
 )
-image_options = together(
+dtype_option = choice(
+    "--dtype",
+    DTYPES,
+    "Number type of the denoiser; auto is bfloat16 on accelerators, float32 on a CPU.",
+    default="auto",
+)
+shard_weights_option = choice(
+    "--shard-weights",
+    SHARD_WEIGHTS,
+    "Split the denoiser's weights among the devices instead of copying them "
+    "to each: always, never, or where copies would take too much memory.",
+    default="auto",
+)
+device_options = section(
+    "device",
+    dtype_option,
+    option(
+        "--cells",
+        "N",
+        "Most evaluations per device call, at least one on each: memory against speed.",
+        type=int,
+        show_default="what memory holds",
+    ),
+    shard_weights_option,
+)
+max_pixels_option = number(
+    "--max-pixels",
+    "Refuse images of more pixels; JPEG files of up to four times as many are "
+    "read at half their size.",
+    show_default="67,108,864, 8192 × 8192",
+)
+image_options = section(
+    "data",
     number("--resolution", "Pixels along an edge.", show_default="the model's"),
     choice(
         "--transform",
@@ -246,12 +274,7 @@ image_options = together(
     choice(
         "--interpolation", INTERPOLATIONS, "Filter of the resize.", default="bicubic"
     ),
-)
-max_pixels_option = number(
-    "--max-pixels",
-    "Refuse images of more pixels; JPEG files of up to four times as many are "
-    "read at half their size.",
-    show_default="67,108,864, 8192 × 8192",
+    max_pixels_option,
 )
 model_option = option(
     "--model",
@@ -260,8 +283,8 @@ model_option = option(
     "Face id: the first that there is.",
     default="tiny",
 )
-checkpoint_options = together(
-    model_option,
+part_options = section(
+    "model",
     option("--unet", "PATH", f"U-Net {ELSEWHERE}"),
     option("--transformer", "PATH", f"DiT {ELSEWHERE}"),
     option("--vae", "PATH", f"Autoencoder {ELSEWHERE}"),
@@ -290,7 +313,11 @@ checkpoint_options = together(
         name="local_files_only",
     ),
 )
-output_options = together(
+checkpoint_options = together(section("model", model_option), part_options)
+json_option = switch("--json", "JSON on standard output.", name="as_json")
+quiet_option = switch("--quiet", "No progress on standard error.", short="-q")
+output_options = section(
+    "output",
     switch("--json", "JSON on standard output, a line an image.", name="as_json"),
-    switch("--quiet", "No progress on standard error.", short="-q"),
+    quiet_option,
 )

@@ -5,8 +5,18 @@ from typing import Any
 
 import click
 
+from diffjax.cli.datasets import which_classes, which_images
 from diffjax.cli.group import group, loading, print_json, start
-from diffjax.cli.options import data_dir_option, new_file, number, option, path, switch
+from diffjax.cli.options import (
+    json_option,
+    max_pixels_option,
+    new_file,
+    option,
+    path,
+    quiet_option,
+    section,
+    switch,
+)
 from diffjax.errors import DiffjaxError
 
 ALL = "all"
@@ -22,32 +32,46 @@ Example, for a diffusion model and a baseline:
   diffjax robustness runs/tiny/* runs/net/{clean,blur-3} --plot points.png"""
 
 
-@group.command(epilog=BASELINE_EPILOG)
+@group.command(
+    usual=(
+        *("--data-dir", "--split", "--limit", "--per-class", "--corrupt"),
+        *("--out", "--allow-errors", "--json", "--quiet"),
+    ),
+    epilog=BASELINE_EPILOG,
+)
 @click.argument("model", metavar="MODEL")
 @click.argument("dataset", metavar="DATASET")
-@option("--split", "SPLIT", "Split of the data set.")
-@data_dir_option("Where data sets are.")
-@number("--limit", "Take so many images, spread evenly.")
-@option(
-    "--corrupt",
-    "KIND:SEVERITY|all",
-    "Make the images worse: noise, blur, contrast, jpeg or shift, 1 to 5; all: "
-    "clean and in every way, each a run of its own.",
+@section(
+    "data",
+    which_images,
+    option(
+        "--corrupt",
+        "KIND:SEVERITY|all",
+        "Make the images worse: noise, blur, contrast, jpeg or shift, 1 to 5; all: "
+        "clean and in every way, each a run of its own.",
+    ),
+    max_pixels_option,
 )
-@path(
-    "--out",
-    "RUN",
-    "Folder of the run, or of the runs; a run that is there goes on.",
-    show_default="runs/DATASET-baseline",
+@section("prompts", which_classes)
+@section(
+    "output",
+    path(
+        "--out",
+        "RUN",
+        "Folder of the run, or of the runs; a run that is there goes on.",
+        show_default="runs/DATASET-baseline",
+    ),
+    switch("--allow-errors", "End well even if some images could not be read."),
+    json_option,
+    quiet_option,
 )
-@switch("--json", "JSON on standard output.", name="as_json")
-@switch("--quiet", "No progress on standard error.", short="-q")
 def baseline(
     model: str,
     dataset: str,
     corrupt: str | None,
     out: Path | None,
     data_dir: str | None,
+    allow_errors: bool,
     as_json: bool,
     quiet: bool,
     **asked: Any,
@@ -93,10 +117,11 @@ def baseline(
     if as_json:
         print_json(results if corrupt == ALL else results[0])
     click.echo(f"Run: {out}", err=True)
-    if failed := sum(each["failed_images"] for each in results):
+    failed = sum(each["failed_images"] for each in results)
+    if failed and not allow_errors:
         raise DiffjaxError(
             f"{failed:,} images failed; the runs' rows say why. The same command tries "
-            "them again."
+            "them again; --allow-errors accepts them."
         )
 
 

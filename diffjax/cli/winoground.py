@@ -7,12 +7,15 @@ import click
 
 from diffjax.cli.group import Failure, group, keep, loading, print_json, start
 from diffjax.cli.options import (
-    cells_option,
     checkpoint_options,
+    device_options,
     error_options,
     image_options,
+    json_option,
     number,
     path,
+    quiet_option,
+    section,
     switch,
 )
 
@@ -21,29 +24,44 @@ Example:
   diffjax winoground winoground --model sd-2-base --limit 40"""
 
 
-@group.command(epilog=EPILOG)
+@group.command(
+    usual=(
+        *("--limit", "--n-samples", "--loss", "--model", "--dtype", "--cells"),
+        *("--out", "--allow-errors", "--json", "--quiet"),
+    ),
+    epilog=EPILOG,
+)
 @click.argument("folder", metavar="DIR")
-@number(
-    "--n-samples", "Timesteps, evenly spread; the paper's is the default.", default=1000
-)
-@number("--limit", "Take so many examples, spread evenly.")
-@error_options
+@section("data", number("--limit", "Take so many examples, spread evenly."))
 @image_options
-@checkpoint_options
-@cells_option
-@path(
-    "--out",
-    "RUN",
-    "Folder of the run; a run that is there goes on.",
-    show_default="runs/DIR-MODEL",
+@section(
+    "deciding",
+    number(
+        "--n-samples",
+        "Timesteps, evenly spread; the paper's is the default.",
+        default=1000,
+    ),
 )
-@switch("--allow-errors", "End well even if some images cannot be read.")
-@switch("--json", "JSON on standard output.", name="as_json")
-@switch("--quiet", "No progress on standard error.", short="-q")
+@error_options
+@checkpoint_options
+@device_options
+@section(
+    "output",
+    path(
+        "--out",
+        "RUN",
+        "Folder of the run; a run that is there goes on.",
+        show_default="runs/DIR-MODEL",
+    ),
+    switch("--allow-errors", "End well even if some images cannot be read."),
+    json_option,
+    quiet_option,
+)
 def winoground(
     folder: str,
     n_samples: int,
     limit: int | None,
+    max_pixels: int | None,
     model: str,
     out: Path | None,
     allow_errors: bool,
@@ -84,6 +102,7 @@ def winoground(
             classifier,
             out,
             name=name,
+            max_pixels=max_pixels,
             progress=Progress(watch=bar.show, images_each=2),
             opened=lambda run: keep(run.flush),
         )

@@ -91,6 +91,7 @@ def evaluate_winoground(
     path: Path,
     *,
     name: str = "winoground",
+    max_pixels: int | None = None,
     progress: Progress | None = None,
     opened: Callable[[RunWriter], None] = lambda run: None,
 ) -> dict[str, Any]:
@@ -102,6 +103,7 @@ def evaluate_winoground(
             timesteps for some captions could not be compared.
         path: the run's folder; a run of the same configuration there goes on.
         name: of the set, if it is another one in Winoground's format.
+        max_pixels: of image files; see ``data.images.load_image``.
         progress: is told of every example and tile; "correct" counts the text score.
         opened: is called with the run once it is open.
 
@@ -128,7 +130,7 @@ def evaluate_winoground(
             if index in run.done:
                 continue
             remove_summary(path)
-            row = {"index": index} | _row(example, classifier, progress)
+            row = {"index": index} | _row(example, classifier, max_pixels, progress)
             run.add(row)
             if time.monotonic() - flushed > FLUSH_SECONDS:
                 run.flush()
@@ -189,7 +191,10 @@ def _proportions(rows: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
 
 
 def _row(
-    example: WinogroundExample, classifier: DiffusionClassifier, progress: Progress
+    example: WinogroundExample,
+    classifier: DiffusionClassifier,
+    max_pixels: int | None,
+    progress: Progress,
 ) -> dict[str, Any]:
     """The errors and scores of an example."""
     row: dict[str, Any] = {
@@ -207,7 +212,9 @@ def _row(
     key = zlib.crc32(f"winoground {example.id}".encode())  # for both images
     try:
         encoded = [
-            replace(classifier.encode(load_image(image)), key=key)
+            replace(
+                classifier.encode(load_image(image, max_pixels=max_pixels)), key=key
+            )
             for image in example.images
         ]
     except DiffjaxError as error:

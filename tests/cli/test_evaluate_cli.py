@@ -490,14 +490,14 @@ def test_trackers_end_with_a_run_that_fails(place, tmp_path, monkeypatch):
 def test_the_help_lists_the_presets():
     lines = invoke("evaluate", "--help").stdout.splitlines()
     for preset in presets.PRESETS.values():
-        (line,) = (line.split() for line in lines if f"  {preset.name} " in line[:20])
-        data = preset.dataset.partition("/")[0]
-        assert line[1:4] == [data, preset.split, preset.loss]
-        keep, slash, seen = line[4:]
+        (line,) = (line for line in lines if line.startswith(f"  {preset.name} "))
+        told, paper = line.removeprefix(f"  {preset.name}").split(";")
+        assert told.split() == [preset.dataset.partition("/")[0], preset.split]
+        loss, keep, slash, seen = paper.split()
+        assert (loss, slash) == (preset.loss, "/")
         assert preset.strategy == (
             f"staged:to_keep={keep}:n_samples={seen}:order=official"
         )
-        assert slash == "/"
 
 
 # ---- kills

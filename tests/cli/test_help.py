@@ -1,5 +1,6 @@
 """What the help says, and what it costs."""
 
+import re
 import subprocess
 import sys
 
@@ -12,149 +13,67 @@ from diffjax.classify.settings import Settings
 from diffjax.cli import demo
 from diffjax.cli.classify import classify as classify_command
 from diffjax.cli.commands import group
+from diffjax.cli.help import HELP_ALL, MANY, SECTIONS
 
 HEAVY = ("jax", "flax", "transformers", "matplotlib", "torch", "tensorflow_datasets")
 
+PARTS = (
+    *("--model", "--unet", "--transformer", "--vae", "--text-encoder", "--tokenizer"),
+    *("--variant", "--revision", "--cache-dir", "--prompt-cache", "--offline"),
+)
+IMAGES = "--resolution", "--transform", "--interpolation", "--max-pixels"
+WHICH = (
+    *("--split", "--data-dir", "--subset", "--per-class", "--subset-seed", "--limit"),
+    *("--corrupt", "--classes"),
+)
+ERRORS = "--loss", "--space", "--seed", "--noise"
+DECIDING = "--strategy", "--shortlist", *ERRORS, "--temperature"
+DEVICE = "--dtype", "--cells", "--shard-weights"
+SHARE = "--process-index", "--process-count"
+TOLD = "--json", "--quiet"
 HELP = {
-    "baseline": (
-        *("--split", "--data-dir", "--limit", "--corrupt", "--out", "--json"),
-        *("--quiet", "--help"),
-    ),
+    "baseline": (*WHICH, "--max-pixels", "--out", "--allow-errors", *TOLD),
     "bench": (
         *("--model", "--random", "--blocks", "--classes", "--dtype", "--resolution"),
-        *("--compile-for", "--json", "--quiet", "--help"),
+        *("--compile-for", *TOLD),
     ),
-    "calibrate": ("--json", "--allow-partial", "--help"),
+    "calibrate": ("--json", "--allow-partial"),
     "classify": (
-        *(
-            "--labels",
-            "--template",
-            "--prompts",
-            "--merge",
-            "--strategy",
-            "--loss",
-            "--space",
-        ),
-        *("--dtype", "--seed", "--noise", "--temperature", "--cells", "--resolution"),
-        *("--transform", "--interpolation", "--model", "--unet", "--transformer"),
-        *("--vae", "--text-encoder", "--tokenizer", "--revision", "--cache-dir"),
-        "--prompt-cache",
-        *("--offline", "--variant", "--top", "--plot", "--json", "--quiet", "--help"),
-        "--max-pixels",
-        *("--shortlist", "--shard-weights", "--global-mesh", "--coordinator"),
-        *("--process-index", "--process-count"),
+        *("--labels", "--template", "--prompts", "--merge", "--top", "--plot"),
+        *(*DECIDING, *IMAGES, *PARTS, *DEVICE, *TOLD),
+        *("--global-mesh", "--coordinator", *SHARE),
     ),
     "demo": (
-        *(
-            "--model",
-            "--strategy",
-            "--loss",
-            "--space",
-            "--dtype",
-            "--seed",
-            "--out",
-            "--json",
-        ),
-        *("--quiet", "--help"),
+        *("--model", "--strategy", "--loss", "--space", "--seed", "--dtype", "--out"),
+        *TOLD,
     ),
     "evaluate": (
-        *("--dataset", "--split", "--data-dir", "--subset", "--per-class"),
-        *("--subset-seed", "--limit", "--classes", "--prompts", "--classnames"),
-        *("--corrupt", "--max-pixels"),
-        *(
-            "--templates",
-            "--clip-name",
-            "--template",
-            "--prefilter",
-            "--merge",
-            "--strategy",
-            "--loss",
-            "--space",
-            "--dtype",
-        ),
-        *("--seed", "--also", "--noise", "--temperature", "--cells", "--resolution"),
-        "--shortlist",
-        *("--transform", "--interpolation", "--model", "--unet", "--transformer"),
-        *("--vae", "--text-encoder", "--tokenizer", "--revision", "--cache-dir"),
-        "--prompt-cache",
-        *("--offline", "--out", "--save-errors", "--latent-cache", "--allow-errors"),
-        "--variant",
-        *(
-            "--dry-run",
-            "--process-index",
-            "--process-count",
-            "--distributed",
-            "--shard-weights",
-            "--wandb",
-            "--tensorboard",
-            "--json",
-            "--quiet",
-            "--help",
-        ),
+        *("--dataset", *WHICH, *IMAGES, "--latent-cache"),
+        *("--prompts", "--classnames", "--templates", "--clip-name", "--template"),
+        *("--prefilter", "--merge", *DECIDING, "--also", *PARTS, *DEVICE),
+        *(*SHARE, "--distributed", "--out", "--save-errors", "--allow-errors"),
+        *("--dry-run", "--wandb", "--tensorboard", *TOLD),
     ),
     "import": (
         *("--out", "--prompts", "--labels", "--dataset", "--split", "--allow-errors"),
-        *("--json", "--help"),
+        "--json",
     ),
     "explain": (
-        *(
-            "--labels",
-            "--template",
-            "--n-samples",
-            "--bands",
-            "--out",
-            "--loss",
-            "--space",
-        ),
-        *("--dtype", "--seed", "--resolution", "--transform", "--interpolation"),
-        *("--model", "--unet", "--transformer", "--vae", "--text-encoder"),
-        *("--tokenizer", "--revision", "--cache-dir", "--offline", "--json"),
-        "--prompt-cache",
-        *("--variant", "--max-pixels", "--quiet", "--help"),
+        *("--labels", "--template", "--n-samples", "--bands", "--out"),
+        *(*ERRORS, *IMAGES, *PARTS, "--dtype", "--shard-weights", *TOLD),
     ),
-    "models": ("--json", "--help"),
-    "report": ("--html", "--csv", "--json", "--allow-partial", "--help"),
+    "models": ("--json",),
+    "report": ("--html", "--csv", "--json", "--allow-partial"),
     "rescore": (
-        "--allow-partial",
-        *(
-            "--loss",
-            "--space",
-            "--weights",
-            "--strategy",
-            "--folds",
-            "--bins",
-            "--out",
-            "--json",
-        ),
-        "--help",
+        *("--loss", "--space", "--weights", "--strategy", "--folds", "--bins"),
+        *("--out", "--json", "--allow-partial"),
     ),
-    "robustness": ("--plot", "--csv", "--json", "--help"),
-    "study": ("--out", "--json", "--allow-partial", "--help"),
-    "train": (
-        "--data-dir",
-        "--out",
-        "--length",
-        "--steps",
-        "--init",
-        "--seed",
-        "--help",
-    ),
+    "robustness": ("--plot", "--csv", "--json"),
+    "study": ("--out", "--json", "--allow-partial"),
+    "train": ("--data-dir", "--out", "--length", "--steps", "--init", "--seed"),
     "winoground": (
-        *(
-            "--n-samples",
-            "--limit",
-            "--loss",
-            "--space",
-            "--dtype",
-            "--seed",
-            "--resolution",
-        ),
-        *("--transform", "--interpolation", "--model", "--unet", "--transformer"),
-        *("--vae", "--text-encoder", "--tokenizer", "--revision", "--cache-dir"),
-        "--prompt-cache",
-        *("--offline", "--cells", "--out", "--allow-errors", "--json", "--quiet"),
-        "--variant",
-        "--help",
+        *("--n-samples", "--limit", *ERRORS, *IMAGES, *PARTS, *DEVICE),
+        *("--out", "--allow-errors", *TOLD),
     ),
 }
 
@@ -166,22 +85,42 @@ def test_every_command_is_in_the_help():
         assert f"\n  {name} " in text
 
 
+def options_of(command):
+    parameters = group.commands[command].params
+    return [each for each in parameters if isinstance(each, click.Option)]
+
+
+def flags(help):
+    """Of the lines that begin with one, between description and listings."""
+    options = re.split(r"^[A-Z].*:$", help, maxsplit=1, flags=re.MULTILINE)[1]
+    options = options.partition("\nStrategies:")[0]
+    return re.findall(r"^  (?:-\w, )?(--[a-z-]+)", options, flags=re.MULTILINE)
+
+
+@pytest.mark.parametrize("width", [60, 80, 100])
 @pytest.mark.parametrize("command", HELP)
-def test_the_help_names_every_option(command):
-    result = invoke(command, "--help")
+def test_the_help_names_every_option(command, width, monkeypatch):
+    monkeypatch.setenv("COLUMNS", str(width))
+    many = len(HELP[command]) > MANY
+    result = invoke(command, "--help-all" if many else "--help")
     assert result.exit_code == 0
-    names = {
-        name
-        for parameter in group.commands[command].params
-        for name in (*parameter.opts, *parameter.secondary_opts)
-        if name.startswith("--")
-    }
-    assert names | {"--help"} == set(HELP[command])
-    for name in HELP[command]:
-        assert name in result.stdout
-    for parameter in group.commands[command].params:
-        assert not isinstance(parameter, click.Option) or parameter.help
-    assert max(map(len, result.stdout.splitlines())) <= 80
+    more = {"--help", "--help-all"} if many else {"--help"}
+    named = flags(result.stdout)
+    assert set(named) == set(HELP[command]) | more
+    assert len(named) == len(set(named))
+    for option in options_of(command):
+        assert set(option.opts) & set(named) and option.help
+        assert not many or HELP_ALL in option.opts or option.section in SECTIONS
+    wrapped = result.stdout.partition("\nExample")[0]
+    if width >= 80:
+        assert max(map(len, wrapped.splitlines())) <= width
+
+
+@pytest.mark.parametrize("command", [c for c in HELP if len(HELP[c]) > MANY])
+def test_what_is_usual_comes_first(command):
+    usual = group.commands[command].usual
+    shown = flags(invoke(command, "--help").stdout)
+    assert set(shown) == {*usual, "--help-all", "--help"} and len(usual) <= 10
 
 
 @pytest.mark.parametrize(

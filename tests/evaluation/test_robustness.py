@@ -188,6 +188,7 @@ def test_from_networks_to_a_plot(tmp_path, monkeypatch):
     broken = ["baseline", "net0", "./photos", "--out", "broken", "--quiet"]
     failed = CliRunner().invoke(group, broken)
     assert failed.exit_code == 2 and "1 images failed" in failed.stderr
+    assert "failed" in call(*broken, "--allow-errors")
     run = read_run("runs/photos-baseline")
     assert run.header["experiment"]["corrupt"] == "blur:3"
     assert run.rows["prediction"] == read_run("runs0/blur-3").rows["prediction"]

@@ -183,3 +183,7 @@ def test_the_command_prints_every_tag_and_names_the_run_by_the_set(
     summary = json.loads((run / "summary.json").read_text())
     assert summary["dataset"] == folder.name
     assert json.loads((run / "run.json").read_text())["data"]["name"] == folder.name
+    small = [*options, "--max-pixels", "1", "--out", str(tmp_path / "small")]
+    result = CliRunner().invoke(group, ["winoground", str(folder), *small])
+    failed = f"{summary['examples']} of {summary['examples']} examples failed"
+    assert result.exit_code == 2 and failed in result.stderr
