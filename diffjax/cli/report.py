@@ -13,7 +13,8 @@ from diffjax.errors import DiffjaxError
 if TYPE_CHECKING:
     from rich.table import Table
 
-    from diffjax.report.compare import Group, Rate
+    from diffjax.report.compare import Group
+    from diffjax.report.paired import Rate
 
 EPILOG = """\b
 Examples:
@@ -50,6 +51,7 @@ def report(
 
     from diffjax.files import write_text
     from diffjax.report.compare import read_report
+    from diffjax.report.words import headline
     from diffjax.runs.spreadsheets import csv_text
 
     found = read_report(runs, errors=html is not None)
@@ -58,6 +60,7 @@ def report(
     else:
         for each in found.groups:
             output.print(_table(each))
+            output.print(headline(each), highlight=False, markup=False)
             for note in each.notes:
                 output.print(
                     f"note: {note}", style="dim", highlight=False, markup=False
@@ -81,11 +84,13 @@ def _table(group: "Group") -> "Table":
     from rich.table import Table
     from rich.text import Text
 
+    losses = {str(run.row["loss"]) for run in group.runs}
+    by = f" by {losses.pop()}" if len(losses) == 1 else ""
     table = Table(
         box=None,
         header_style="dim",
         pad_edge=False,
-        title=Text(f"{group.title}: accuracy in %, with 95 % intervals"),
+        title=Text(f"{group.title}: accuracy in %{by}, with 95 % intervals"),
         title_justify="left",
     )
     table.add_column("run", overflow="fold", min_width=8)
@@ -105,9 +110,12 @@ def _table(group: "Group") -> "Table":
             value = row[f"{cost}_per_image"]
             cells.append(NOTHING if value is None else format(value, form))
         done = f"{row['images']:,}"
+        if row["failed_images"]:
+            done += f"\n{row['failed_images']:,} failed"
         if row["status"] != "complete":
             done += f"\nof {row['images_selected']:,}"
-        table.add_row(Text(run.name), *cells, done)
+        name = run.name if by else f"{run.name}\nby {row['loss']}"
+        table.add_row(Text(name), *cells, done)
     return table
 
 

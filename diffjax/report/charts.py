@@ -13,7 +13,8 @@ from typing import TYPE_CHECKING
 import numpy as np
 from jaxtyping import Float
 
-from diffjax.report.compare import Calibration, Rate, RunReport
+from diffjax.report.compare import Calibration, RunReport
+from diffjax.report.paired import Rate
 from diffjax.runs.evidence import Confusions, ErrorCurve
 from diffjax.runs.metrics import wilson
 
@@ -34,6 +35,7 @@ WIDTH = 3.8  # inches, 365 pixels of a page
 MATRIX_WIDTH = 5.4
 UNIT = 1e-3  # of the error differences, as in ``plots``
 LONGEST = 40  # characters of a name above its bar
+MOST_TICKS = 6  # with numbers of up to five digits
 MARGIN = 0.18  # between the end of an interval and its number, in parts of the axis
 
 
@@ -84,8 +86,7 @@ def cost_chart(runs: Sequence[RunReport]) -> "Figure":
                     label=short(run.name, LONGEST),
                 )
         axes.set_xscale("log")
-        axes.xaxis.set_major_formatter(_plain)
-        axes.xaxis.set_minor_formatter("")
+        _round_ends(axes)
         _percent(axes, "y")
         axes.grid(axis="y")
         axes.set(xlabel="evaluations per image", ylabel="top-1 accuracy")
@@ -260,7 +261,25 @@ def _percent(axes: "Axes", which: str) -> None:
     axis.set_major_formatter(PercentFormatter(1, decimals=None))
 
 
-def _plain(value: float, _: object) -> str:
+def _round_ends(axes: "Axes") -> None:
+    """Ends of a logarithmic x axis that have a number, and numbers between them.
+
+    They are 1, 2 or 5 times a power of ten; of many, powers of ten alone.
+    """
+    low, high = (float(end) for end in axes.dataLim.intervalx)
+    powers = 10.0 ** np.arange(np.floor(np.log10(low)) - 1, np.log10(high) + 2)
+    steps = (powers[:, None] * [1, 2, 5]).ravel()
+    first = np.searchsorted(steps, low / 1.05, side="right") - 1
+    last = np.searchsorted(steps, high * 1.05)
+    ticks = steps[first : last + 1]
+    axes.set_xlim(ticks[0], ticks[-1])
+    if len(ticks) > MOST_TICKS:
+        ticks = powers[(powers >= ticks[0]) & (powers <= ticks[-1])]
+    axes.set_xticks(ticks, [_plain(tick) for tick in ticks])
+    axes.set_xticks([], minor=True)
+
+
+def _plain(value: float) -> str:
     return f"{value:,.0f}" if value >= 1 else f"{value:g}"
 
 

@@ -1,20 +1,15 @@
 """What `diffjax report` shows of some runs, as data: rows to compare, and evidence.
 
 Runs are comparable if they are about the same data: split and fingerprint. Among
-them each is compared with the first, image by image. With a images that only the run
-has right, b that only the first has, of n that both did (Agresti and Min, 2005, who add
-½ to each cell of the 2 × 2 table, so that the interval is sound for few differences):
-
-    difference  (a − b) / n
-    interval    D ± 1.96 √((a + b + 1) / N² − (a − b)² / N³)
-                with N = n + 2, D = (a − b) / N
+them each is compared with the first, image by image; see ``paired``.
 """
 
 import os
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
+from functools import reduce
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any
 
 import numpy as np
 
@@ -22,30 +17,28 @@ from diffjax.classify.settings import loss_name
 from diffjax.classify.temperature import CALIBRATION, read_temperature
 from diffjax.errors import DiffjaxError
 from diffjax.files import json_text
+from diffjax.report.paired import (
+    Rate,
+    Standing,
+    mcnemar,
+    paired_difference,
+    standing,
+)
 from diffjax.runs import evidence
 from diffjax.runs.folder import read_run
 from diffjax.runs.metrics import (
     Reliability,
-    Z,
     reliability,
     run_log_scores,
     summary,
     temperature_of,
 )
-from diffjax.runs.outcomes import Outcomes, check_results, failures, outcomes
+from diffjax.runs.outcomes import Outcomes, failures, no_results, outcomes
 from diffjax.runs.run import Run
 from diffjax.strategies import strategy_from_dict, strategy_to_text
 
 Row = dict[str, str | int | float | None]
 ENDS = ("", "_low", "_high")  # of the keys of a rate: itself and its interval
-
-
-class Rate(NamedTuple):
-    """A proportion in [0, 1], or a difference of two, and its 95 % interval."""
-
-    value: float
-    low: float
-    high: float
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
@@ -82,6 +75,7 @@ class RunReport:
         error_curve, sample_curve: see ``evidence``; None where they cannot be had.
         has_errors: whether errors were saved.
         shortfall: what is to be said of a run that is not complete.
+        nothing: what is to be said in place of results, where there are none.
         calibrations: at the run's own temperature and, if it has been calibrated, at
             the fitted one; none if no label is a candidate.
     """
@@ -96,6 +90,7 @@ class RunReport:
     sample_curve: evidence.SampleCurve | None
     has_errors: bool
     shortfall: str | None
+    nothing: str | None
     calibrations: tuple[Calibration, ...]
 
     def rate(self, metric: str) -> Rate | None:
@@ -128,12 +123,15 @@ class Group:
 
     Attributes:
         title: the name and split of the data.
-        runs: in the order given; each after the first is compared with the first.
+        runs: in the order given; those with results are compared with the first that
+            has any.
+        standing: which of the runs with results leads; None if it is the only one.
         notes: sentences on what to keep in mind when comparing.
     """
 
     title: str
     runs: tuple[RunReport, ...]
+    standing: Standing | None
     notes: tuple[str, ...]
 
 
@@ -170,7 +168,7 @@ def read_report(
         errors: with the curves that saved errors give; these may be large.
 
     Raises:
-        DiffjaxError: if there is no run, one is given twice, or has no result yet.
+        DiffjaxError: if there is no run, one is given twice, or none has a result.
     """
     if not paths:
         raise DiffjaxError("Name at least one run to report on.")
@@ -179,30 +177,14 @@ def read_report(
     for path, name in zip(paths, names, strict=True):
         run = read_run(path, errors=errors)
         results = outcomes(run)
-        check_results(run)
         data = run.header["data"]
         # its name is how somebody spelled it
         key = tuple(str(data.get(part)) for part in ("split", "fingerprint"))
         found.setdefault(key, []).append((_run_report(run, results, name), results))
-    return Report(groups=tuple(map(_group, found.values())))
-
-
-def paired_difference(right: np.ndarray, first: np.ndarray) -> Rate:
-    """How much more often the one is right than the other, on the same images.
-
-    Args:
-        right, first: bool [n], whether each image was classified correctly.
-
-    Raises:
-        ValueError: if there are no images.
-    """
-    if not len(right):
-        raise ValueError("there are no images")
-    a, b = int((right & ~first).sum()), int((first & ~right).sum())
-    N = len(right) + 2
-    half = Z * np.sqrt((a + b + 1) / N**2 - (a - b) ** 2 / N**3)
-    low, high = (a - b) / N - half, (a - b) / N + half
-    return Rate((a - b) / len(right), max(-1.0, float(low)), min(1.0, float(high)))
+    made = Report(groups=tuple(map(_group, found.values())))
+    if all(run.nothing for run in made.runs):
+        raise DiffjaxError(str(made.runs[0].nothing))
+    return made
 
 
 def _run_report(run: Run, found: Outcomes, name: str) -> RunReport:
@@ -217,6 +199,7 @@ def _run_report(run: Run, found: Outcomes, name: str) -> RunReport:
         sample_curve=evidence.sample_curve(run, found),
         has_errors=run.has_errors,
         shortfall=run.shortfall,
+        nothing=no_results(run),
         calibrations=_calibrations(run, found),
     )
 
@@ -273,14 +256,23 @@ def _settings(header: Mapping[str, Any], prefix: str = "") -> Iterator[tuple[str
 
 
 def _group(members: Sequence[tuple[RunReport, Outcomes]]) -> Group:
-    first = members[0]
+    some = [member for member in members if len(member[1].labels)]
+    first = (some or members)[0]
     name, split = first[0].row["dataset"], first[0].row["split"]
     compared = [replace(m[0], row=m[0].row | _comparison(m, first)) for m in members]
     return Group(
         title=str(name) if split is None else f"{name}, {split}",
         runs=tuple(compared),
+        standing=_standing(some) if len(some) > 1 else None,
         notes=tuple(_notes(members)),
     )
+
+
+def _standing(members: Sequence[tuple[RunReport, Outcomes]]) -> Standing:
+    """How runs stand on the images that all of them classified."""
+    shared = reduce(np.intersect1d, (found.indices for _, found in members))
+    right = [found.correct[np.isin(found.indices, shared)] for _, found in members]
+    return standing([run.name for run, _ in members], np.array(right))
 
 
 def _comparison(
@@ -299,13 +291,18 @@ def _comparison(
         row |= {
             f"difference{end}": value for end, value in zip(ENDS, rate, strict=True)
         }
+        row["difference_p"] = mcnemar(right, others)
     return row
 
 
 def _notes(members: Sequence[tuple[RunReport, Outcomes]]) -> list[str]:
     notes = []
     rows = [run.row for run, _ in members]
-    for row in rows:
+    for run, _ in members:
+        row = run.row
+        if run.nothing:
+            notes.append(run.nothing)
+            continue
         name, images = row["run"], int(row["images"] or 0)
         done = images + int(row["failed_images"] or 0)
         if row["status"] != "complete":
@@ -329,8 +326,8 @@ def _notes(members: Sequence[tuple[RunReport, Outcomes]]) -> list[str]:
                 "are not among its candidate classes; such images are wrong whatever "
                 "it predicts."
             )
-    first = members[0][1].indices
-    if any(not np.array_equal(first, found.indices) for _, found in members):
+    indices = [found.indices for _, found in members if len(found.indices)]
+    if any(not np.array_equal(indices[0], others) for others in indices):
         notes.append(
             "The runs did not classify the same images. The differences to the first "
             "run rest on the images that both did; the other columns do not compare "

@@ -14,7 +14,7 @@ from jinja2 import Environment, FileSystemLoader, StrictUndefined
 from markupsafe import Markup
 
 from diffjax import __version__
-from diffjax.report import charts, tables
+from diffjax.report import charts, tables, words
 from diffjax.report.compare import Report
 
 if TYPE_CHECKING:
@@ -49,12 +49,13 @@ def environment() -> Environment:
         lstrip_blocks=True,
         finalize=lambda value: charts.printable(value) if type(value) is str else value,
     )
-    made.globals.update(charts=charts, tables=tables, next=next)
+    made.globals.update(charts=charts, tables=tables, words=words, next=next)
     made.filters.update(
         columns_of_numbers=columns_of_numbers,
         image=image,
         jpeg=lambda content: _data("jpeg", content),
         number=tables.number,
+        parts=parts,
         percent=tables.percent,
         rate=tables.rate_text,
         score=tables.score_text,
@@ -69,6 +70,18 @@ def columns_of_numbers(
     """Whether all cells of each column begin as a number, or as the lack of one."""
     columns = list(zip(*rows, strict=True)) or [()] * len(header)
     return [all(re.match(r"[-+−≈—\d]", cell) for cell in each) for each in columns]
+
+
+def parts(text: str) -> list[str]:
+    """A text, cut where a line of it may end besides spaces: after - _ / : . , =.
+
+    A strategy is cut between its settings. Numbers stay whole, with their signs and
+    exponents.
+    """
+    if ":" in text and "=" in text:
+        return re.split("(?<=:)", text)
+    ends = r"(?<=[^\W\d][-_/:.,=])(?<!\de-)(?=\w)|(?<=\d[-_/:=])(?=[^\W\d])"
+    return re.split(ends, text)
 
 
 class Image(NamedTuple):

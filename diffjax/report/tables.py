@@ -8,7 +8,8 @@ from collections.abc import Sequence
 import numpy as np
 
 from diffjax.report.charts import UNIT, short
-from diffjax.report.compare import Calibration, Group, Rate, RunReport
+from diffjax.report.compare import Calibration, Group, RunReport
+from diffjax.report.paired import Rate
 from diffjax.runs.evidence import Confusions, ErrorCurve, SampleCurve
 
 Table = tuple[str, Sequence[str], Sequence[Sequence[str]]]
@@ -20,24 +21,41 @@ ACCURACIES = ("run", "top-1 %", "top-5 %", "mean per class %")
 
 
 def comparison(group: Group) -> Table:
-    """A row a run: what it is, how good, at what cost."""
-    first = short(group.runs[0].name, 24)
-    header = [*ACCURACIES]
-    header += [f"points above {first}"] if len(group.runs) > 1 else []
-    header += ["images", "evaluations per image", "seconds per image", "ECE", "NLL"]
+    """A row a run: how good it is, against the first, at what cost, and what it is."""
+    several = len(group.runs) > 1
+    first = next((run.name for run in group.runs if run.accuracy), "")
+    header = ["run", "top-1 %"]
+    header += [f"points above {short(first, 24)}", "p"] if several else []
+    header += ["images", "evaluations per image"]
     header += ["model", "strategy", "loss"]
     rows = []
     for run in group.runs:
         row = run.row
-        cells = _accuracies(run)
-        cells += [difference_text(run)] if len(group.runs) > 1 else []
+        cells = [run.name, interval_text(run.accuracy)]
+        cells += [difference_text(run), p_text(run)] if several else []
         cells += [images_text(run), number(row["evaluations_per_image"], ",.0f")]
-        cells += [number(row["seconds_per_image"], ",.3g")]
-        cells += [number(row["ece"], ".3f"), number(row["nll"], ".3f")]
         cells += [str(row["model"]), strategy(run), str(row["loss"])]
         rows.append(cells)
     caption = f"Runs on {group.title}; in brackets: {INTERVAL}"
+    if several:
+        caption += "; p: McNemar’s exact test of the same images"
     return caption, header, rows
+
+
+def other_metrics(group: Group) -> Table:
+    """A row a run: the other metrics, and its time."""
+    header = ("run", *ACCURACIES[2:], "ECE", "NLL", "seconds per image")
+    rows = [
+        (
+            run.name,
+            *_accuracies(run)[2:],
+            number(run.row["ece"], ".3f"),
+            number(run.row["nll"], ".3f"),
+            number(run.row["seconds_per_image"], ",.3g"),
+        )
+        for run in group.runs
+    ]
+    return f"Other metrics; in brackets: {INTERVAL}", header, rows
 
 
 def losses(run: RunReport) -> Table:
@@ -175,6 +193,14 @@ def difference_text(run: RunReport) -> str:
         return NOTHING
     value, low, high = map(signed, rate)
     return f"{value} ({low} to {high})"
+
+
+def p_text(run: RunReport) -> str:
+    """The p of a run's difference to the first: 0.42."""
+    p = run.row.get("difference_p")
+    if p is None:
+        return NOTHING
+    return f"{float(p):.2g}" if float(p) >= 0.001 else "<\N{NO-BREAK SPACE}0.001"
 
 
 def signed(difference: float) -> str:

@@ -94,16 +94,22 @@ def left_out(run: Run) -> str | None:
 
 def check_results(run: Run) -> None:
     """Raise a DiffjaxError if a run has no image that did not fail."""
+    if reason := no_results(run):
+        raise DiffjaxError(reason)
+
+
+def no_results(run: Run) -> str | None:
+    """Why a run has no image that did not fail; None if it has one."""
     failed = failures(run)
     if len(failed) < len(run.rows):
-        return
+        return None
     if failed:
         image, message = failed[0]
-        raise DiffjaxError(
+        return (
             f"{run.path}: every image failed ({len(failed):,}), so there is nothing to "
             f"look at. The first, {image}: {message}"
         )
-    raise DiffjaxError(
+    return (
         f"{run.path} has no results yet. Come back when images are done, or leave it "
         "out."
     )

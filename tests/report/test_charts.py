@@ -99,6 +99,47 @@ def test_points_stand_at_cost_and_accuracy(figures, runs):
     assert len(markers) == len(runs)  # told apart without colour
 
 
+def numbers_of(axis):
+    """The texts that are drawn along an axis, within its ends."""
+    low, high = sorted(axis.get_view_interval())
+    reach = (high - low) * 1e-6
+    return [
+        tick.label1.get_text()
+        for tick in (*axis.get_major_ticks(), *axis.get_minor_ticks())
+        if low - reach <= tick.get_loc() <= high + reach and tick.label1.get_text()
+    ]
+
+
+def test_every_axis_has_numbers(figures, runs):
+    for each in (*figures.values(), charts.cost_chart(runs[:1])):
+        each.draw_without_rendering()
+        for axes in each.axes:
+            for axis in (axes.xaxis, axes.yaxis):
+                assert len(set(numbers_of(axis))) >= 2
+
+
+@pytest.mark.parametrize(
+    ("costs", "shown"),
+    [
+        ((239, 300), ["200", "500"]),
+        ((300,), ["200", "500"]),
+        ((100,), ["50", "100", "200"]),
+        ((1,), ["0.5", "1", "2"]),
+        ((480, 2050, 9250), ["200", "500", "1,000", "2,000", "5,000", "10,000"]),
+        ((8, 124_500), ["10", "100", "1,000", "10,000", "100,000"]),
+    ],
+)
+def test_costs_lie_between_round_numbers(costs, shown):
+    with charts._figure(2.0) as (figure, axes):
+        axes.plot(costs, costs, "o")
+        axes.set_xscale("log")
+        charts._round_ends(axes)
+        figure.draw_without_rendering()
+    assert numbers_of(axes.xaxis) == shown
+    low, high = axes.get_xlim()
+    assert low < min(costs) and max(costs) < high
+
+
 def test_ticks_of_a_narrow_axis_differ():
     with charts._figure(2.0) as (figure, axes):
         charts._percent(axes, "y")

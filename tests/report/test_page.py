@@ -13,7 +13,8 @@ from saved_runs import write_run
 from diffjax.cli.commands import group
 from diffjax.report import tables
 from diffjax.report.compare import read_report
-from diffjax.report.page import LONGEST, STYLE, environment, page
+from diffjax.report.page import LONGEST, STYLE, environment, page, parts
+from diffjax.report.words import headline
 
 VOID = {"meta", "img", "br", "link", "wbr", "input", "hr"}
 
@@ -183,6 +184,47 @@ def test_a_thousand_classes_make_a_small_page(tmp_path):
     assert "12 classes with the most frequent mistakes" in text
 
 
+def test_names_are_broken_between_their_parts_alone():
+    assert parts("fashion_mnist-racing") == ["fashion_", "mnist-", "racing"]
+    assert parts("racing:n_samples=100") == ["racing:", "n_samples=100"]
+    assert parts("runs/v1.5/sd-2-base") == [*("runs/", "v1.5/", "sd-", "2-", "base")]
+    for number in ("-3.2", "1e-05", "2026-11-26", "59.7–72.7", "1,000", "0.5"):
+        assert parts(number) == [number]
+
+
+def test_a_tie_is_not_crowned(paths, report):
+    tie, other = map(headline, report.groups)
+    assert "not distinguishable on" in tie and "exact McNemar test" in tie
+    assert "most accurate" not in tie and "most accurate" not in other
+    assert other.startswith("other classifies")
+
+
+def test_a_winner_is_told_with_its_test(tmp_path):
+    n, labels = 60, np.arange(60) % 3
+    for name, right in (("good", 50), ("poor", 20)):
+        errors = np.full((n, 3, 2), 0.2, np.float32)
+        errors[np.arange(n), np.where(np.arange(n) < right, labels, labels - 1)] = 0.1
+        write_run(tmp_path / name, errors, labels, save_errors=False)
+    (group,) = read_report([tmp_path / "poor", tmp_path / "good"]).groups
+    said = headline(group)
+    assert "Of 2 runs, good (83.3\N{NO-BREAK SPACE}%) is the most accurate" in said
+    assert "on 60 shared images (exact McNemar test, p < 0.001)" in said
+
+
+def test_one_run_has_no_chart_of_one_point(tmp_path):
+    labels = np.arange(4)
+    errors = np.full((4, 4, 2), 0.2, np.float32)
+    errors[np.arange(4), labels] = 0.1
+    write_run(tmp_path / "one", errors, labels, save_errors=False)
+    read = Reader(page(read_report([tmp_path / "one"])))
+    alts = " ".join(image["alt"] for image in read.all("img"))
+    assert "Bar chart" not in alts and "against evaluations" not in alts
+    write_run(tmp_path / "saved", errors, labels)
+    read = Reader(page(read_report([tmp_path / "saved"])))
+    alts = " ".join(image["alt"] for image in read.all("img"))
+    assert "Bar chart" not in alts and "against evaluations" in alts
+
+
 def test_a_run_without_mistakes_says_so(tmp_path):
     errors = np.full((4, 3, 2), 0.2, np.float32)
     labels = np.array([0, 1, 2, 0])
@@ -197,7 +239,10 @@ def test_pieces_escape():
     table = pieces.make_module({"ids": map(str, range(9))}).table
     got = table("<i>", ("a&b", "n"), [("<b>", "1:2")])
     assert "&lt;i&gt;" in got and "a&amp;b" in got and "<b>" not in got
-    assert '<td class="n">1:<wbr>2</td>' in got
+    assert '<td class="n">1:2</td>' in got  # a number
+    named = table("names", ("run", "n"), [("a_b-c/d", "66.5 (59.7–72.7)")])
+    assert ">a_<wbr>b-<wbr>c/<wbr>d</th>" in named
+    assert ">66.5 <span>(59.7–72.7)</span></td>" in named
     assert table("empty", ("a", "b"), []).count("<th") == 3  # thead too
 
 

@@ -10,12 +10,7 @@ from saved_runs import tables, write_run
 
 from diffjax.cli.commands import group
 from diffjax.errors import DiffjaxError
-from diffjax.report.compare import (
-    Z,
-    paired_difference,
-    read_report,
-    strategy_text,
-)
+from diffjax.report.compare import read_report, strategy_text
 from diffjax.runs import evidence
 from diffjax.runs.calibration import calibrate, write_calibration
 from diffjax.runs.folder import read_run
@@ -104,32 +99,6 @@ def test_the_comparison_rests_on_the_images_that_both_have(report, paths):
     assert "difference" not in by_name(report)["whole"].row
 
 
-def test_a_paired_difference_by_hand():
-    right = np.array([True] * 6 + [False] * 4)
-    first = np.array([True] * 3 + [False] * 5 + [True] * 2)
-    got = paired_difference(right, first)
-    # 3 only the one, 2 only the other; half an image more in each cell of the table
-    half = Z * np.sqrt((3.5 + 2.5) / 12**2 - (3.5 - 2.5) ** 2 / 12**3)
-    assert got == pytest.approx((0.1, 1 / 12 - half, 1 / 12 + half))
-    mirrored = paired_difference(first, right)
-    assert mirrored == pytest.approx((-got.value, -got.high, -got.low))
-    same = paired_difference(right, right)
-    assert same.value == 0 and same.low < 0 < same.high
-    with pytest.raises(ValueError, match="no images"):
-        paired_difference(right[:0], right[:0])
-
-
-def test_the_paired_interval_covers():
-    rng = np.random.default_rng(0)
-    hits = []
-    for _ in range(1000):
-        both = rng.random(60)
-        right, first = both < 0.75, rng.permuted(both) < 0.6
-        got = paired_difference(right, first)
-        hits.append(got.low <= 0.15 <= got.high)
-    assert np.mean(hits) > 0.93
-
-
 # ---- names and refusals
 
 
@@ -153,10 +122,31 @@ def test_a_run_without_results_is_refused(tmp_path):
     write_run(tmp_path / "failed", errors, [], names=NAMES, failed=(0, 1))
     with pytest.raises(DiffjaxError, match=r"failed \(2\).*image 0: broken"):
         read_report([tmp_path / "failed"])
+    with pytest.raises(DiffjaxError, match=r"failed \(2\)"):
+        read_report([tmp_path / "failed", tmp_path / "empty"])
     with pytest.raises(DiffjaxError, match="at least one"):
         read_report([])
     with pytest.raises(DiffjaxError, match="holds no run"):
         read_report([tmp_path])
+
+
+def test_a_run_that_failed_does_not_hide_the_others(paths, tmp_path):
+    errors = np.zeros((0, len(NAMES), T), np.float32)
+    failed = tuple(range(N + 1))
+    header = {"data": {"name": "toy", "n": N + 1}}
+    write_run(tmp_path / "bad", errors, [], names=NAMES, failed=failed, header=header)
+    (group,) = read_report([tmp_path / "bad", paths["whole"], paths["part"]]).groups
+    bad, _, part = group.runs
+    assert bad.accuracy is None and len(bad.failures) == N + 1
+    assert f"every image failed ({N + 1})" in bad.nothing and bad.nothing in group.notes
+    assert part.row["compared_with"] == "whole" and "difference" not in bad.row
+    assert group.standing.images == N // 2
+    for command in ((), ("--html", tmp_path / "page.html"), ("--json",)):
+        result = invoke(tmp_path / "bad", paths["whole"], *command)
+        assert result.exit_code == 0, result.output
+    page = (tmp_path / "page.html").read_text(encoding="utf-8")
+    assert page.count(f"every image failed ({N + 1})") == 2  # a note, and its section
+    assert f"{N + 1} failed" in invoke(tmp_path / "bad", paths["whole"]).stdout
 
 
 def test_values_that_are_not_needed_may_be_missing(tmp_path):
@@ -329,6 +319,8 @@ def test_the_table_is_for_people(paths, report):
     assert f"{100 * rate.value:.1f}" in result.stdout
     assert f"{100 * rate.low:.1f}–{100 * rate.high:.1f}" in result.stdout
     assert "note: part is in progress" in result.stdout
+    assert "accuracy in % by l2" in result.stdout
+    assert "exact McNemar test" in result.stdout
     assert "…\n" not in result.stdout
     assert max(map(len, result.stdout.splitlines())) <= 80
 
