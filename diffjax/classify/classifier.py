@@ -147,14 +147,14 @@ class DiffusionClassifier:
 
     def __call__(
         self,
-        images: ImageSource | Array | Iterable[ImageSource],
+        image: ImageSource | Array | Iterable[ImageSource],
         candidate_labels: Iterable[Any] | str | None = None,
         hypothesis_template: str = DEFAULT_TEMPLATE,
     ) -> list[Any]:
         """Score labels as transformers' zero-shot-image-classification pipeline does.
 
         Args:
-            images: A path, URL, PIL image or array; or several of them, which are
+            image: A path, URL, PIL image or array; or several of them, which are
                 faster together than one by one.
             candidate_labels: Class names, or one string of them with commas (and double
                 quotes around a name with a comma). A class-conditional model takes all
@@ -163,15 +163,16 @@ class DiffusionClassifier:
                 models do not use it.
 
         Returns:
-            A list of {"score", "label"}, best first; for a list of images a list of
-            such lists. Classes that were pruned say so: see ``Record.scores``.
+            A list of {"score", "label"}, best first, whose scores sum to 1; for a list
+            of images a list of such lists. Classes that were pruned say so: see
+            ``Record.scores``.
 
         Raises:
             DiffjaxError: If an image cannot be read or the labels make no sense.
         """
         if isinstance(candidate_labels, str):
             candidate_labels = split_labels(candidate_labels)
-        records = self.classify(images, candidate_labels, hypothesis_template)
+        records = self.classify(image, candidate_labels, hypothesis_template)
         if isinstance(records, Record):
             return records.scores()
         return [record.scores() for record in records]

@@ -1,7 +1,13 @@
 """What is known of one image after its classification.
 
-    Δ_c     = mean of e[c, s] − e[w, s] over the samples s that c and the winner w saw
+    Δ_c     = mean of e[c, s] − e[b, s] over the samples s that c has seen,
+              b the class that is best on them
     score_c = exp(−Δ_c / τ) / Σ_c′ exp(−Δ_c′ / τ)
+
+For a class that has seen all that the winner has, b is the winner. For one that was
+pruned, Δ_c is what that rested on: b led when c was dropped, and may have lost to the
+winner later. Before Δ becomes a score it is raised to that of whoever ranks above:
+few samples may make a pruned class look better than one that outlived it.
 
 τ, the temperature, is in units of the error. The order of classes does not depend on
 it, and nor is a score a calibrated probability until τ has been fitted on labelled
@@ -55,6 +61,8 @@ class Record:
         table: The errors, float32 [P, S], NaN where not evaluated.
         prompt_decision: The decision about the rows of the table.
         temperature: The temperature τ of the scores.
+        foreseen: What a shortlist's estimates foresaw of the errors, less its mean;
+            the decision is about the rest. None for nothing.
         seconds: The image's part of the time that its tiles took, without loading and
             without the text encoder. Compilation is part of the first images' tiles.
         settings: Model, strategy, loss and whatever else decides the errors.
@@ -71,6 +79,7 @@ class Record:
     prompt_decision: Decision
     temperature: float
     seconds: float
+    foreseen: Float[np.ndarray, "P S"] | None = None
     settings: dict[str, Any] = field(default_factory=dict)
     also: dict[str, Verdict] = field(default_factory=dict)
 
@@ -106,9 +115,20 @@ class Record:
         errors: np.ndarray = self.table.errors[best]
         return errors
 
+    @property
+    def compared(self) -> Float[np.ndarray, "P S"]:
+        """What the decision compares: the errors, less what was foreseen of them."""
+        errors = self.table.errors
+        return errors if self.foreseen is None else errors - self.foreseen
+
     def differences(self) -> tuple[Float[np.ndarray, "C"], Float[np.ndarray, "C"]]:
-        """Return Δ of each class and its standard error; zero for the winner."""
-        paired = ErrorTable(self.errors).difference(self.decision.winner)
+        """Return Δ of each class and its standard error; zero for the winner.
+
+        NaN and infinite for a class that was never evaluated.
+        """
+        best = best_prompts(self.prompt_decision, self.classidx)
+        table = ErrorTable(self.compared[best])
+        paired = table.difference(table.leaders(self.decision.winner))
         return paired.mean, paired.standard_error
 
     def by_timestep(
@@ -127,11 +147,11 @@ class Record:
         return timesteps, means
 
     def scores(self) -> list[dict[str, Any]]:
-        """Return {"score", "label"} of each class, best first.
+        """Return {"score", "label"} of each class, best first; scores sum to 1.
 
-        A class that was pruned has "pruned": True and "n_samples" besides, and its
-        score, which rests on those few samples, is rounded down to one significant
-        digit and does not exceed that of a class that outlived it.
+        A class that was pruned has "pruned": True and "n_samples" besides, on which its
+        score rests; it does not exceed that of a class that outlived it. Classes that a
+        prefilter or a shortlist left out have seen no sample, and score 0.
         """
         decision = self.decision
         settled = settled_differences(self.differences()[0], decision.ranking)
@@ -140,7 +160,6 @@ class Record:
         for c in decision.ranking:
             entry: dict[str, Any] = {"score": float(odds[c]), "label": self.labels[c]}
             if decision.pruned[c]:
-                entry["score"] = _one_digit(float(odds[c]))
                 entry |= {"pruned": True, "n_samples": int(decision.n_samples[c])}
             entries.append(entry)
         return entries
@@ -148,6 +167,7 @@ class Record:
     def as_dict(self) -> dict[str, Any]:
         """Return plain JSON values: scores, cost, settings, all errors by timestep."""
         timesteps, errors = self.by_timestep()
+        differences = np.stack(self.differences(), axis=1)
         gradients = self.decision.n_gradients
         also = {
             loss: self.labels[verdict.decision.winner]
@@ -174,11 +194,19 @@ class Record:
             "errors": [  # a list, since two classes may share a name
                 {
                     "label": label,
-                    "by_timestep": [None if np.isnan(e) else float(e) for e in row],
+                    "difference": _known(difference),
+                    "standard_error": _known(standard_error),
+                    "by_timestep": [_known(e) for e in row],
                 }
-                for label, row in zip(self.labels, errors, strict=True)
+                for label, row, (difference, standard_error) in zip(
+                    self.labels, errors, differences, strict=True
+                )
             ],
         }
+
+
+def _known(number: float) -> float | None:
+    return float(number) if np.isfinite(number) else None
 
 
 def settled_differences(
@@ -187,8 +215,8 @@ def settled_differences(
     """Raise Δ of each class to that of any class that ranks above it.
 
     A pruned class may look better on its few samples than one that outlived it; its
-    score shall not. A class that shares no sample with the winner (NaN) is infinitely
-    far from it, and so is whatever ranks below.
+    score shall not. A class without samples (NaN) is infinitely far from the winner,
+    and so is whatever ranks below.
 
     Args:
         differences: Δ to the winner, in class order.
@@ -207,14 +235,3 @@ def log_scores(
     """Return the logarithms of the scores: the log-softmax of −Δ/τ over the classes."""
     scores: np.ndarray = log_softmax(-settled / temperature, axis=-1)
     return scores
-
-
-def _one_digit(score: float) -> float:
-    """Rounded down: rounded up it could pass a class that ranks above."""
-    nearest = float(f"{score:.0e}")
-    if nearest <= score:
-        return nearest
-    digit, exponent = f"{nearest:.0e}".split("e")
-    # one below 1e-05 is 9e-06
-    below = f"{int(digit) - 1}e{exponent}" if digit != "1" else f"9e{int(exponent) - 1}"
-    return float(below)

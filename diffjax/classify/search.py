@@ -182,6 +182,7 @@ class ImageSearch:
             prompt_decision=self._strategy.decide(state),
             temperature=self._settings.temperature,
             seconds=self.seconds,
+            foreseen=state.foreseen,
             settings=settings,
             also={loss: verdict(table) for loss, table in self._tables.items()},
         )

@@ -72,7 +72,8 @@ def legend(temperature: float | str) -> Text:
     else:
         what, value = "not a calibrated probability", temperature
     return Text(
-        "Δ: paired error difference to the best class ± standard error. "
+        "Δ: paired error difference to the class that is best on the samples seen "
+        "± standard error. "
         f"score: softmax of −Δ/τ, τ = {value:.3g}; {what}. "
         "Times of the first images hold compilation.",
         style="dim",
@@ -81,9 +82,7 @@ def legend(temperature: float | str) -> Text:
 
 def score_text(score: float, pruned: bool) -> str:
     """Write a score; one that rests on a pruned class's few samples says "about"."""
-    if not pruned:
-        return f"{score:.3f}"
-    return f"≈{score:.1g}" if score >= UNIT else "≈0"
+    return f"{'≈' if pruned else ''}{score:.3f}"
 
 
 def difference_text(mean: float, standard_error: float) -> str:

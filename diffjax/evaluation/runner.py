@@ -180,7 +180,7 @@ def _columns(
     """What a row says of an image that was classified."""
     classes = np.asarray(task.classes)
     columns = decision_columns(
-        record.table.errors, record.prompt_decision, record.classidx, classes
+        record.compared, record.prompt_decision, record.classidx, classes
     )
     columns["seconds"] = record.seconds
     if record.among is not None:

@@ -37,7 +37,7 @@ from diffjax.runs.header import (
     with_header,
     write_header,
 )
-from diffjax.runs.rows import PARTS, read_rows, schema, write_part
+from diffjax.runs.rows import PARTS, read_rows, schema, scores_of, write_part
 from diffjax.runs.run import Run, with_names
 from diffjax.runs.sharing import ALONE, LOCK, Share, lock
 
@@ -126,6 +126,7 @@ class RunWriter:
     done: set[int]
     rows: "pa.Table"
     _schema: "pa.Schema"
+    _header: Mapping[str, Any]
     _release: Callable[[], None]
     _waiting: list[dict[str, Any]] = field(default_factory=list)
     _lock: Any = field(default_factory=threading.RLock)
@@ -142,8 +143,8 @@ class RunWriter:
             self._release()
 
     def add(self, row: Mapping[str, Any]) -> None:
-        """Add a row; it is safe after the next ``flush``. Absent columns are null."""
-        self._waiting.append(dict(row))
+        """Add a row, safe after the next ``flush``; scores are made of the others."""
+        self._waiting.append({**row, "scores": scores_of(row, self._header)})
 
     def flush(self) -> None:
         """Write the waiting rows to a file of their own.
@@ -247,6 +248,7 @@ def open_rows(
             done=set(rows["index"].to_pylist()),
             rows=rows,
             _schema=with_header(columns, kept),
+            _header=kept,
             _release=release,
         )
     except BaseException:

@@ -31,8 +31,8 @@ class Outcomes:
         local_labels: in local numbering; −1 where the label is not a candidate.
         predictions: in the data set's numbering.
         rankings: the candidates, best first, in LOCAL numbering.
-        differences: Δ of each candidate to the prediction, in local order; NaN where
-            unknown.
+        differences: Δ of each candidate, as ``Record.differences`` has it, in local
+            order; NaN where unknown.
         also: predictions by the losses that were evaluated along, by loss.
     """
 
@@ -131,14 +131,15 @@ def decision_columns(
     """The columns of a row that hold what was decided.
 
     Args:
-        errors: that the decision rests on, NaN where not evaluated.
+        errors: that the decision compares, NaN where not evaluated.
         prompt_decision: about the P prompts.
         classidx: the local class of each prompt; prompts of one class compete.
         classes: the data set's number of each local class.
     """
     decision = class_decision(prompt_decision, classidx)
     best = best_prompts(prompt_decision, classidx)
-    paired = ErrorTable(errors[best]).difference(decision.winner)
+    table = ErrorTable(errors[best])
+    paired = table.difference(table.leaders(decision.winner))
     runner_up = decision.ranking[1]
     return {
         "prediction": int(classes[decision.winner]),

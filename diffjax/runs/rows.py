@@ -10,14 +10,16 @@ import os
 import re
 import time
 import warnings
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from itertools import pairwise
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
-from jaxtyping import Int
+from jaxtyping import Float, Int
 
+from diffjax.choices import TEMPERATURE
+from diffjax.classify.record import log_scores, settled_differences
 from diffjax.errors import DiffjaxError
 from diffjax.files import atomic
 
@@ -25,7 +27,11 @@ if TYPE_CHECKING:
     import pyarrow as pa
 
 PARTS = "parts"  # the folder, below the run's
-LATER = ("confidence", "candidates")  # columns that runs of earlier versions lack
+LATER = (
+    "confidence",
+    "candidates",
+    "scores",
+)  # columns that runs of earlier versions lack
 KEPT = b"diffjax run.json, zlib, base64"  # the run's header, in each part
 TABLE = "errors"  # how the names of columns with tables of errors begin
 SAVED = ("timesteps", "noises", TABLE)  # and those that come along with them
@@ -52,7 +58,8 @@ def schema(losses: Sequence[str], save_errors: bool) -> "pa.Schema":
         "prediction": pa.int32(),  # null for an image that failed
         "candidates": pa.list_(pa.int32()),  # that a prefilter left; null for all
         "ranking": pa.list_(pa.int32()),  # best first
-        "differences": pa.list_(pa.float32()),  # Δ per class, to the prediction
+        "scores": pa.list_(pa.float32()),  # per class; they sum to 1
+        "differences": pa.list_(pa.float32()),  # Δ per class, of which scores are made
         "standard_errors": pa.list_(pa.float32()),  # of Δ
         "n_samples": pa.list_(pa.int32()),  # per class
         "margin": pa.float32(),  # Δ of the runner-up
@@ -71,6 +78,26 @@ def schema(losses: Sequence[str], save_errors: bool) -> "pa.Schema":
         columns |= {"errors": table}
         columns |= {f"errors_{loss}": table for loss in losses}
     return pa.schema(columns)
+
+
+def scores_of(
+    row: Mapping[str, Any], header: Mapping[str, Any]
+) -> Float[np.ndarray, "C"] | None:
+    """The scores of C candidates by a row's ranking and differences; None without.
+
+    Args:
+        row: of a run.
+        header: of the run, which has the temperature and the candidates.
+    """
+    if row.get("differences") is None:
+        return None
+    classes: list[int] = header["classes"]
+    local = {c: place for place, c in enumerate(classes)}
+    ranking = np.array([local[int(c)] for c in row["ranking"]])
+    settled = settled_differences(np.asarray(row["differences"], float), ranking)
+    temperature = header["experiment"].get("temperature", TEMPERATURE)
+    scores: np.ndarray = np.exp(log_scores(settled, float(temperature)))
+    return scores
 
 
 def read_rows(

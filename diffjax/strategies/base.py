@@ -28,103 +28,15 @@ import numpy as np
 from jaxtyping import Bool, Float, Int
 
 from diffjax.errors import DiffjaxError, overflowed
+from diffjax.strategies.table import ErrorTable as ErrorTable
+from diffjax.strategies.table import Request as Request
+from diffjax.strategies.table import Samples as Samples
 
 # When a living class was dropped: after any number of rounds.
 NEVER = np.iinfo(np.int64).max
 # What a forward and a backward pass count for: a backward pass takes about as many
 # operations as a forward pass, but shares nothing with other classes'.
 GRADIENT_COST = 3
-
-
-@dataclass(frozen=True, kw_only=True, eq=False)
-class Samples:
-    """The (timestep, noise) pairs a run may use, in the order of their use.
-
-    Attributes:
-        timesteps: int [S].
-        noises: int [S], which of the image's noise draws each sample uses.
-    """
-
-    timesteps: Int[np.ndarray, "S"]
-    noises: Int[np.ndarray, "S"]
-
-    def __len__(self) -> int:
-        return len(self.timesteps)
-
-
-@dataclass(frozen=True, kw_only=True, eq=False)
-class Request:
-    """Cells to evaluate: every one of ``classes`` with every one of ``samples``.
-
-    Attributes:
-        classes: int [k], ascending.
-        samples: int [s], indices into the run's ``Samples``.
-    """
-
-    classes: Int[np.ndarray, "k"]
-    samples: Int[np.ndarray, "s"]
-
-
-@dataclass(frozen=True, eq=False)
-class PairedDifference:
-    """How much larger each class's error is than the leader's, on shared samples.
-
-    Attributes:
-        mean: float64 [C], NaN where no sample is shared.
-        standard_error: float64 [C] of the mean; infinite below two shared samples,
-            zero for the leader.
-        n_samples: int [C], the number of shared samples.
-    """
-
-    mean: Float[np.ndarray, "C"]
-    standard_error: Float[np.ndarray, "C"]
-    n_samples: Int[np.ndarray, "C"]
-
-
-@dataclass(frozen=True, eq=False)
-class ErrorTable:
-    """The errors of a run, float32 [C, S], NaN where never evaluated.
-
-    The array belongs to its run and is written IN PLACE: a copy for each of many
-    rounds of a 1000 × 1000 table would cost more than the bookkeeping. Earlier states
-    of the same run therefore see later errors; nothing is ever overwritten.
-    """
-
-    errors: Float[np.ndarray, "C S"]
-
-    def write(self, request: Request, errors: Float[np.ndarray, "k s"]) -> None:
-        """Enter the errors of a request.
-
-        Raises:
-            ValueError: the shape is wrong, or a cell was evaluated before.
-        """
-        cells = np.ix_(request.classes, request.samples)
-        expected = (len(request.classes), len(request.samples))
-        if errors.shape != expected:
-            raise ValueError(f"errors have shape {errors.shape}, not {expected}")
-        if not np.isnan(self.errors[cells]).all():
-            raise ValueError("a cell of this request was evaluated before")
-        self.errors[cells] = errors
-
-    def n_samples(self) -> Int[np.ndarray, "C"]:
-        """The number of samples each class has seen."""
-        counts: np.ndarray = (~np.isnan(self.errors)).sum(axis=1)
-        return counts
-
-    def mean(self) -> Float[np.ndarray, "C"]:
-        """The mean error of each class over what it has seen; NaN for nothing."""
-        return _mean(self.errors.astype(np.float64), self.n_samples())
-
-    def difference(self, leader: int) -> PairedDifference:
-        """Compare every class with the leader on the samples that both have seen."""
-        d = self.errors.astype(np.float64) - self.errors[leader].astype(np.float64)
-        n = (~np.isnan(d)).sum(axis=1)
-        mean = _mean(d, n)
-        spread = np.nansum((d - mean[:, None]) ** 2, axis=1)
-        many = np.maximum(n, 2)  # only to keep the division below quiet
-        standard_error = np.where(n < 2, np.inf, np.sqrt(spread / (many - 1) / many))
-        standard_error[leader] = 0.0
-        return PairedDifference(mean, standard_error, n)
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
@@ -390,10 +302,3 @@ def best_prompts(
     # The first prompt of each class along the ranking; unique returns classes sorted.
     first = np.unique(classidx[decision.ranking], return_index=True)[1]
     return decision.ranking[first]
-
-
-def _mean(
-    values: Float[np.ndarray, "C S"], n: Int[np.ndarray, "C"]
-) -> Float[np.ndarray, "C"]:
-    # np.nanmean would warn about rows without any value.
-    return np.where(n == 0, np.nan, np.nansum(values, axis=1) / np.maximum(n, 1))

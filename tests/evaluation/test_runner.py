@@ -59,6 +59,10 @@ def test_a_row_is_what_the_classifier_says_of_the_image_alone(whole, classifier)
         runner_up = record.decision.ranking[1]
         np.testing.assert_allclose(row["margin"], means[runner_up], **close)
         np.testing.assert_allclose(row["margin_error"], errors[runner_up], **close)
+        odds = {entry["label"]: entry["score"] for entry in record.scores()}
+        expected = [odds[label] for label in record.labels]
+        np.testing.assert_allclose(row["scores"], expected, rtol=1e-2)
+        assert sum(row["scores"]) == pytest.approx(1, abs=1e-6)
         assert row["n_samples"] == record.decision.n_samples.tolist()
         assert row["evaluations"] == record.evaluations == 4 * 2 + 2 * 2
         assert row["seconds"] > 0
@@ -81,7 +85,7 @@ def test_saved_errors_tell_the_decision(whole):
 
         state = run_strategy(STAGED, 4, 1000, replay)
         assert rank(state).ranking.tolist() == row["ranking"]
-        difference = table.difference(row["prediction"]).mean
+        difference = table.difference(table.leaders(row["prediction"])).mean
         np.testing.assert_array_equal(row["differences"], difference.astype(np.float32))
 
 

@@ -5,6 +5,7 @@ import pytest
 from saved_runs import named, tables, write_run
 
 from diffjax.classify.record import Record, log_scores, settled_differences
+from diffjax.runs.folder import open_run, read_run
 from diffjax.runs.metrics import (
     confusion_matrix,
     confusion_pairs,
@@ -136,8 +137,51 @@ def test_stored_rows_give_the_scores_of_records(tmp_path, strategy):
         assert ["abcdef"[c] for c in found.rankings[i]] == [e["label"] for e in entries]
         ranked = scores[i, found.rankings[i]]
         for score, entry in zip(ranked, entries, strict=True):
-            if "pruned" not in entry:  # those are rounded
-                assert score == pytest.approx(entry["score"], rel=1e-4)
+            assert score == pytest.approx(entry["score"], rel=1e-4)
+
+
+@pytest.mark.parametrize("candidates", [range(6), [5, 1, 0, 7, 3, 2]])
+def test_log_loss_and_auc_of_the_column_of_scores(tmp_path, candidates):
+    from scipy.stats import rankdata
+
+    errors, local = tables(60, 6, 16)
+    labels = np.array(candidates)[local]
+    strategy = Staged(to_keep=(3, 1), n_samples=(4, 16))
+    made = write_run(
+        tmp_path / "run", errors, labels, strategy=strategy, classes=candidates
+    )
+    scores = np.stack(made.rows["scores"].to_numpy())
+    assert scores.dtype == np.float32 and scores.shape == (60, 6)
+    np.testing.assert_allclose(scores.sum(axis=1), 1, rtol=1e-6)
+    loss = -np.log(scores[np.arange(60), local]).mean(dtype=float)
+    assert loss == pytest.approx(summary(made)["metrics"]["nll"], rel=1e-5)
+    [best] = (scores.argmax(axis=1) == local).mean(keepdims=True)
+    assert best == summary(made)["metrics"]["acc1"]
+    for c in range(6):
+        own = local == c
+        of_own, of_others = scores[own, c], scores[~own, c]
+        above = (of_own[:, None] > of_others).mean()
+        ties = (of_own[:, None] == of_others).mean()
+        n = own.sum()
+        ranks = rankdata(scores[:, c])[own].sum()
+        auc = (ranks - n * (n + 1) / 2) / n / (60 - n)
+        assert auc == pytest.approx(above + ties / 2)
+        assert auc > 0.6  # by chance ½
+
+
+def test_runs_from_before_there_were_scores_open(tmp_path):
+    import pyarrow.parquet as pq
+
+    run = write_run(tmp_path / "run", *tables(5, 6, 16))
+    [part] = (tmp_path / "run" / "parts").glob("*.parquet")
+    before = pq.read_table(part).drop_columns(["scores"])
+    part.unlink()
+    pq.write_table(before, part.with_name("0.parquet"))
+    old = read_run(tmp_path / "run")
+    assert old.rows["scores"].null_count == 5
+    assert summary(old) == summary(run)
+    with open_run(old.path, old.header, old.prompts, save_errors=False) as writer:
+        assert writer.done == set(range(5))  # it goes on
 
 
 def test_a_class_that_was_never_evaluated_scores_nothing():

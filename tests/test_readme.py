@@ -1,0 +1,21 @@
+import re
+from pathlib import Path
+
+import pytest
+
+README = Path(__file__).parents[1] / "README.md"
+
+
+def test_the_snippet_runs_anywhere_and_says_what_comes(tmp_path, monkeypatch):
+    [snippet] = re.findall(r"```python\n(.*?)```", README.read_text("utf-8"), re.DOTALL)
+    stated = [float(score) for score in re.findall(r"'score': ([0-9.]+)", snippet)]
+    monkeypatch.chdir(tmp_path)
+    names = {}
+    exec(snippet, names)
+    scores = [entry["score"] for entry in names["record"].scores()]
+    assert [round(score, 3) for score in scores] == stated
+    assert sum(scores) == pytest.approx(1)
+    label, evaluations = re.search(r"\('(\w+)', (\d+)\)", snippet).groups()
+    assert names["record"].label == label
+    assert names["record"].evaluations == int(evaluations)
+    assert [record.label for record in names["records"]] == ["ship", "frog"]
