@@ -2,7 +2,19 @@
 
 import re
 from collections.abc import Iterable
+from importlib import import_module
+from typing import Any
 
+# Modules that an installation may lack, and what pip installs them by.
+OPTIONAL = {
+    "array_record": '"diffjax[tfds]"',
+    "tensorflow_datasets": '"diffjax[tfds]"',
+    "orbax.checkpoint": '"diffjax[train]"',
+    "torch": '"diffjax[torch]"',
+    "pandas": "pandas",
+    "wandb": "wandb",
+    "tensorboardX": "tensorboardX",
+}
 KEPT = 200  # characters of a word that is too long
 _WORD = re.compile(r"\S{400,}")
 
@@ -29,6 +41,26 @@ def overflowed(what: str) -> NotFiniteError:
         f"{what}: the network's numbers overflowed. Compute in float32 or bfloat16, "
         "not float16; if float32 overflows too, the checkpoint is damaged."
     )
+
+
+def optional(module: str, purpose: str, instead: str = "") -> Any:
+    """Import one of ``OPTIONAL``, or say how to install it.
+
+    Args:
+        module: a key of ``OPTIONAL``.
+        purpose: what needs it, as the beginning of a sentence.
+        instead: a sentence: what else can be done.
+
+    Raises:
+        DiffjaxError: if it, or something that it imports, is not installed.
+    """
+    try:
+        return import_module(module)
+    except ImportError as error:
+        raise DiffjaxError(
+            f"{purpose} needs {module.partition('.')[0]} ({error}). Install it with: "
+            f"pip install {OPTIONAL[module]}" + (f". {instead}" if instead else "")
+        ) from error
 
 
 def not_on_this_system(what: str) -> DiffjaxError:

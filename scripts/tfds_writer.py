@@ -15,6 +15,8 @@ from typing import Any
 import numpy as np
 from PIL import Image
 
+from diffjax.data.tfds import package
+
 Split = tuple[np.ndarray, np.ndarray]  # images uint8 [N, H, W, C], labels int [N]
 
 
@@ -91,9 +93,10 @@ def write_arrays(
         The folder, which must not exist before.
 
     Raises:
-        ValueError: it does, or images and labels do not fit.
+        ValueError: it does, images and labels do not fit, or tensorflow-datasets is
+            not installed.
     """
-    import tensorflow_datasets as tfds
+    tfds = package(dataset)
 
     for split, (images, labels) in splits.items():
         if not len(images) == len(labels) > 0:

@@ -13,7 +13,7 @@ from typing import Any
 
 import numpy as np
 
-from diffjax.errors import DiffjaxError
+from diffjax.errors import DiffjaxError, optional
 
 _CHUNK = 2**24  # bytes
 INTEGERS = ("i1", "i2", "i4", "i8", "u1", "u2", "u4", "u8")
@@ -33,14 +33,7 @@ def load_torch(path: Path, *, instead: str) -> Any:
     # Only the name of the error with which torch refuses; nothing is unpickled.
     from pickle import UnpicklingError
 
-    try:
-        import torch
-    except ModuleNotFoundError as error:
-        raise DiffjaxError(
-            f"{path} can only be read with torch, which is not installed: run "
-            f'pip install "diffjax[torch]". {instead}'
-        ) from error
-
+    torch = optional("torch", f"Reading {path}", instead)
     try:
         archive = zipfile.is_zipfile(path)  # files before torch 1.6 are none
     except (zipfile.BadZipFile, OSError) as error:  # of some kinds of damage

@@ -1,11 +1,9 @@
 """ImageNet's 1,000 classes, by their WordNet ids."""
 
-import importlib.util
 import re
 import warnings
 from collections.abc import Sequence
 from functools import cache
-from pathlib import Path
 
 from diffjax.data.presets import ASSETS
 from diffjax.files import read_lines
@@ -16,15 +14,13 @@ _WORDNET_ID = re.compile(r"(n\d{8})(?:[-_ ](.+))?", re.ASCII | re.DOTALL)
 
 @cache
 def wordnet_ids() -> tuple[str, ...]:
-    """The WordNet ids in the order of every ImageNet model's outputs, which is sorted.
-
-    They are read from the list that tensorflow-datasets brings along.
-    """
-    spec = importlib.util.find_spec("tensorflow_datasets")  # found, not imported
-    if spec is None or spec.origin is None:
-        raise ModuleNotFoundError("tensorflow_datasets is not installed")
-    path = Path(spec.origin).parent / "datasets" / "imagenet2012" / "labels.txt"
-    return tuple(path.read_text(encoding="ascii").split())
+    """The WordNet ids in the order of every ImageNet model's outputs: sorted."""
+    return tuple(
+        name
+        for line in read_lines(ASSETS / "wordnet_ids.txt")
+        if not line.startswith("#")
+        for name in line.split()
+    )
 
 
 def imagenet_classes(class_names: Sequence[str]) -> tuple[tuple[int, ...], ...] | None:

@@ -16,7 +16,7 @@ from jaxtyping import Int32
 from diffjax.data.files import decode_plain
 from diffjax.data.imagenet import imagenet_classes
 from diffjax.data.sources import DataDir, Example, data_root, digest
-from diffjax.errors import DiffjaxError
+from diffjax.errors import DiffjaxError, optional
 from diffjax.files import read_json_object
 
 # The split that is meant when none is named: the first that there is, but the test
@@ -57,8 +57,7 @@ class TfdsSource:
         Raises:
             DiffjaxError: if the records cannot be read.
         """
-        import tensorflow_datasets as tfds
-
+        tfds = package(name)
         self.name = name
         self.split = split
         self.class_names = tuple(map(str, features["label"].names))
@@ -154,6 +153,19 @@ class TfdsSource:
         )
 
 
+def package(dataset: str) -> Any:
+    """Import tensorflow-datasets, which takes most of a second, to read a data set.
+
+    Raises:
+        DiffjaxError: if it or the reader of its files is not installed.
+    """
+    purpose = f"The data set {dataset}"
+    instead = "A folder or table is given by its path, as in ./photos or list.csv."
+    tfds = optional("tensorflow_datasets", purpose, instead)
+    optional("array_record", purpose, instead)  # else found missing on reading
+    return tfds
+
+
 def open_tfds(
     name: str, split: str | None = None, data_dir: DataDir = None
 ) -> TfdsSource:
@@ -170,14 +182,14 @@ def open_tfds(
             ``~/tensorflow_datasets`` by default.
 
     Raises:
-        DiffjaxError: if the data set is not there, is stored in another file format,
-            has no such split, or is not one of labelled images.
+        DiffjaxError: if tensorflow-datasets is not installed, or the data set is not
+            there, is stored in another file format, has no such split, or is not one
+            of labelled images.
     """
+    tfds = package(name)
     root = data_root(data_dir)
     folder = _find(name, root)
     _check_format(folder, name)
-
-    import tensorflow_datasets as tfds  # takes most of a second
 
     try:
         builder = tfds.builder_from_directory(folder)
@@ -279,8 +291,7 @@ def _how_to_prepare(name: str, root: Path) -> str:
     if script := _SCRIPTS.get(_base(name)):
         return f"Prepare it with: python scripts/{script} --data-dir {root}"
 
-    import tensorflow_datasets as tfds
-
+    tfds = package(name)
     known = tfds.list_builders(with_community_datasets=False)
     if _base(name) not in known:
         alike = difflib.get_close_matches(_base(name), known, n=3)

@@ -7,11 +7,10 @@ what goes wrong until then leaves no empty runs or folders behind.
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from functools import partial
-from importlib import import_module
 from pathlib import Path
 from typing import Any
 
-from diffjax.errors import DiffjaxError
+from diffjax.errors import optional
 
 
 @dataclass(kw_only=True)
@@ -45,7 +44,7 @@ class Tracker:
 
 def wandb_tracker(project: str, config: Mapping[str, Any]) -> Tracker:
     """A run of Weights & Biases; DiffjaxError without the package."""
-    wandb = _package("wandb", "--wandb")
+    wandb = optional("wandb", "--wandb")
     return Tracker(
         begin=partial(wandb.init, project=project, config=dict(config)),
         write=lambda run, step, values: run.log(dict(values), step=step),
@@ -55,7 +54,7 @@ def wandb_tracker(project: str, config: Mapping[str, Any]) -> Tracker:
 
 def tensorboard_tracker(folder: Path) -> Tracker:
     """An event file that TensorBoard reads; DiffjaxError without the package."""
-    board = _package("tensorboardX", "--tensorboard")
+    board = optional("tensorboardX", "--tensorboard")
 
     def write(writer: Any, step: int, values: Mapping[str, float]) -> None:
         for name, value in values.items():
@@ -66,13 +65,3 @@ def tensorboard_tracker(folder: Path) -> Tracker:
         write=write,
         end=lambda writer: writer.close(),
     )
-
-
-def _package(name: str, option: str) -> Any:
-    try:
-        return import_module(name)
-    except ImportError:
-        raise DiffjaxError(
-            f"{option} needs the package {name}, which is not installed. Install it "
-            f"with: pip install {name}"
-        ) from None

@@ -10,7 +10,7 @@ import numpy as np
 from jaxtyping import Int
 
 from diffjax.data.prompts import Prompts
-from diffjax.errors import DiffjaxError
+from diffjax.errors import optional
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -105,13 +105,11 @@ class Run:
         Raises:
             DiffjaxError: If pandas is not installed.
         """
-        try:
-            import pandas  # noqa: F401  # pyarrow asks for it, in more words
-        except ImportError as error:
-            raise DiffjaxError(
-                "A DataFrame needs pandas: pip install pandas. Without it, rows is a "
-                "pyarrow table, and rows.to_pylist() has a dict for each image."
-            ) from error
+        instead = (
+            "Without it, rows is a pyarrow table, and rows.to_pylist() has a dict for "
+            "each image."
+        )
+        optional("pandas", "A DataFrame", instead)
         return self.rows.to_pandas().set_index("index")
 
     def __repr__(self) -> str:

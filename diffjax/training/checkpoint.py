@@ -11,7 +11,7 @@ from typing import Any, TypeVar
 import jax
 import numpy as np
 
-from diffjax.errors import DiffjaxError
+from diffjax.errors import DiffjaxError, optional
 
 State = TypeVar("State")
 
@@ -22,9 +22,12 @@ class Checkpoints:
     """Those of one folder; close it after use, or use it in a ``with``."""
 
     def __init__(self, folder: Path) -> None:
-        """Open or make the folder."""
-        import orbax.checkpoint as ocp
+        """Open or make the folder.
 
+        Raises:
+            DiffjaxError: orbax is not installed.
+        """
+        ocp = optional("orbax.checkpoint", "Training")
         self.folder = folder.absolute()  # orbax takes no other
         options = ocp.CheckpointManagerOptions(
             max_to_keep=KEEP, enable_async_checkpointing=False

@@ -1,5 +1,6 @@
 """What all sources share."""
 
+import importlib.util
 from pathlib import Path
 
 import numpy as np
@@ -87,6 +88,8 @@ def test_wordnet_ids():
     assert len(set(ids)) == 1000 and list(ids) == sorted(ids)
     for index, name in [(0, "n01440764"), (281, "n02123045"), (999, "n15075141")]:
         assert ids[index] == name
+    tfds = Path(importlib.util.find_spec("tensorflow_datasets").origin).parent
+    assert list(ids) == (tfds / "datasets/imagenet2012/labels.txt").read_text().split()
 
 
 def test_imagenet_classes():

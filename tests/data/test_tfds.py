@@ -19,7 +19,7 @@ from tiny_sets import (
     write_tfds,
 )
 
-from diffjax.data.sources import Example, Source
+from diffjax.data.sources import Source
 from diffjax.data.tfds import open_tfds
 from diffjax.errors import DiffjaxError
 
@@ -103,8 +103,8 @@ def test_images_without_a_name_get_one_and_no_exif_rotation(tmp_path):
     buffer.seek(0)
     write_tfds(tmp_path, "plain", [{"image": buffer, "label": 1}], LABELLED)
     [record] = open_tfds("plain", "test", tmp_path)
-    assert record == Example(image=record.image, label=1, id="test_00000")
     assert record.image.shape == (4, 8, 3)
+    assert (record.label, record.id) == (1, "test_00000")
 
 
 def test_newest_version_unless_named(tmp_path):
