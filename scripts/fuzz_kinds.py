@@ -446,7 +446,7 @@ def _commands(*commands: tuple[str, ...]) -> Callable[[Path], Any]:
 
 
 def _read_points(path: Path) -> Any:
-    from diffjax.evaluation.robustness import read_points
+    from diffjax.runs.robustness import read_points
 
     return read_points(path)
 

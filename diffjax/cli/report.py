@@ -1,6 +1,6 @@
 """``diffjax report``."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -11,9 +11,10 @@ from diffjax.cli.options import new_file, switch
 from diffjax.errors import DiffjaxError
 
 if TYPE_CHECKING:
+    from rich.console import Console
     from rich.table import Table
 
-    from diffjax.report.compare import Group
+    from diffjax.report.compare import Group, Report
     from diffjax.report.paired import Rate
 
 EPILOG = """\b
@@ -39,8 +40,10 @@ def report(
 ) -> None:
     """Compare runs, complete or not.
 
-    RUN is a folder that `diffjax evaluate` wrote. Runs about the same data are compared
-    with the first of them, image by image. The page needs nothing but its one file.
+    RUN is a folder that `diffjax evaluate`, `baseline` or `winoground` wrote. Runs
+    about the same data are compared with the first of them, image by image; those about
+    images made worse also with those about the images as they are, as `diffjax
+    robustness` does. The page needs nothing but its one file.
     """
     console, output = start()
     for path in filter(None, (html, csv_file)):
@@ -51,21 +54,13 @@ def report(
 
     from diffjax.files import write_text
     from diffjax.report.compare import read_report
-    from diffjax.report.words import headline
     from diffjax.runs.spreadsheets import csv_text
 
     found = read_report(runs, errors=html is not None)
     if as_json:
         print_json(found.rows)
     else:
-        for each in found.groups:
-            output.print(_table(each))
-            output.print(headline(each), highlight=False, markup=False)
-            for note in each.notes:
-                output.print(
-                    f"note: {note}", style="dim", highlight=False, markup=False
-                )
-            output.print()
+        _print(found, output)
     if csv_file is not None:
         write_text(csv_file, csv_text(found.rows))
     if html is not None:
@@ -79,12 +74,41 @@ def report(
     fail_if_partial(found.shortfalls, allow_partial)
 
 
+def _print(report: "Report", output: "Console") -> None:
+    """Tables, and below each what it says."""
+    from rich.text import Text
+
+    from diffjax.cli.tables import robustness_table, winoground_table
+    from diffjax.report.words import caption_headline, headline, shift_headline
+
+    def say(text: str, notes: Sequence[str] = ()) -> None:
+        output.print(Text(text))
+        for note in notes:
+            output.print(Text(f"note: {note}", style="dim"))
+        output.print()
+
+    for shifts in report.shifts:
+        output.print(Text(f"{shifts.title}, as it is and made worse", style="italic"))
+        if shifts.points:
+            output.print(robustness_table(shifts.points))
+        say(shift_headline(shifts))
+    for captions in report.captions:
+        for run in captions.runs:
+            what = f"{run.row['model']}, by {run.row['loss']}"
+            output.print(Text(f"{captions.title}: {run.name} ({what})", style="italic"))
+            output.print(winoground_table(run.summary))
+        say(caption_headline(captions), captions.notes)
+    for each in report.groups:
+        output.print(_table(each))
+        say(headline(each), each.notes)
+
+
 def _table(group: "Group") -> "Table":
     """Runs about the same data: accuracies in %, intervals below, and cost."""
     from rich.table import Table
     from rich.text import Text
 
-    losses = {str(run.row["loss"]) for run in group.runs}
+    losses = {run.row["loss"] for run in group.runs} - {None}
     by = f" by {losses.pop()}" if len(losses) == 1 else ""
     table = Table(
         box=None,
@@ -114,7 +138,7 @@ def _table(group: "Group") -> "Table":
             done += f"\n{row['failed_images']:,} failed"
         if row["status"] != "complete":
             done += f"\nof {row['images_selected']:,}"
-        name = run.name if by else f"{run.name}\nby {row['loss']}"
+        name = f"{run.name}\nby {row['loss']}" if losses and row["loss"] else run.name
         table.add_row(Text(name), *cells, done)
     return table
 

@@ -146,14 +146,14 @@ def robustness(
     import warnings
     from dataclasses import asdict
 
-    from rich.table import Table
-
-    from diffjax.evaluation.robustness import csv_text, robustness_figure
-    from diffjax.evaluation.robustness import robustness as compare
+    from diffjax.cli.tables import robustness_table
     from diffjax.files import write_text
     from diffjax.report.plots import check_output, save_figure
+    from diffjax.report.shift_plots import robustness_figure
     from diffjax.runs.folder import read_run
     from diffjax.runs.outcomes import failures
+    from diffjax.runs.robustness import csv_text
+    from diffjax.runs.robustness import robustness as compare
 
     if plot is not None:
         check_output(plot)
@@ -173,28 +173,4 @@ def robustness(
     if as_json:
         print_json([asdict(point) for point in points])
         return
-    table = Table(box=None, header_style="dim", pad_edge=False)
-    table.add_column("model", style="bold", overflow="fold", min_width=8)
-    table.add_column("shift", no_wrap=True)
-    for name in ("images", "clean", "shifted", "effective"):
-        table.add_column(name, justify="right", no_wrap=True)
-    for p in points:
-        table.add_row(
-            p.model,
-            p.shift,
-            f"{p.images:,}",
-            _percent(p.clean, p.clean_low, p.clean_high),
-            _percent(p.shifted, p.shifted_low, p.shifted_high),
-            _percent(p.effective, p.effective_low, p.effective_high, sign="+"),
-        )
-    stdout.print(table)
-    stdout.print("percent, with 95 % intervals", style="dim")
-
-
-def _percent(
-    value: float | None, low: float | None, high: float | None, sign: str = ""
-) -> str:
-    if value is None or low is None or high is None:
-        return ""
-    middle, least, most = (f"{100 * each:{sign}.1f}" for each in (value, low, high))
-    return f"{middle} ({least} to {most})"
+    stdout.print(robustness_table(points))

@@ -17,6 +17,7 @@ from diffjax.report.plots import UNIT
 
 if TYPE_CHECKING:
     from diffjax.evaluation.plan import Plan
+    from diffjax.runs.robustness import Point
 
 BAR_WIDTH = 12
 
@@ -280,3 +281,31 @@ def winoground_table(summary: Mapping[str, Any]) -> RenderableType:
 def _percent(cell: Mapping[str, Any]) -> str:
     low, high = cell["interval"]
     return f"{100 * cell['score']:.1f} ({100 * low:.0f}–{100 * high:.0f})"
+
+
+def robustness_table(points: "Sequence[Point]") -> RenderableType:
+    """Show accuracies on clean and shifted images, in percent with intervals."""
+    table = Table(box=None, header_style="dim", pad_edge=False)
+    table.add_column("model", style="bold", overflow="fold", min_width=8)
+    table.add_column("shift", no_wrap=True)
+    for name in ("images", "clean", "shifted", "effective"):
+        table.add_column(name, justify="right", no_wrap=True)
+    for p in points:
+        table.add_row(
+            Text(p.model),
+            p.shift,
+            f"{p.images:,}",
+            _points(p.clean, p.clean_low, p.clean_high),
+            _points(p.shifted, p.shifted_low, p.shifted_high),
+            _points(p.effective, p.effective_low, p.effective_high, sign="+"),
+        )
+    return Group(table, Text("percent, with 95 % intervals", style="dim"))
+
+
+def _points(
+    value: float | None, low: float | None, high: float | None, sign: str = ""
+) -> str:
+    if value is None or low is None or high is None:
+        return ""
+    middle, least, most = (f"{100 * each:{sign}.1f}" for each in (value, low, high))
+    return f"{middle} ({least} to {most})"

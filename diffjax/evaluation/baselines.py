@@ -22,8 +22,8 @@ from diffjax.models.network import digest
 from diffjax.runs.folder import open_run, read_run, write_summary
 from diffjax.runs.header import FORMAT
 from diffjax.runs.metrics import summary
+from diffjax.runs.robustness import KIND
 
-KIND = "discriminative"  # of the model, in a run's header
 CHUNK = 512  # images read at once
 
 

@@ -13,10 +13,13 @@ from typing import TYPE_CHECKING
 import numpy as np
 from jaxtyping import Float
 
-from diffjax.report.compare import Calibration, RunReport
+from diffjax.report.captions import CaptionReport
 from diffjax.report.paired import Rate
+from diffjax.report.run_report import Calibration, RunReport
 from diffjax.runs.evidence import Confusions, ErrorCurve
 from diffjax.runs.metrics import wilson
+from diffjax.runs.robustness import ALL, Point
+from diffjax.runs.winoground import CHANCE
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -31,6 +34,14 @@ INK, MUTED, GRID, BLACK = "#1a1d21", "#565d66", "#cfd4da", "#000001"
 DARK = {INK: "#e9ecef", MUTED: "#aab2bb", GRID: "#454c54", BLACK: "#ffffff"}
 FULL = (0.0, 0.34, 0.58)  # a square of the confusion matrix with all of a row
 
+SCORES = {  # of captions and images, and what they are called
+    "text": "text",
+    "image": "image",
+    "group": "group",
+    "image_normalised": "image, norm.",
+    "group_normalised": "group, norm.",
+}
+
 WIDTH = 3.8  # inches, 365 pixels of a page
 MATRIX_WIDTH = 5.4
 UNIT = 1e-3  # of the error differences, as in ``plots``
@@ -44,23 +55,32 @@ def accuracy_chart(runs: Sequence[RunReport]) -> "Figure":
     metrics = [("acc1", "top-1", BLUE)]
     if all(run.rate("acc5") and int(run.row["candidates"] or 0) > 5 for run in runs):
         metrics.append(("acc5", "top-5", GREEN))
-    n = len(metrics)
-    ticks: dict[float, str] = {}
-    with _figure(0.75 + len(runs) * (0.32 + 0.26 * n)) as (figure, axes):
-        for place, run in enumerate(runs):
-            top = place * (n + 1.2)
-            axes.text(0, top, short(run.name, LONGEST), va="center", weight="bold")
-            for row, (metric, label, colour) in enumerate(metrics, start=1):
-                ticks[top + row] = label
-                if rate := run.rate(metric):
-                    _bar(axes, top + row, rate, colour)
-        axes.set_ylim(len(runs) * (n + 1.2) - 0.5, -0.7)
-        axes.set_yticks([*ticks], [*ticks.values()])
-        axes.tick_params(axis="y", length=0)
-        axes.spines["left"].set_visible(False)
-        _percent(axes, "x")
-        axes.set(xlim=(0, 1 + MARGIN), xlabel="accuracy")
-    return figure
+    return _bar_chart(
+        [(run.name, [(t, run.rate(m), c) for m, t, c in metrics]) for run in runs],
+        "accuracy",
+    )
+
+
+def caption_chart(runs: Sequence[CaptionReport]) -> "Figure":
+    """A bar a score of each run, with its 95 % interval; marks where chance is."""
+    rows = [
+        (run.name, [(text, run.rate(score), BLUE) for score, text in SCORES.items()])
+        for run in runs
+    ]
+    return _bar_chart(rows, "examples that are right", [*CHANCE.values()])
+
+
+def shift_chart(points: Sequence[Point]) -> "Figure":
+    """A bar for a model's clean images and one for each kind of shift, 95 % each."""
+    groups: list[tuple[str, list[tuple[str, Rate | None, str]]]] = []
+    for p in points:
+        if p.shift == ALL:  # the first of each model
+            clean = Rate(p.clean, p.clean_low, p.clean_high)
+            groups.append((p.model, [("clean", clean, GREEN)]))
+        text = "all shifts" if p.shift == ALL else p.shift
+        rate = Rate(p.shifted, p.shifted_low, p.shifted_high)
+        groups[-1][1].append((text, rate, BLUE))
+    return _bar_chart(groups, "accuracy")
 
 
 def cost_chart(runs: Sequence[RunReport]) -> "Figure":
@@ -190,6 +210,41 @@ def svg(figure: "Figure") -> str:
     )
     end = text.index(">") + 1
     return text[:end] + style + text[end:]
+
+
+def _bar_chart(
+    groups: Sequence[tuple[str, Sequence[tuple[str, Rate | None, str]]]],
+    xlabel: str,
+    marks: Sequence[float] = (),
+) -> "Figure":
+    """Bars of (text, rate, colour) under the names of their groups.
+
+    Args:
+        groups: of as many bars each.
+        xlabel: what the rates are.
+        marks: a place on each bar of a group, that of chance.
+    """
+    n = max(len(bars) for _, bars in groups)
+    ticks: dict[float, str] = {}
+    with _figure(0.75 + len(groups) * (0.32 + 0.26 * n)) as (figure, axes):
+        for place, (name, bars) in enumerate(groups):
+            top = place * (n + 1.2)
+            axes.text(0, top, short(name, LONGEST), va="center", weight="bold")
+            for row, (label, rate, colour) in enumerate(bars, start=1):
+                ticks[top + row] = label
+                if rate:
+                    _bar(axes, top + row, rate, colour)
+            for row, mark in enumerate(marks, start=1):
+                for end in (top + row - 0.5, top + row + 0.5):  # beside the numbers
+                    inner = end + 0.22 * np.sign(top + row - end)
+                    axes.vlines(mark, end, inner, color=INK, linewidth=1.2)
+        axes.set_ylim(len(groups) * (n + 1.2) - 0.5, -0.7)
+        axes.set_yticks([*ticks], [*ticks.values()])
+        axes.tick_params(axis="y", length=0)
+        axes.spines["left"].set_visible(False)
+        _percent(axes, "x")
+        axes.set(xlim=(0, 1 + MARGIN), xlabel=xlabel)
+    return figure
 
 
 def _bar(axes: "Axes", y: float, rate: Rate, colour: str) -> None:

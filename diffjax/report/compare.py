@@ -5,116 +5,28 @@ them each is compared with the first, image by image; see ``paired``.
 """
 
 import os
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from functools import reduce
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 
-from diffjax.classify.settings import loss_name
-from diffjax.classify.temperature import CALIBRATION, read_temperature
 from diffjax.errors import DiffjaxError
-from diffjax.files import json_text
+from diffjax.report.captions import CaptionGroup, caption_groups
 from diffjax.report.paired import (
-    Rate,
     Standing,
     mcnemar,
     paired_difference,
     standing,
 )
-from diffjax.runs import evidence
+from diffjax.report.run_report import ENDS, Row, RunReport, readable, run_report
+from diffjax.report.shifts import Shifts, shifts
 from diffjax.runs.folder import read_run
-from diffjax.runs.metrics import (
-    Reliability,
-    reliability,
-    run_log_scores,
-    summary,
-    temperature_of,
-)
-from diffjax.runs.outcomes import Outcomes, failures, no_results, outcomes
+from diffjax.runs.header import read_header
+from diffjax.runs.outcomes import Outcomes, outcomes
 from diffjax.runs.run import Run
-from diffjax.strategies import strategy_from_dict, strategy_to_text
-
-Row = dict[str, str | int | float | None]
-ENDS = ("", "_low", "_high")  # of the keys of a rate: itself and its interval
-
-
-@dataclass(frozen=True, kw_only=True, eq=False)
-class Calibration:
-    """The reliability of a run's scores, at some temperature."""
-
-    temperature: float
-    reliability: Reliability
-
-    @property
-    def score(self) -> float:
-        """The predictions' mean score."""
-        return self._mean(self.reliability.confidence)
-
-    @property
-    def right(self) -> float:
-        """How many predictions are right, as a proportion."""
-        return self._mean(self.reliability.accuracy)
-
-    def _mean(self, values: np.ndarray) -> float:
-        counts = self.reliability.counts
-        return float(np.average(values[counts > 0], weights=counts[counts > 0]))
-
-
-@dataclass(frozen=True, kw_only=True, eq=False)
-class RunReport:
-    """One run.
-
-    Attributes:
-        name: short, and different from the other runs' names.
-        row: its line in the comparison; plain JSON values.
-        settings: all that its header says of how and where it was made.
-        confusions, mistakes, failures: as ``evidence`` describes them.
-        error_curve, sample_curve: see ``evidence``; None where they cannot be had.
-        has_errors: whether errors were saved.
-        shortfall: what is to be said of a run that is not complete.
-        nothing: what is to be said in place of results, where there are none.
-        calibrations: at the run's own temperature and, if it has been calibrated, at
-            the fitted one; none if no label is a candidate.
-    """
-
-    name: str
-    row: Row
-    settings: dict[str, str]
-    confusions: evidence.Confusions
-    mistakes: list[evidence.Mistake]
-    failures: list[tuple[str, str]]
-    error_curve: evidence.ErrorCurve | None
-    sample_curve: evidence.SampleCurve | None
-    has_errors: bool
-    shortfall: str | None
-    nothing: str | None
-    calibrations: tuple[Calibration, ...]
-
-    def rate(self, metric: str) -> Rate | None:
-        """A metric with its interval; None if the run does not have it."""
-        ends = [self.row.get(f"{metric}{end}") for end in ENDS]
-        numbers = [float(end) for end in ends if end is not None]
-        return Rate(*numbers) if len(numbers) == len(ends) else None
-
-    @property
-    def accuracy(self) -> Rate | None:
-        """How many images are right."""
-        return self.rate("acc1")
-
-    @property
-    def other_losses(self) -> dict[str, Rate]:
-        """Accuracy by the losses that were evaluated along."""
-        metrics = [key for key in self.row if key.startswith("acc1_")]
-        space = self.settings.get("experiment.space", "noise")
-        found = {key.removeprefix("acc1_"): self.rate(key) for key in metrics}
-        return {
-            loss_name({"loss": loss, "space": space}): rate
-            for loss, rate in found.items()
-            if rate is not None
-        }
+from diffjax.runs.winoground import TASK, CaptionRun, read_caption_run
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
@@ -137,25 +49,37 @@ class Group:
 
 @dataclass(frozen=True, kw_only=True, eq=False)
 class Report:
-    """Runs by the data they are about."""
+    """Runs by the data they are about.
+
+    Attributes:
+        groups: of classifications.
+        shifts: models on images as they are and made worse, where there are any.
+        captions: runs of `diffjax winoground`, by the examples they are about.
+    """
 
     groups: tuple[Group, ...]
+    shifts: tuple[Shifts, ...] = ()
+    captions: tuple[CaptionGroup, ...] = ()
 
     @property
     def runs(self) -> tuple[RunReport, ...]:
-        """All runs, group by group."""
+        """All runs of classifications, group by group."""
         return tuple(run for group in self.groups for run in group.runs)
 
     @property
     def shortfalls(self) -> list[str]:
         """What to say of runs that are not complete."""
-        return [run.shortfall for run in self.runs if run.shortfall is not None]
+        told = [run.shortfall for run in self.runs]
+        told += [run.shortfall for group in self.captions for run in group.runs]
+        return [each for each in told if each is not None]
 
     @property
     def rows(self) -> list[Row]:
         """A row a run, with the same keys: proportions in [0, 1], None if unknown."""
-        keys = dict.fromkeys(key for run in self.runs for key in run.row)
-        return [{key: run.row.get(key) for key in keys} for run in self.runs]
+        rows = [run.row for run in self.runs]
+        rows += [run.row for group in self.captions for run in group.runs]
+        keys = dict.fromkeys(key for row in rows for key in row)
+        return [{key: row.get(key) for key in keys} for row in rows]
 
 
 def read_report(
@@ -174,85 +98,29 @@ def read_report(
         raise DiffjaxError("Name at least one run to report on.")
     names = _names([Path(path) for path in paths])
     found: dict[tuple[str, ...], list[tuple[RunReport, Outcomes]]] = {}
+    runs: list[Run] = []
+    captions: list[tuple[str, CaptionRun]] = []
     for path, name in zip(paths, names, strict=True):
+        if read_header(Path(path))["experiment"].get("task") == TASK:
+            captions.append((name, read_caption_run(Path(path))))
+            continue
         run = read_run(path, errors=errors)
         results = outcomes(run)
         data = run.header["data"]
         # its name is how somebody spelled it
         key = tuple(str(data.get(part)) for part in ("split", "fingerprint"))
-        found.setdefault(key, []).append((_run_report(run, results, name), results))
-    made = Report(groups=tuple(map(_group, found.values())))
-    if all(run.nothing for run in made.runs):
-        raise DiffjaxError(str(made.runs[0].nothing))
-    return made
-
-
-def _run_report(run: Run, found: Outcomes, name: str) -> RunReport:
-    return RunReport(
-        name=name,
-        row=_row(run, name),
-        settings=dict(_settings(run.header)),
-        confusions=evidence.confusions(found, run.class_names),
-        mistakes=evidence.confident_mistakes(run, found),
-        failures=failures(run),
-        error_curve=evidence.error_curve(run, found),
-        sample_curve=evidence.sample_curve(run, found),
-        has_errors=run.has_errors,
-        shortfall=run.shortfall,
-        nothing=no_results(run),
-        calibrations=_calibrations(run, found),
+        found.setdefault(key, []).append((run_report(run, results, name), results))
+        runs.append(run)
+    made = Report(
+        groups=tuple(map(_group, found.values())),
+        shifts=shifts(runs),
+        captions=caption_groups(captions),
     )
-
-
-def _row(run: Run, name: str) -> Row:
-    """A run's line: what it is, how far it is, how good it is, what it cost."""
-    header, figures = run.header, summary(run)
-    experiment, data = header["experiment"], header["data"]
-    prefilter = experiment.get("prefilter")
-    row: Row = {
-        "run": name,
-        "path": _readable(run.path),
-        "dataset": str(data["name"]),
-        "split": None if data.get("split") is None else str(data["split"]),
-        "data_fingerprint": str(data["fingerprint"]),
-        "model": str(header["model"]["name"]),
-        "model_fingerprint": str(header["model"]["fingerprint"]),
-        "strategy": strategy_text(experiment.get("strategy")),
-        "prefilter": prefilter["name"] if isinstance(prefilter, dict) else None,
-        "loss": None if experiment.get("loss") is None else loss_name(experiment),
-        "weights": experiment.get("weights"),
-        "seed": experiment.get("seed"),
-        "candidates": len(run.classes),
-        "images_selected": int(data["n"]),
-        "images": int(figures["images"]),
-        "failed_images": int(figures["failed_images"]),
-        "labels_not_among_candidates": int(figures["labels_not_among_candidates"]),
-        "status": run.status,
-    }
-    for metric, value in figures["metrics"].items():
-        row[metric] = value
-        if interval := figures["intervals"].get(metric):
-            row[f"{metric}_low"], row[f"{metric}_high"] = interval
-    if filtered := figures.get("prefilter"):
-        row["prefilter_recall"] = filtered["recall"]
-        if interval := filtered["recall_interval"]:
-            row["prefilter_recall_low"], row["prefilter_recall_high"] = interval
-        row["prefilter_classes_per_image"] = filtered["classes_per_image"]
-    for key in ("temperature", "evaluations_per_image", "seconds_per_image"):
-        row[key] = figures[key]
-    return row
-
-
-def _settings(header: Mapping[str, Any], prefix: str = "") -> Iterator[tuple[str, str]]:
-    """Keys and values of a header, as text; lists of all classes are left out."""
-    for key, value in header.items():
-        if prefix == "" and key in ("class_names", "classes"):
-            continue
-        if isinstance(value, dict):
-            yield from _settings(value, f"{prefix}{key}.")
-        else:
-            text = value if isinstance(value, str) else json_text(value)
-            yield f"{prefix}{key}", text
+    nothing = [run.nothing for run in made.runs]
+    nothing += [run.nothing for group in made.captions for run in group.runs]
+    if all(nothing):
+        raise DiffjaxError(str(nothing[0]))
+    return made
 
 
 def _group(members: Sequence[tuple[RunReport, Outcomes]]) -> Group:
@@ -341,33 +209,6 @@ def _notes(members: Sequence[tuple[RunReport, Outcomes]]) -> list[str]:
     return notes
 
 
-def _calibrations(run: Run, found: Outcomes) -> tuple[Calibration, ...]:
-    known = found.local_labels >= 0
-    if not known.any():
-        return ()
-    temperatures = [temperature_of(run)]
-    if (run.path / CALIBRATION).exists():
-        temperatures.append(read_temperature(run.path))
-    scores = [run_log_scores(found, t)[known].max(axis=1) for t in temperatures]
-    return tuple(
-        Calibration(
-            temperature=temperature,
-            reliability=reliability(np.exp(score), found.correct[known]),
-        )
-        for temperature, score in zip(temperatures, scores, strict=True)
-    )
-
-
-def strategy_text(strategy: object) -> str | None:
-    """A header's strategy as the command line writes it, if it is one of ours."""
-    if not isinstance(strategy, dict):
-        return None if strategy is None else str(strategy)
-    try:
-        return strategy_to_text(strategy_from_dict(strategy))
-    except DiffjaxError:  # of another program, or a later version
-        return ":".join(str(value) for value in strategy.values())
-
-
 def _names(paths: Sequence[Path]) -> list[str]:
     """The folders' names; whole paths where names repeat."""
     places = [path.resolve() for path in paths]
@@ -375,11 +216,6 @@ def _names(paths: Sequence[Path]) -> list[str]:
         raise DiffjaxError(f"The run {twice[0]} is given twice. Name each run once.")
     names = [place.name for place in places]
     return [
-        _readable(name if names.count(name) == 1 else path)
+        readable(name if names.count(name) == 1 else path)
         for name, path in zip(names, paths, strict=True)
     ]
-
-
-def _readable(path: str | Path) -> str:
-    """A path as text that any file can hold; a file name need not be text."""
-    return os.fsencode(path).decode("utf-8", "replace")

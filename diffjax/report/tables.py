@@ -7,10 +7,13 @@ from collections.abc import Sequence
 
 import numpy as np
 
-from diffjax.report.charts import UNIT, short
-from diffjax.report.compare import Calibration, Group, RunReport
+from diffjax.report.captions import CaptionReport, rate_of
+from diffjax.report.charts import SCORES, UNIT, short
+from diffjax.report.compare import Group
 from diffjax.report.paired import Rate
+from diffjax.report.run_report import Calibration, RunReport
 from diffjax.runs.evidence import Confusions, ErrorCurve, SampleCurve
+from diffjax.runs.robustness import ALL, Point
 
 Table = tuple[str, Sequence[str], Sequence[Sequence[str]]]
 
@@ -34,7 +37,7 @@ def comparison(group: Group) -> Table:
         cells = [run.name, interval_text(run.accuracy)]
         cells += [difference_text(run), p_text(run)] if several else []
         cells += [images_text(run), number(row["evaluations_per_image"], ",.0f")]
-        cells += [str(row["model"]), strategy(run), str(row["loss"])]
+        cells += [str(row["model"]), strategy(run), str(row["loss"] or NOTHING)]
         rows.append(cells)
     caption = f"Runs on {group.title}; in brackets: {INTERVAL}"
     if several:
@@ -56,6 +59,56 @@ def other_metrics(group: Group) -> Table:
         for run in group.runs
     ]
     return f"Other metrics; in brackets: {INTERVAL}", header, rows
+
+
+def captions(runs: Sequence[CaptionReport]) -> Table:
+    """A row a run of captions and images: its scores, and what it is."""
+    header = ("run", *(f"{text} %" for text in SCORES.values()), "examples", "model")
+    rows = [
+        (
+            run.name,
+            *(interval_text(run.rate(score)) for score in SCORES),
+            number(run.row["images"]),
+            str(run.row["model"]),
+        )
+        for run in runs
+    ]
+    return f"Scores; in brackets: {INTERVAL}", header, rows
+
+
+def tags(run: CaptionReport) -> Table:
+    """A row a tag of the examples, the first for all."""
+    header = ("examples", "n", *(f"{text} %" for text in SCORES.values()))
+    rows = [
+        (tag, f"{entry['n']:,}", *(interval_text(rate_of(entry, s)) for s in SCORES))
+        for tag, entry in run.tags
+    ]
+    return f"Scores by tag; in brackets: {INTERVAL}", header, rows
+
+
+def shifts(points: Sequence[Point]) -> Table:
+    """A row a model and kind of shift."""
+    header = ("model", "shift", "shifted %", "clean %", "effective", "images", "shifts")
+    rows = [
+        (
+            p.model,
+            "all" if p.shift == ALL else p.shift,
+            interval_text(Rate(p.shifted, p.shifted_low, p.shifted_high)),
+            interval_text(Rate(p.clean, p.clean_low, p.clean_high)),
+            effective_text(p),
+            f"{p.images:,}",
+            f"{p.shifts:,}",
+        )
+        for p in points
+    ]
+    return f"Accuracy under shift; in brackets: {INTERVAL}", header, rows
+
+
+def effective_text(point: Point) -> str:
+    """Percentage points above the discriminative models' line, if there is one."""
+    ends = (point.effective, point.effective_low, point.effective_high)
+    known = [end for end in ends if end is not None]
+    return _points(Rate(*known)) if len(known) == len(ends) else NOTHING
 
 
 def losses(run: RunReport) -> Table:
@@ -189,9 +242,11 @@ def rate_text(rate: Rate) -> str:
 def difference_text(run: RunReport) -> str:
     """Percentage points to the first run, paired: +1.2 (−0.3 to +2.7)."""
     rate = run.rate("difference")
-    if rate is None:
-        return NOTHING
-    value, low, high = map(signed, rate)
+    return NOTHING if rate is None else _points(rate)
+
+
+def _points(difference: Rate) -> str:
+    value, low, high = map(signed, difference)
     return f"{value} ({low} to {high})"
 
 
@@ -224,7 +279,7 @@ def strategy(run: RunReport) -> str:
     extra = f", weights {weights}" if weights else ""
     if prefilter := run.row["prefilter"]:
         extra += f", prefilter {prefilter}"
-    return f"{run.row['strategy'] or 'unknown'}{extra}"
+    return f"{run.row['strategy'] or NOTHING}{extra}"
 
 
 def number(value: object, form: str = ",.0f") -> str:

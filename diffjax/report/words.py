@@ -2,10 +2,13 @@
 
 from collections.abc import Sequence
 
+from diffjax.report.captions import CaptionGroup
 from diffjax.report.charts import short
 from diffjax.report.compare import Group
-from diffjax.report.paired import Place
+from diffjax.report.paired import Place, Standing
+from diffjax.report.shifts import Shifts
 from diffjax.report.tables import percent, rate_text
+from diffjax.runs.winoground import CHANCE
 
 NAMED = 4  # runs that a sentence names
 LONGEST = 60  # characters of such a name
@@ -17,31 +20,62 @@ def headline(group: Group) -> str:
     known = [(run, run.accuracy) for run in group.runs if run.accuracy]
     if not known:
         return "No run has a result."
-    standing = group.standing
-    if standing is None:
+    if group.standing is None:
         [(run, accuracy)] = known
         return (
             f"{short(run.name, LONGEST)} classifies {rate_text(accuracy)} of the "
             "images correctly."
         )
-    if not standing.places:
+    return _standing(group.standing, len(known), "image", "is the most accurate")
+
+
+def caption_headline(group: CaptionGroup) -> str:
+    """Which run tells captions apart best, if the examples of all of them tell."""
+    known = [(run, rate) for run in group.runs if (rate := run.rate("text"))]
+    if not known:
+        return "No run has a result."
+    if group.standing is None:
+        [(run, text)] = known
         return (
-            f"The {len(known)} runs have no image in common, so none of them can be "
-            "called more accurate."
+            f"{short(run.name, LONGEST)} finds the caption of both images in "
+            f"{rate_text(text)} of the examples, where chance finds "
+            f"{percent(CHANCE['text'])}."
         )
+    what = "has the best text score"
+    return _standing(group.standing, len(known), "example", what)
+
+
+def shift_headline(shifts: Shifts) -> str:
+    """How accurate each model is on clean images and on those made worse."""
+    if shifts.problem:
+        return f"accuracies under shift are not compared: {shifts.problem}"
+    texts = [
+        f"{short(point.model, LONGEST)} classifies {percent(point.clean)} of the clean "
+        f"images correctly, and {percent(point.shifted)} of those made worse"
+        for point in shifts.overall
+    ]
+    if len(texts) > NAMED:
+        texts[NAMED:] = [f"and {len(texts) - NAMED} more models"]
+    return "; ".join(texts) + "."
+
+
+def _standing(standing: Standing, n: int, what: str, best: str) -> str:
+    """Who of n runs leads, with the test that tells it or does not."""
+    if not standing.places:
+        return f"The {n} runs have no {what} in common, so none of them {best}."
     first, *others = standing.places
-    images = f"{standing.images:,} shared image{'s' if standing.images != 1 else ''}"
+    shared = f"{standing.images:,} shared {what}{'s' if standing.images != 1 else ''}"
     if not standing.tied:
         closest = max(place.p for place in others)
         return (
-            f"Of {len(known)} runs, {_named([first])} is the most accurate, ahead of "
-            f"{_named(others)} on {images} ({TEST}, p {_at('≤', others, closest)})."
+            f"Of {n} runs, {_named([first])} {best}, ahead of {_named(others)} on "
+            f"{shared} ({TEST}, p {_at('≤', others, closest)})."
         )
     least = min(place.p for place in standing.tied)
     behind = [place for place in others if place not in standing.tied]
     worse = f" Behind: {_named(behind)}." if behind else ""
     return (
-        f"{_named([first, *standing.tied])} are not distinguishable on {images} "
+        f"{_named([first, *standing.tied])} are not distinguishable on {shared} "
         f"({TEST}, p {_at('≥', standing.tied, least)}).{worse}"
     )
 

@@ -15,9 +15,9 @@ from tiny_sets import write_folder
 from diffjax.cli.commands import group
 from diffjax.data.corruptions import CORRUPTIONS, every_corruption
 from diffjax.errors import DiffjaxError
-from diffjax.evaluation.robustness import csv_text, read_points, robustness
 from diffjax.runs.folder import read_run
 from diffjax.runs.metrics import wilson
+from diffjax.runs.robustness import csv_text, read_points, robustness
 
 KIND = "discriminative"
 

@@ -14,15 +14,10 @@ from diffjax.classify.settings import Settings
 from diffjax.cli.commands import group
 from diffjax.data.winoground import read_winoground
 from diffjax.errors import DiffjaxError
-from diffjax.evaluation.winoground import (
-    SCORES,
-    columns,
-    evaluate_winoground,
-    summarise,
-    winoground_scores,
-)
+from diffjax.evaluation.winoground import evaluate_winoground
 from diffjax.runs.folder import read_run
 from diffjax.runs.rows import read_rows
+from diffjax.runs.winoground import SCORES, columns, summarise, winoground_scores
 from diffjax.strategies.exhaustive import Exhaustive
 from diffjax.strategies.staged import Staged
 

@@ -10,7 +10,8 @@ from saved_runs import tables, write_run
 
 from diffjax.cli.commands import group
 from diffjax.errors import DiffjaxError
-from diffjax.report.compare import read_report, strategy_text
+from diffjax.report.compare import read_report
+from diffjax.report.run_report import strategy_text
 from diffjax.runs import evidence
 from diffjax.runs.calibration import calibrate, write_calibration
 from diffjax.runs.folder import read_run

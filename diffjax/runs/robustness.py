@@ -19,7 +19,7 @@ from dataclasses import asdict, dataclass, replace
 from functools import reduce
 from math import sqrt
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
 from jaxtyping import Float, Int
@@ -27,7 +27,6 @@ from scipy.special import expit, logit
 
 from diffjax.data.corruptions import CORRUPTIONS, parse_corruption
 from diffjax.errors import DiffjaxError
-from diffjax.evaluation.baselines import KIND
 from diffjax.files import json_text, read_csv
 from diffjax.runs import spreadsheets
 from diffjax.runs.metrics import Z, wilson
@@ -35,18 +34,14 @@ from diffjax.runs.outcomes import outcomes
 from diffjax.runs.run import Run
 from diffjax.runs.spreadsheets import plain
 
-if TYPE_CHECKING:
-    from matplotlib.figure import Figure
-
 DRAWS = 2000  # of the bootstrap
 ALL = "all"  # in place of a kind of shift: the mean over all shifts
+KIND = "discriminative"  # of a baseline, in its header
 FAMILIES = {
     KIND: "discriminative",
     "class": "diffusion, class-conditional",
     "text": "diffusion, text-to-image",
 }
-COLOURS = dict(zip(FAMILIES, ("#D55E00", "#0072B2", "#009E73"), strict=True))
-MARKERS = dict(zip(FAMILIES, "osD", strict=True))
 
 Line = tuple[float, float]  # a and b
 SAME: dict[str, Callable[[Run], Any]] = {  # in all runs
@@ -132,7 +127,7 @@ def robustness(runs: Sequence[Run]) -> list[Point]:
     groups: dict[str, dict[str, Run]] = defaultdict(dict)
     for run in runs:
         shift = run.header["experiment"].get("corrupt") or ""
-        members = groups[_settings(run)]
+        members = groups[same_model(run)]
         if shift in members:
             raise DiffjaxError(
                 f"{run.path} and {members[shift].path} are of the same model, settings "
@@ -149,7 +144,7 @@ def robustness(runs: Sequence[Run]) -> list[Point]:
             p = right.point
             points[id(right)] = replace(
                 p,
-                effective=p.shifted - _on(line, p.clean),
+                effective=p.shifted - on_line(line, p.clean),
                 effective_low=low,
                 effective_high=high,
             )
@@ -199,7 +194,7 @@ def _bootstrap(models: Sequence[Correctness]) -> list[tuple[float, float]]:
         y = np.array([each.shifted @ weight for each, weight in pairs]) / n
         line = _fit(x[fitted], y[fitted], n[fitted])
         if line is not None:
-            found.append(y - _on(line, x))
+            found.append(y - on_line(line, x))
     low, high = np.quantile(found, (0.025, 0.975), axis=0)
     return list(zip(low.tolist(), high.tolist(), strict=True))
 
@@ -224,63 +219,6 @@ def read_points(path: str | Path) -> list[Point]:
                 f"{where} is not as `diffjax robustness` writes it: {error!s:.200}."
             ) from error
     return points
-
-
-def robustness_figure(points: Sequence[Point]) -> "Figure":
-    """A panel a kind of shift: y over x with intervals, the line, and y = x."""
-    from matplotlib.figure import Figure
-
-    kinds = [k for k in (ALL, *CORRUPTIONS) if any(p.shift == k for p in points)]
-    columns = min(3, len(kinds))
-    rows = -(-len(kinds) // columns)
-    figure = Figure(figsize=(3.3 * columns, 3.2 * rows + 0.5), layout="constrained")
-    panels = figure.subplots(rows, columns, squeeze=False).ravel()
-    lines = fit_lines(points)
-    for axes, kind in zip(panels, kinds, strict=False):
-        shown = [p for p in points if p.shift == kind]
-        edges = np.array([(p.clean_low, p.clean_high) for p in shown])
-        low, high = max(0.0, edges.min() - 0.03), min(1.0, edges.max() + 0.03)
-        x = np.linspace(max(low, 0.01), min(high, 0.99), 50)
-        axes.plot(x, x, color="#999999", linewidth=0.8, linestyle=":")
-        if kind in lines:
-            fitted = [p.clean for p in shown if p.family == KIND]
-            within = np.linspace(min(fitted), max(fitted), 50)
-            for each, style in ((x, ":"), (within, "-")):
-                y = _on(lines[kind], each)
-                axes.plot(each, y, color=COLOURS[KIND], linewidth=1, linestyle=style)
-        for family in FAMILIES:
-            members = [p for p in shown if p.family == family]
-            if members:
-                _draw(axes, members, family)
-        axes.set(title="all shifts" if kind == ALL else kind, xlim=(low, high))
-        axes.grid(color="#e4e4e4", linewidth=0.5)
-        axes.set(xlabel="clean accuracy", ylabel="accuracy under shift")
-    for axes in panels[len(kinds) :]:
-        axes.set_visible(False)
-    handles, labels = panels[0].get_legend_handles_labels()
-    figure.legend(handles, labels, loc="outside lower center", ncols=3, frameon=False)
-    return figure
-
-
-def _draw(axes: "object", members: Sequence[Point], family: str) -> None:
-    x, y = ([getattr(p, name) for p in members] for name in ("clean", "shifted"))
-    bars = {
-        key: [
-            [getattr(p, name) - getattr(p, f"{name}_low") for p in members],
-            [getattr(p, f"{name}_high") - getattr(p, name) for p in members],
-        ]
-        for key, name in (("xerr", "clean"), ("yerr", "shifted"))
-    }
-    axes.errorbar(  # type: ignore[attr-defined]
-        x,
-        y,
-        **bars,
-        fmt=MARKERS[family],
-        color=COLOURS[family],
-        markersize=5,
-        linewidth=1,
-        label=FAMILIES[family],
-    )
 
 
 def _correctness(members: Mapping[str, Run]) -> Iterator[Correctness]:
@@ -358,7 +296,7 @@ def _check(groups: Mapping[str, Mapping[str, Run]]) -> None:
         raise DiffjaxError("All runs are about clean images; evaluate with --corrupt.")
 
 
-def _settings(run: Run) -> str:
+def same_model(run: Run) -> str:
     """What a model's clean and shifted runs have in common."""
     header, experiment = run.header, run.header["experiment"]
     kept = {k: v for k, v in experiment.items() if k not in ("corrupt", "save_errors")}
@@ -370,7 +308,7 @@ def _logit(p: Any, n: Any) -> Any:
     return logit((n * p + 0.5) / (n + 1))  # finite at 0 and 1
 
 
-def _on(line: Line, x: Any) -> Any:
-    """The line's y at accuracies x."""
+def on_line(line: Line, x: Any) -> Any:
+    """The y of a line at accuracies x."""
     a, b = line
     return expit(a + b * logit(np.clip(x, 1e-6, 1 - 1e-6)))
