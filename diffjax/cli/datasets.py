@@ -17,7 +17,7 @@ dataset_option = section(
         "--dataset",
         "NAME|PATH",
         "A prepared tensorflow-datasets set, aircraft, objectnet; ./a/folder with "
-        "a folder a class; a .csv or .jsonl of paths and labels.",
+        "a folder a class; a .csv or .jsonl of paths and labels; hf:NAME:SPLIT.",
     ),
 )
 which_images = together(
@@ -47,6 +47,8 @@ data_options = together(
             "KIND:SEVERITY",
             "Make the images worse: noise, blur, contrast, jpeg or shift, 1 to 5.",
         ),
+        option("--image-column", "NAME", "Column of images, where hf: has several."),
+        option("--label-column", "NAME", "Column of labels, where hf: has several."),
     ),
     image_options,
     section(

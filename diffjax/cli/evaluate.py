@@ -1,7 +1,5 @@
 """``diffjax evaluate``."""
 
-import warnings
-from dataclasses import fields
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -139,6 +137,7 @@ def evaluate(ctx: click.Context, /, preset: str | None, **options: Any) -> None:
     with loading(console, quiet):
         from diffjax.evaluation.launchers import launched
         from diffjax.evaluation.plan import make_plan
+        from diffjax.evaluation.request import requested
         from diffjax.evaluation.runner import evaluate as run_evaluation
         from diffjax.runs.folder import read_run
         from diffjax.runs.outcomes import failures
@@ -149,12 +148,18 @@ def evaluate(ctx: click.Context, /, preset: str | None, **options: Any) -> None:
             "give one or the other."
         )
     share = launched() if distributed else Share(*process)
-    experiment = _experiment(ctx, preset, options)
-    task = experiment.task(options.pop("data_dir"))
-    name = preset or _short(experiment.dataset)
-    if experiment.corrupt is not None:
-        name += f"-{experiment.corrupt.replace(':', '-')}"
-    out = out or Path("runs") / f"{name}-{_short(model.rpartition('/')[2] or model)}"
+    if preset is None and options["dataset"] is None:
+        raise DiffjaxError(
+            "Name a preset, as in `diffjax evaluate cifar10`, or give --dataset."
+        )
+    if ctx.get_parameter_source("loss") == ParameterSource.DEFAULT:
+        options["loss"] = None  # a preset's own, if there is one
+    request = requested(preset, options)
+    experiment = request.experiment
+    task = experiment.task(
+        options.pop("data_dir"), offline=bool(options["local_files_only"])
+    )
+    name, out = request.name, out or request.folder(model)
     trackers = [] if dry_run else _trackers(*trackers_asked, experiment, model)
 
     from diffjax.classify.classifier import DiffusionClassifier
@@ -164,20 +169,7 @@ def evaluate(ctx: click.Context, /, preset: str | None, **options: Any) -> None:
 
     with loading(console, quiet, f"loading {model}"):
         classifier = DiffusionClassifier.from_pretrained(model, **options)
-    ways = ("prompts", "classnames", "templates", "template")
-    given = any(ctx.params[way] for way in ways)
-    if classifier.model.kind == "class" and given:
-        warnings.warn(
-            f"{model} knows classes by id: prompts are not used.", stacklevel=1
-        )
-    numbers = all(name.isdecimal() for name in task.class_names)
-    if classifier.model.kind == "text" and numbers and not (preset or given):
-        warnings.warn(
-            f"The classes of {experiment.dataset} are numbers, and so prompts are such "
-            f"as {task.prompts.prompts[0]!r}. Name them: with --prompts, or with "
-            "--classnames and --templates.",
-            stacklevel=1,
-        )
+    request.check(task, classifier, model)
     if dry_run:
         with loading(console, quiet, "timing a few tiles"):
             plan = make_plan(task, classifier)
@@ -229,38 +221,6 @@ def evaluate(ctx: click.Context, /, preset: str | None, **options: Any) -> None:
             f"first, {first}: {reason}\nThe same command tries them again; "
             "--allow-errors accepts them."
         )
-
-
-def _experiment(
-    ctx: click.Context, preset: str | None, options: dict[str, Any]
-) -> "Experiment":
-    """The preset with what was given; strategy and loss stay in ``options``."""
-    from diffjax.evaluation.experiment import Experiment, overridden, preset_experiment
-
-    given = {field.name: options.pop(field.name) for field in fields(Experiment)}
-    if preset is not None:
-        experiment, strategy, loss = preset_experiment(preset)
-        options["strategy"] = options["strategy"] or strategy
-        if ctx.get_parameter_source("loss") == ParameterSource.DEFAULT:
-            options["loss"] = loss
-    elif given["dataset"] is not None:
-        experiment = Experiment(dataset=given["dataset"])
-    else:
-        raise DiffjaxError(
-            "Name a preset, as in `diffjax evaluate cifar10`, or give --dataset."
-        )
-    return overridden(experiment, given)
-
-
-def _short(name: str) -> str:
-    """What a folder can be called after a data set or a model."""
-    from diffjax.data.tables import SUFFIXES
-
-    is_table = name.lower().endswith(SUFFIXES)
-    if not (is_table or name.startswith((".", "/", "~"))):
-        return name.replace("/", "-").replace(":", "-")
-    path = Path(name).expanduser().resolve()  # "." has no name
-    return path.stem if is_table else path.name
 
 
 def _trackers(

@@ -80,6 +80,11 @@ def load_image(source: ImageSource, *, max_pixels: int | None = None) -> Image.I
     )
 
 
+def is_url(source: str) -> bool:
+    """Whether a text is an address and not a path."""
+    return _SCHEME.match(source) is not None
+
+
 def preprocess(
     image: Image.Image,
     resolution: int,

@@ -1,7 +1,6 @@
 """A table of image paths and labels: CSV with a header, or JSON lines."""
 
 import os
-import warnings
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -9,15 +8,14 @@ from typing import Any
 
 from diffjax.data.files import ALL, FileSource, ImageFile, Load, load_upright
 from diffjax.data.imagenet import imagenet_classes
+from diffjax.data.labels import numbered
 from diffjax.errors import DiffjaxError
 from diffjax.files import PathLike, read_csv, read_json_lines, user_path
 
 SUFFIXES = (".csv", ".jsonl")
 PATHS = ("path", "file_name")  # columns; the latter is the Hugging Face hub's
 
-MAX_CLASSES = 10**5  # a larger label is a slip, not a class
 MAX_PATH = 1000  # characters
-FEW = 0.1  # share of classes that occur, under which a large number is told of
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -58,7 +56,7 @@ def open_table(path: PathLike, *, load: Load = load_upright) -> FileSource:
                 "each row an id of its own."
             )
         lines[row.id] = row.where
-    names, labels = _classes(rows)
+    names, labels = numbered([(row.where, row.label) for row in rows])
     files = []
     for row, label in zip(rows, labels, strict=True):
         image = table.parent / user_path(row.path)
@@ -73,41 +71,6 @@ def open_table(path: PathLike, *, load: Load = load_upright) -> FileSource:
         load=load,
         model_classes=imagenet_classes(names),
     )
-
-
-def _classes(rows: list[_Row]) -> tuple[tuple[str, ...], list[int]]:
-    """The class names, and the label of each row."""
-    numbers = [_integer(row.label) for row in rows]
-    if all(number is not None for number in numbers):
-        labels = [number for number in numbers if number is not None]
-        for row, label in zip(rows, labels, strict=True):
-            if not 0 <= label < MAX_CLASSES:
-                raise DiffjaxError(
-                    f"{row.where}: the label {label} is not a class number from 0 to "
-                    f"{MAX_CLASSES - 1:,}."
-                )
-        n, occurring = max(labels) + 1, len(set(labels))
-        if n > 1000 and occurring < FEW * n:
-            warnings.warn(
-                f"The labels go up to {n - 1:,}, so there are {n:,} classes to choose "
-                f"from, and {occurring:,} of them occur. With names as labels only "
-                "those would be.",
-                stacklevel=3,
-            )
-        return tuple(map(str, range(max(labels) + 1))), labels
-    texts = [str(row.label) for row in rows]
-    names = tuple(sorted(set(texts)))
-    place = {name: i for i, name in enumerate(names)}
-    return names, [place[text] for text in texts]
-
-
-def _integer(label: str | int) -> int | None:
-    """The label as a number, if it is written as one."""
-    if isinstance(label, int):
-        return label
-    digits = label.removeprefix("-")
-    # no class has a number of ten digits, and int() refuses thousands of them
-    return int(label) if digits.isdecimal() and len(digits) < 10 else None
 
 
 def _read(table: Path) -> Iterator[_Row]:

@@ -41,6 +41,8 @@ class Experiment:
         template: templates for the data set's own class names.
         prefilter: a file of each image's candidate classes.
         max_pixels: of image files; see ``data.images.load_image``.
+        image_column: of a data set of Hugging Face, where types do not tell it.
+        label_column: as ``image_column``.
     """
 
     dataset: str
@@ -58,17 +60,36 @@ class Experiment:
     template: tuple[str, ...] = ()
     prefilter: str | None = None
     max_pixels: int | None = None
+    image_column: str | None = None
+    label_column: str | None = None
 
-    def task(self, data_dir: str | Path | None = None) -> Task:
+    def task(
+        self,
+        data_dir: str | Path | None = None,
+        *,
+        offline: bool = False,
+        source: Source | None = None,
+    ) -> Task:
         """Open the data set and read the prompts.
 
         Args:
             data_dir: the folder that holds the named data sets.
+            offline: whether to leave the network alone.
+            source: the data set, if it is open already.
 
         Raises:
             DiffjaxError: if something is missing or does not fit.
         """
-        source = open_source(self.dataset, self.split, data_dir, self.max_pixels)
+        if source is None:
+            source = open_source(
+                self.dataset,
+                self.split,
+                data_dir,
+                self.max_pixels,
+                offline=offline,
+                image_column=self.image_column,
+                label_column=self.label_column,
+            )
         if self.corrupt is not None:
             source = CorruptedSource(source, parse_corruption(self.corrupt))
         n = len(source.class_names)

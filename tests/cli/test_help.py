@@ -48,9 +48,10 @@ HELP = {
         *TOLD,
     ),
     "evaluate": (
-        *("--dataset", *WHICH, *IMAGES, "--latent-cache"),
+        *("--dataset", "--image-column", "--label-column", *WHICH, *IMAGES),
         *("--prompts", "--classnames", "--templates", "--clip-name", "--template"),
-        *("--prefilter", "--merge", *DECIDING, "--also", *PARTS, *DEVICE),
+        *("--prefilter", "--merge", "--latent-cache"),
+        *(*DECIDING, "--also", *PARTS, *DEVICE),
         *(*SHARE, "--distributed", "--out", "--save-errors", "--allow-errors"),
         *("--dry-run", "--wandb", "--tensorboard", *TOLD),
     ),
