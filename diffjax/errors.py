@@ -7,6 +7,7 @@ from typing import Any
 
 # Modules that an installation may lack, and what pip installs them by.
 OPTIONAL = {
+    "datasets": '"diffjax[hf]"',
     "array_record": '"diffjax[tfds]"',
     "tensorflow_datasets": '"diffjax[tfds]"',
     "orbax.checkpoint": '"diffjax[train]"',

@@ -18,7 +18,12 @@ ROOT = Path(diffjax.__file__).parent
 PROJECT = tomllib.loads((ROOT.parent / "pyproject.toml").read_text("utf-8"))["project"]
 EXTRAS = PROJECT["optional-dependencies"]
 # module: the only room that imports it
-ONLY_IN = {"optax": "training", "orbax": "training", "torch": "checkpoints"}
+ONLY_IN = {
+    "datasets": "data",
+    "optax": "training",
+    "orbax": "training",
+    "torch": "checkpoints",
+}
 NOT_TO_CLASSIFY = ("orbax", "tensorstore", "tensorflow_datasets", "torch")
 
 
@@ -101,13 +106,14 @@ def test_extras_that_are_written_of_exist():
         ("array_record", ["evaluate", "cifar10", "--model", "tiny", "--dry-run"]),
         ("tensorflow_datasets", ["baseline", "resnet", "photos"]),
         ("tensorflow_datasets", ["train", "tiny", "--out", "run"]),
+        ("datasets", ["evaluate", "--dataset", "hf:mnist:test", "--model", "tiny"]),
     ],
 )
 def test_a_missing_extra_is_one_line(missing, args, monkeypatch, tmp_path):
     monkeypatch.chdir(tmp_path)
     monkeypatch.setitem(sys.modules, missing, None)
     result = invoke(*args)
-    assert_only_refused(result, missing, 'pip install "diffjax[tfds]"')
+    assert_only_refused(result, missing, f"pip install {OPTIONAL[missing]}")
     assert not list(tmp_path.iterdir())
 
 

@@ -24,7 +24,7 @@ from diffjax.data.imagenet import imagenet_classes
 from diffjax.data.images import load_image
 from diffjax.data.labels import numbered
 from diffjax.data.sources import Example, Source, digest
-from diffjax.errors import DiffjaxError, unknown
+from diffjax.errors import OPTIONAL, DiffjaxError, optional, unknown
 from diffjax.files import user_path
 
 if TYPE_CHECKING:
@@ -257,20 +257,13 @@ def is_dataset(value: object) -> bool:
 
 
 def _library() -> Any:
-    try:
-        import datasets
-    except ImportError as error:
-        raise _needed("not installed") from error
+    datasets = optional("datasets", "A data set of Hugging Face")
     if int(datasets.__version__.partition(".")[0]) < 4:  # they may run code
-        raise _needed(f"of version {datasets.__version__}")
+        raise DiffjaxError(
+            "Data sets of Hugging Face need version 4 or later of datasets, which is of "
+            f"version {datasets.__version__}: pip install {OPTIONAL['datasets']}"
+        )
     return datasets
-
-
-def _needed(what: str) -> DiffjaxError:
-    return DiffjaxError(
-        "Data sets of Hugging Face need version 4 or later of the package datasets, "
-        f'which is {what}: pip install "datasets>=4"'
-    )
 
 
 def _parts(text: str, split: str | None) -> tuple[str, str | None, str | None]:

@@ -175,7 +175,7 @@ def test_columns_are_of_hugging_face_alone():
 
 def test_without_the_library_one_line_says_so(monkeypatch):
     monkeypatch.setitem(sys.modules, "datasets", None)
-    with pytest.raises(DiffjaxError, match=r'pip install "datasets>=4"'):
+    with pytest.raises(DiffjaxError, match=r'pip install "diffjax\[hf\]"'):
         open_source("hf:beans:test")
     monkeypatch.setitem(sys.modules, "datasets", type("", (), {"__version__": "3.6.0"}))
     with pytest.raises(DiffjaxError, match=r"of version 3\.6\.0"):
