@@ -260,8 +260,8 @@ def _library() -> Any:
     datasets = optional("datasets", "A data set of Hugging Face")
     if int(datasets.__version__.partition(".")[0]) < 4:  # they may run code
         raise DiffjaxError(
-            "Data sets of Hugging Face need version 4 or later of datasets, which is of "
-            f"version {datasets.__version__}: pip install {OPTIONAL['datasets']}"
+            "Data sets of Hugging Face need version 4 or later of datasets, which is "
+            f"of version {datasets.__version__}: pip install {OPTIONAL['datasets']}"
         )
     return datasets
 
