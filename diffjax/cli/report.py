@@ -15,6 +15,7 @@ if TYPE_CHECKING:
     from rich.table import Table
 
     from diffjax.report.compare import Group, Report
+    from diffjax.report.crosstable import CrossTable
     from diffjax.report.paired import Rate
 
 EPILOG = """\b
@@ -23,18 +24,26 @@ Examples:
   diffjax report runs/* --html report.html --csv report.csv"""
 
 NOTHING = "—"
+TABLES = (".csv", ".tex")
 
 
 @group.command(epilog=EPILOG)
 @click.argument("runs", metavar="RUN...", nargs=-1, required=True)
 @new_file("--html", "Write a page with charts, confusions, calibration and mistakes.")
 @new_file("--csv", "Write the comparison, a line a run.", name="csv_file")
+@new_file(
+    "--table",
+    "Write the table of models by data sets; the name's ending, .csv or .tex, says "
+    "how.",
+    name="table_file",
+)
 @switch("--json", "JSON on standard output.", name="as_json")
 @partial_option
 def report(
     runs: tuple[str, ...],
     html: Path | None,
     csv_file: Path | None,
+    table_file: Path | None,
     as_json: bool,
     allow_partial: bool,
 ) -> None:
@@ -43,14 +52,19 @@ def report(
     RUN is a folder that `diffjax evaluate`, `baseline` or `winoground` wrote. Runs
     about the same data are compared with the first of them, image by image; those about
     images made worse also with those about the images as they are, as `diffjax
-    robustness` does. The page needs nothing but its one file.
+    robustness` does; and models that have runs on several data sets in a table of
+    models by data sets. The page needs nothing but its one file.
     """
     console, output = start()
-    for path in filter(None, (html, csv_file)):
+    for path in filter(None, (html, csv_file, table_file)):
         if not path.resolve().parent.is_dir():
             raise DiffjaxError(
                 f"Cannot write {path}: there is no folder {path.resolve().parent}."
             )
+    if table_file is not None and table_file.suffix.lower() not in TABLES:
+        raise DiffjaxError(
+            f"{table_file}: a table's name must end in {' or '.join(TABLES)}."
+        )
 
     from diffjax.files import write_text
     from diffjax.report.compare import read_report
@@ -63,11 +77,22 @@ def report(
         _print(found, output)
     if csv_file is not None:
         write_text(csv_file, csv_text(found.rows))
+    if table_file is not None:
+        if not found.groups:
+            raise DiffjaxError(
+                "The table of models by data sets is of classifications; there is none "
+                "among these runs."
+            )
+        from diffjax.report.crosstable import cross_table
+        from diffjax.report.crosstable_files import cross_csv, cross_latex
+
+        write = cross_csv if table_file.suffix.lower() == ".csv" else cross_latex
+        write_text(table_file, write(cross_table(found.groups)))
     if html is not None:
         from diffjax.report.page import page
 
         write_text(html, page(found))
-    for path in filter(None, (html, csv_file)):
+    for path in filter(None, (html, csv_file, table_file)):
         console.print(
             f"written to {path}", highlight=False, markup=False, soft_wrap=True
         )
@@ -79,14 +104,25 @@ def _print(report: "Report", output: "Console") -> None:
     from rich.text import Text
 
     from diffjax.cli.tables import robustness_table, winoground_table
-    from diffjax.report.words import caption_headline, headline, shift_headline
+    from diffjax.report.crosstable import cross_table
+    from diffjax.report.words import (
+        caption_headline,
+        cross_notes,
+        headline,
+        shift_headline,
+    )
 
     def say(text: str, notes: Sequence[str] = ()) -> None:
-        output.print(Text(text))
+        if text:
+            output.print(Text(text))
         for note in notes:
             output.print(Text(f"note: {note}", style="dim"))
         output.print()
 
+    cross = cross_table(report.groups)
+    if cross.crosses:
+        output.print(_cross(cross))
+        say("", cross_notes(cross, mark="*"))
     for shifts in report.shifts:
         output.print(Text(f"{shifts.title}, as it is and made worse", style="italic"))
         if shifts.points:
@@ -101,6 +137,32 @@ def _print(report: "Report", output: "Console") -> None:
     for each in report.groups:
         output.print(_table(each))
         say(headline(each), each.notes)
+
+
+def _cross(cross: "CrossTable") -> "Table":
+    """Models by data sets: accuracies in %, intervals below."""
+    from rich.table import Table
+    from rich.text import Text
+
+    table = Table(
+        box=None,
+        header_style="dim",
+        pad_edge=False,
+        title=Text("Models by data sets: accuracy in %, with 95 % intervals"),
+        title_justify="left",
+    )
+    table.add_column("model", overflow="fold", min_width=8)
+    for name in (*cross.columns, "mean\nrank"):
+        table.add_column(Text(name.replace(", ", "\n")), justify="right", min_width=9)
+    for name, cells, rank in zip(cross.rows, cross.cells, cross.ranks, strict=True):
+        texts = []
+        for cell in cells:
+            text = _stacked(cell.rate if cell else None, "{:.1f}".format, "–")
+            best = cell is not None and cell.best
+            marked = text.replace("\n", "*\n", 1) if best else text
+            texts.append(Text(marked, style="bold" if best else ""))
+        table.add_row(Text(name), *texts, NOTHING if rank is None else f"{rank:.2f}")
+    return table
 
 
 def _table(group: "Group") -> "Table":

@@ -16,6 +16,7 @@ from markupsafe import Markup
 from diffjax import __version__
 from diffjax.report import charts, tables, words
 from diffjax.report.compare import Report
+from diffjax.report.crosstable import cross_table
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
@@ -32,6 +33,7 @@ def page(report: Report) -> str:
         .get_template("page.html.j2")
         .render(
             report=report,
+            cross=cross_table(report.groups),
             style=Markup(STYLE.read_text(encoding="utf-8")),
             version=__version__,
             ids=map("part-{}".format, count(1)),
@@ -50,6 +52,7 @@ def environment() -> Environment:
         finalize=lambda value: charts.printable(value) if type(value) is str else value,
     )
     made.globals.update(charts=charts, tables=tables, words=words, next=next)
+    made.tests.update(best=lambda cell: isinstance(cell, tables.Best))
     made.filters.update(
         columns_of_numbers=columns_of_numbers,
         image=image,

@@ -10,6 +10,7 @@ import numpy as np
 from diffjax.report.captions import CaptionReport, rate_of
 from diffjax.report.charts import SCORES, UNIT, short
 from diffjax.report.compare import Group
+from diffjax.report.crosstable import Cell, CrossTable
 from diffjax.report.paired import Rate
 from diffjax.report.run_report import Calibration, RunReport
 from diffjax.runs.evidence import Confusions, ErrorCurve, SampleCurve
@@ -109,6 +110,31 @@ def effective_text(point: Point) -> str:
     ends = (point.effective, point.effective_low, point.effective_high)
     known = [end for end in ends if end is not None]
     return _points(Rate(*known)) if len(known) == len(ends) else NOTHING
+
+
+class Best(str):
+    """A cell that stands out."""
+
+
+def cross(table: CrossTable) -> Table:
+    """A row a model, a column a data set."""
+    ranked = any(rank is not None for rank in table.ranks)
+    header = ("model", *table.columns, *(["mean rank"] if ranked else []))
+    rows = [
+        [
+            name,
+            *(cross_cell(cell) for cell in cells),
+            *([NOTHING if rank is None else f"{rank:.2f}"] if ranked else []),
+        ]
+        for name, cells, rank in zip(table.rows, table.cells, table.ranks, strict=True)
+    ]
+    return f"Top-1 accuracy in %; in brackets: {INTERVAL}", header, rows
+
+
+def cross_cell(cell: Cell | None) -> str:
+    """An accuracy with its interval; a ``Best`` where it is the best."""
+    text = interval_text(cell.rate if cell else None)
+    return Best(text) if cell and cell.best else text
 
 
 def losses(run: RunReport) -> Table:

@@ -5,7 +5,8 @@ from collections.abc import Sequence
 from diffjax.report.captions import CaptionGroup
 from diffjax.report.charts import short
 from diffjax.report.compare import Group
-from diffjax.report.paired import Place, Standing
+from diffjax.report.crosstable import CrossTable
+from diffjax.report.paired import LEVEL, Place, Standing
 from diffjax.report.shifts import Shifts
 from diffjax.report.tables import percent, rate_text
 from diffjax.runs.winoground import CHANCE
@@ -59,6 +60,39 @@ def shift_headline(shifts: Shifts) -> str:
     return "; ".join(texts) + "."
 
 
+def cross_notes(table: CrossTable, mark: str = "Bold") -> list[str]:
+    """What is marked, what mean ranks are over, and which cells do not count."""
+    notes = [
+        f"{mark}: told apart from every other on the same images ({TEST}, p < {LEVEL})."
+    ]
+    whole = sum(table.complete)
+    if whole and len(table.rows) > 1:
+        notes.append(
+            f"Mean ranks are over the {whole} of {len(table.columns)} data sets on "
+            "which every row has a finished run of the same images"
+            + (f": {_list(table.columns, table.complete)}." if whole > 1 else ".")
+        )
+    elif len(table.rows) > 1:
+        notes.append(
+            "There are no mean ranks: on no data set does every row have a finished "
+            "run of the same images."
+        )
+    going = [
+        f"{name} on {column}"
+        for name, cells in zip(table.rows, table.cells, strict=True)
+        for column, cell in zip(table.columns, cells, strict=True)
+        if cell and not cell.finished
+    ]
+    if going:
+        more = f" and {len(going) - NAMED} more" if len(going) > NAMED else ""
+        notes.append(f"Not finished: {', '.join(going[:NAMED])}{more}.")
+    return notes
+
+
+def _list(names: Sequence[str], chosen: Sequence[bool]) -> str:
+    return "; ".join(n for n, yes in zip(names, chosen, strict=True) if yes)
+
+
 def _standing(standing: Standing, n: int, what: str, best: str) -> str:
     """Who of n runs leads, with the test that tells it or does not."""
     if not standing.places:
@@ -69,14 +103,14 @@ def _standing(standing: Standing, n: int, what: str, best: str) -> str:
         closest = max(place.p for place in others)
         return (
             f"Of {n} runs, {_named([first])} {best}, ahead of {_named(others)} on "
-            f"{shared} ({TEST}, p {_at('≤', others, closest)})."
+            f"{shared} ({TEST}, p\N{NO-BREAK SPACE}{_at('≤', others, closest)})."
         )
     least = min(place.p for place in standing.tied)
     behind = [place for place in others if place not in standing.tied]
     worse = f" Behind: {_named(behind)}." if behind else ""
     return (
         f"{_named([first, *standing.tied])} are not distinguishable on {shared} "
-        f"({TEST}, p {_at('≥', standing.tied, least)}).{worse}"
+        f"({TEST}, p\N{NO-BREAK SPACE}{_at('≥', standing.tied, least)}).{worse}"
     )
 
 
@@ -93,5 +127,5 @@ def _at(sign: str, places: Sequence[Place], p: float) -> str:
     """The p of one comparison, or the end of those of several."""
     number = f"{p:.2g}" if p >= 0.001 else "0.001"
     if p < 0.001:
-        return f"< {number}"
-    return f"{'=' if len(places) == 1 else sign} {number}"
+        return f"<\N{NO-BREAK SPACE}{number}"
+    return f"{'=' if len(places) == 1 else sign}\N{NO-BREAK SPACE}{number}"

@@ -17,7 +17,7 @@ def csv_text(rows: Sequence[Mapping[str, Any]]) -> str:
     """Rows of the same keys as CSV: these, then a line a row; None is left empty."""
     file = io.StringIO(newline="")
     writer = csv.DictWriter(file, list(rows[0]), lineterminator="\n")
-    writer.writeheader()
+    writer.writerow(guarded({key: key for key in rows[0]}))  # names of data are too
     writer.writerows(map(guarded, rows))
     return file.getvalue()
 

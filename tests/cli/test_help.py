@@ -64,7 +64,7 @@ HELP = {
         *(*ERRORS, *IMAGES, *PARTS, "--dtype", "--shard-weights", *TOLD),
     ),
     "models": ("--json",),
-    "report": ("--html", "--csv", "--json", "--allow-partial"),
+    "report": ("--html", "--csv", "--table", "--json", "--allow-partial"),
     "rescore": (
         *("--loss", "--space", "--weights", "--strategy", "--folds", "--bins"),
         *("--out", "--json", "--allow-partial"),
