@@ -13,8 +13,8 @@ LABELS = "cat,dog,a"  # short enough for the small tokenizer
 STRATEGY = "staged:to_keep=2,1:n_samples=2,4:order=nested"
 
 
-def invoke(*args):
-    return CliRunner().invoke(group, [str(arg) for arg in args])
+def invoke(*args, **settings):
+    return CliRunner().invoke(group, [str(arg) for arg in args], **settings)
 
 
 def classify(folder, *args, images=None, labels=LABELS, model="sd"):

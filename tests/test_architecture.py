@@ -22,7 +22,7 @@ MAY_IMPORT = {
     "files": {"errors"},
     "tracing": set(),
     "schedules": {"errors"},
-    "strategies": {"errors"},
+    "strategies": {"choices", "errors"},
     "data": LOW,
     "models": {"errors", "schedules", "tracing"},
     "checkpoints": LOW | {"data", "schedules", "models"},

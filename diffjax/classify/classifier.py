@@ -343,7 +343,9 @@ class DiffusionClassifier:
         progress = progress or Progress()
         asked = f"{candidates.prompts} {self.model.origin} {self.settings}"
         check_same(zlib.crc32(asked.encode()), self._mesh, "labels and settings")
-        described = self.model.origin | self.settings.as_dict()
+        rows = len(candidates.prompts.prompts)
+        settings = replace(self.settings, strategy=self.settings.strategy.of(rows))
+        described = self.model.origin | settings.as_dict()
         n_timesteps = self.model.schedule.n_timesteps
         estimates = self.estimates(candidates)
         unread: list[tuple[Name, DiffjaxError]] = []
@@ -359,7 +361,7 @@ class DiffusionClassifier:
                     name,
                     image,
                     candidates,
-                    self.settings,
+                    settings,
                     n_timesteps,
                     progress,
                     estimates,
@@ -367,7 +369,6 @@ class DiffusionClassifier:
                 progress.open.add(search)
                 yield search
 
-        rows = len(candidates.prompts.prompts)
         packer = Packer(self.grid, candidates.conditions, rows, self.work)
         for search in packer.run(searches()):
             assert isinstance(search, ImageSearch)  # it gives back what it was given

@@ -113,7 +113,7 @@ def classify(
         fail(failures)
 
 
-@group.command(name="demo", listings=strategies(demo.STRATEGY))
+@group.command(name="demo", listings=strategies(STRATEGY))
 @model_option
 @strategy_option
 @loss_option
@@ -123,7 +123,6 @@ def classify(
 @output_options
 def demo_command(
     model: str,
-    strategy: str | None,
     out: Path,
     as_json: bool,
     quiet: bool,
@@ -137,7 +136,6 @@ def demo_command(
     console, stdout = start()
     truths = {str(path): truth for path, truth in demo.examples().items()}
     check_picture(out, len(truths))
-    options["strategy"] = strategy or demo.STRATEGY
     with loading(console, quiet):
         from diffjax.cli.batch import classify_all
         from diffjax.cli.tables import demo_table

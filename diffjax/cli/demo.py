@@ -9,9 +9,6 @@ LABELS = (
     *("dog", "frog", "horse", "ship", "truck"),
 )
 TEMPLATE = CIFAR10_TEMPLATE
-# Not a race, which ends before there are curves to draw; and keeping five of ten, all
-# rounds have tiles of one shape: one compilation.
-STRATEGY = "staged:to_keep=5,1:n_samples=25,100:order=nested"
 PICTURE = "diffjax-demo.png"
 
 _FOLDER = Path(__file__).parents[1] / "assets" / "images"

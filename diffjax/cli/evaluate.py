@@ -32,16 +32,21 @@ if TYPE_CHECKING:
     from diffjax.evaluation.tracking import Tracker
 
 
-def _preset_line(preset: Preset) -> tuple[str, str]:
-    """A line of the help; all presets are staged, in the official order."""
+def _preset_row(preset: Preset) -> tuple[str, str]:
+    """A row of the help."""
     data = f"{preset.dataset.partition('/')[0]} {preset.split}"
-    stages = (part.rpartition("=")[2] for part in preset.strategy.split(":")[1:3])
-    return preset.name, f"{data}; {preset.loss} {' / '.join(stages)}"
+    keep, seen = (",".join(map(str, numbers)) for numbers in preset.stages)
+    return preset.name, f"{data}; {preset.n_samples}; {preset.loss} {keep} / {seen}"
 
 
-LISTINGS = strategies(STRATEGY, "default without PRESET") | {
-    "Presets, with data, loss, and classes kept / samples seen after each stage": [
-        *map(_preset_line, PRESETS.values())
+LISTINGS = strategies(STRATEGY, "default; n_samples by preset") | {
+    "Presets": [
+        (
+            "PRESET",
+            "data; samples of a class at most; with --paper loss, and classes kept / "
+            "samples seen after each stage",
+        ),
+        *map(_preset_row, PRESETS.values()),
     ]
 }
 EPILOG = """\b
@@ -97,7 +102,7 @@ run_options = section(
 @group.command(
     usual=(
         *("--dataset", "--data-dir", "--limit", "--template", "--strategy"),
-        *("--loss", "--model", "--out", "--save-errors", "--dry-run"),
+        *("--paper", "--model", "--out", "--save-errors", "--dry-run"),
     ),
     listings=LISTINGS,
     epilog=EPILOG,
@@ -113,6 +118,10 @@ run_options = section(
         LOSSES,
         "A further loss, of the same evaluations; may be repeated.",
         multiple=True,
+    ),
+    switch(
+        "--paper",
+        "Take the preset's strategy and loss from the paper, instead of racing by l2.",
     ),
 )
 @checkpoint_options
@@ -153,7 +162,7 @@ def evaluate(ctx: click.Context, /, preset: str | None, **options: Any) -> None:
             "Name a preset, as in `diffjax evaluate cifar10`, or give --dataset."
         )
     if ctx.get_parameter_source("loss") == ParameterSource.DEFAULT:
-        options["loss"] = None  # a preset's own, if there is one
+        options["loss"] = None  # the paper's, if that is asked for
     request = requested(preset, options)
     experiment = request.experiment
     task = experiment.task(
@@ -200,6 +209,8 @@ def evaluate(ctx: click.Context, /, preset: str | None, **options: Any) -> None:
                 progress=Progress(watch=watch),
                 opened=lambda run: keep(run.flush),
             )
+        except DiffjaxError as error:
+            raise DiffjaxError(f"{error}{request.hint(out)}") from error
         finally:
             for tracker in trackers:
                 tracker.close()

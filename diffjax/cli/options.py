@@ -97,11 +97,13 @@ def strategies(default: str, when: str = "default") -> dict[str, Rows]:
         "staged:to_keep=5,1:n_samples=25,250:order=nested": "All see a few samples; "
         "the best 5 go on to more, the others are pruned.",
         "exhaustive:n_samples=250": "Every class sees 250 samples.",
+        "racing, staged, exhaustive": "A name alone takes its defaults: these, but for "
+        "staged the paper's stages for about as many classes.",
     }
     kind = default.partition(":")[0]
     return {
         "Strategies": [
-            (f"{default}  [{when}]" if text.startswith(kind) else text, what)
+            (f"{default}  [{when}]" if text.startswith(f"{kind}:") else text, what)
             for text, what in known.items()
         ]
     }

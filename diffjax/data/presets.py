@@ -1,20 +1,22 @@
 """Presets: the data sets of the paper and their relatives, with all their settings.
 
 The first eight are the paper's, with the settings of its program. The others are ours:
-settings as the paper has them for as many classes.
+settings as the paper has them for as many classes. Classes are raced, on as many
+samples as the paper's last stage has; its own strategy and loss are there to be asked
+for.
 """
 
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from diffjax.choices import N_SAMPLES, STAGES, STRATEGY
 from diffjax.errors import unknown
 
 ASSETS = Path(__file__).parents[1] / "assets"
 
-TEN = "staged:to_keep=5,1:n_samples=50,500:order=official"
-HUNDRED = "staged:to_keep=20,10,5,1:n_samples=20,50,100,500:order=official"
-THOUSAND = "staged:to_keep=500,50,10,1:n_samples=50,100,500,1000:order=official"
+TEN, HUNDRED, THOUSAND = STAGES.values()
+Stages = tuple[tuple[int, ...], tuple[int, ...]]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -26,8 +28,9 @@ class Preset:
         dataset: as ``data.datasets.open_source`` takes it.
         split: the split of the data set.
         prompts: which of the package's prompt files, see ``prompts_file``.
-        strategy: as ``parse_strategy`` reads it.
-        loss: "l2" or "l1".
+        stages: the paper's: classes that are kept after each, and samples that these
+            have seen by then.
+        loss: the paper's: "l2" or "l1".
         classes: which of the package's class lists restricts the candidates, see
             ``classes_file``; None for all classes.
         per_class: how many images of each class; None for all.
@@ -38,19 +41,35 @@ class Preset:
     dataset: str
     split: str
     prompts: str
-    strategy: str
+    stages: Stages
     loss: str
     classes: str | None = None
     per_class: int | None = None
     note: str = ""
 
+    @property
+    def n_samples(self) -> int:
+        """What a class sees at most."""
+        return self.stages[1][-1]
+
+    @property
+    def strategy(self) -> str:
+        """A race on as many samples, as ``parse_strategy`` reads it."""
+        return STRATEGY.replace(f"={N_SAMPLES}:", f"={self.n_samples}:")
+
+    @property
+    def paper(self) -> str:
+        """The paper's strategy, as ``parse_strategy`` reads it."""
+        keep, seen = (",".join(map(str, numbers)) for numbers in self.stages)
+        return f"staged:to_keep={keep}:n_samples={seen}:order=official"
+
 
 def _preset(
-    name: str, strategy: str, loss: str, note: str = "", **others: Any
+    name: str, stages: Stages, loss: str, note: str = "", **others: Any
 ) -> Preset:
     """A preset; by default of the test split, data set and prompts called alike."""
     usual: dict[str, Any] = {"dataset": name, "split": "test", "prompts": name}
-    return Preset(name=name, strategy=strategy, loss=loss, note=note, **usual | others)
+    return Preset(name=name, stages=stages, loss=loss, note=note, **usual | others)
 
 
 def _imagenet_variant(name: str, note: str, **others: Any) -> Preset:
@@ -70,12 +89,12 @@ _PRESETS = (
     _preset("aircraft", HUNDRED, "l2", "The 100 variants of FGVC Aircraft."),
     _preset(
         "pets",
-        "staged:to_keep=5,1:n_samples=25,250:order=official",
+        ((5, 1), (25, 250)),
         "l1",
         dataset="oxford_iiit_pet",
     ),
     _preset("flowers102", HUNDRED, "l1", dataset="oxford_flowers102"),
-    _preset("stl10", "staged:to_keep=5,1:n_samples=100,500:order=official", "l1"),
+    _preset("stl10", ((5, 1), (100, 500)), "l1"),
     _preset(
         "imagenet",
         THOUSAND,
@@ -87,7 +106,7 @@ _PRESETS = (
     ),
     _preset(
         "objectnet",
-        "staged:to_keep=25,10,5,1:n_samples=50,100,500,1000:order=official",
+        ((25, 10, 5, 1), (50, 100, 500, 1000)),
         "l2",
         "The 113 classes that overlap with ImageNet's.",
     ),

@@ -135,8 +135,8 @@ class Experiment:
         return None
 
 
-def preset_experiment(name: str) -> tuple[Experiment, str, str]:
-    """The experiment of a preset, its strategy (as text) and its loss.
+def preset_experiment(name: str) -> Experiment:
+    """The experiment of a preset, which has strategies besides.
 
     Raises:
         DiffjaxError: if there is no such preset.
@@ -144,14 +144,13 @@ def preset_experiment(name: str) -> tuple[Experiment, str, str]:
     if name not in PRESETS:
         raise unknown("preset", name, PRESETS)
     preset = PRESETS[name]
-    experiment = Experiment(
+    return Experiment(
         dataset=preset.dataset,
         split=preset.split,
         per_class=preset.per_class,
         classes=preset.classes,
         prompts=preset.prompts,
     )
-    return experiment, preset.strategy, preset.loss
 
 
 def overridden(experiment: Experiment, given: dict[str, Any]) -> Experiment:

@@ -20,6 +20,7 @@ from diffjax.data.prompts import Prompts
 from diffjax.evaluation.task import Task
 from diffjax.models.network import digest
 from diffjax.runs.header import FORMAT
+from diffjax.strategies import strategy_to_dict
 
 PACKAGES = ("jax", "jaxlib", "flax", "numpy", "pillow")
 # Settings that round otherwise, or compute by other means; ``tracing`` has the rest.
@@ -49,9 +50,11 @@ def make_header(
         asked: what else was asked for and decides.
     """
     prefilter = task.prefilter and {"prefilter": task.prefilter.describe()}
+    strategy = classifier.settings.strategy.of(len(candidates.prompts.prompts))
+    decides = settings_of(classifier) | {"strategy": strategy_to_dict(strategy)}
     return {
         "format": FORMAT,
-        "experiment": {**asked, **settings_of(classifier), **(prefilter or {})},
+        "experiment": {**asked, **decides, **(prefilter or {})},
         "data": task.describe(),
         "class_names": list(task.class_names),
         "classes": list(task.classes),

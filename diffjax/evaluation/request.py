@@ -1,14 +1,19 @@
 """An evaluation as it is asked for, by the command or from Python."""
 
 import warnings
+from collections.abc import Mapping
 from dataclasses import dataclass, fields
 from pathlib import Path
 from typing import Any
 
 from diffjax.classify.classifier import DiffusionClassifier
+from diffjax.data.presets import PRESETS
 from diffjax.data.tables import SUFFIXES
+from diffjax.errors import DiffjaxError
 from diffjax.evaluation.experiment import Experiment, overridden, preset_experiment
 from diffjax.evaluation.task import Task
+from diffjax.runs.header import read_header
+from diffjax.strategies import parse_strategy, strategy_to_dict
 
 RUNS = Path("runs")  # where runs go that nobody gave a folder
 
@@ -20,10 +25,13 @@ class Request:
     Attributes:
         preset: the name of the preset, if that was how the data set was named.
         experiment: the images and classes.
+        paper: strategy and loss, as a run's header has them, that are not taken but
+            would be if the paper's were asked for.
     """
 
     preset: str | None
     experiment: Experiment
+    paper: Mapping[str, Any] | None = None
 
     @property
     def name(self) -> str:
@@ -36,11 +44,25 @@ class Request:
         """Where the run of a model goes, if nothing else is said."""
         return RUNS / f"{self.name}-{short(model.rpartition('/')[2] or model)}"
 
+    def hint(self, path: Path) -> str:
+        """What to add where a run of the paper's settings refuses to go on.
+
+        All runs of presets had them before classes were raced by default.
+        """
+        try:
+            there = read_header(path)["experiment"]
+        except DiffjaxError:
+            return ""
+        paper = self.paper
+        if paper is None or any(there.get(name) != paper[name] for name in paper):
+            return ""
+        return "\nIt was begun with the settings of the paper, which --paper takes."
+
     def check(self, task: Task, classifier: DiffusionClassifier, model: str) -> None:
         """Warn of prompts that are not used, or that name classes by their numbers."""
         asked, kind = self.experiment, classifier.model.kind
         ways = (asked.prompts, asked.classnames, asked.templates, asked.template)
-        preset = None if self.preset is None else preset_experiment(self.preset)[0]
+        preset = None if self.preset is None else preset_experiment(self.preset)
         given = any(ways) and not (preset and asked.prompts == preset.prompts)
         if kind == "class" and given:
             warnings.warn(
@@ -59,24 +81,42 @@ class Request:
 def requested(preset: str | None, options: dict[str, Any]) -> Request:
     """Take what names images and classes out of options.
 
-    What is left are the settings of a classifier, strategy and loss of the preset among
-    them where none was given.
+    What is left are the settings of a classifier. Of a preset, its strategy is among
+    them where none was given; and where the paper is asked for, its loss.
 
     Args:
         preset: its name; None where the options name a data set.
-        options: by name, None for what was not given.
+        options: by name, None for what was not given; "paper" asks for the paper's
+            strategy and loss.
 
     Raises:
         DiffjaxError: if there is no such preset.
     """
     given = {f.name: options.pop(f.name, None) for f in fields(Experiment)}
+    asked = options.pop("paper", None)
     if preset is None:
+        if asked:
+            raise DiffjaxError(
+                "The paper's strategy and loss are those of a preset: name one, as in "
+                "`diffjax evaluate cifar10 --paper`."
+            )
         experiment = Experiment(dataset=given["dataset"])
-    else:
-        experiment, strategy, loss = preset_experiment(preset)
-        options["strategy"] = options.get("strategy") or strategy
-        options["loss"] = options.get("loss") or loss
-    return Request(preset=preset, experiment=overridden(experiment, given))
+        return Request(preset=None, experiment=overridden(experiment, given))
+    experiment, known = preset_experiment(preset), PRESETS[preset]
+    paper = {name: options.get(name) for name in ("strategy", "loss")}
+    paper["strategy"] = paper["strategy"] or known.paper
+    paper["loss"] = paper["loss"] or known.loss
+    options["strategy"] = options.get("strategy") or known.strategy
+    if asked:
+        options |= paper
+    other = {name: options.get(name) for name in paper} != paper
+    if isinstance(text := paper["strategy"], str):
+        paper["strategy"] = strategy_to_dict(parse_strategy(text))
+    return Request(
+        preset=preset,
+        experiment=overridden(experiment, given),
+        paper=paper if other else None,
+    )
 
 
 def short(name: str) -> str:

@@ -120,6 +120,7 @@ def rescore(
     good = [row for row in rows if row["error"] is None]
     saved = list(saved_errors(run, loss, space))
     classidx, to_local = np.asarray(run.prompts.classidx), local_numbers(run)
+    strategy = strategy and strategy.of(len(classidx))
     labelled = [
         Labelled(
             saved=image,

@@ -139,6 +139,10 @@ class Strategy(Protocol):
     sample. Another one gives a plan and its own ``update`` at least.
     """
 
+    def of(self, n_classes: int) -> "Strategy":
+        """The strategy for so many classes, where a setting waits for their number."""
+        return self
+
     def plan(self, n_timesteps: int) -> tuple[Samples, tuple[int, ...]]:
         """The samples, and how many are used by the end of each round.
 

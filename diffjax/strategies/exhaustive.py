@@ -2,6 +2,7 @@
 
 from dataclasses import dataclass
 
+from diffjax.choices import N_SAMPLES
 from diffjax.strategies.base import Samples, Strategy
 from diffjax.strategies.orders import even_timesteps, require_positive, with_trials
 
@@ -15,7 +16,7 @@ class Exhaustive(Strategy):
         n_trials: the number of noises per timestep.
     """
 
-    n_samples: int
+    n_samples: int = N_SAMPLES
     n_trials: int = 1
 
     def __post_init__(self) -> None:

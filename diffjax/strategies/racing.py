@@ -62,6 +62,7 @@ from dataclasses import dataclass, replace
 import numpy as np
 from jaxtyping import Bool, Float, Int
 
+from diffjax.choices import N_SAMPLES
 from diffjax.errors import DiffjaxError
 from diffjax.strategies.base import (
     Decision,
@@ -91,7 +92,7 @@ class Racing(Strategy):
         n_trials: the number of noises per timestep.
     """
 
-    n_samples: int = 250
+    n_samples: int = N_SAMPLES
     confidence: float = 0.9
     floor: int = 8
     chunk: int = 4

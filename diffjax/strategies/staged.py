@@ -25,6 +25,7 @@ from itertools import pairwise
 import numpy as np
 from jaxtyping import Float, Int
 
+from diffjax.choices import STAGES
 from diffjax.errors import DiffjaxError, unknown
 from diffjax.strategies.base import Request, Samples, State, Strategy, drop, rank
 from diffjax.strategies.orders import (
@@ -34,6 +35,8 @@ from diffjax.strategies.orders import (
     with_trials,
 )
 
+MOST = 5  # times as many classes as the paper's stages are for
+
 
 @dataclass(frozen=True, kw_only=True)
 class Staged(Strategy):
@@ -42,12 +45,15 @@ class Staged(Strategy):
     Attributes:
         to_keep: how many classes live on after each stage; falling, to 1.
         n_samples: how many timesteps the living have seen after each stage; rising.
+            Without both, they are the paper's for about as many classes (of several
+            prompts a class, prompts): those of CIFAR-10 for up to 50, of Food-101 for
+            up to 500, of ImageNet for more.
         order: "official" or "nested".
         n_trials: the number of noises per timestep.
     """
 
-    to_keep: tuple[int, ...]
-    n_samples: tuple[int, ...]
+    to_keep: tuple[int, ...] = ()
+    n_samples: tuple[int, ...] = ()
     order: str = "official"
     n_trials: int = 1
 
@@ -61,7 +67,9 @@ class Staged(Strategy):
                 f"to_keep has {len(keep)} stages {_text(keep)} and n_samples "
                 f"{len(n)} {_text(n)}; give one of each per stage."
             )
-        if not keep or keep[-1] != 1 or any(a <= b for a, b in pairwise(keep)):
+        if not keep:
+            return
+        if keep[-1] != 1 or any(a <= b for a, b in pairwise(keep)):
             raise DiffjaxError(
                 f"to_keep must fall from stage to stage and end in 1, as in 5,1; "
                 f"it is {_text(keep)}."
@@ -72,8 +80,32 @@ class Staged(Strategy):
                 f"25,250; it is {_text(n)}."
             )
 
+    def of(self, n_classes: int) -> "Staged":
+        """The strategy with the paper's stages, where it has none of its own."""
+        if self.to_keep:
+            return self
+        like = next((n for n in STAGES if n_classes <= MOST * n), max(STAGES))
+        to_keep, n_samples = STAGES[like]
+        return replace(self, to_keep=to_keep, n_samples=n_samples)
+
+    def start(
+        self,
+        n_classes: int,
+        n_timesteps: int,
+        groups: Int[np.ndarray, "C"] | None = None,
+    ) -> State:
+        """The state before the first stage."""
+        if not self.to_keep:
+            return self.of(n_classes).start(n_classes, n_timesteps, groups)
+        return super().start(n_classes, n_timesteps, groups)
+
     def plan(self, n_timesteps: int) -> tuple[Samples, tuple[int, ...]]:
-        """One round for each stage."""
+        """One round for each stage; DiffjaxError if none are said."""
+        if not self.n_samples:
+            raise DiffjaxError(
+                "Staged without to_keep and n_samples has to know how many classes "
+                "there are: take what its method `of` returns."
+            )
         stages = ORDERS[self.order](self.n_samples, n_timesteps)
         samples = with_trials(np.concatenate(stages), self.n_trials)
         ends = np.cumsum([len(stage) for stage in stages]) * self.n_trials
@@ -84,10 +116,11 @@ class Staged(Strategy):
     ) -> State:
         """Enter the errors and keep the best; DiffjaxError if any is not finite."""
         state = super().update(state, request, errors)
+        to_keep = self.of(len(state.dropped)).to_keep
         # The last stage only ranks: whoever is in it has seen the same samples.
         while state.n_rounds < len(state.ends):
             done = state.n_rounds
-            state = drop(state, rank(state).ranking[self.to_keep[done - 1] :])
+            state = drop(state, rank(state).ranking[to_keep[done - 1] :])
             if state.ends[done] > state.ends[done - 1]:
                 break
             # An official stage whose timesteps were all evaluated before only drops.
@@ -98,7 +131,8 @@ class Staged(Strategy):
         """How many evaluations are still to come; later stages drop classes."""
         total, before = 0, 0
         alive = len(state.dropped)
-        for r, (end, keep) in enumerate(zip(state.ends, self.to_keep, strict=True)):
+        to_keep = self.of(alive).to_keep
+        for r, (end, keep) in enumerate(zip(state.ends, to_keep, strict=True)):
             if r >= state.n_rounds:
                 total += min(alive, int(state.living.sum())) * (end - before)
             alive, before = min(alive, keep), end

@@ -24,6 +24,9 @@ from diffjax.data import presets
 from diffjax.evaluation import plan as planning
 from diffjax.evaluation.bar import Bar
 from diffjax.runs.folder import read_run
+from diffjax.strategies import strategy_to_dict
+from diffjax.strategies.racing import Racing
+from diffjax.strategies.staged import Staged
 
 pytestmark = pytest.mark.usefixtures("no_compile_cache")
 
@@ -63,7 +66,7 @@ def preset(monkeypatch):
         dataset="pair",
         split="test",
         prompts="cifar10",  # of ten classes: to be overridden
-        strategy=STRATEGY,
+        stages=((1,), (2,)),
         loss="l1",
     )
     monkeypatch.setitem(presets.PRESETS, "pair", made)
@@ -245,12 +248,52 @@ def test_a_preset_and_what_takes_its_place(place, tmp_path, preset):
 
     chosen = run()
     assert chosen["dataset"] == "pair" and chosen["split"] == "test"
-    assert chosen["loss"] == "l1"
-    assert chosen["strategy"] == {"name": "exhaustive", "n_samples": 2, "n_trials": 1}
+    assert chosen["loss"] == "l2"
+    assert chosen["strategy"] == strategy_to_dict(Racing(n_samples=2))
+    paper = run("--paper")
+    assert paper["loss"] == "l1"
+    assert paper["strategy"] == strategy_to_dict(Staged(to_keep=(1,), n_samples=(2,)))
     # the default of the option, when it is given, counts as given
-    changed = run("--loss", "l2", "--strategy", "exhaustive:n_samples=4")
+    changed = run("--paper", "--loss", "l2", "--strategy", "exhaustive:n_samples=4")
     assert changed["loss"] == "l2" and changed["strategy"]["n_samples"] == 4
     assert run("--split", "test[1:]")["split"] == "test[1:]"
+
+
+def test_a_run_of_the_papers_settings_goes_on_with_them(place, tmp_path, preset):
+    """As all runs of presets were, before racing was the default."""
+
+    def run(*args):
+        return evaluate(
+            place,
+            *(
+                "pair",
+                "--data-dir",
+                place,
+                "--template",
+                "a {}",
+                "--out",
+                tmp_path / "r",
+            ),
+            *("--limit", "1", "--quiet", *args),
+        )
+
+    assert run("--loss", "l1", "--strategy", preset.paper).exit_code == 0
+    hint = "begun with the settings of the paper, which --paper takes"
+    assert_only_refused(run(), "strategy.name: staged there, racing here", hint)
+    assert_only_refused(run("--strategy", preset.paper), "loss: l1 there", hint)
+    assert run("--paper").exit_code == 0
+    refused = run("--loss", "huber", "--strategy", preset.paper)
+    assert_only_refused(refused, "loss: l1 there, huber here")
+    assert hint not in refused.stderr
+
+
+def test_a_run_says_the_stages_that_a_name_stands_for(place, tmp_path):
+    few = ("--dataset", place / "photos", "--limit", "1", "--out", tmp_path, "--quiet")
+    assert evaluate(place, *few, "--strategy", "staged").exit_code == 0
+    strategy = read_run(tmp_path).header["experiment"]["strategy"]
+    assert (strategy["to_keep"], strategy["n_samples"]) == ([5, 1], [50, 500])
+    said = "staged:to_keep=5,1:n_samples=50,500:order=official"
+    assert evaluate(place, *few, "--strategy", said).exit_code == 0
 
 
 def test_a_preset_brings_its_prompts(place, tmp_path, preset):
@@ -488,16 +531,15 @@ def test_trackers_end_with_a_run_that_fails(place, tmp_path, monkeypatch):
 
 
 def test_the_help_lists_the_presets():
-    lines = invoke("evaluate", "--help").stdout.splitlines()
+    lines = invoke("evaluate", "--help", terminal_width=100).stdout.splitlines()
     for preset in presets.PRESETS.values():
         (line,) = (line for line in lines if line.startswith(f"  {preset.name} "))
-        told, paper = line.removeprefix(f"  {preset.name}").split(";")
+        told, n_samples, paper = line.removeprefix(f"  {preset.name}").split(";")
         assert told.split() == [preset.dataset.partition("/")[0], preset.split]
+        assert preset.strategy == f"racing:n_samples={int(n_samples)}:confidence=0.9"
         loss, keep, slash, seen = paper.split()
         assert (loss, slash) == (preset.loss, "/")
-        assert preset.strategy == (
-            f"staged:to_keep={keep}:n_samples={seen}:order=official"
-        )
+        assert preset.paper == f"staged:to_keep={keep}:n_samples={seen}:order=official"
 
 
 # ---- kills

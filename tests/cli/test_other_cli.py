@@ -22,9 +22,9 @@ def few_examples(monkeypatch):
 
 
 def run_demo(folder, path, *args):
-    strategy = demo.STRATEGY.replace("25,100", "2,4")
+    decide = "--strategy", "racing:n_samples=4:floor=2:chunk=1"
     return invoke(
-        *("demo", "--model", folder / "sd", "--strategy", strategy, "--out", path),
+        *("demo", "--model", folder / "sd", *decide, "--out", path),
         *args,
     )
 

@@ -11,6 +11,7 @@ from diffjax.data.presets import ASSETS, PRESETS, classes_file, prompts_file
 from diffjax.data.prompts import Prompts
 from diffjax.errors import DiffjaxError
 from diffjax.strategies import parse_strategy
+from diffjax.strategies.racing import Racing
 from diffjax.strategies.staged import Staged
 
 SCRIPT = Path(__file__).parents[2] / "scripts" / "make_prompts.py"
@@ -69,9 +70,10 @@ def test_the_presets_are_the_papers_and_ours():
 def test_the_papers_settings(name):
     n_classes, to_keep, n_samples, loss, evaluations = PAPER[name]
     preset = PRESETS[name]
-    strategy = parse_strategy(preset.strategy)
+    strategy = parse_strategy(preset.paper)
     assert strategy == Staged(to_keep=to_keep, n_samples=n_samples, order="official")
     assert preset.loss == loss
+    assert parse_strategy(preset.strategy) == Racing(n_samples=n_samples[-1])
     assert preset.classes is None
     assert preset.per_class == (2 if name == "imagenet" else None)
     n_prompts = len(candidates(preset).prompts)
@@ -83,7 +85,7 @@ def test_the_papers_settings(name):
 def test_our_settings_are_the_papers_for_as_many_classes(name):
     n_classes, like = OURS[name]
     preset, model = PRESETS[name], PRESETS[like]
-    assert (preset.strategy, preset.loss) == (model.strategy, model.loss)
+    assert (preset.stages, preset.loss) == (model.stages, model.loss)
     assert preset.per_class is None
     assert "our choice" in preset.note
     assert len(candidates(preset).class_names) == n_classes

@@ -140,7 +140,7 @@ def test_classes_restrict_before_the_limit(folder):
 
 @pytest.mark.parametrize("name", PRESETS)
 def test_what_is_given_takes_the_place_of_the_preset(name):
-    preset, _, _ = preset_experiment(name)
+    preset = preset_experiment(name)
     assert overridden(preset, {"limit": 3, "template": ()}).limit == 3
     own = overridden(preset, {"template": ("a {}",)})
     assert own.template == ("a {}",) and own.prompts is None

@@ -6,6 +6,7 @@ from dataclasses import replace
 import numpy as np
 import pytest
 
+from diffjax.choices import STAGES, STRATEGY
 from diffjax.errors import DiffjaxError
 from diffjax.strategies import (
     STRATEGIES,
@@ -28,6 +29,7 @@ from diffjax.strategies.base import (
 )
 from diffjax.strategies.exhaustive import Exhaustive
 from diffjax.strategies.orders import even_timesteps
+from diffjax.strategies.racing import Racing
 from diffjax.strategies.staged import Staged, nested, official
 
 T = 1000
@@ -525,7 +527,7 @@ def test_a_wrong_classidx_is_named(classidx, word):
     ("settings", "words"),
     [
         ({"to_keep": (5, 1), "n_samples": (10,)}, ["2 stages", "5,1", "1 10"]),
-        ({"to_keep": (), "n_samples": ()}, ["to_keep", "empty"]),
+        ({"to_keep": (), "n_samples": (10,)}, ["0 stages", "empty"]),
         ({"to_keep": (5, 2), "n_samples": (10, 20)}, ["end in 1", "5,2"]),
         ({"to_keep": (5, 5, 1), "n_samples": (1, 2, 3)}, ["fall", "5,5,1"]),
         ({"to_keep": (1, 5), "n_samples": (10, 20)}, ["to_keep", "1,5"]),
@@ -590,6 +592,30 @@ def test_text_and_back(strategy):
     assert parse_strategy(strategy_to_text(strategy)) == strategy
 
 
+def test_a_name_alone_is_a_strategy():
+    assert parse_strategy("exhaustive") == Exhaustive(n_samples=250)
+    assert parse_strategy("racing") == parse_strategy(STRATEGY) == Racing()
+    assert strategy_to_text(parse_strategy("staged")) == "staged"
+
+
+@pytest.mark.parametrize(
+    ("n", "like"),
+    [(2, 10), (50, 10), (51, 100), (500, 100), (501, 1000), (21_000, 1000)],
+)
+def test_stages_are_the_papers_for_about_as_many_classes(n, like):
+    """By its states, a strategy that waits for their number is the one that says it."""
+    to_keep, n_samples = STAGES[like]
+    bare, said = Staged(), Staged(to_keep=to_keep, n_samples=n_samples)
+    assert bare.of(n) == said and said.of(n) is said
+    assert bare.remaining(bare.start(n, T)) == said.remaining(said.start(n, T))
+    if n <= 50:
+        states = [run(each, n, T, synthetic(n, n)) for each in (bare, said)]
+        np.testing.assert_array_equal(*[each.table.errors for each in states])
+        np.testing.assert_array_equal(*[each.dropped for each in states])
+    with pytest.raises(DiffjaxError, match="how many classes"):
+        bare.plan(T)
+
+
 def test_text_leaves_defaults_out():
     text = "staged:to_keep=5,1:n_samples=25,250"
     assert strategy_to_text(parse_strategy(text)) == text
@@ -600,7 +626,7 @@ def test_text_leaves_defaults_out():
     [
         ("", ["no strategy ''", "exhaustive", "staged"]),
         ("racing2", ["'racing2'", "exhaustive", "staged"]),
-        ("exhaustive", ["'n_samples' is missing"]),
+        ("staged:to_keep=5,1", ["to_keep has 2 stages 5,1 and n_samples 0 empty"]),
         ("exhaustive:250", ["'250'", "setting=value", "staged:to_keep=5,1"]),
         ("exhaustive:n_samples=a", ["n_samples", "a whole number", "'a'"]),
         ("exhaustive:n_samples=2.5", ["n_samples", "a whole number", "2.5"]),
