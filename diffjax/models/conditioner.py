@@ -26,7 +26,7 @@ from jaxtyping import Array, Int
 from diffjax.errors import DiffjaxError
 from diffjax.models.conditions import floating, in_dtype, is_floating, with_floating
 from diffjax.models.network import Network, OnDemand, digest
-from diffjax.tracing import eval_shape, jit, pinned
+from diffjax.tracing import LITTLE_EFFORT, eval_shape, jit, pinned
 
 PROMPTS_AT_ONCE = 32  # through the text encoders; bounds their memory
 
@@ -206,7 +206,9 @@ def conditions(
     return jax.vmap(combine)(*outputs)
 
 
-encode_prompts = jit(conditions, static_argnames="combine")
+encode_prompts = jit(
+    conditions, static_argnames="combine", compiler_options=LITTLE_EFFORT
+)
 
 
 @partial(jit, donate_argnums=0)
