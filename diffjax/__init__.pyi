@@ -7,6 +7,7 @@ from diffjax.classify.record import Record as Record
 from diffjax.classify.settings import Settings as Settings
 from diffjax.data.prompts import Prompts as Prompts
 from diffjax.errors import DiffjaxError as DiffjaxError
+from diffjax.schedules import Schedule as Schedule
 from diffjax.strategies.exhaustive import Exhaustive as Exhaustive
 from diffjax.strategies.racing import Racing as Racing
 from diffjax.strategies.shortlist import Shortlist as Shortlist

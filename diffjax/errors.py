@@ -74,6 +74,16 @@ def not_on_this_system(what: str) -> DiffjaxError:
 
 def unknown(what: str, value: object, known: Iterable[object]) -> DiffjaxError:
     """Return the error for a value outside a table, with the table's names."""
+    known = list(known)
     return DiffjaxError(
         f"There is no {what} {value!r}; choose one of {', '.join(map(str, known))}."
+        f"{nearest(value, known)}"
     )
+
+
+def nearest(value: object, known: Iterable[object]) -> str:
+    """Ask whether a name that is nearly the value was meant; empty if none is."""
+    from difflib import get_close_matches  # only when something is wrong
+
+    close = get_close_matches(str(value), [str(each) for each in known], n=1)
+    return f" Did you mean {close[0]!r}?" if close else ""

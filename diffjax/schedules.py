@@ -30,12 +30,15 @@ At a = 0 z_t is the noise itself, whatever the model says of it: so it is at the
 a flow, and of a DDPM schedule that rescale_betas_zero_snr made. (3) holds there too:
 for epsilon a cancels, and the others' D is not 0 unless s is, which is above 0.
 
-Sources: Ho et al. 2020 (arXiv 2006.11239) for DDPM; Salimans and Ho 2022 (2202.00512)
-for v; Lipman et al. 2023 (2210.02747) and Esser et al. 2024 (2403.03206) for flows, Ma
-et al. 2024 (SiT, 2401.08740) for those whose time and velocity run the other way.
+Sources: Ho et al. 2020 (arXiv 2006.11239) for DDPM; Rombach et al. 2022 (2112.10752)
+for ``scaled_linear``; Nichol and Dhariwal 2021 (2102.09672) for ``squaredcos_cap_v2``;
+Salimans and Ho 2022 (2202.00512) for v; Lipman et al. 2023 (2210.02747) and Esser et
+al. 2024 (2403.03206) for flows, Ma et al. 2024 (SiT, 2401.08740) for those whose time
+and velocity run the other way.
 """
 
 import hashlib
+import math
 from collections.abc import Callable
 from dataclasses import dataclass, replace
 from typing import Any, NamedTuple
@@ -45,7 +48,7 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Float, Int
 
-from diffjax.errors import DiffjaxError
+from diffjax.errors import DiffjaxError, unknown
 
 # kind of prediction: (a, s) → (α, β) of equation (2)
 PREDICTIONS: dict[str, Callable[[Any, Any], tuple[Any, Any]]] = {
@@ -55,11 +58,20 @@ PREDICTIONS: dict[str, Callable[[Any, Any], tuple[Any, Any]]] = {
     "flow": lambda a, s: (-1.0, 1.0),  # noise minus data: SD3, FLUX, REPA
     "reverse_flow": lambda a, s: (1.0, -1.0),  # data minus noise: SiT
 }
+FLOWS = ("flow", "reverse_flow")
 # what a flow's network is told of the noise level: (σ, T) → time
 TIMES: dict[str, Callable[[Any, int], Any]] = {
     "steps": lambda sigma, T: T * sigma,  # SD3, FLUX: 1000 σ
     "sigma": lambda sigma, T: sigma,  # REPA: 1 is noise
     "signal": lambda sigma, T: 1 - sigma,  # SiT: 1 is data
+}
+# name in diffusers: (β of the first timestep, of the last, T) → β, float64 [T]
+BETA_SCHEDULES: dict[str, Callable[[float, float, int], np.ndarray]] = {
+    "linear": lambda first, last, T: np.linspace(first, last, T),
+    "scaled_linear": lambda first, last, T: (
+        np.linspace(math.sqrt(first), math.sqrt(last), T) ** 2
+    ),
+    "squaredcos_cap_v2": lambda first, last, T: _cosine_betas(T),
 }
 # space: what is predicted there
 SPACES = {"noise": "epsilon", "data": "sample", "velocity": "v_prediction"}
@@ -175,6 +187,65 @@ class Schedule:
             prediction_type=prediction_type,
         )
 
+    @classmethod
+    def named(
+        cls,
+        name: str,
+        *,
+        n_timesteps: int = 1000,
+        beta_start: float = 1e-4,
+        beta_end: float = 0.02,
+        prediction_type: str | None = None,
+        shift: float = 1.0,
+        time: str = "steps",
+    ) -> "Schedule":
+        """Make a schedule by its name.
+
+        Args:
+            name: "linear", "scaled_linear" or "cosine" (diffusers' squaredcos_cap_v2),
+                the DDPM processes with these β; or "flow".
+            n_timesteps: The number T of training timesteps.
+            beta_start: The first β of "linear" and "scaled_linear"; Stable Diffusion
+                has 0.00085.
+            beta_end: The last β; Stable Diffusion has 0.012.
+            prediction_type: What the network predicts: "epsilon" (the default),
+                "v_prediction" or "sample"; of a flow "flow" (its default: ε − z0) or
+                "reverse_flow" (z0 − ε).
+            shift: The k of a flow's noise levels k x / (1 + (k − 1) x), where x runs
+                from 1 / T to 1; SD3 has 3.
+            time: What a flow's network is told: "steps" (T σ), "sigma" (σ) or "signal"
+                (1 − σ). Others are told the timestep, from 0.
+
+        Raises:
+            DiffjaxError: If a name is unknown or a number makes no sense.
+        """
+        betas = BETA_SCHEDULES | {"cosine": BETA_SCHEDULES["squaredcos_cap_v2"]}
+        if name not in (*betas, "flow"):
+            known = ("linear", "scaled_linear", "cosine", "flow")
+            raise unknown("schedule", name, known)
+        if n_timesteps < 1:
+            raise DiffjaxError(f"n_timesteps is {n_timesteps}; it must be at least 1.")
+        flow = name == "flow"
+        predictions = [p for p in PREDICTIONS if (p in FLOWS) == flow]
+        prediction_type = prediction_type or predictions[0]
+        if prediction_type not in predictions:
+            raise unknown(f"prediction_type of {name}", prediction_type, predictions)
+        if flow:
+            if time not in TIMES:
+                raise unknown("time", time, TIMES)
+            if not shift > 0:
+                raise DiffjaxError(f"shift is {shift}; it must be above 0.")
+            x = np.arange(1, n_timesteps + 1) / n_timesteps
+            sigma = shift * x / (shift * x + (1 - x))
+            return cls.flow(sigma, prediction_type, time)
+        beta = betas[name](beta_start, beta_end, n_timesteps)
+        if not (1e-7 <= beta[0] and (beta > 0).all() and (beta <= 1).all()):
+            raise DiffjaxError(
+                "Every β must be in (0, 1], the first at least 1e-7; beta_start is "
+                f"{beta_start} and beta_end {beta_end}."
+            )
+        return cls.ddpm(np.cumprod(1 - beta), prediction_type)
+
     def in_space(self, space: str) -> "Schedule":
         """The schedule, errors measured in a space: a key of ``SPACES``."""
         if space == "noise":
@@ -202,6 +273,12 @@ class Schedule:
     def _on_device(cls, **tables: Any) -> "Schedule":
         schedule: Schedule = jax.tree.map(jax.device_put, cls(**tables))
         return schedule
+
+
+def _cosine_betas(T: int) -> Float[np.ndarray, "T"]:
+    f = np.cos((np.arange(T + 1) / T + 0.008) / 1.008 * np.pi / 2) ** 2
+    betas: np.ndarray = np.minimum(1 - f[1:] / f[:-1], 0.999)
+    return betas
 
 
 jax.tree_util.register_dataclass(

@@ -66,6 +66,12 @@ class jit:  # noqa: N801 - it stands for jax.jit
         return int(self._jitted._cache_size())
 
 
+def program(function: Callable[..., Any], *args: Any) -> Any:
+    """The jaxpr of a function of such arguments, or shapes, under ``pinned``."""
+    with pinned():
+        return jax.make_jaxpr(function)(*args).jaxpr
+
+
 def eval_shape(function: Callable[..., Any], *args: Any) -> Any:
     """``jax.eval_shape`` under ``pinned``."""
     with pinned():

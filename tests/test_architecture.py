@@ -28,7 +28,8 @@ MAY_IMPORT = {
     "checkpoints": LOW | {"data", "schedules", "models"},
     "scoring": LOW | {"data", "models", "schedules", "tracing"},
     "classify": LOW
-    | {"checkpoints", "data", "models", "scoring", "strategies", "tracing"},
+    | {"checkpoints", "data", "models", "schedules", "scoring", "strategies"}
+    | {"tracing"},
     "baselines": LOW | {"checkpoints", "data", "models", "tracing"},
     "training": LOW
     | {"baselines", "checkpoints", "data", "models", "schedules", "scoring", "tracing"},
@@ -40,7 +41,8 @@ MAY_IMPORT = {
     "cli": LOW
     | {"__version__", "baselines", "checkpoints", "classify", "data", "evaluation"}
     | {"report", "runs", "strategies", "training"},
-    "__init__": {"errors", "checkpoints", "classify", "data", "strategies"},
+    "__init__": {"errors", "checkpoints", "classify", "data"}
+    | {"schedules", "strategies"},
     "__main__": {"cli"},
 }
 MOST_ROOMS = 20

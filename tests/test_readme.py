@@ -3,7 +3,8 @@ from pathlib import Path
 
 import pytest
 
-README = Path(__file__).parents[1] / "README.md"
+ROOT = Path(__file__).parents[1]
+README = ROOT / "README.md"
 
 
 def test_the_snippet_runs_anywhere_and_says_what_comes(tmp_path, monkeypatch):
@@ -19,3 +20,11 @@ def test_the_snippet_runs_anywhere_and_says_what_comes(tmp_path, monkeypatch):
     assert names["record"].label == label
     assert names["record"].evaluations == int(evaluations)
     assert [record.label for record in names["records"]] == ["ship", "frog"]
+
+
+def test_the_example_of_a_denoiser_runs(capsys):
+    page = (ROOT / "docs" / "models.md").read_text("utf-8")
+    [example] = re.findall(r"```python\n(.*?)```", page, re.DOTALL)
+    exec(example, {})
+    [label] = re.findall(r"\.label\)\s+# (\w+)", example)
+    assert capsys.readouterr().out.strip() == label

@@ -335,3 +335,47 @@ def test_the_factor_of_a_space_is_the_error_taken_there(kind, space):
 
 def test_spaces_are_those_that_settings_choose_from():
     assert tuple(SPACES) == choices.SPACES
+
+
+NAMED = {"linear": {}, "scaled_linear": {"beta_start": 0.00085, "beta_end": 0.012}}
+
+
+@pytest.mark.parametrize("prediction_type", DENOISING)
+@pytest.mark.parametrize("name", ["linear", "scaled_linear", "cosine"])
+def test_names_mean_what_they_mean_to_diffusers(name, prediction_type):
+    betas = NAMED.get(name, {})
+    ours = Schedule.named(name, prediction_type=prediction_type, **betas)
+    known = "squaredcos_cap_v2" if name == "cosine" else name
+    theirs = torch_scheduler("DDPMScheduler", {"beta_schedule": known, **betas})
+    expected = theirs.alphas_cumprod.double().numpy()
+    np.testing.assert_allclose(ours.posterior.alpha_bar, expected, rtol=1e-5, atol=1e-9)
+    assert ours.prediction_type == prediction_type
+
+
+@pytest.mark.parametrize("shift", [1.0, 3.0])
+def test_a_named_flow_is_that_of_diffusers(shift):
+    from diffusers import FlowMatchEulerDiscreteScheduler
+
+    theirs = FlowMatchEulerDiscreteScheduler(shift=shift)
+    ours = Schedule.named("flow", shift=shift)
+    np.testing.assert_allclose(ours.sigma, theirs.sigmas.numpy()[::-1], rtol=1e-5)
+    np.testing.assert_allclose(ours.time, theirs.timesteps.numpy()[::-1], rtol=1e-5)
+    other = Schedule.named("flow", prediction_type="reverse_flow", time="signal")
+    np.testing.assert_allclose(other.time, other.signal)
+
+
+@pytest.mark.parametrize(
+    ("wrong", "words"),
+    [
+        ({"name": "linaer"}, "Did you mean 'linear'"),
+        ({"name": "flow", "prediction_type": "epsilon"}, "flow, reverse_flow"),
+        ({"name": "linear", "prediction_type": "flow"}, "epsilon, v_prediction"),
+        ({"name": "linear", "beta_end": 2.0}, "beta_end 2.0"),
+        ({"name": "flow", "shift": 0.0}, "above 0"),
+        ({"name": "flow", "time": "step"}, "Did you mean 'steps'"),
+        ({"name": "cosine", "n_timesteps": 0}, "at least 1"),
+    ],
+)
+def test_names_and_numbers_that_make_no_schedule(wrong, words):
+    with pytest.raises(DiffjaxError, match=words):
+        Schedule.named(**wrong)

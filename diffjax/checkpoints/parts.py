@@ -6,6 +6,8 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any, TypedDict, TypeVar, cast, get_args
 
+from diffjax.errors import nearest
+
 Function = TypeVar("Function", bound=Callable[..., Any])
 COMPONENTS = ("unet", "transformer", "vae", "text_encoder", "tokenizer")
 
@@ -71,6 +73,12 @@ def spelled_out(function: Function) -> Function:
 
     @functools.wraps(function)
     def checked(*args: Any, **kwargs: Any) -> Any:
+        for name in kwargs:
+            if name not in signature.parameters:
+                raise TypeError(
+                    f"{function.__qualname__}() got an unexpected keyword argument "
+                    f"{name!r}.{nearest(name, signature.parameters)}"
+                )
         signature.bind(*args, **kwargs)
         return function(*args, **kwargs)
 

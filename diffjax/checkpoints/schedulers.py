@@ -14,9 +14,8 @@ with μ linear in the number n of the image's tokens, base_shift at base_image_s
 and max_shift at max_image_seq_len. shift_terminal e then has 1 − σ stretched, so that
 the smallest σ is e:  σ ← 1 − (1 − σ) (1 − e) / (1 − σ_0).
 
-Sources: Rombach et al. 2022 (arXiv 2112.10752) for ``scaled_linear``; Nichol and
-Dhariwal 2021 (2102.09672) for ``squaredcos_cap_v2``; Lin et al. 2024 (2305.08891),
-Algorithm 1, for the rescaling; Esser et al. 2024 (2403.03206) for the shift.
+Sources: Lin et al. 2024 (arXiv 2305.08891), Algorithm 1, for the rescaling; Esser et
+al. 2024 (2403.03206) for the shift.
 """
 
 import math
@@ -28,6 +27,7 @@ from jaxtyping import Float
 
 from diffjax.errors import DiffjaxError
 from diffjax.models.config import Bounds, fits, in_words
+from diffjax.schedules import BETA_SCHEDULES as BETA_SCHEDULES
 from diffjax.schedules import Schedule
 
 DENOISING = ("epsilon", "v_prediction", "sample")  # predictions of DDPM models
@@ -218,27 +218,6 @@ def _betas(
             "1e-7. Check beta_start, beta_end and trained_betas."
         )
     return betas
-
-
-def _linear(start: float, end: float, T: int) -> Float[np.ndarray, "T"]:
-    return np.linspace(start, end, T)
-
-
-def _scaled_linear(start: float, end: float, T: int) -> Float[np.ndarray, "T"]:
-    return np.linspace(math.sqrt(start), math.sqrt(end), T) ** 2
-
-
-def _squaredcos_cap_v2(start: float, end: float, T: int) -> Float[np.ndarray, "T"]:
-    f = np.cos((np.arange(T + 1) / T + 0.008) / 1.008 * np.pi / 2) ** 2
-    betas: np.ndarray = np.minimum(1 - f[1:] / f[:-1], 0.999)
-    return betas
-
-
-BETA_SCHEDULES: dict[str, Callable[[float, float, int], np.ndarray]] = {
-    "linear": _linear,
-    "scaled_linear": _scaled_linear,
-    "squaredcos_cap_v2": _squaredcos_cap_v2,
-}
 
 
 def _rescale_zero_snr(alpha_bar: Float[np.ndarray, "T"]) -> Float[np.ndarray, "T"]:

@@ -10,7 +10,7 @@ import numpy as np
 from jax.sharding import Mesh
 
 from diffjax.data.labels import class_ids
-from diffjax.data.prompts import Prompts, check_labels
+from diffjax.data.prompts import DEFAULT_TEMPLATE, Prompts, check_labels
 from diffjax.errors import DiffjaxError
 from diffjax.models.conditioner import Conditioner
 from diffjax.models.conditions import in_dtype
@@ -34,6 +34,42 @@ class Candidates:
     prompts: Prompts
     conditions: Any
     truncated: tuple[str, ...] = ()
+
+
+def candidates_of(
+    model: DiffusionModel,
+    labels: Iterable[Any] | Prompts | None,
+    template: str | Sequence[str],
+    merge: str,
+    mesh: Mesh,
+) -> Candidates:
+    """Make classes ready for a model of either kind.
+
+    Args:
+        model: The model.
+        labels: Class names, or whole ``Prompts``; None for all classes of a
+            class-conditional model.
+        template: A prompt with one {} for the label, or several of them.
+        merge: As for ``prompt_candidates``.
+        mesh: The devices that the conditions go to.
+
+    Raises:
+        DiffjaxError: If the labels make no sense or the model lacks them.
+    """
+    if model.kind == "class":
+        if isinstance(labels, Prompts) or template != DEFAULT_TEMPLATE:
+            warnings.warn(
+                f"{model.name} knows classes by id: prompts are not used.",
+                stacklevel=3,
+            )
+        if isinstance(labels, Prompts):
+            labels = labels.class_names
+        return named_candidates(model, labels, mesh)
+    if labels is None:
+        raise DiffjaxError(f"{model.name} needs labels to choose from.")
+    if not isinstance(labels, Prompts):
+        labels = Prompts.from_labels(labels, template)
+    return prompt_candidates(model, labels, merge, mesh)
 
 
 def prompt_candidates(

@@ -6,11 +6,8 @@ record = clf.classify("cat.jpg", ["cat", "dog"])         # everything that is kn
 records = clf.classify(["1.jpg", "2.jpg"], ["cat", "dog"])       # faster together
 """
 
-import io
-import os
-import warnings
 import zlib
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any, TypeVar, Unpack, overload
@@ -19,43 +16,27 @@ import jax
 import numpy as np
 from jax.typing import DTypeLike
 from jaxtyping import Array, Float
-from PIL import Image
 
 from diffjax.checkpoints.loading import load_model
 from diffjax.checkpoints.parts import Parts, spelled_out
-from diffjax.classify.candidates import (
-    Candidates,
-    class_candidates,
-    named_candidates,
-    prompt_candidates,
-)
+from diffjax.classify.candidates import Candidates, candidates_of, class_candidates
 from diffjax.classify.estimates import Estimates
+from diffjax.classify.placing import placed
 from diffjax.classify.progress import Progress
 from diffjax.classify.record import Record
-from diffjax.classify.search import Encoded, ImageSearch
-from diffjax.classify.settings import Options, Settings, settings_from
+from diffjax.classify.search import Encoded, ImageSearch, is_one
+from diffjax.classify.settings import Chosen, Options, Settings, settings_from
 from diffjax.data.images import ImageSource, load_image, preprocess
 from diffjax.data.prompts import DEFAULT_TEMPLATE, Prompts, split_labels
 from diffjax.errors import DiffjaxError, NotFiniteError
 from diffjax.models.diffusion import DiffusionModel
-from diffjax.scoring.grid import Grid
-from diffjax.scoring.losses import NEED_VARIANCE
-from diffjax.scoring.noise import NoiseTable, SeededNoise, read_noise
+from diffjax.models.own import own_model
+from diffjax.schedules import Schedule
 from diffjax.scoring.packing import Packer
-from diffjax.scoring.placement import (
-    block_mesh,
-    cells_that_fit,
-    check_same,
-    place_weights,
-    replicate,
-    shards_weights,
-)
+from diffjax.scoring.placement import block_mesh, check_same
 from diffjax.scoring.work import Work
 
 PARTS = Parts.__annotations__
-ONE_IMAGE = (str, bytes, os.PathLike, np.ndarray, jax.Array, Image.Image)
-# what can be iterated, but not as images: refused as the one image that it is not
-NO_IMAGES = (bytearray, memoryview, io.IOBase, Mapping)
 # as the models were trained
 TRANSFORMS = {"text": "resize_crop", "class": "adm"}
 
@@ -77,34 +58,16 @@ class DiffusionClassifier:
         self.settings = replace(
             settings, resolution=self.resolution, transform=self.transform
         )
-        everywhere = settings.devices == "global"
-        self._mesh = block_mesh(jax.devices()) if everywhere else block_mesh()
+        self._mesh = block_mesh(jax.devices() if settings.devices == "global" else None)
         if self.resolution % model.multiple:
             raise DiffjaxError(
                 f"A resolution of {self.resolution} does not fit {model.name}: it must "
                 f"be a multiple of {model.multiple}."
             )
-        losses = (settings.loss, *settings.also)
-        without = [loss for loss in losses if loss in NEED_VARIANCE]
-        if without and not (model.learned_variance and model.schedule.posterior):
-            raise DiffjaxError(
-                f"{model.name} does not predict the variance of a step, which the loss "
-                f"{without[0]} needs; DiT does, and no flow. Use l2, l1 or huber."
-            )
         edge = self.resolution // model.downscale
         self.model = model = model.at(self.resolution)
         self.latent_shape = (edge, edge, model.latent_channels)
-        needs = model.denoiser.module().memory(edge, edge)
-        sharded = shards_weights(settings.shard_weights, model.denoiser, self._mesh)
-        self.grid = Grid(
-            denoiser=place_weights(model.denoiser, self._mesh, sharded=sharded),
-            schedule=replicate(model.schedule.in_space(settings.space), self._mesh),
-            noise=replicate(self._noise(), self._mesh),
-            losses=losses,
-            cells=settings.cells or cells_that_fit(needs, self._mesh),
-            mesh=self._mesh,
-            sharded=sharded,
-        )
+        self.grid = placed(model, settings, self.latent_shape, self._mesh)
         self.work = Work()  # of the devices, so far
         self._estimates: Estimates | None = None  # of the latest candidates
 
@@ -144,6 +107,59 @@ class DiffusionClassifier:
         parts: Any = {name: asked.pop(name) for name in PARTS if name in asked}
         settings = settings_from(asked, str(name_or_path))
         return cls(load_model(name_or_path, dtype=dtype, **parts), settings)
+
+    @classmethod
+    @spelled_out
+    def from_denoiser(
+        cls,
+        predict: Callable[..., Any],
+        schedule: Schedule,
+        latent_shape: Sequence[int],
+        conditions: Any = None,
+        *,
+        name: str,
+        class_names: Sequence[str] | None = None,
+        encode: Callable[..., Any] | None = None,
+        **options: Unpack[Chosen],
+    ) -> "DiffusionClassifier":
+        """Make a classifier of a denoiser of your own, written in JAX.
+
+        Args:
+            predict: A function, or a pytree that can be called as an Equinox module,
+                from (z_t [h, w, c], t, condition) of ONE image to the prediction [h, w,
+                c], or [h, w, 2c] with the variance of a step as DiT has it. t is what
+                the schedule has the network told. Bind parameters by
+                functools.partial: what is merely closed over has no fingerprint.
+            schedule: How an image becomes noise and what is predicted of it, as
+                ``Schedule.named`` makes it.
+            latent_shape: (h, w, c) of an image's latent z0; h and w are the same.
+            conditions: A tree of arrays with a row for each class, whose rows predict
+                is told; None to tell it the number of the class, from 0.
+            name: What the model is called. It is part of the model's fingerprint: give
+                another code another name.
+            class_names: The names of the classes; numbers by default.
+            encode: A function from the pixels [H, W, 3] of one image, in [−1, 1], to
+                its latent; None takes the pixels, or their mean for c = 1.
+            **options: The fields of ``Settings``, as in ``from_pretrained``. Set
+                ``resolution`` to the H of encode; it is h by default.
+
+        Raises:
+            DiffjaxError: If shapes do not fit one another, or a setting is not
+                understood.
+        """
+        asked = {key: value for key, value in options.items() if value is not None}
+        settings = settings_from({"transform": "resize_crop"} | asked, name)
+        model = own_model(
+            predict,
+            schedule,
+            latent_shape,
+            conditions,
+            name=name,
+            class_names=class_names,
+            encode=encode,
+            resolution=settings.resolution,
+        )
+        return cls(model, settings)
 
     def __call__(
         self,
@@ -192,20 +208,8 @@ class DiffusionClassifier:
         Raises:
             DiffjaxError: If the labels make no sense or the model lacks them.
         """
-        if self.model.kind == "class":
-            if isinstance(labels, Prompts) or template != DEFAULT_TEMPLATE:
-                warnings.warn(
-                    f"{self.model.name} knows classes by id: prompts are not used.",
-                    stacklevel=2,
-                )
-            if isinstance(labels, Prompts):
-                labels = labels.class_names
-            return named_candidates(self.model, labels, self._mesh)
-        if labels is None:
-            raise DiffjaxError(f"{self.model.name} needs labels to choose from.")
-        if not isinstance(labels, Prompts):
-            labels = Prompts.from_labels(labels, template)
-        return prompt_candidates(self.model, labels, self.settings.merge, self._mesh)
+        merge = self.settings.merge
+        return candidates_of(self.model, labels, template, merge, self._mesh)
 
     def classes(self, ids: Sequence[Sequence[int]], names: Sequence[str]) -> Candidates:
         """Make classes of a class-conditional model ready, by number.
@@ -271,8 +275,7 @@ class DiffusionClassifier:
                 prefilter leaves none, or the network's numbers overflow; ``score`` goes
                 on with the other images.
         """
-        several = isinstance(image, Iterable)
-        one = not several or isinstance(image, ONE_IMAGE + NO_IMAGES)
+        one = is_one(image)
         images: Any = [image] if one else image
         if not isinstance(labels, Candidates):
             labels = self.candidates(labels, template)
@@ -391,9 +394,3 @@ class DiffusionClassifier:
                 shortlist, candidates, self.model, self.grid, self.latent_shape
             )
         return self._estimates
-
-    def _noise(self) -> SeededNoise | NoiseTable:
-        noise = self.settings.noise
-        if noise in ("image", "shared"):
-            return SeededNoise.of(self.settings.seed, shared=noise == "shared")
-        return read_noise(Path(noise), self.latent_shape)

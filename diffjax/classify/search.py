@@ -1,10 +1,15 @@
 """An image on its way to a decision: a strategy's state, and what it asks for."""
 
+import io
+import os
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, replace
 from typing import Any
 
+import jax
 import numpy as np
 from jaxtyping import Float
+from PIL import Image
 
 from diffjax.classify.candidates import Candidates
 from diffjax.classify.estimates import Estimates
@@ -22,6 +27,16 @@ from diffjax.strategies.base import (
     rank,
 )
 from diffjax.strategies.shortlist import restrict
+
+ONE_IMAGE = (str, bytes, os.PathLike, np.ndarray, jax.Array, Image.Image)
+# what can be iterated, but not as images: refused as the one image that it is not
+NO_IMAGES = (bytearray, memoryview, io.IOBase, Mapping)
+
+
+def is_one(image: object) -> bool:
+    """Whether this is one image, or to be refused as one, and not several of them."""
+    several = isinstance(image, Iterable)
+    return not several or isinstance(image, ONE_IMAGE + NO_IMAGES)
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)

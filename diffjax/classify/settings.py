@@ -4,7 +4,7 @@ from collections.abc import Mapping
 from dataclasses import asdict, dataclass
 from math import inf
 from pathlib import Path
-from typing import Any
+from typing import Any, TypedDict
 
 from diffjax.checkpoints.parts import Parts
 from diffjax.choices import (
@@ -141,12 +141,8 @@ def loss_name(settings: Mapping[str, Any]) -> str:
     return f"{settings['loss']}{'' if space == 'noise' else f' of {space}'}"
 
 
-class Options(Parts, total=False):
-    """Keyword arguments of ``DiffusionClassifier.from_pretrained``.
-
-    Where the model's parts come from, and the fields of ``Settings``, some of which may
-    also be texts.
-    """
+class Chosen(TypedDict, total=False):
+    """The fields of ``Settings`` as keyword arguments; some may also be texts."""
 
     strategy: Strategy | str | None
     shortlist: Shortlist | str | None
@@ -163,6 +159,13 @@ class Options(Parts, total=False):
     cells: int | None
     shard_weights: str
     devices: str
+
+
+class Options(Parts, Chosen, total=False):
+    """Keyword arguments of ``DiffusionClassifier.from_pretrained``.
+
+    Where the model's parts come from, and the fields of ``Settings``.
+    """
 
 
 def settings_from(asked: dict[str, Any], model: str) -> Settings:

@@ -43,6 +43,7 @@ class DiffusionModel:
         conditioner: prompts → conditions, of text models.
         class_names: names of the class ids, of class models that have them.
         n_classes: the number of class ids, of class models.
+        unguided: whether there is a condition of no class.
         configs: what the networks' configs say, by component.
     """
 
@@ -62,6 +63,7 @@ class DiffusionModel:
     class_names: tuple[str, ...] | None = None
     n_classes: int | None = None
     schedule_at: Callable[[int], Schedule] | None = None
+    unguided: bool = True
     configs: dict[str, dict[str, Any]] = field(default_factory=dict)
 
     def at(self, resolution: int) -> "DiffusionModel":
@@ -94,7 +96,16 @@ class DiffusionModel:
         }
 
     def unconditional(self) -> Any:
-        """What stands for no class, a tree of one row: "", or the null class's id."""
+        """What stands for no class, a tree of one row: "", or the null class's id.
+
+        Raises:
+            DiffjaxError: if the model has no such condition.
+        """
+        if not self.unguided:
+            raise DiffjaxError(
+                f"{self.name} has no condition that stands for no class. Estimate from "
+                "another base: k=50:base=mean, for one."
+            )
         if self.n_classes is not None:
             return np.array([self.n_classes], np.int32)  # the table's last row
         return self.text_conditioner.encode([""])[0]

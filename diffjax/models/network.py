@@ -11,6 +11,8 @@ import jax
 import numpy as np
 from flax import nnx
 
+from diffjax.models.conditions import floating
+
 
 @partial(
     jax.tree_util.register_dataclass, data_fields=["state"], meta_fields=["graphdef"]
@@ -74,8 +76,9 @@ class Network:
 
     @property
     def dtype(self) -> np.dtype[Any]:
-        """Of its largest weight."""
-        largest = max(jax.tree.leaves(self.state), key=lambda leaf: leaf.size)
+        """Of its largest weight, of floating numbers; float32 without any."""
+        weights = floating(self.state)
+        largest = max(weights, key=lambda leaf: leaf.size, default=np.float32(0))
         dtype: np.dtype[Any] = np.dtype(largest.dtype)
         return dtype
 
