@@ -8,7 +8,9 @@ README = ROOT / "README.md"
 
 
 def test_the_snippet_runs_anywhere_and_says_what_comes(tmp_path, monkeypatch):
-    [snippet] = re.findall(r"```python\n(.*?)```", README.read_text("utf-8"), re.DOTALL)
+    snippet, *_ = re.findall(
+        r"```python\n(.*?)```", README.read_text("utf-8"), re.DOTALL
+    )
     stated = [float(score) for score in re.findall(r"'score': ([0-9.]+)", snippet)]
     monkeypatch.chdir(tmp_path)
     names = {}
