@@ -7,6 +7,9 @@ from diffjax.classify.record import Record as Record
 from diffjax.classify.settings import Settings as Settings
 from diffjax.data.prompts import Prompts as Prompts
 from diffjax.errors import DiffjaxError as DiffjaxError
+from diffjax.evaluation.call import evaluate as evaluate
+from diffjax.runs.folder import read_run as read_run
+from diffjax.runs.run import Run as Run
 from diffjax.schedules import Schedule as Schedule
 from diffjax.strategies.exhaustive import Exhaustive as Exhaustive
 from diffjax.strategies.racing import Racing as Racing

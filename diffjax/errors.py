@@ -7,9 +7,9 @@ from typing import Any
 
 # Modules that an installation may lack, and what pip installs them by.
 OPTIONAL = {
-    "datasets": '"diffjax[hf]"',
     "array_record": '"diffjax[tfds]"',
     "tensorflow_datasets": '"diffjax[tfds]"',
+    "datasets": '"diffjax[hf]"',
     "orbax.checkpoint": '"diffjax[train]"',
     "torch": '"diffjax[torch]"',
     "pandas": "pandas",

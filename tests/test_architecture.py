@@ -41,8 +41,8 @@ MAY_IMPORT = {
     "cli": LOW
     | {"__version__", "baselines", "checkpoints", "classify", "data", "evaluation"}
     | {"report", "runs", "strategies", "training"},
-    "__init__": {"errors", "checkpoints", "classify", "data"}
-    | {"schedules", "strategies"},
+    "__init__": {"errors", "checkpoints", "classify", "data", "evaluation"}
+    | {"runs", "schedules", "strategies"},
     "__main__": {"cli"},
 }
 MOST_ROOMS = 20

@@ -7,6 +7,7 @@ import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from datetime import timedelta
+from importlib.util import find_spec
 from typing import TYPE_CHECKING
 
 from rich.console import Console
@@ -32,7 +33,8 @@ class Bar:
         """Prepare a bar.
 
         Args:
-            console: Where the bar goes, if that is a terminal.
+            console: Where the bar goes, if that is a terminal, or a notebook that has
+                ipywidgets.
             name: What is under way.
             quiet: Whether to show nothing at all.
             lines: Whether to tell now and then how far it is, where there is no
@@ -40,7 +42,7 @@ class Bar:
         """
         self._console = console
         self._name = name
-        self._live = console.is_terminal and not quiet
+        self._live = _redraws(console) and not quiet
         self._lines = not self._live and not quiet
         self._now_and_then = self._lines and lines
         self._begun: tuple[float, int, float] | None = None  # of the first tile
@@ -140,3 +142,10 @@ def accuracy_text(correct: int, n: int) -> str:
     """Write 61.2 % ± 2.9: half the width of the 95 % interval (Wilson)."""
     low, high = wilson(correct, n)
     return f"{100 * correct / n:.1f} % ± {50 * (high - low):.1f}"
+
+
+def _redraws(console: Console) -> bool:
+    """Whether a bar can be drawn over itself."""
+    if console.is_jupyter:  # where rich draws it by ipywidgets
+        return find_spec("ipywidgets") is not None
+    return console.is_terminal

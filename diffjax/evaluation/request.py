@@ -66,7 +66,7 @@ class Request:
         given = any(ways) and not (preset and asked.prompts == preset.prompts)
         if kind == "class" and given:
             warnings.warn(
-                f"{model} knows classes by id: prompts are not used.", stacklevel=2
+                f"{model} knows classes by id: prompts are not used.", stacklevel=4
             )
         numbers = all(name.isdecimal() for name in task.class_names)
         if kind == "text" and numbers and not (self.preset or given):
@@ -74,7 +74,7 @@ class Request:
                 f"The classes of {asked.dataset} are numbers, and so prompts are such "
                 f"as {task.prompts.prompts[0]!r}. Name them: with --prompts, or with "
                 "--classnames and --templates.",
-                stacklevel=2,
+                stacklevel=4,
             )
 
 

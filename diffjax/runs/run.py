@@ -1,6 +1,7 @@
 """A run as it was found on disk; ``folder.read_run`` reads it."""
 
 import html
+import json
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
@@ -9,8 +10,10 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from jaxtyping import Int
 
+from diffjax.data.files import ALL
 from diffjax.data.prompts import Prompts
 from diffjax.errors import optional
+from diffjax.files import json_text
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -69,7 +72,8 @@ class Run:
         """
         from diffjax.runs.metrics import summary  # which is about runs
 
-        return summary(self)
+        found: dict[str, Any] = json.loads(json_text(summary(self)))  # no tuples
+        return found
 
     @property
     def status(self) -> str:
@@ -138,7 +142,8 @@ class Run:
             images += f" of {data['n']:,} ({self.status})"
         facts = {
             "model": str(self.header["model"]["name"]),
-            "data": f"{data['name']} {split}" if split else str(data["name"]),
+            "data": str(data["name"])
+            + (f" {split}" if split not in (None, ALL) else ""),
             "images": images,
         }
         if (accuracy := metrics["metrics"].get("acc1")) is not None:

@@ -122,3 +122,48 @@ def test_quiet_is_quiet():
 def test_the_accuracy_has_its_interval():
     assert accuracy_text(612, 1000) == "61.2 % ± 3.0"
     assert accuracy_text(0, 3) == "0.0 % ± 28.1"
+
+
+# ---- notebooks
+
+
+CELL = """
+import sys
+without = {without}
+if without:
+    sys.modules["ipywidgets"] = None
+from rich.console import Console
+from diffjax.classify.progress import Progress
+from diffjax.evaluation import bar
+if without:
+    bar.find_spec = lambda name: None
+with bar.Bar(Console(stderr=True), "cifar10 tiny") as shown:
+    now = Progress(watch=shown.show)
+    now.begin(3, 0, 0)
+    for _ in range(3):
+        now.count(right=True)
+    with shown.hidden():  # and drawn again
+        pass
+"""
+
+
+@pytest.mark.parametrize("without", [False, True])
+def test_a_notebook_gets_a_bar_or_lines_where_it_lacks_widgets(without):
+    """In a kernel of its own, which nbclient runs."""
+    pytest.importorskip("ipywidgets")
+    import nbclient
+    import nbformat
+
+    told = []
+
+    class Client(nbclient.NotebookClient):
+        def process_message(self, msg, cell, index):
+            told.append(msg["content"].get("data", {}))
+            return super().process_message(msg, cell, index)
+
+    cell = nbformat.v4.new_code_cell(CELL.format(without=without))
+    Client(nbformat.v4.new_notebook(cells=[cell]), timeout=60).execute()
+    widget = "application/vnd.jupyter.widget-view+json"
+    assert any(widget in each for each in told) == (not without)
+    assert any("3/3" in str(each) for each in told)
+    assert not [o for o in cell.outputs if o.get("name") == "stderr"]
