@@ -1,6 +1,6 @@
 """``diffjax report``."""
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -12,18 +12,16 @@ from diffjax.errors import DiffjaxError
 
 if TYPE_CHECKING:
     from rich.console import Console
-    from rich.table import Table
 
+    from diffjax.cli.columns import FittingTable
     from diffjax.report.compare import Group, Report
     from diffjax.report.crosstable import CrossTable
-    from diffjax.report.paired import Rate
 
 EPILOG = """\b
 Examples:
   diffjax report runs/pets
   diffjax report runs/* --html report.html --csv report.csv"""
 
-NOTHING = "—"
 TABLES = (".csv", ".tex")
 
 
@@ -139,56 +137,57 @@ def _print(report: "Report", output: "Console") -> None:
         say(headline(each), each.notes)
 
 
-def _cross(cross: "CrossTable") -> "Table":
+def _cross(cross: "CrossTable") -> "FittingTable":
     """Models by data sets: accuracies in %, intervals below."""
-    from rich.table import Table
     from rich.text import Text
 
-    table = Table(
-        box=None,
-        header_style="dim",
-        pad_edge=False,
-        title=Text("Models by data sets: accuracy in %, with 95 % intervals"),
-        title_justify="left",
+    from diffjax.cli.columns import Column, FittingTable
+    from diffjax.cli.tables import NOTHING, stacked
+
+    titles = [name.replace(", ", "\n") for name in cross.columns]
+    table = FittingTable(
+        columns=[Column(title=title) for title in ("model", *titles, "mean\nrank")],
+        title="Models by data sets: accuracy in %, with 95 % intervals",
+        blocks=True,
     )
-    table.add_column("model", overflow="fold", min_width=8)
-    for name in (*cross.columns, "mean\nrank"):
-        table.add_column(Text(name.replace(", ", "\n")), justify="right", min_width=9)
     for name, cells, rank in zip(cross.rows, cross.cells, cross.ranks, strict=True):
         texts = []
         for cell in cells:
-            text = _stacked(cell.rate if cell else None, "{:.1f}".format, "–")
+            text = stacked(*cell.rate) if cell and cell.rate else NOTHING
             best = cell is not None and cell.best
             marked = text.replace("\n", "*\n", 1) if best else text
             texts.append(Text(marked, style="bold" if best else ""))
-        table.add_row(Text(name), *texts, NOTHING if rank is None else f"{rank:.2f}")
+        table.add_row(name, *texts, NOTHING if rank is None else f"{rank:.2f}")
     return table
 
 
-def _table(group: "Group") -> "Table":
+def _table(group: "Group") -> "FittingTable":
     """Runs about the same data: accuracies in %, intervals below, and cost."""
-    from rich.table import Table
-    from rich.text import Text
+    from diffjax.cli.columns import Column, FittingTable
+    from diffjax.cli.tables import NOTHING, stacked
 
     losses = {run.row["loss"] for run in group.runs} - {None}
     by = f" by {losses.pop()}" if len(losses) == 1 else ""
-    table = Table(
-        box=None,
-        header_style="dim",
-        pad_edge=False,
-        title=Text(f"{group.title}: accuracy in %{by}, with 95 % intervals"),
-        title_justify="left",
-    )
-    table.add_column("run", overflow="fold", min_width=8)
     several = len(group.runs) > 1
-    titles = ["top-1", *(["vs first"] if several else []), "top-5", "per\nclass"]
-    for title in (*titles, "evals", "s/image", "images"):
-        table.add_column(title, justify="right", no_wrap=True)
+    table = FittingTable(
+        columns=(
+            Column(title="run"),
+            Column(title="top-1"),
+            *([Column(title="vs first", goes=1)] if several else []),
+            Column(title="top-5", goes=4),
+            Column(title="per\nclass", goes=5),
+            Column(title="evals", goes=3),
+            Column(title="s/image", goes=6),
+            Column(title="images", goes=2),
+        ),
+        title=f"{group.title}: accuracy in %{by}, with 95 % intervals",
+    )
     for run in group.runs:
         row = run.row
-        cells = [_stacked(run.rate("acc1"), "{:.1f}".format, "–")]
+        cells = [stacked(*run.accuracy) if run.accuracy else NOTHING]
         if several:
-            cells.append(_stacked(run.rate("difference"), "{:+.1f}".format, "…"))
+            rate = run.rate("difference")
+            cells.append(stacked(*rate, signed=True) if rate else NOTHING)
         for metric in ("acc5", "mean_per_class_recall"):
             rate = run.rate(metric)
             cells.append(NOTHING if rate is None else f"{100 * rate.value:.1f}")
@@ -201,13 +200,5 @@ def _table(group: "Group") -> "Table":
         if row["status"] != "complete":
             done += f"\nof {row['images_selected']:,}"
         name = f"{run.name}\nby {row['loss']}" if losses and row["loss"] else run.name
-        table.add_row(Text(name), *cells, done)
+        table.add_row(name, *cells, done)
     return table
-
-
-def _stacked(rate: "Rate | None", form: Callable[[float], str], to: str) -> str:
-    """A number in % and, below it, its interval."""
-    if rate is None:
-        return NOTHING
-    value, low, high = (form(100 * number) for number in rate)
-    return f"{value}\n{low}{to}{high}"

@@ -7,19 +7,19 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from rich.bar import Bar
 from rich.console import Group, RenderableType
-from rich.table import Table
 from rich.text import Text
 
 from diffjax.checkpoints.catalog import Model
 from diffjax.classify.record import Record
 from diffjax.classify.temperature import read_temperature
+from diffjax.cli.columns import Column, FittingTable
 from diffjax.report.plots import UNIT
 
 if TYPE_CHECKING:
     from diffjax.evaluation.plan import Plan
     from diffjax.runs.robustness import Point
 
-BAR_WIDTH = 12
+NOTHING = "—"
 
 
 def ranking_table(record: Record, name: str, *, top: int = 10) -> RenderableType:
@@ -33,22 +33,26 @@ def ranking_table(record: Record, name: str, *, top: int = 10) -> RenderableType
     decision = record.decision
     means, errors = record.differences()
     title = Text.assemble((name, "bold"), " → ", (record.label, "bold green"))
-    table = Table(box=None, header_style="dim", pad_edge=False)
-    table.add_column("#", justify="right", style="dim")
-    table.add_column("label", overflow="fold")
-    table.add_column("score", justify="right")
-    table.add_column("", width=BAR_WIDTH)
-    table.add_column("Δ ×10⁻³", justify="right", no_wrap=True)
-    table.add_column("samples", justify="right")
-    table.add_column("", style="dim", no_wrap=True)
+    table = FittingTable(
+        columns=(
+            Column(title="#", style="dim", goes=1),
+            Column(title="label"),
+            Column(title="score"),
+            Column(bar=True),
+            Column(title="Δ ×10⁻³", goes=2),
+            Column(title="samples", goes=4),
+            Column(style="dim", justify="left", goes=3),
+        ),
+        key=1,
+    )
     scores = record.scores()[:top]
     for rank, (c, entry) in enumerate(zip(decision.ranking, scores, strict=False)):
         pruned = bool(decision.pruned[c])
         table.add_row(
             str(rank + 1),
-            Text(entry["label"]),
+            entry["label"],
             score_text(entry["score"], pruned),
-            Bar(1.0, 0, entry["score"], width=BAR_WIDTH, color=_colour(rank, pruned)),
+            Bar(1.0, 0, entry["score"], color=_colour(rank, pruned)),
             difference_text(means[c], errors[c]) if rank else "0",
             str(decision.n_samples[c]),
             _fate(pruned, int(decision.n_samples[c])),
@@ -97,24 +101,27 @@ def difference_text(mean: float, standard_error: float) -> str:
 def demo_table(rows: Iterable[tuple[str, str, Record]]) -> RenderableType:
     """Show the demo's images: name, truth, prediction, and what it took."""
     rows = list(rows)
-    table = Table(box=None, header_style="dim", pad_edge=False)
-    table.add_column("image", overflow="fold")
-    for column in ("truth", "prediction"):
-        table.add_column(column, no_wrap=True)
-    table.add_column("score", justify="right")
-    table.add_column("", width=BAR_WIDTH)
-    for column in ("evals", "time"):
-        table.add_column(column, justify="right", style="dim")
+    table = FittingTable(
+        columns=(
+            Column(title="image"),
+            Column(title="truth", justify="left", goes=1),
+            Column(title="prediction", justify="left"),
+            Column(title="score", goes=2),
+            Column(bar=True),
+            Column(title="evals", style="dim", goes=3),
+            Column(title="time", style="dim", goes=4),
+        )
+    )
     for name, truth, record in rows:
         right = record.label == truth
         colour = "green" if right else "red"
         score = record.scores()[0]["score"]
         table.add_row(
-            Text(name),
+            name,
             truth,
             Text(f"{'✓' if right else '✗'} {record.label}", style=colour),
             f"{score:.3f}",
-            Bar(1.0, 0, score, width=BAR_WIDTH, color=colour),
+            Bar(1.0, 0, score, color=colour),
             f"{record.evaluations:,}",
             f"{record.seconds:.1f} s",
         )
@@ -124,14 +131,18 @@ def demo_table(rows: Iterable[tuple[str, str, Record]]) -> RenderableType:
 
 def models_table(models: Sequence[Model]) -> RenderableType:
     """Show what ``--model`` knows by name."""
-    table = Table(box=None, header_style="dim", pad_edge=False)
-    table.add_column("name", style="bold", no_wrap=True)
-    table.add_column("kind", no_wrap=True)
-    table.add_column("px", justify="right", no_wrap=True)
-    table.add_column("weights", justify="right", no_wrap=True)
     # an id is there to be copied: it stays in one piece
     longest = max(len(model.hub_id or "") for model in models)
-    table.add_column("Hugging Face id, licence, note", min_width=longest)
+    what = "Hugging Face id, licence, note"
+    table = FittingTable(
+        columns=(
+            Column(title="name", style="bold"),
+            Column(title="kind", justify="left", goes=2),
+            Column(title="px", goes=4),
+            Column(title="weights", goes=3),
+            Column(title=what, justify="left", wraps=True, least=longest, goes=1),
+        )
+    )
     for model in models:
         table.add_row(
             model.name,
@@ -175,10 +186,7 @@ def _colour(rank: int, pruned: bool) -> str:
 
 def summary_table(summary: Mapping[str, Any]) -> RenderableType:
     """Show what a finished run found."""
-    table = Table(box=None, show_header=False, pad_edge=False)
-    table.add_column(style="dim", no_wrap=True)
-    table.add_column(justify="right", style="bold", no_wrap=True)
-    table.add_column(style="dim")
+    table = _facts()
     for metric, value in summary["metrics"].items():
         if value is None:
             continue
@@ -214,10 +222,7 @@ def summary_table(summary: Mapping[str, Any]) -> RenderableType:
 
 def plan_table(plan: "Plan") -> RenderableType:
     """Show what a run would cost."""
-    table = Table(box=None, show_header=False, pad_edge=False)
-    table.add_column(style="dim", no_wrap=True)
-    table.add_column(justify="right", style="bold", no_wrap=True)
-    table.add_column(style="dim")
+    table = _facts()
     classes = "" if plan.prompts == plan.classes else f"{plan.prompts:,} prompts"
     gradients = []
     if ratio := plan.gradient_in_evaluations:
@@ -250,27 +255,44 @@ def plan_table(plan: "Plan") -> RenderableType:
     return Group(table, Text("\n".join(notes), style="dim"))
 
 
+def _facts() -> FittingTable:
+    """A table of names, numbers, and what is to be said of these."""
+    return FittingTable(
+        columns=(
+            Column(style="dim"),
+            Column(style="bold"),
+            Column(style="dim", justify="left", wraps=True, least=8, goes=1),
+        ),
+        header=False,
+    )
+
+
 def winoground_table(summary: Mapping[str, Any]) -> RenderableType:
     """Show scores overall, by collapsed tag and by tag, in percent with intervals."""
-    table = Table(box=None, header_style="dim", pad_edge=False)
-    table.add_column("examples", style="bold")
-    table.add_column("n", justify="right")
-    names = {
-        "text": "text",
-        "image": "image",
-        "group": "group",
-        "image_normalised": "image, norm.",
-        "group_normalised": "group, norm.",
+    names = {  # and how early they go
+        "text": ("text", 0),
+        "image": ("image", 4),
+        "group": ("group", 3),
+        "image_normalised": ("image,\nnorm.", 2),
+        "group_normalised": ("group,\nnorm.", 1),
     }
-    for name in names.values():
-        table.add_column(name, justify="right")
+    table = FittingTable(
+        columns=(
+            Column(title="examples", style="bold"),
+            Column(title="n", goes=5),
+            *(Column(title=title, goes=goes) for title, goes in names.values()),
+        )
+    )
     tags = ("by_collapsed_tag", "by_tag")
     rows = [("all", summary["overall"])]
     rows += [row for each in tags for row in summary[each].items()]
     for tag, entry in rows:
         cells = [entry.get(score) for score in names]
-        texts = [_percent(cell) if cell else "" for cell in cells]
-        table.add_row(Text(tag), f"{entry['n']:,}", *texts)
+        texts = [
+            stacked(cell["score"], *cell["interval"], digits=0) if cell else ""
+            for cell in cells
+        ]
+        table.add_row(tag, f"{entry['n']:,}", *texts)
     note = (
         "percent, with 95 % intervals; chance: 25, 25, 16.7. norm.: errors less those "
         "under the empty caption, which makes images comparable."
@@ -278,34 +300,47 @@ def winoground_table(summary: Mapping[str, Any]) -> RenderableType:
     return Group(table, Text(note, style="dim"))
 
 
-def _percent(cell: Mapping[str, Any]) -> str:
-    low, high = cell["interval"]
-    return f"{100 * cell['score']:.1f} ({100 * low:.0f}–{100 * high:.0f})"
-
-
 def robustness_table(points: "Sequence[Point]") -> RenderableType:
     """Show accuracies on clean and shifted images, in percent with intervals."""
-    table = Table(box=None, header_style="dim", pad_edge=False)
-    table.add_column("model", style="bold", overflow="fold", min_width=8)
-    table.add_column("shift", no_wrap=True)
-    for name in ("images", "clean", "shifted", "effective"):
-        table.add_column(name, justify="right", no_wrap=True)
+    table = FittingTable(
+        columns=(
+            Column(title="model", style="bold"),
+            Column(title="shift", justify="left"),
+            Column(title="images", goes=3),
+            Column(title="clean", goes=1),
+            Column(title="shifted"),
+            Column(title="effective", goes=2),
+        )
+    )
     for p in points:
         table.add_row(
-            Text(p.model),
+            p.model,
             p.shift,
             f"{p.images:,}",
-            _points(p.clean, p.clean_low, p.clean_high),
-            _points(p.shifted, p.shifted_low, p.shifted_high),
-            _points(p.effective, p.effective_low, p.effective_high, sign="+"),
+            stacked(p.clean, p.clean_low, p.clean_high),
+            stacked(p.shifted, p.shifted_low, p.shifted_high),
+            stacked(p.effective, p.effective_low, p.effective_high, signed=True),
         )
     return Group(table, Text("percent, with 95 % intervals", style="dim"))
 
 
-def _points(
-    value: float | None, low: float | None, high: float | None, sign: str = ""
+def stacked(
+    value: float | None,
+    low: float | None,
+    high: float | None,
+    *,
+    signed: bool = False,
+    digits: int = 1,
 ) -> str:
+    """Write a number in percent and, below it, its interval; a dash for none.
+
+    Args:
+        value, low, high: Proportions, or None.
+        signed: Whether they are differences.
+        digits: Of the ends of the interval, after the point.
+    """
     if value is None or low is None or high is None:
-        return ""
-    middle, least, most = (f"{100 * each:{sign}.1f}" for each in (value, low, high))
-    return f"{middle} ({least} to {most})"
+        return NOTHING
+    sign, to = ("+", "…") if signed else ("", "–")
+    least, most = (f"{100 * each:{sign}.{digits}f}" for each in (low, high))
+    return f"{100 * value:{sign}.1f}\n{least}{to}{most}"

@@ -5,7 +5,7 @@ import warnings
 from pathlib import Path
 from typing import Any
 
-from rich.console import Console
+from rich.console import Console, Group
 from rich.text import Text
 
 
@@ -21,7 +21,13 @@ class Output(Console):
         super().__init__(**{"markup": False} | options)
 
     def print(self, *objects: Any, **options: Any) -> None:
-        """Print, as wide as the parts need at least."""
+        """Print, as wide as the parts need at least, each of a group for itself."""
+        if any(isinstance(each, Group) for each in objects):
+            for each in objects:
+                inner = each.renderables if isinstance(each, Group) else [each]
+                for part in inner:
+                    self.print(part, **options)
+            return
         parts = [each for each in objects if not isinstance(each, str | Text)]
         wide = self.options.update(width=10_000)  # else measures end at the edge
         widths = [self.measure(each, options=wide).minimum for each in parts]

@@ -6,6 +6,7 @@ as a telephone, so that their text keeps its size there; see ``svg`` for the res
 """
 
 import io
+import re
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from typing import TYPE_CHECKING
@@ -356,3 +357,15 @@ def printable(text: str) -> str:
         else "\N{REPLACEMENT CHARACTER}"
         for c in text
     )
+
+
+def parts(text: str) -> list[str]:
+    """A text, cut where a line of it may end besides spaces: after - _ / : . , =.
+
+    A strategy is cut between its settings. Numbers stay whole, with their signs and
+    exponents.
+    """
+    if ":" in text and "=" in text:
+        return re.split("(?<=:)", text)
+    ends = r"(?<=[^\W\d][-_/:.,=])(?<!\de-)(?=\w)|(?<=\d[-_/:=])(?=[^\W\d])"
+    return re.split(ends, text)

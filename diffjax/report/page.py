@@ -58,7 +58,7 @@ def environment() -> Environment:
         image=image,
         jpeg=lambda content: _data("jpeg", content),
         number=tables.number,
-        parts=parts,
+        parts=charts.parts,
         percent=tables.percent,
         rate=tables.rate_text,
         score=tables.score_text,
@@ -73,18 +73,6 @@ def columns_of_numbers(
     """Whether all cells of each column begin as a number, or as the lack of one."""
     columns = list(zip(*rows, strict=True)) or [()] * len(header)
     return [all(re.match(r"[-+−≈—\d]", cell) for cell in each) for each in columns]
-
-
-def parts(text: str) -> list[str]:
-    """A text, cut where a line of it may end besides spaces: after - _ / : . , =.
-
-    A strategy is cut between its settings. Numbers stay whole, with their signs and
-    exponents.
-    """
-    if ":" in text and "=" in text:
-        return re.split("(?<=:)", text)
-    ends = r"(?<=[^\W\d][-_/:.,=])(?<!\de-)(?=\w)|(?<=\d[-_/:=])(?=[^\W\d])"
-    return re.split(ends, text)
 
 
 class Image(NamedTuple):

@@ -12,8 +12,9 @@ from saved_runs import write_run
 
 from diffjax.cli.commands import group
 from diffjax.report import tables
+from diffjax.report.charts import parts
 from diffjax.report.compare import read_report
-from diffjax.report.page import LONGEST, STYLE, environment, page, parts
+from diffjax.report.page import LONGEST, STYLE, environment, page
 from diffjax.report.words import headline
 
 VOID = {"meta", "img", "br", "link", "wbr", "input", "hr"}
