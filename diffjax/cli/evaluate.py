@@ -8,6 +8,7 @@ from click.core import ParameterSource
 
 from diffjax.choices import LOSSES, STRATEGY
 from diffjax.cli.datasets import class_options, data_options
+from diffjax.cli.dry_run import outlook, outlook_table
 from diffjax.cli.group import Failure, group, keep, loading, print_json, start
 from diffjax.cli.options import (
     checkpoint_options,
@@ -91,7 +92,11 @@ run_options = section(
         "Keep all errors, for `diffjax rescore` and more of `diffjax report`.",
     ),
     switch("--allow-errors", "End well even if some images could not be read."),
-    switch("--dry-run", "Print what it would cost; evaluate nothing."),
+    switch(
+        "--dry-run",
+        "Print what would be done and what it would take; at most a few images are "
+        "tried.",
+    ),
     option("--wandb", "PROJECT", "Follow it on Weights & Biases."),
     path("--tensorboard", "DIR", "Follow it in TensorBoard."),
     json_option,
@@ -145,7 +150,6 @@ def evaluate(ctx: click.Context, /, preset: str | None, **options: Any) -> None:
     distributed = options.pop("distributed")
     with loading(console, quiet):
         from diffjax.evaluation.launchers import launched
-        from diffjax.evaluation.plan import make_plan
         from diffjax.evaluation.request import requested
         from diffjax.evaluation.runner import evaluate as run_evaluation
         from diffjax.runs.folder import read_run
@@ -173,7 +177,7 @@ def evaluate(ctx: click.Context, /, preset: str | None, **options: Any) -> None:
 
     from diffjax.classify.classifier import DiffusionClassifier
     from diffjax.classify.progress import Progress
-    from diffjax.cli.tables import plan_table, summary_table
+    from diffjax.cli.tables import summary_table
     from diffjax.evaluation.bar import Bar
 
     with loading(console, quiet, f"loading {model}"):
@@ -181,8 +185,9 @@ def evaluate(ctx: click.Context, /, preset: str | None, **options: Any) -> None:
     request.check(task, classifier, model)
     if dry_run:
         with loading(console, quiet, "timing a few tiles"):
-            plan = make_plan(task, classifier)
-        print_json(plan.as_dict()) if as_json else stdout.print(plan_table(plan))
+            asked = {**experiment.as_dict(), "save_errors": save_errors}
+            found = outlook(task, classifier, out, asked)
+        print_json(found.as_dict()) if as_json else stdout.print(outlook_table(found))
         return
 
     with Bar(console, f"{name} {model}", quiet=quiet) as bar:

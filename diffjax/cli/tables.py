@@ -1,7 +1,6 @@
 """Tables for the terminal: one image's ranking, the demo's summary, the models."""
 
 from collections.abc import Iterable, Mapping, Sequence
-from datetime import timedelta
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -16,7 +15,6 @@ from diffjax.cli.columns import Column, FittingTable
 from diffjax.report.plots import UNIT
 
 if TYPE_CHECKING:
-    from diffjax.evaluation.plan import Plan
     from diffjax.runs.robustness import Point
 
 NOTHING = "—"
@@ -218,41 +216,6 @@ def summary_table(summary: Mapping[str, Any]) -> RenderableType:
         table.add_row("seconds", f"{summary['seconds_per_image']:.2f}", "an image")
     title = Text(f"{summary['dataset']} · {summary['model']}", style="bold")
     return Group(title, table)
-
-
-def plan_table(plan: "Plan") -> RenderableType:
-    """Show what a run would cost."""
-    table = _facts()
-    classes = "" if plan.prompts == plan.classes else f"{plan.prompts:,} prompts"
-    gradients = []
-    if ratio := plan.gradient_in_evaluations:
-        what = "an image; each counts for 3 evaluations and takes the time of"
-        gradients = [
-            ("gradients", f"{plan.gradients_per_image:,}", f"{what} {ratio:.1f}")
-        ]
-    fewest, most = plan.fewest_evaluations_per_image, plan.evaluations_per_image
-    each, total = "an image", "in all"
-    notes = ["Timed on a few tiles; reading and encoding the images comes on top."]
-    if fewest < most:
-        each, total = "an image, at most", "in all, at most"
-        notes.append(
-            f"An image needs {fewest:,} evaluations or more; few need as many as the "
-            "most."
-        )
-    rows = [
-        ("images", f"{plan.images:,}", ""),
-        ("classes", f"{plan.classes:,}", classes),
-        ("evaluations", f"{most:,}", each),
-        ("", f"{plan.evaluations:,}", total),
-        *gradients,
-        ("FLOPs", f"{plan.flops_per_image:.3g}", each),
-        ("", f"{plan.flops:.3g}", total),
-        ("time", f"{plan.seconds_per_image:.3g} s", f"{each}, on {plan.device}"),
-        ("", str(timedelta(seconds=round(plan.seconds))), total),
-    ]
-    for row in rows:
-        table.add_row(*row)
-    return Group(table, Text("\n".join(notes), style="dim"))
 
 
 def _facts() -> FittingTable:

@@ -100,7 +100,7 @@ def evaluate(
         if todo:
             remove_summary(path)
         flushed = time.monotonic()
-        images = _encoded(task, classifier, latents, todo)
+        images = encoded(task, classifier, latents, todo)
         for row, known in classifier.score(images, candidates, progress):
             if isinstance(known, DiffjaxError):
                 row["error"] = str(known)
@@ -141,7 +141,7 @@ def _check_prefilter(task: Task, classifier: DiffusionClassifier) -> None:
     task.among(example.id, pixels)
 
 
-def _encoded(
+def encoded(
     task: Task, classifier: DiffusionClassifier, latents: Latents, todo: Sequence[int]
 ) -> Iterator[tuple[dict[str, Any], Encoded | DiffjaxError]]:
     """The images to do, or why one cannot be read, each with a row that is begun."""

@@ -1,6 +1,7 @@
 import dataclasses
 import io
 import json
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -10,10 +11,12 @@ from small import SCHEDULE, class_model, images, one_level_denoiser, text_model
 
 from diffjax.classify.classifier import DiffusionClassifier
 from diffjax.classify.settings import Settings
-from diffjax.cli.tables import plan_table, ranking_table
+from diffjax.cli.dry_run import Outlook, outlook_table
+from diffjax.cli.tables import ranking_table
 from diffjax.data.sources import Example
 from diffjax.errors import DiffjaxError, NotFiniteError
 from diffjax.evaluation.plan import make_plan
+from diffjax.evaluation.probe import Begun
 from diffjax.evaluation.runner import evaluate
 from diffjax.evaluation.task import make_task
 from diffjax.report.plots import classification_figure, save_figure
@@ -211,8 +214,10 @@ def test_a_plan_counts_gradients(classifier, task):
     gradients = plan.flops_per_image - plan.passes_per_image * evaluation
     assert 1.8 < gradients / S / evaluation < 3.5
     assert plan.seconds_per_image > 0
-    console = Console(width=100, record=True, file=io.StringIO())
-    console.print(plan_table(plan))
+    rest = {"first_prompt": None, "out": Path("r"), "expected": None}
+    told = Outlook(model="m", strategy="s", loss="l2", begun=Begun(), plan=plan, **rest)
+    console = Console(width=300, record=True, file=io.StringIO())
+    console.print(outlook_table(told))
     ratio = plan.gradient_in_evaluations
     assert ratio > 0 and without.gradient_in_evaluations is None
     assert f"3 evaluations and takes the time of {ratio:.1f}" in console.export_text()

@@ -450,10 +450,14 @@ def test_a_dry_run_tells_the_cost_and_does_nothing(place, tmp_path, monkeypatch)
     assert plan["images"] == 5 and plan["classes"] == plan["prompts"] == 2
     assert plan["evaluations_per_image"] == 4 and plan["evaluations"] == 20
     assert plan["flops"] == 5 * plan["flops_per_image"] > 0
+    assert plan["model"] == str(place / "sd") and plan["out"] == "runs/photos-sd"
+    assert plan["strategy"] == STRATEGY and plan["loss"] == "l2"
+    assert plan["first_prompt"] == "a photo of a cat." and plan["expected"] is None
     result = evaluate(place, *args, "--tensorboard", tmp_path / "board")
     assert result.exit_code == 0, result.output
-    for part in ("images", "5", "FLOPs", "in all", "an image, on 2 × cpu"):
+    for part in ("images    5", "FLOPs", "in all", "an image", "on 2 × cpu"):
         assert part in result.stdout
+    assert "'a photo of a cat.' and 1 more" in result.stdout
     assert {path.name for path in tmp_path.iterdir()} <= {"jax"}
 
 

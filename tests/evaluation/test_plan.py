@@ -1,11 +1,7 @@
 """What a run will cost, told before it begins."""
 
-import io
-
 from noise_runs import Made, N, class_source, task_of, variant
-from rich.console import Console
 
-from diffjax.cli.tables import plan_table
 from diffjax.evaluation.plan import make_plan
 from diffjax.evaluation.provenance import VARIABLES, environment
 from diffjax.evaluation.runner import evaluate
@@ -52,10 +48,6 @@ def test_a_plan_of_a_race_says_what_it_needs_at_least_and_at_most(classifier):
     race = variant(classifier, strategy=Racing(n_samples=8, floor=3, chunk=2))
     plan = make_plan(task_of(Made()), race)
     assert (plan.fewest_evaluations_per_image, plan.evaluations_per_image) == (12, 32)
-    console = Console(width=80, record=True, file=io.StringIO())
-    console.print(plan_table(plan))
-    assert "an image, at most" in (text := console.export_text())
-    assert "An image needs 12 evaluations or more" in text
 
 
 def test_a_plan_of_a_class_model_takes_its_classes(class_classifier):
