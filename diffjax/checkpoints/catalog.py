@@ -2,7 +2,10 @@
 
 from dataclasses import dataclass
 from functools import partial
+from pathlib import Path
 from typing import Literal
+
+ASSETS = Path(__file__).parent.parent / "assets"  # with the models in the package
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -14,6 +14,7 @@ import numpy as np
 from jax.typing import DTypeLike
 
 from diffjax.checkpoints import fitting
+from diffjax.checkpoints.catalog import ASSETS
 from diffjax.checkpoints.conditioning import STABLE_DIFFUSION, load_conditioner
 from diffjax.checkpoints.formats import STEMS
 from diffjax.checkpoints.networks import load_network, network_config, read_json
@@ -25,7 +26,9 @@ from diffjax.data.kept import KeptArrays
 from diffjax.errors import DiffjaxError, unknown
 from diffjax.models.config import differing
 from diffjax.models.diffusion import DiffusionModel
+from diffjax.models.limits import Limits
 
+LIMITS = "limits.json"  # of the models in the package
 PIPELINES = ("StableDiffusionPipeline", "DiTPipeline")
 
 
@@ -118,6 +121,8 @@ def load_model(
         "downscale": vae_config.downscale,
         "multiple": vae_config.downscale,
         "latent_channels": vae_config.latent_channels,
+        # of other parts nobody knows what they have learned
+        "limits": None if elsewhere or weights else _limits(folder / LIMITS),
         "configs": {denoiser: differing(denoiser_config), "vae": differing(vae_config)},
     }
     if denoiser == "transformer":
@@ -140,6 +145,16 @@ def load_model(
     )
     common["configs"] |= conditioner.configs
     return DiffusionModel(kind="text", conditioner=conditioner, **common)
+
+
+def _limits(file: Path) -> Limits | None:
+    """What a model in the package was trained on; None for any other."""
+    if not file.resolve().is_relative_to(ASSETS):
+        return None
+    found = read_json(file)
+    if (words := found.pop("words", None)) is not None:
+        found["words"] = frozenset(words)
+    return Limits(**found)
 
 
 def compute_dtype(dtype: DTypeLike) -> np.dtype[Any]:

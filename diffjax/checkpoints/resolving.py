@@ -15,7 +15,7 @@ from pathlib import Path
 from typing import Any, Unpack
 
 from diffjax.checkpoints import places, single_file
-from diffjax.checkpoints.catalog import MODELS
+from diffjax.checkpoints.catalog import ASSETS, MODELS
 from diffjax.checkpoints.formats import (
     STEMS,
     WEIGHTS,
@@ -121,7 +121,7 @@ def _local_or_hub_id(name_or_path: str | Path) -> Path | str:
         return path
     if name in MODELS:
         hub_id = MODELS[name].hub_id
-        return hub_id or Path(__file__).parent.parent / "assets" / name
+        return hub_id or ASSETS / name
     return places.hub_id(name)
 
 

@@ -1,7 +1,6 @@
 """Published denoisers with random weights, for measuring speed without a download."""
 
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any
 
 import jax
@@ -10,12 +9,12 @@ import numpy as np
 from flax import nnx
 from jax.typing import DTypeLike
 
+from diffjax.checkpoints.catalog import ASSETS
 from diffjax.checkpoints.networks import COMPONENTS, empty_network, read_json
 from diffjax.errors import unknown
 from diffjax.models.conditions import floating, with_floating
 from diffjax.models.network import Network
 
-ASSETS = Path(__file__).parent.parent / "assets"
 UNTRAINED: dict[str, tuple[str, Path]] = {  # the component, and its config
     "tiny": ("unet", ASSETS / "tiny" / "unet" / "config.json"),
     "sd-1.5": ("unet", ASSETS / "configs" / "sd-1.5.json"),

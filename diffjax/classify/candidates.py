@@ -29,11 +29,14 @@ class Candidates:
         conditions: What all P prompts or class ids tell the model: a tree of rows, on
             the devices.
         truncated: The prompts that were too long and have been cut.
+        limits: A line about classes that the model never saw; None if it saw all, or
+            nobody knows.
     """
 
     prompts: Prompts
     conditions: Any
     truncated: tuple[str, ...] = ()
+    limits: str | None = None
 
 
 def candidates_of(
@@ -106,11 +109,17 @@ def prompt_candidates(
             f"{', '.join(map(_shortened, truncated[:3]))}.",
             stacklevel=3,
         )
+    limits = None
+    if model.limits is not None:
+        limits = model.limits.warning(model.name, prompts.class_names)
+    if limits is not None:
+        warnings.warn(limits, stacklevel=4)
     _tell_of_same_tokens(model.name, conditioner, prompts)
     return Candidates(
         prompts=_merged(prompts) if mean else prompts,
         conditions=replicate(conditions, mesh),
         truncated=truncated,
+        limits=limits,
     )
 
 
@@ -166,7 +175,8 @@ def named_candidates(
         names = model.class_names or tuple(map(str, range(model.n_classes)))
         return class_candidates(model, [(i,) for i in range(len(names))], names, mesh)
     labels = check_labels(labels)
-    ids = class_ids(labels, model.class_names, model.n_classes)
+    advice = "" if model.limits is None else model.limits.advice(model.name)
+    ids = class_ids(labels, model.class_names, model.n_classes, advice)
     return class_candidates(model, [(i,) for i in ids], labels, mesh)
 
 

@@ -31,6 +31,9 @@ from diffjax.strategies.base import (
     class_decision,
 )
 
+# what a decision's confidence is about, said beside it
+SURE_OF = "that all samples would decide alike; not that the answer is right"
+
 
 @dataclass(frozen=True, kw_only=True, eq=False)
 class Verdict:
@@ -56,6 +59,7 @@ class Record:
         prompts: The C classes and the P rows that stood for them; the rows of a model
             that takes no prompts are called as its classes are.
         truncated: The prompts that were too long and have been cut.
+        limits: A line about classes that the model never saw, if that is known.
         among: The classes that a prefilter left to choose from; None for all.
         samples: The S (timestep, noise) pairs in the order of their use.
         table: The errors, float32 [P, S], NaN where not evaluated.
@@ -73,6 +77,7 @@ class Record:
     pixels: Float[np.ndarray, "h w 3"]
     prompts: Prompts
     truncated: tuple[str, ...] = ()
+    limits: str | None = None
     among: tuple[int, ...] | None = None
     samples: Samples
     table: ErrorTable
@@ -102,6 +107,15 @@ class Record:
     def label(self) -> str:
         """The name of the winner."""
         return self.labels[self.decision.winner]
+
+    @property
+    def confidence(self) -> float | None:
+        """How sure the strategy is, at least, that all samples would decide alike.
+
+        It is not how sure the model is that the answer is right. None if the strategy
+        does not say; 1 if all samples were evaluated.
+        """
+        return self.decision.confidence
 
     @property
     def evaluations(self) -> int:
@@ -178,9 +192,11 @@ class Record:
             "label": self.label,
             **({"also": also} if also else {}),
             **({} if among is None else {"among": among}),
+            **({} if self.limits is None else {"limits": self.limits}),
             "scores": self.scores(),
             "temperature": self.temperature,
-            "confidence": self.decision.confidence,
+            "confidence": self.confidence,
+            **({} if self.confidence is None else {"confidence_of": SURE_OF}),
             "evaluations": self.evaluations,
             **({"gradients": gradients} if gradients else {}),
             "seconds": self.seconds,

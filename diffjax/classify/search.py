@@ -191,6 +191,7 @@ class ImageSearch:
             pixels=self._encoded.pixels,
             prompts=prompts,
             truncated=self._candidates.truncated,
+            limits=self._candidates.limits,
             among=self._encoded.among,
             samples=state.samples,
             table=state.table,

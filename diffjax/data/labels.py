@@ -13,7 +13,10 @@ FEW = 0.1  # share of classes that occur, under which a large number is told of
 
 
 def class_ids(
-    labels: Iterable[Any], class_names: tuple[str, ...] | None, n_classes: int
+    labels: Iterable[Any],
+    class_names: tuple[str, ...] | None,
+    n_classes: int,
+    advice: str = "",
 ) -> tuple[int, ...]:
     """The class ids that labels name.
 
@@ -24,6 +27,7 @@ def class_ids(
         labels: two or more, all different.
         class_names: of the ids from 0, or None if the checkpoint has no names.
         n_classes: how many ids there are.
+        advice: what to say besides of an unknown label.
 
     Raises:
         DiffjaxError: if a label is unknown, ambiguous, or means the same as another.
@@ -48,7 +52,8 @@ def class_ids(
         if not found:
             how = f"a class name or a number below {n_classes}"
             raise DiffjaxError(
-                f"The model does not know the class {label!r}; give {how}."
+                f"The model does not know the class {label!r}; give {how}. "
+                f"{advice}".rstrip()
                 if class_names
                 else f"The checkpoint names no classes; instead of {label!r} give a "
                 f"number below {n_classes}."

@@ -15,6 +15,7 @@ from jaxtyping import Array, Float, Int
 
 from diffjax.errors import DiffjaxError
 from diffjax.models.conditioner import Conditioner
+from diffjax.models.limits import Limits
 from diffjax.models.network import Network, digest
 from diffjax.schedules import Schedule, at, noise_from_prediction
 from diffjax.tracing import jit
@@ -43,6 +44,7 @@ class DiffusionModel:
         conditioner: prompts → conditions, of text models.
         class_names: names of the class ids, of class models that have them.
         n_classes: the number of class ids, of class models.
+        limits: what it has learned, where that is little; None for a large model.
         unguided: whether there is a condition of no class.
         configs: what the networks' configs say, by component.
     """
@@ -63,6 +65,7 @@ class DiffusionModel:
     class_names: tuple[str, ...] | None = None
     n_classes: int | None = None
     schedule_at: Callable[[int], Schedule] | None = None
+    limits: Limits | None = None
     unguided: bool = True
     configs: dict[str, dict[str, Any]] = field(default_factory=dict)
 
