@@ -30,7 +30,11 @@ which_images = together(
     ),
     number("--per-class", "Take so many images of each class."),
     number("--subset-seed", "Seed of the draw of --per-class.", least=0, default=0),
-    number("--limit", "Take so many images, spread evenly."),
+    number(
+        "--limit",
+        "Take so many images, spread evenly; a larger limit adds to them, in the "
+        "same run.",
+    ),
 )
 which_classes = option(
     "--classes",

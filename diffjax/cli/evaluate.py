@@ -169,10 +169,10 @@ def evaluate(ctx: click.Context, /, preset: str | None, **options: Any) -> None:
         options["loss"] = None  # the paper's, if that is asked for
     request = requested(preset, options)
     experiment = request.experiment
-    task = experiment.task(
-        options.pop("data_dir"), offline=bool(options["local_files_only"])
-    )
     name, out = request.name, out or request.folder(model)
+    task = experiment.task(
+        options.pop("data_dir"), offline=bool(options["local_files_only"]), run=out
+    )
     trackers = [] if dry_run else _trackers(*trackers_asked, experiment, model)
 
     from diffjax.classify.classifier import DiffusionClassifier

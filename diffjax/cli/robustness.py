@@ -105,7 +105,7 @@ def baseline(
         name = f"{dataset} {how or ''} {model}".replace("  ", " ")
         with Bar(console, name, quiet=quiet) as bar:
             found = evaluate_baseline(
-                experiment.task(data_dir),
+                experiment.task(data_dir, run=place),
                 classifier,
                 place,
                 asked=experiment.as_dict(),

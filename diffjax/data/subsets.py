@@ -3,6 +3,7 @@
 import os
 import re
 from collections.abc import Sequence
+from math import gcd, isqrt
 from pathlib import Path
 
 import numpy as np
@@ -21,13 +22,12 @@ def select(
     subset: PathLike | None = None,
     per_class: int | None = None,
     seed: int = 0,
-    limit: int | None = None,
     *,
     classes: Sequence[int] | None = None,
 ) -> Int64[np.ndarray, " n"]:
     """The indices of the examples to use; all of them by default.
 
-    The ways to choose apply one after the other: subset, classes, per_class, limit.
+    The ways to choose apply one after the other: subset, classes, per_class.
 
     Args:
         source: what is chosen from.
@@ -36,8 +36,6 @@ def select(
         per_class: this many of each class that occurs, drawn without replacement.
         seed: of that draw. What is drawn of a class does not depend on the others,
             and a larger ``per_class`` adds to what a smaller one draws.
-        limit: at most this many, evenly spread: of n chosen ones those at ⌊i·n/limit⌋,
-            so that all classes stay in, however the source is sorted.
         classes: only examples of these classes.
 
     Returns:
@@ -56,13 +54,64 @@ def select(
             raise DiffjaxError("None of the images is of the classes to choose from.")
     if per_class is not None:
         chosen = _draw(source, chosen, per_class, seed)
-    if limit is not None:
-        if limit < 1:
-            raise DiffjaxError(f"The limit must be at least 1 image, not {limit}.")
-        n = len(chosen)
-        if limit < n:
-            chosen = chosen[np.arange(limit, dtype=np.int64) * n // limit]
     return chosen
+
+
+def limited(
+    chosen: Int64[np.ndarray, " n"], limit: int | None, *, nested: bool = True
+) -> Int64[np.ndarray, " m"]:
+    """At most so many of the chosen indices, evenly spread over them.
+
+    All classes stay in, however the source is sorted. A larger limit keeps what a
+    smaller one takes, see ``spread``.
+
+    Args:
+        chosen: ascending.
+        limit: the number; None for all.
+        nested: whether it is so; otherwise those at ⌊i·n/limit⌋ are taken, which
+            differ from limit to limit, as by versions that knew nothing else.
+
+    Raises:
+        DiffjaxError: if the limit is less than 1.
+    """
+    n = len(chosen)
+    if limit is None:
+        return chosen
+    if limit < 1:
+        raise DiffjaxError(f"The limit must be at least 1 image, not {limit}.")
+    if limit >= n:
+        return chosen
+    places = spread(n)[:limit] if nested else np.arange(limit) * n // limit
+    taken: Int64[np.ndarray, " m"] = chosen[np.sort(places)]
+    return taken
+
+
+def spread(n: int) -> Int64[np.ndarray, " n"]:
+    """An order of 0 … n − 1 of which every beginning is evenly spread.
+
+    Place i has i·s mod n. How even the beginnings are depends on the continued fraction
+    of s/n: its terms should be small (Zaremba 1966). Those of the golden ratio are all
+    1, so s is sought near n/φ, the number with the smallest largest term. As s is prime
+    to n, whatever repeats in the source with a period that divides n is met evenly too,
+    such as classes that take turns.
+    """
+    golden, wide = round(n * (5**0.5 - 1) / 2), 2 * isqrt(n) + 2
+    near = range(max(1, golden - wide), min(n, golden + wide) + 1)
+    step = min(
+        (s for s in near if gcd(s, n) == 1),
+        key=lambda s: (max(_terms(s, n)), abs(s - golden)),
+    )
+    order: Int64[np.ndarray, " n"] = np.arange(n, dtype=np.int64) * step % n
+    return order
+
+
+def _terms(s: int, n: int) -> list[int]:
+    """The continued fraction of s/n."""
+    terms = []
+    while s:
+        terms.append(n // s)
+        s, n = n % s, s
+    return terms
 
 
 def _draw(

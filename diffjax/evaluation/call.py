@@ -146,19 +146,19 @@ def evaluate(
                 f"{wrong[0]} belongs to the classifier: give it to "
                 "DiffusionClassifier.from_pretrained, or name the model here."
             )
-        asked = requested(preset, known)
-        task = asked.experiment.task(data_dir, offline=offline, source=source)
-        name, classifier = model.model.name, model
+        asked, name = requested(preset, known), model.model.name
     else:
-        asked = requested(preset, known)
-        task = asked.experiment.task(data_dir, offline=offline, source=source)
-        name = str(model)
-        classifier = DiffusionClassifier.from_pretrained(model, **known)
-    asked.check(task, classifier, name)
+        asked, name = requested(preset, known), str(model)
     path = asked.folder(name) if out is None else Path(out)
     if out is None and source is not None:  # else all lists went to one folder
         mark = f"{asked.name}-{source.fingerprint[:8]}"
         path = path.with_name(path.name.replace(asked.name, mark, 1))
+    task = asked.experiment.task(data_dir, offline=offline, source=source, run=path)
+    if isinstance(model, DiffusionClassifier):
+        classifier = model
+    else:
+        classifier = DiffusionClassifier.from_pretrained(model, **known)
+    asked.check(task, classifier, name)
     with _shown(progress, f"{asked.name} {name}") as shown:
         try:
             run_evaluation(

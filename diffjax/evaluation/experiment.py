@@ -12,10 +12,11 @@ from diffjax.data.prefilter import read_prefilter
 from diffjax.data.presets import PRESETS, classes_file, prompts_file
 from diffjax.data.prompts import Prompts
 from diffjax.data.sources import Source
-from diffjax.data.subsets import select
+from diffjax.data.subsets import limited, select
 from diffjax.data.templates import read_clip_benchmark
 from diffjax.errors import DiffjaxError, unknown
 from diffjax.evaluation.task import Task, make_task
+from diffjax.runs.header import limited_evenly
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -28,7 +29,7 @@ class Experiment:
         subset: of the images, as ``data.subsets.select`` takes it.
         per_class: images of each class.
         subset_seed: of their draw.
-        limit: number of images, evenly spread.
+        limit: number of images, evenly spread; a larger one adds to them.
         corrupt: how images are made worse, as ``data.corruptions`` reads it.
         classes: the candidates: a file of class numbers, or a class list of the
             package; all by default.
@@ -69,6 +70,7 @@ class Experiment:
         *,
         offline: bool = False,
         source: Source | None = None,
+        run: Path | None = None,
     ) -> Task:
         """Open the data set and read the prompts.
 
@@ -76,6 +78,8 @@ class Experiment:
             data_dir: the folder that holds the named data sets.
             offline: whether to leave the network alone.
             source: the data set, if it is open already.
+            run: the folder of the run; one that was begun before limits were nested
+                keeps its images.
 
         Raises:
             DiffjaxError: if something is missing or does not fit.
@@ -96,16 +100,20 @@ class Experiment:
         chosen = None
         if self.classes is not None:
             chosen = read_classes(_file(self.classes, ".txt"), n)
-        indices = select(
-            source,
-            self.subset,
-            self.per_class,
-            self.subset_seed,
-            self.limit,
-            classes=chosen,
+        pool = select(
+            source, self.subset, self.per_class, self.subset_seed, classes=chosen
         )
+        nested = run is None or not limited_evenly(run)
+        indices = limited(pool, self.limit, nested=nested)
         prefilter = None if self.prefilter is None else read_prefilter(self.prefilter)
-        return make_task(source, indices, self._prompts(source), chosen, prefilter)
+        return make_task(
+            source,
+            indices,
+            self._prompts(source),
+            chosen,
+            prefilter,
+            pool=pool if nested else None,
+        )
 
     def as_dict(self) -> dict[str, Any]:
         """Plain JSON values."""

@@ -30,6 +30,9 @@ class Task:
         classes: the data set's number of each candidate, ascending.
         class_names: how results name ALL classes: the data set's, then distractors.
         prefilter: gives each image fewer candidates.
+        pool: the images of which these are the first in the order of
+            ``subsets.spread``; None where they are in no such order. A run goes on
+            with more of them.
     """
 
     source: Source
@@ -38,6 +41,7 @@ class Task:
     classes: tuple[int, ...]
     class_names: tuple[str, ...]
     prefilter: Prefilter | None = None
+    pool: Int[np.ndarray, " N"] | None = None
 
     def among(
         self, name: str, pixels: Float[np.ndarray, "h w 3"]
@@ -112,14 +116,19 @@ class Task:
 
     def describe(self) -> dict[str, Any]:
         """What a run's header says of the data."""
-        digest = hashlib.sha256(np.ascontiguousarray(self.indices, "<i8").tobytes())
+        pool = self.pool
         return {
             "name": self.source.name,
             "split": self.source.split,
             "fingerprint": self.source.fingerprint,
-            "n": len(self.indices),
-            "indices": digest.hexdigest()[:16],
+            **_numbers(self.indices),
+            **({} if pool is None else {"pool": _numbers(pool)}),
         }
+
+
+def _numbers(indices: Int[np.ndarray, " n"]) -> dict[str, Any]:
+    digest = hashlib.sha256(np.ascontiguousarray(indices, "<i8").tobytes())
+    return {"n": len(indices), "indices": digest.hexdigest()[:16]}
 
 
 def make_task(
@@ -128,6 +137,8 @@ def make_task(
     prompts: Prompts | None = None,
     classes: tuple[int, ...] | None = None,
     prefilter: Prefilter | None = None,
+    *,
+    pool: Int[np.ndarray, " N"] | None = None,
 ) -> Task:
     """Put together what is evaluated.
 
@@ -141,6 +152,7 @@ def make_task(
         classes: the candidates, ascending; all by default. They keep their numbers.
             Images of other classes are left out.
         prefilter: gives each image fewer candidates.
+        pool: as ``Task`` has it.
 
     Raises:
         DiffjaxError: if prompts or classes do not fit the data set.
@@ -173,6 +185,7 @@ def make_task(
         classes=chosen,
         class_names=prompts.class_names,
         prefilter=prefilter,
+        pool=pool,
     )
 
 

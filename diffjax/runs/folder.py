@@ -324,6 +324,11 @@ def _go_on(path: Path, header: Mapping[str, Any], prompts: Prompts | None) -> No
     if "spaces" in header and "spaces" not in there:  # begun before there were any
         there["spaces"] = header["spaces"]
         write_header(path, there)
+    if there["data"].get("n", 0) < header["data"].get("n", 0):  # more of its pool
+        remove_summary(path)
+        there["experiment"] |= {"limit": header["experiment"].get("limit")}
+        there["data"] |= header["data"]
+        write_header(path, there)
     if begun_before(there, header):
         warnings.warn(
             f"{path} was begun by a version of diffjax that kept the weights of its "

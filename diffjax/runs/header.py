@@ -3,7 +3,8 @@
 format        of the files of a run
 experiment    what was asked for, as it was
 model         what the model is: names, and fingerprints of all that decides
-data          what the images are: names, and fingerprints of all that decides
+data          what the images are: names, and fingerprints of all that decides; "pool"
+              is that of which a limit takes the first, and may later take more
 class_names   of all classes of the data set
 classes       its numbers of the candidates
 spaces        where errors are saved, their factors in other spaces than noise, one a
@@ -34,8 +35,9 @@ DECIDING = ("format", "experiment", "model", "data", "class_names", "classes")
 NAMES = {  # but for these: what they name is known by what it holds
     "experiment": ("dataset", "classes", "prompts", "classnames", "templates"),
     "model": ("model", "name", "revision", "elsewhere", "fingerprint"),
-    "data": ("name",),
+    "data": ("name", "pool"),
 }
+GROWS = {"experiment": ("limit",), "data": ("n", "indices")}  # within the same pool
 TYPES: dict[str, tuple[type, ...]] = {  # of what is used
     **dict.fromkeys(("experiment", "model", "data"), (dict,)),
     **dict.fromkeys(("class_names", "classes"), (list,)),
@@ -200,6 +202,8 @@ def differences(there: Mapping[str, Any], here: Mapping[str, Any]) -> list[str]:
         names = NAMES.get(key, ())
         if key == "model" and "weights" not in one:  # the only one it has
             names = () if one.get("fingerprint") == "unknown" else names[:-1]
+        if grows(there, here):
+            names = (*names, *GROWS.get(key, ()))
         if isinstance(one, dict):
             one, other = (
                 {name: value for name, value in each.items() if name not in names}
@@ -207,6 +211,26 @@ def differences(there: Mapping[str, Any], here: Mapping[str, Any]) -> list[str]:
             )
         lines += _lines(key, one, other)
     return lines
+
+
+def grows(there: Mapping[str, Any], here: Mapping[str, Any]) -> bool:
+    """Whether the images of a run are the first of those that are asked for here."""
+    pool = there["data"].get("pool")
+    if pool is None or pool != here["data"].get("pool"):
+        return False
+    fewer: bool = there["data"]["n"] <= here["data"]["n"]
+    return fewer
+
+
+def limited_evenly(folder: Path) -> bool:
+    """Whether a run there has a limit of before limits were nested."""
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # whoever opens the run is told
+        try:
+            header = read_header(folder)
+        except DiffjaxError:
+            return False  # there is none, or what opens the run will say more
+    return "pool" not in header["data"] and bool(header["experiment"].get("limit"))
 
 
 def _lines(name: str, there: Any, here: Any) -> list[str]:

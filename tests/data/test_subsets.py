@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 
-from diffjax.data.subsets import select
+from diffjax.data.subsets import limited, select, spread
 from diffjax.errors import DiffjaxError
 
 
@@ -78,22 +78,48 @@ def test_the_draw_of_a_class_does_not_depend_on_the_others():
     assert alone.tolist() == [i for i in both if 40 <= i < 60]
 
 
-@pytest.mark.parametrize("limit", [1, 5, 33, 100, 500])
-def test_limit(limit):
-    n = min(limit, 100)
-    chosen = select(SORTED, limit=limit)
-    np.testing.assert_array_equal(chosen, np.arange(n) * 100 // n)
+@pytest.mark.parametrize("n", [1, 2, 7, 100, 1011, 6495, 13014])
+def test_every_beginning_of_the_order_is_evenly_spread(n):
+    """In a sorted source, and in one whose classes take turns."""
+    order = spread(n)
+    np.testing.assert_array_equal(np.sort(order), np.arange(n))
+    for k in {1, 2, 3, 10, 30, n // 10, n // 3, n // 2, n - 1} & set(range(1, n)):
+        begun = np.sort(order[:k])
+        gaps = np.diff([*begun, begun[0] + n])
+        assert gaps.max() <= 2.5 * n / k + 1
+        for period in {2, 3, 5, 10} & {d for d in range(1, n) if n % d == 0}:
+            counts = np.bincount(begun % period, minlength=period)
+            assert np.ptp(counts) <= 2 + 0.02 * k
+
+
+@pytest.mark.parametrize("chosen", [np.arange(100), np.arange(3, 3000, 7)])
+def test_limits_are_nested(chosen):
+    before = limited(chosen, 1)
+    for limit in range(2, len(chosen) + 2):
+        taken = limited(chosen, limit)
+        assert set(before) < set(taken) <= set(chosen) or limit > len(chosen)
+        assert len(taken) == min(limit, len(chosen))
+        np.testing.assert_array_equal(taken, np.sort(taken))
+        before = taken
+    assert limited(chosen, None) is chosen
+    with pytest.raises(DiffjaxError, match="at least 1 image"):
+        limited(chosen, 0)
+
+
+def test_limits_as_they_once_were():
+    chosen = limited(np.arange(100), 33, nested=False)
+    np.testing.assert_array_equal(chosen, np.arange(33) * 100 // 33)
 
 
 def test_a_limit_keeps_a_sorted_set_balanced():
-    counts = np.bincount(SORTED.labels()[select(SORTED, limit=10)])
-    np.testing.assert_array_equal(counts, np.full(5, 2))
+    for limit in (10, 15, 20, 50):
+        counts = np.bincount(SORTED.labels()[limited(np.arange(100), limit)])
+        assert np.abs(counts - limit / 5).max() <= 1
 
 
 def test_one_after_the_other():
-    chosen = select(SORTED, "0:60", per_class=4, limit=6)
-    drawn = select(SORTED, "0:60", per_class=4)
-    assert chosen.tolist() == drawn[::2].tolist()
+    chosen = select(SORTED, "0:60", per_class=4)
+    assert chosen.tolist() == [i for i in select(SORTED, per_class=4) if i < 60]
 
 
 @pytest.mark.parametrize(
@@ -111,7 +137,6 @@ def test_one_after_the_other():
         ({"per_class": 0}, "at least 1 example per class"),
         ({"per_class": 21}, "Class 'a' has only 20 of the 21 examples"),
         ({"per_class": 1, "seed": -1}, "seed must not be negative"),
-        ({"limit": 0}, "at least 1 image"),
     ],
 )
 def test_what_cannot_be_chosen(arguments, message):
