@@ -4,6 +4,7 @@ from typing import Any
 
 import click
 
+from diffjax.cli import completion
 from diffjax.cli.group import fail_if_partial, group, partial_option, print_json
 from diffjax.cli.options import switch
 
@@ -14,7 +15,7 @@ Example:
 
 
 @group.command(epilog=EPILOG)
-@click.argument("run", metavar="RUN")
+@click.argument("run", metavar="RUN", shell_complete=completion.runs)
 @switch("--json", "JSON on standard output.", name="as_json")
 @partial_option
 def calibrate(run: str, as_json: bool, allow_partial: bool) -> None:

@@ -8,6 +8,7 @@ import click
 
 from diffjax.choices import STRATEGY
 from diffjax.cli import demo
+from diffjax.cli.completion import files
 from diffjax.cli.group import fail, group, loading, print_json, start
 from diffjax.cli.mesh import mesh_options, on_mesh
 from diffjax.cli.options import (
@@ -41,7 +42,9 @@ if TYPE_CHECKING:
     ),
     listings=strategies(STRATEGY),
 )
-@click.argument("images", nargs=-1, required=True, metavar="IMAGE...")
+@click.argument(
+    "images", nargs=-1, required=True, metavar="IMAGE...", shell_complete=files
+)
 @prompt_options
 @deciding_options
 @image_options

@@ -1,5 +1,6 @@
 """Options that say which images of which data set, and which classes."""
 
+from diffjax.cli import completion
 from diffjax.cli.options import (
     data_dir_option,
     image_options,
@@ -18,6 +19,7 @@ dataset_option = section(
         "NAME|PATH",
         "A prepared tensorflow-datasets set, aircraft, objectnet; ./a/folder with "
         "a folder a class; a .csv or .jsonl of paths and labels; hf:NAME:SPLIT.",
+        shell_complete=completion.datasets,
     ),
 )
 which_images = together(
@@ -70,6 +72,7 @@ class_options = section(
         "--prompts",
         "FILE.csv|NAME",
         "Columns prompt, classname, classidx; or a preset's.",
+        shell_complete=completion.prompts,
     ),
     option("--classnames", "FILE", "File of class names, as CLIP_benchmark has it."),
     option(

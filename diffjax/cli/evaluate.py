@@ -7,6 +7,7 @@ import click
 from click.core import ParameterSource
 
 from diffjax.choices import LOSSES, STRATEGY
+from diffjax.cli import completion
 from diffjax.cli.datasets import class_options, data_options
 from diffjax.cli.dry_run import outlook, outlook_table
 from diffjax.cli.group import Failure, group, keep, loading, print_json, start
@@ -112,7 +113,12 @@ run_options = section(
     listings=LISTINGS,
     epilog=EPILOG,
 )
-@click.argument("preset", required=False, metavar="[PRESET]")
+@click.argument(
+    "preset",
+    required=False,
+    metavar="[PRESET]",
+    shell_complete=completion.presets,
+)
 @data_options
 @class_options
 @deciding_options

@@ -6,6 +6,7 @@ from typing import Any
 
 import click
 
+from diffjax.cli.completion import files
 from diffjax.cli.group import group, loading, print_json, start
 from diffjax.cli.options import (
     checkpoint_options,
@@ -29,7 +30,7 @@ from diffjax.errors import DiffjaxError
         *("--model", "--bands", "--out", "--json", "--quiet"),
     )
 )
-@click.argument("image", metavar="IMAGE")
+@click.argument("image", metavar="IMAGE", shell_complete=files)
 @section(
     "prompts",
     option(

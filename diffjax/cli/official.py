@@ -2,6 +2,7 @@
 
 import click
 
+from diffjax.cli.completion import folders
 from diffjax.cli.group import Failure, fail, group, print_json
 from diffjax.cli.options import option, switch
 
@@ -12,7 +13,7 @@ Example:
 
 
 @group.command(name="import", epilog=EPILOG)
-@click.argument("folder", metavar="DIR")
+@click.argument("folder", metavar="DIR", shell_complete=folders)
 @option("--out", "RUN", "Folder of the new run.", required=True)
 @option(
     "--prompts",

@@ -1,5 +1,6 @@
 """Options of the commands, in the groups of their help; see ``cli/help.py``."""
 
+import re
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
@@ -18,8 +19,12 @@ from diffjax.choices import (
     TEMPERATURE,
     TRANSFORMS,
 )
+from diffjax.cli import completion
+from diffjax.cli.completion import files
 from diffjax.cli.help import SECTIONS, Option, Rows
 from diffjax.data.prompts import DEFAULT_TEMPLATE
+
+PLACES = {"PATH", "FILE", "DIR"}  # metavars of what the shell completes
 
 Decorator = Callable[[Callable[..., Any]], Callable[..., Any]]
 
@@ -29,6 +34,8 @@ ELSEWHERE = "from another folder, id or file of weights."
 def option(flag: str, metavar: str | None, help: str, **more: Any) -> Decorator:
     """An option; ``short`` and ``name`` are further names, the default is shown."""
     names = [more.pop(key) for key in ("short", "name") if key in more]
+    if metavar and "type" not in more and PLACES & set(re.split(r"\W", metavar)):
+        more.setdefault("shell_complete", files)
     if "default" in more:
         more.setdefault("show_default", True)
     return click.option(flag, *names, cls=Option, metavar=metavar, help=help, **more)
@@ -182,6 +189,7 @@ strategy_option = option(
     "--strategy",
     "STRATEGY",
     "Which classes to evaluate on how many samples; see below.",
+    shell_complete=completion.strategies,
 )
 loss_option = together(
     choice(
@@ -231,6 +239,7 @@ deciding_options = section(
         type=click.UNPROCESSED,
         default=TEMPERATURE,
         callback=number_or_text,
+        shell_complete=completion.runs,
     ),
 )
 dtype_option = choice(
@@ -284,6 +293,7 @@ model_option = option(
     "A folder in the diffusers layout, a name of `diffjax models`, or a Hugging "
     "Face id: the first that there is.",
     default="tiny",
+    shell_complete=completion.models,
 )
 part_options = section(
     "model",

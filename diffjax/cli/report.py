@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING
 
 import click
 
+from diffjax.cli import completion
 from diffjax.cli.group import fail_if_partial, group, partial_option, print_json, start
 from diffjax.cli.options import new_file, switch
 from diffjax.errors import DiffjaxError
@@ -26,7 +27,9 @@ TABLES = (".csv", ".tex")
 
 
 @group.command(epilog=EPILOG)
-@click.argument("runs", metavar="RUN...", nargs=-1, required=True)
+@click.argument(
+    "runs", metavar="RUN...", nargs=-1, required=True, shell_complete=completion.runs
+)
 @new_file("--html", "Write a page with charts, confusions, calibration and mistakes.")
 @new_file("--csv", "Write the comparison, a line a run.", name="csv_file")
 @new_file(

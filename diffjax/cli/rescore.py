@@ -5,6 +5,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from diffjax.choices import SPACES
+from diffjax.cli import completion
 from diffjax.cli.group import fail_if_partial, group, partial_option, print_json
 from diffjax.cli.options import choice, number, option, switch
 
@@ -21,7 +22,7 @@ Examples:
 
 
 @group.command(epilog=EPILOG)
-@click.argument("run", metavar="RUN")
+@click.argument("run", metavar="RUN", shell_complete=completion.runs)
 @option("--loss", "LOSS", "One that was saved.", show_default="the run's")
 @choice(
     "--space",
@@ -41,6 +42,7 @@ Examples:
     "STRATEGY",
     "Simulated on the saved errors, which stand for its timesteps.",
     show_default="all that was saved",
+    shell_complete=completion.strategies,
 )
 @number(
     "--folds",

@@ -5,6 +5,7 @@ from typing import Any
 
 import click
 
+from diffjax.cli import completion
 from diffjax.cli.datasets import which_classes, which_images
 from diffjax.cli.group import group, loading, print_json, start
 from diffjax.cli.options import (
@@ -39,8 +40,8 @@ Example, for a diffusion model and a baseline:
     ),
     epilog=BASELINE_EPILOG,
 )
-@click.argument("model", metavar="MODEL")
-@click.argument("dataset", metavar="DATASET")
+@click.argument("model", metavar="MODEL", shell_complete=completion.baselines)
+@click.argument("dataset", metavar="DATASET", shell_complete=completion.datasets)
 @section(
     "data",
     which_images,
@@ -126,7 +127,9 @@ def baseline(
 
 
 @group.command(epilog=ROBUSTNESS_EPILOG)
-@click.argument("runs", metavar="RUN...", nargs=-1, required=True)
+@click.argument(
+    "runs", metavar="RUN...", nargs=-1, required=True, shell_complete=completion.runs
+)
 @new_file("--plot", "Draw accuracy under shift against clean accuracy.")
 @new_file(
     "--csv", "Write the figures, a line a model and kind of shift.", name="csv_file"

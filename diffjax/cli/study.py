@@ -4,6 +4,7 @@ from pathlib import Path
 
 import click
 
+from diffjax.cli import completion
 from diffjax.cli.group import fail_if_partial, group, partial_option, print_json, start
 from diffjax.cli.options import path, switch
 
@@ -24,7 +25,7 @@ Example:
 
 @group.command(epilog=EPILOG)
 @click.argument("study", type=click.Choice(["variance", "timestep", "samples"]))
-@click.argument("run", metavar="RUN")
+@click.argument("run", metavar="RUN", shell_complete=completion.runs)
 @path("--out", "FOLDER", "Where STUDY.csv and STUDY.png go.", show_default="the run's")
 @switch("--json", "The table on standard output.", name="as_json")
 @partial_option

@@ -2,6 +2,7 @@
 
 import click
 
+from diffjax.cli import completion
 from diffjax.cli.group import group, loading, start
 from diffjax.cli.options import data_dir_option, number, option, seed_option
 from diffjax.training.recipes import RECIPES
@@ -29,6 +30,7 @@ RECIPE_LINES = "\n".join(f"  {r.name}: {r.summary}" for r in RECIPES.values())
     "MODEL",
     "Train the weights of this model on, as named for --model, and keep its "
     "autoencoder; otherwise weights begin at random.",
+    shell_complete=completion.models,
 )
 @seed_option("Seed of initial weights, batches and noise.")
 def train(

@@ -5,6 +5,7 @@ from typing import Any
 
 import click
 
+from diffjax.cli.completion import folders
 from diffjax.cli.group import Failure, group, keep, loading, print_json, start
 from diffjax.cli.options import (
     checkpoint_options,
@@ -31,7 +32,7 @@ Example:
     ),
     epilog=EPILOG,
 )
-@click.argument("folder", metavar="DIR")
+@click.argument("folder", metavar="DIR", shell_complete=folders)
 @section("data", number("--limit", "Take so many examples, spread evenly."))
 @image_options
 @section(

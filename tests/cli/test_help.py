@@ -1,5 +1,6 @@
 """What the help says, and what it costs."""
 
+import inspect
 import re
 import subprocess
 import sys
@@ -9,10 +10,19 @@ import pytest
 from commands import assert_refused, invoke
 
 from diffjax import choices
+from diffjax.checkpoints.loading import load_model
+from diffjax.checkpoints.parts import Parts
+from diffjax.classify.explanation import explain
 from diffjax.classify.settings import Settings
-from diffjax.cli.classify import classify as classify_command
 from diffjax.cli.commands import group
 from diffjax.cli.help import HELP_ALL, MANY, SECTIONS
+from diffjax.evaluation.bench import Bench
+from diffjax.evaluation.experiment import Experiment
+from diffjax.runs.official import import_results
+from diffjax.runs.rescoring import rescore
+from diffjax.runs.sharing import Share
+from diffjax.strategies import parse_strategy
+from diffjax.training.runs import run_training
 
 HEAVY = ("jax", "flax", "transformers", "matplotlib", "torch", "tensorflow_datasets")
 
@@ -140,12 +150,54 @@ def test_a_shortlist_is_read_before_anything_else(command):
     assert_refused(result, "An example: k=50:rounds=2")
 
 
-@pytest.mark.parametrize(
-    "name", ["loss", "seed", "noise", "interpolation", "merge", "temperature"]
-)
-def test_defaults_are_those_of_the_package(name):
-    (option,) = (p for p in classify_command.params if p.name == name)
-    assert option.default == getattr(Settings(), name)
+# what is called with a command's options, by their names
+CALLED = {
+    "baseline": (Experiment,),
+    "bench": (Bench.timings,),
+    "classify": (Settings, load_model, Parts),
+    "demo": (Settings, load_model),
+    "evaluate": (Settings, load_model, Parts, Experiment, Share),
+    "explain": (Settings, load_model, Parts, explain),
+    "import": (import_results,),
+    "rescore": (rescore,),
+    "train": (run_training,),
+    "winoground": (Settings, load_model, Parts),
+}
+# an option's name where the keyword is another
+KEYWORDS = {"process_index": "index", "process_count": "count"}
+NOTHING = (None, (), False)
+
+
+def defaults(called):
+    if called is Parts:
+        return dict.fromkeys(Parts.__annotations__)
+    parameters = inspect.signature(called).parameters.values()
+    return {p.name: p.default for p in parameters if p.default is not p.empty}
+
+
+@pytest.mark.parametrize("command", CALLED)
+def test_defaults_are_those_of_what_is_called(command):
+    """Classes and functions have theirs; those of options must say the same."""
+    known = {}
+    for called in CALLED[command]:
+        known |= defaults(called)
+    context = click.Context(group.commands[command])
+    compared = 0
+    for option in options_of(command):
+        name = option.name
+        if name not in known:
+            name = KEYWORDS.get(name, name) if command == "evaluate" else name
+        if name not in known:
+            continue
+        given, own = option.get_default(context), known[name]
+        given = None if "UNSET" in repr(given) else given  # as click says it
+        if name == "strategy" and command != "rescore":
+            assert given in NOTHING  # its default is in the help
+            assert parse_strategy(choices.STRATEGY) == Settings().strategy
+        else:
+            assert given == own or (given in NOTHING and own in NOTHING), option.opts
+        compared += 1
+    assert compared >= 1
 
 
 def run(*args, **kwargs):
