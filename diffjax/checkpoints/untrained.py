@@ -1,6 +1,7 @@
 """Published denoisers with random weights, for measuring speed without a download."""
 
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 import jax
