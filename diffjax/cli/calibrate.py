@@ -1,17 +1,26 @@
 """``diffjax calibrate``."""
 
+from pathlib import Path
 from typing import Any
 
 import click
 
 from diffjax.cli import completion
-from diffjax.cli.group import fail_if_partial, group, partial_option, print_json
+from diffjax.cli.group import (
+    Failure,
+    fail_if_partial,
+    group,
+    partial_option,
+    print_json,
+)
 from diffjax.cli.options import switch
 
 EPILOG = """\b
 Example:
   diffjax calibrate runs/pets
   diffjax classify cat.jpg --labels cat,dog --temperature runs/pets"""
+
+WHEN = ("before", "after")
 
 
 @group.command(epilog=EPILOG)
@@ -21,34 +30,51 @@ Example:
 def calibrate(run: str, as_json: bool, allow_partial: bool) -> None:
     """Fit the temperature of the scores to a run's labels.
 
-    Writes RUN/calibration.json, with the negative log-likelihood and the calibration
-    error before and after; each half of the images is measured with the temperature
-    of the other half.
+    Writes RUN/calibration.json, with the negative log-likelihood (NLL) and the expected
+    calibration error (ECE) before and after: each fifth of the images is measured with
+    the temperature of the others. If NLL or ECE rises there, calibration has made
+    things worse; then nothing is written, and the command ends with exit code 2.
     """
+    from diffjax.classify.temperature import CALIBRATION
     from diffjax.runs.calibration import calibrate as fit
     from diffjax.runs.calibration import write_calibration
     from diffjax.runs.folder import read_run
 
     found = read_run(run, errors=False)
     result = fit(found)
-    path = write_calibration(found, result)
-    print_json(result) if as_json else _show(result, str(path))
+    path = None if result["worse"] else write_calibration(found, result)
+    print_json(result) if as_json else _show(result, path)
+    if path is None:
+        told = [_why(result, found.path / CALIBRATION), found.shortfall]
+        raise Failure("\n".join(filter(None, told)))
     fail_if_partial([found.shortfall], allow_partial)
 
 
-def _show(result: dict[str, Any], path: str) -> None:
-    from rich.table import Table
+def _why(result: dict[str, Any], path: Path) -> str:
+    """Why nothing is written, and what to do."""
+    told = []
+    for name in result["worse"]:
+        before, after = (result[f"{name.lower()}_{when}"] for when in WHEN)
+        told.append(f"the {name} rises by {after - before:.2g} to {after:.4f}")
+    worse = " and ".join(told)
+    earlier = " The one that is there, of an earlier time, stays." * path.exists()
+    return (
+        f"{path} is not written: on images that a temperature was not fitted to, "
+        f"{worse}.{earlier} More images would tell more surely; --temperature "
+        f"{result['temperature']:.3g} takes the fitted one all the same."
+    )
 
+
+def _show(result: dict[str, Any], path: Path | None) -> None:
+    from rich.text import Text
+
+    from diffjax.cli.columns import Column, FittingTable
     from diffjax.cli.terminal import Output
 
-    table = Table(box=None, header_style="dim", pad_edge=False)
-    table.add_column("")
-    for column in ("temperature", "NLL", "ECE %"):
-        table.add_column(column, justify="right", no_wrap=True)
-    for name, temperature in (
-        ("before", result["temperature_before"]),
-        ("after", result["temperature"]),
-    ):
+    titles = ("", "temperature", "NLL", "ECE %")
+    table = FittingTable(columns=[Column(title=title) for title in titles])
+    temperatures = (result["temperature_before"], result["temperature"])
+    for name, temperature in zip(WHEN, temperatures, strict=True):
         nll, ece = result[f"nll_{name}"], result[f"ece_{name}"]
         table.add_row(
             name,
@@ -58,11 +84,18 @@ def _show(result: dict[str, Any], path: str) -> None:
         )
     console = Output()
     console.print(table)
-    left_out = result["left_out"]
-    console.print(
-        f"{result['images']:,} images"
-        + (f", {left_out:,} left out" if left_out else "")
-        + f"; written to {path}",
-        highlight=False,
-        soft_wrap=True,
+    left_out = f", {result['left_out']:,} left out" if result["left_out"] else ""
+    checked = (
+        "too few to see what it does on images that it was not fitted to"
+        if result["nll_after"] is None
+        else f"after: each of {result['folds']} folds by the temperature of the others"
     )
+    console.print(
+        Text(
+            f"{result['images']:,} images{left_out}; {checked}. "
+            f"ECE: {result['ece_kind']}.",
+            style="dim",
+        )
+    )
+    if path is not None:
+        console.print(f"written to {path}", highlight=False, soft_wrap=True)

@@ -11,7 +11,7 @@ from dataclasses import dataclass, field
 from typing import Literal
 
 from rich.bar import Bar
-from rich.console import Console, ConsoleOptions, RenderResult
+from rich.console import Console, ConsoleOptions
 from rich.measure import Measurement
 from rich.table import Table
 from rich.text import Text
@@ -76,7 +76,7 @@ class FittingTable:
 
     def __rich_console__(
         self, console: Console, options: ConsoleOptions
-    ) -> RenderResult:
+    ) -> Iterator[Table | Text]:
         """Draw the table in the room that there is."""
         if self.title is not None:
             yield Text(self.title, style="italic")

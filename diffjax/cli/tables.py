@@ -190,7 +190,8 @@ def summary_table(summary: Mapping[str, Any]) -> RenderableType:
             continue
         interval = summary["intervals"].get(metric)
         if interval is None:
-            table.add_row(metric, f"{value:.3f}", "")
+            note = summary.get("ece_kind", "") if metric == "ece" else ""
+            table.add_row(metric, f"{value:.3f}", note)
         else:
             low, high = interval
             table.add_row(

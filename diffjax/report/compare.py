@@ -5,6 +5,7 @@ them each is compared with the first, image by image; see ``paired``.
 """
 
 import os
+import warnings
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from functools import reduce
@@ -101,7 +102,10 @@ def read_report(
     runs: list[Run] = []
     captions: list[tuple[str, CaptionRun]] = []
     for path, name in zip(paths, names, strict=True):
-        if read_header(Path(path))["experiment"].get("task") == TASK:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")  # whoever reads the run tells
+            task = read_header(Path(path))["experiment"].get("task")
+        if task == TASK:
             captions.append((name, read_caption_run(Path(path))))
             continue
         run = read_run(path, errors=errors)

@@ -17,6 +17,7 @@ from diffjax import __version__
 from diffjax.report import charts, tables, words
 from diffjax.report.compare import Report
 from diffjax.report.crosstable import cross_table
+from diffjax.runs.metrics import ECE_KIND
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
@@ -52,6 +53,7 @@ def environment() -> Environment:
         finalize=lambda value: charts.printable(value) if type(value) is str else value,
     )
     made.globals.update(charts=charts, tables=tables, words=words, next=next)
+    made.globals.update(ece_kind=ECE_KIND)
     made.tests.update(best=lambda cell: isinstance(cell, tables.Best))
     made.filters.update(
         columns_of_numbers=columns_of_numbers,

@@ -14,6 +14,7 @@ from diffjax.report.crosstable import Cell, CrossTable
 from diffjax.report.paired import Rate
 from diffjax.report.run_report import Calibration, RunReport
 from diffjax.runs.evidence import Confusions, ErrorCurve, SampleCurve
+from diffjax.runs.metrics import ECE_KIND
 from diffjax.runs.robustness import ALL, Point
 
 Table = tuple[str, Sequence[str], Sequence[Sequence[str]]]
@@ -59,7 +60,7 @@ def other_metrics(group: Group) -> Table:
         )
         for run in group.runs
     ]
-    return f"Other metrics; in brackets: {INTERVAL}", header, rows
+    return f"Other metrics; in brackets: {INTERVAL}; ECE: {ECE_KIND}", header, rows
 
 
 def captions(runs: Sequence[CaptionReport]) -> Table:
@@ -229,7 +230,9 @@ def calibration(calibration: Calibration) -> Table:
         for b in np.flatnonzero(bins.counts)
     ]
     header = ("score", "mean score", "correct", "images")
-    caption = f"Scores at τ = {calibration.temperature:.3g}, ECE {bins.ece:.3f}"
+    caption = (
+        f"Scores at τ = {calibration.temperature:.3g}, ECE {bins.ece:.3f} ({ECE_KIND})"
+    )
     return caption, header, rows
 
 

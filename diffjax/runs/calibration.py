@@ -7,6 +7,9 @@ Temperature scaling, as in Guo et al., "On Calibration of Modern Neural Networks
 1/τ, so its maximum is the only one.
 
 The result is a file, RUN/calibration.json, whose "temperature" a classifier can use.
+What it is worth is measured on images that it was not fitted to: the images are dealt
+into ``FOLDS`` folds, and each is scored with the temperature of the others. If NLL or
+ECE rises there, calibration has made things worse, and the command writes no file.
 """
 
 from pathlib import Path
@@ -21,12 +24,15 @@ from diffjax.classify.temperature import CALIBRATION
 from diffjax.errors import DiffjaxError
 from diffjax.files import write_json
 from diffjax.runs.metrics import (
+    ECE_KIND,
     negative_log_likelihood,
     reliability,
     temperature_of,
 )
 from diffjax.runs.outcomes import check_results, outcomes
 from diffjax.runs.run import Run
+
+FOLDS = 5
 
 
 def fit_temperature(excess: Float[np.ndarray, "n c"]) -> float:
@@ -73,9 +79,9 @@ def calibrate(run: Run) -> dict[str, Any]:
     """Fit the temperature of a run, and say what it does.
 
     NLL and ECE are those of the run's own temperature ("before") and of the fitted one
-    ("after"), where each half of the images is measured with the temperature of the
-    other half; None where a half alone has no temperature. "temperature" itself comes
-    from all of them.
+    ("after"), where each fold of the images is measured with the temperature of the
+    others; None where some folds alone have no temperature. "temperature" itself comes
+    from all of them. "worse" names what rose: "NLL", "ECE", both or none.
 
     Images that cannot take part are left out and counted: those that failed, whose
     label is no candidate, or whose label's class shares no sample with the prediction.
@@ -100,18 +106,19 @@ def calibrate(run: Run) -> dict[str, Any]:
     np.put_along_axis(excess, labels[:, None], np.inf, axis=1)  # no rival of itself
     temperature = fit_temperature(excess)
 
-    half = np.random.default_rng(0).permutation(len(own)) % 2
     before = log_scores(settled, temperature_of(run))
     measured, after = [before], np.empty_like(settled)
+    fold = np.random.default_rng(0).permutation(len(own)) % FOLDS
     try:
-        for k in (0, 1):
-            fitted = fit_temperature(excess[half != k])
-            after[half == k] = log_scores(settled[half == k], fitted)
+        for k in np.unique(fold):
+            fitted = fit_temperature(excess[fold != k])
+            after[fold == k] = log_scores(settled[fold == k], fitted)
         measured.append(after)
-    except DiffjaxError:  # too few images: one half has no mistake, or no success
+    except DiffjaxError:  # too few images: those of a fit are all right, or all wrong
         pass
     nll = [negative_log_likelihood(logs, labels) for logs in measured]
     ece = [reliability(np.exp(logs.max(axis=1)), correct).ece for logs in measured]
+    pairs = {"NLL": nll, "ECE": ece}
     experiment = run.header["experiment"]
     return {
         "temperature": temperature,
@@ -120,6 +127,9 @@ def calibrate(run: Run) -> dict[str, Any]:
         "nll_after": nll[1] if nll[1:] else None,
         "ece_before": ece[0],
         "ece_after": ece[1] if ece[1:] else None,
+        "ece_kind": ECE_KIND,
+        "folds": FOLDS,
+        "worse": [name for name, each in pairs.items() if each[-1] > each[0]],
         "status": run.status,
         "images_selected": run.header["data"]["n"],
         "images": len(own),

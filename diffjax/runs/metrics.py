@@ -7,9 +7,11 @@ With k of n right, p = k / n, and z = 1.96 for 95 %:
     mean recall         R = Σ_c r_c / C,   Var R = Σ_c q_c (1 − q_c) / n_c / C²
                         with q_c = (k_c + 1) / (n_c + 2)
     NLL                 −Σ_i log p_i(label_i) / n
-    ECE                 Σ_b n_b / n · |accuracy_b − confidence_b|, b of 15 equal bins
+    ECE                 Σ_b n_b / n · |accuracy_b − confidence_b|
 
-Wilson (1927); ECE as in Guo et al., "On Calibration of Modern Neural Networks" (2017).
+Wilson (1927); ECE as in Guo et al., "On Calibration of Modern Neural Networks" (2017):
+of the prediction's score alone (top-label), in 15 bins (b, b + 1] / 15 of equal width.
+There is no other in diffjax, and ``ECE_KIND`` stands wherever it does.
 Images that failed count in nothing but their own number.
 """
 
@@ -28,6 +30,7 @@ from diffjax.runs.run import Run
 
 Z = 1.959964  # 97.5 % of a normal distribution lie below
 N_BINS = 15
+ECE_KIND = f"top-label, {N_BINS} bins of equal width"
 TOP = 5
 N_CONFUSIONS = 10
 
@@ -208,6 +211,7 @@ def summary(run: Run) -> dict[str, Any]:
         "metrics": metrics,
         "language": "en",
         "intervals": intervals,
+        "ece_kind": ECE_KIND,
         "temperature": temperature_of(run),
         "status": run.status,
         "images_selected": header["data"]["n"],

@@ -226,7 +226,7 @@ def test_streams_that_take_nothing_lose_nothing(case, run):
             assert json.loads(calibration.read_text())["status"] == "complete"
 
 
-def test_a_narrow_terminal_loses_no_digit(run):
+def test_a_narrow_terminal_loses_no_digit_and_tells_what_goes(run):
     wide, narrow = (
         shell(
             f"{sys.executable} -m diffjax report {run}",
@@ -234,7 +234,13 @@ def test_a_narrow_terminal_loses_no_digit(run):
         ).stdout.decode()
         for columns in ("200", "30")
     )
-    assert "…" not in narrow and set(wide.split()) == set(narrow.split())
+    assert "…" not in narrow
+    told = narrow.split("not shown here, too narrow:")[1].split("classifies")[0]
+    note = {"not", "shown", "here,", "too", "narrow:", *told.split()}
+    assert set(narrow.split()) <= set(wide.split()) | note
+    columns = {"top-5", "class", "evals", "s/image", "images"}
+    for gone in columns - set(narrow.split()):
+        assert gone in told.replace(",", " ").split()
 
 
 def test_a_file_does_not_get_the_number_of_a_closed_stream(run, tmp_path):

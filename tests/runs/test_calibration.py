@@ -94,6 +94,40 @@ def test_calibration_does_not_praise_itself(tmp_path):
     assert np.mean(gains) < 0
 
 
+def test_each_fold_is_measured_by_the_temperature_of_the_others(tmp_path):
+    errors, labels = calibrated(50, 0.5)
+    run = write_run(tmp_path / "run", errors, labels, save_errors=False)
+    over, fold = excess(errors, labels), np.random.default_rng(0).permutation(50) % 5
+    by_hand = 0.0
+    for k in range(5):
+        temperature = fit_temperature(over[fold != k])
+        by_hand += np.log1p(np.exp(-over[fold == k] / temperature).sum(axis=1)).sum()
+    result = calibrate(run)
+    assert result["nll_after"] == pytest.approx(by_hand / 50, rel=1e-5)
+    assert result["folds"] == 5 and "equal width" in result["ece_kind"]
+    assert result["worse"] == []
+
+
+def test_what_made_things_worse_is_not_written(tmp_path):
+    for seed in range(10):  # the run's own temperature, 0.1, is the right one
+        errors, labels = calibrated(60, 0.1, spread=0.2, seed=seed)
+        run = write_run(tmp_path / f"{seed}", errors, labels, save_errors=False)
+        worse = calibrate(run)["worse"]
+        path = run.path / "calibration.json"
+        shown = CliRunner().invoke(group, ["calibrate", str(run.path), "--json"])
+        assert json.loads(shown.stdout)["worse"] == worse
+        assert path.exists() == (not worse)
+        assert shown.exit_code == (2 if worse else 0)
+        for name in worse:
+            assert f"the {name} rises by" in shown.stderr
+        if worse:
+            assert "is not written" in shown.stderr
+            path.write_text('{"temperature": 0.3}')
+            shown = CliRunner().invoke(group, ["calibrate", str(run.path)])
+            assert "of an earlier time, stays" in shown.stderr
+            assert read_temperature(path) == 0.3
+
+
 def test_labels_that_are_no_candidates_are_left_out(tmp_path):
     errors, labels = calibrated(200, 0.5)
     all_labels = np.where(np.arange(200) < 150, labels, 6)
@@ -143,6 +177,7 @@ def test_the_command(tmp_path):
     shown = CliRunner().invoke(group, ["calibrate", str(run.path)])
     assert shown.exit_code == 0, shown.output
     assert "calibration.json" in shown.stdout and "0.1" in shown.stdout
+    assert "ECE: top-label, 15 bins of equal width" in " ".join(shown.stdout.split())
     done = CliRunner().invoke(group, ["calibrate", str(run.path), "--json"])
     assert json.loads(done.stdout)["temperature"] == read_temperature(run.path)
     refused = CliRunner().invoke(group, ["calibrate", str(tmp_path)])

@@ -24,9 +24,11 @@ COMMANDS = {
 def write(path, *, n=N, selected=N):
     """A run of n images, which is to have as many as selected."""
     errors, labels = tables(n, C, T, gap=0.02)
-    return write_run(
-        path, errors, labels, header={"data": {"n": selected, "name": "=toy"}}
-    )
+    header = {
+        "data": {"n": selected, "name": "=toy"},
+        "experiment": {"temperature": 1e-3},  # far too sure: there is much to mend
+    }
+    return write_run(path, errors, labels, header=header)
 
 
 def in_progress(path):
