@@ -289,6 +289,46 @@ def _read_objectnet(folder: Path) -> Any:
     return [example.label for example in source]
 
 
+def _write_cifar_c(folder: Path) -> None:
+    place = folder / "CIFAR-10-C"
+    place.mkdir()
+    images = np.random.default_rng(0).integers(0, 256, (10, 32, 32, 3), np.uint8)
+    np.save(place / "fog.npy", images)
+    np.save(place / "labels.npy", np.arange(10))
+
+
+def _read_cifar_c(folder: Path) -> Any:
+    from diffjax.data.datasets import open_source
+
+    return [e.label for e in open_source("cifar10_c/fog/2", data_dir=folder)]
+
+
+def _write_hugging_face(folder: Path) -> None:
+    import datasets
+
+    datasets.disable_progress_bars()
+    kinds = {"image": datasets.Image(), "label": datasets.ClassLabel(names=["a", "b"])}
+    made = datasets.Dataset.from_dict(
+        {"image": [picture(k) for k in range(4)], "label": [0, 1, 1, 0]},
+        features=datasets.Features(kinds),
+    )
+    made.save_to_disk(folder / "set")
+    made.to_parquet(folder / "set.parquet")
+
+
+def _read_hugging_face(name: str) -> Callable[[Path], Any]:
+    def read(folder: Path) -> Any:
+        import datasets
+
+        from diffjax.data.datasets import open_source
+
+        datasets.disable_progress_bars()
+        datasets.config.HF_DATASETS_CACHE = folder / "cache"
+        return [e.image.tobytes() for e in open_source(f"hf:{folder}/{name}")]
+
+    return read
+
+
 def _write_folder(folder: Path) -> None:
     for name in ("cat", "dog"):
         (folder / name).mkdir()
@@ -618,6 +658,23 @@ KINDS: dict[str, Kind] = {
         write=_write_aircraft,
         damaged={"fgvc-aircraft-2013b/data/*.txt": "text"},
         read=_read_aircraft,
+    ),
+    "cifar-c": Kind(
+        write=_write_cifar_c,
+        damaged={"CIFAR-10-C/*": "bytes"},
+        read=_read_cifar_c,
+    ),
+    "hf-disk": Kind(
+        write=_write_hugging_face,
+        damaged={"set/*.json": "json", "set/*.arrow": "bytes"},
+        read=_read_hugging_face("set"),
+        heavy=True,
+    ),
+    "hf-parquet": Kind(
+        write=_write_hugging_face,
+        damaged={"set.parquet": "bytes"},
+        read=_read_hugging_face("set.parquet"),
+        heavy=True,
     ),
     "objectnet": Kind(
         write=_write_objectnet,

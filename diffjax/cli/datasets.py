@@ -17,7 +17,8 @@ dataset_option = section(
     option(
         "--dataset",
         "NAME|PATH",
-        "A prepared tensorflow-datasets set, aircraft, objectnet; ./a/folder with "
+        "A prepared tensorflow-datasets set, aircraft, objectnet, "
+        "cifar10_c/CORRUPTION/SEVERITY; ./a/folder with "
         "a folder a class; a .csv or .jsonl of paths and labels; hf:NAME:SPLIT.",
         shell_complete=completion.datasets,
     ),

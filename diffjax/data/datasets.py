@@ -3,6 +3,7 @@
     ./photos, ~/photos, /data/photos    an image folder, see ``folders``
     list.csv, list.jsonl                a table of paths and labels, see ``tables``
     aircraft, objectnet                 published layouts, see the modules of that name
+    cifar10_c/fog/3                     and the like, see ``common_corruptions``
     hf:NAME:SPLIT, hf:./folder:SPLIT    of Hugging Face's library, see ``huggingface``
     anything else                       a tensorflow-datasets directory, see ``tfds``
 
@@ -15,8 +16,9 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from functools import partial
 from typing import Any
 
-from diffjax.data import huggingface, tables
+from diffjax.data import common_corruptions, huggingface, tables
 from diffjax.data.aircraft import open_aircraft
+from diffjax.data.common_corruptions import open_common_corruption
 from diffjax.data.files import ALL, load_upright
 from diffjax.data.folders import open_folder
 from diffjax.data.huggingface import is_dataset, open_dataset, open_huggingface
@@ -79,6 +81,8 @@ def open_source(
                 "Name the table of that split instead."
             )
         return open_table(dataset, load=load)
+    if dataset.partition("/")[0] in common_corruptions.PUBLISHED:
+        return open_common_corruption(dataset, split, data_dir)
     if dataset in OWN_LAYOUTS:
         return OWN_LAYOUTS[dataset](split or "test", data_dir)
     if not dataset:

@@ -63,7 +63,7 @@ class FileSource(Source):
         self.split = split
         self.class_names = class_names
         self.model_classes = model_classes
-        self._files = tuple(files)
+        self.files = tuple(files)
         self._load = load
         _require([file.path for file in files])
         stock = (f"{file.id}\t{file.label}" for file in files)
@@ -71,18 +71,18 @@ class FileSource(Source):
 
     def __len__(self) -> int:
         """The number of examples."""
-        return len(self._files)
+        return len(self.files)
 
     def __getitem__(self, index: int) -> Example:
         """The example at an index in [0, len), decoded now."""
         if not 0 <= index < len(self):
             raise IndexError(f"{self.name} {self.split} has no example {index}.")
-        file = self._files[index]
+        file = self.files[index]
         return Example(image=self._load(file.path), label=file.label, id=file.id)
 
     def labels(self) -> Int32[np.ndarray, " n"]:
         """The label of each example, in order."""
-        return np.array([file.label for file in self._files], np.int32)
+        return np.array([file.label for file in self.files], np.int32)
 
 
 def load_upright(

@@ -80,7 +80,12 @@ class HuggingFaceSource(Source):
         label = self._label_column(dataset.features, label_column)
         plain = dataset.with_format(None)
         kind = dataset.features[label]
-        numbers = plain[label][:]
+        try:
+            numbers = plain[label][:]
+        except Exception as error:  # the library's readers raise nearly anything
+            raise DiffjaxError(
+                f"The labels of {self._which} cannot be read ({_line(error)})."
+            ) from error
         if isinstance(kind, datasets.ClassLabel):
             if class_names is not None:
                 raise DiffjaxError(

@@ -6,7 +6,7 @@ samples as the paper's last stage has; its own strategy and loss are there to be
 for.
 """
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -150,6 +150,32 @@ _PRESETS = (
     _imagenet_variant("imagenet_sketch", "Not in the paper."),
 )
 PRESETS: dict[str, Preset] = {preset.name: preset for preset in _PRESETS}
+# published corruptions of a preset's data set, by the beginning of their names
+WORSE = {"cifar10_c": "cifar10", "cifar100_c": "cifar100", "imagenet_c": "imagenet"}
+
+
+def find_preset(name: str) -> Preset:
+    """The preset of a name; of cifar10_c/fog/3, say, CIFAR-10's with other images.
+
+    Raises:
+        DiffjaxError: if there is none.
+    """
+    if (clean := clean_preset(name)) is not None:
+        return replace(PRESETS[clean], name=name, dataset=name)
+    if name not in PRESETS:
+        raise unknown("preset", name, PRESETS)
+    return PRESETS[name]
+
+
+def clean_preset(dataset: str) -> str | None:
+    """The preset of which a data set has the images made worse; None for others."""
+    of, separator, _ = dataset.partition("/")
+    return WORSE.get(of) if separator else None
+
+
+def is_preset(name: str) -> bool:
+    """Whether there is a preset of a name."""
+    return name in PRESETS or clean_preset(name) is not None
 
 
 def prompts_file(name: str) -> Path:

@@ -14,7 +14,7 @@ from diffjax.classify.classifier import DiffusionClassifier
 from diffjax.classify.progress import Progress
 from diffjax.classify.settings import Options
 from diffjax.data.datasets import source_of
-from diffjax.data.presets import PRESETS
+from diffjax.data.presets import is_preset
 from diffjax.errors import DiffjaxError
 from diffjax.evaluation.bar import Bar
 from diffjax.evaluation.experiment import Experiment
@@ -124,7 +124,7 @@ def evaluate(
             another configuration.
     """
     known = _plain(options)
-    preset = dataset if isinstance(dataset, str) and dataset in PRESETS else None
+    preset = dataset if isinstance(dataset, str) and is_preset(dataset) else None
     source = None
     if not isinstance(dataset, str | Path):
         columns = ("split", "max_pixels", "image_column", "label_column")

@@ -9,12 +9,12 @@ from diffjax.data.corruptions import CorruptedSource, parse_corruption
 from diffjax.data.datasets import open_source
 from diffjax.data.imagenet import readable_names
 from diffjax.data.prefilter import read_prefilter
-from diffjax.data.presets import PRESETS, classes_file, prompts_file
+from diffjax.data.presets import classes_file, find_preset, prompts_file
 from diffjax.data.prompts import Prompts
 from diffjax.data.sources import Source
 from diffjax.data.subsets import limited, select
 from diffjax.data.templates import read_clip_benchmark
-from diffjax.errors import DiffjaxError, unknown
+from diffjax.errors import DiffjaxError
 from diffjax.evaluation.task import Task, make_task
 from diffjax.runs.header import limited_evenly
 
@@ -149,9 +149,7 @@ def preset_experiment(name: str) -> Experiment:
     Raises:
         DiffjaxError: if there is no such preset.
     """
-    if name not in PRESETS:
-        raise unknown("preset", name, PRESETS)
-    preset = PRESETS[name]
+    preset = find_preset(name)
     return Experiment(
         dataset=preset.dataset,
         split=preset.split,

@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from diffjax.classify.classifier import DiffusionClassifier
-from diffjax.data.presets import PRESETS
+from diffjax.data.presets import clean_preset, find_preset
 from diffjax.data.tables import SUFFIXES
 from diffjax.errors import DiffjaxError
 from diffjax.evaluation.experiment import Experiment, overridden, preset_experiment
@@ -36,7 +36,7 @@ class Request:
     @property
     def name(self) -> str:
         """What a run is called after: the preset or data set, and its corruption."""
-        name = self.preset or short(self.experiment.dataset)
+        name = short(self.preset or self.experiment.dataset)
         corrupt = self.experiment.corrupt
         return name if corrupt is None else f"{name}-{corrupt.replace(':', '-')}"
 
@@ -94,6 +94,8 @@ def requested(preset: str | None, options: dict[str, Any]) -> Request:
     """
     given = {f.name: options.pop(f.name, None) for f in fields(Experiment)}
     asked = options.pop("paper", None)
+    if preset is not None and clean_preset(given["dataset"] or "") == preset:
+        preset = given["dataset"]  # the preset's images made worse, all else as it is
     if preset is None:
         if asked:
             raise DiffjaxError(
@@ -102,7 +104,7 @@ def requested(preset: str | None, options: dict[str, Any]) -> Request:
             )
         experiment = Experiment(dataset=given["dataset"])
         return Request(preset=None, experiment=overridden(experiment, given))
-    experiment, known = preset_experiment(preset), PRESETS[preset]
+    experiment, known = preset_experiment(preset), find_preset(preset)
     paper = {name: options.get(name) for name in ("strategy", "loss")}
     paper["strategy"] = paper["strategy"] or known.paper
     paper["loss"] = paper["loss"] or known.loss
