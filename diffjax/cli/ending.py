@@ -31,11 +31,13 @@ class Ending:
 
     Attributes:
         interrupted: Whether somebody has pressed Ctrl-C.
+        told: A function that says, at the end, what is kept; None where nothing is.
     """
 
     def __init__(self) -> None:
         """Listen, unless whoever started the process wants Ctrl-C to be ignored."""
         self.interrupted = False
+        self.told: Callable[[], str] | None = None
         self._kept: list[Callable[[], None]] = []
         if signal.getsignal(signal.SIGINT) is not signal.default_int_handler:
             return
@@ -56,9 +58,12 @@ class Ending:
         for stream in (sys.stdout, sys.stderr):
             with contextlib.suppress(Exception):
                 stream.flush()
+        what = "interrupted"
+        with contextlib.suppress(Exception):
+            what += f": {self.told()}" if self.told else ""
         cursor = "\x1b[?25h" if os.isatty(2) else ""  # a progress bar hides it
         with contextlib.suppress(OSError):
-            os.write(2, f"{cursor}interrupted\n".encode())
+            os.write(2, f"{cursor}{what}\n".encode())
         # not through the interpreter's end: it crashes when JAX is still computing
         os._exit(EXIT_INTERRUPTED)
 

@@ -1,5 +1,6 @@
 """``diffjax evaluate``."""
 
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -218,7 +219,7 @@ def evaluate(ctx: click.Context, /, preset: str | None, **options: Any) -> None:
                 cache=cache,
                 share=share,
                 progress=Progress(watch=watch),
-                opened=lambda run: keep(run.flush),
+                opened=partial(keep, n=len(task.indices)),
             )
         except DiffjaxError as error:
             raise DiffjaxError(f"{error}{request.hint(out)}") from error
@@ -259,8 +260,12 @@ def _trackers(
 
 
 def _values(now: "Progress") -> dict[str, float]:
-    """What is followed."""
-    accuracy = {"accuracy": (now.correct or 0) / now.judged} if now.judged else {}
+    """What is followed; of few images the accuracy once all are done, not before."""
+    from diffjax.evaluation.bar import ENOUGH
+
+    accuracy = {}
+    if now.judged >= ENOUGH or (now.judged and now.done == now.total):
+        accuracy["accuracy"] = (now.correct or 0) / now.judged
     return accuracy | {
         "failed": float(now.failed),
         "evaluations": float(now.evaluations),

@@ -20,6 +20,8 @@ from diffjax.files import json_text
 if TYPE_CHECKING:
     from rich.console import Console
 
+    from diffjax.runs.folder import RunWriter
+
 EXIT_BAD_INPUT = 2
 
 
@@ -133,11 +135,19 @@ def print_json(value: Any, *, indent: int | None = 1) -> None:
     click.echo(text)
 
 
-def keep(write: Callable[[], None]) -> None:
-    """Have ``write`` called before the process ends, even by an interruption."""
+def keep(run: "RunWriter", n: int) -> None:
+    """Have a run's rows written, and counted, if the process is interrupted.
+
+    Args:
+        run: The run that is being written.
+        n: How many rows it is to have.
+    """
     ending = click.get_current_context().obj
     if isinstance(ending, Ending):  # else somebody else's process
-        ending.keep(write)
+        ending.keep(run.flush)
+        ending.told = lambda: (
+            f"{run.saved:,} of {n:,} saved in {run.path}; the same command goes on"
+        )
 
 
 partial_option = switch(

@@ -1,5 +1,6 @@
 """``diffjax baseline`` and ``diffjax robustness``."""
 
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -7,7 +8,7 @@ import click
 
 from diffjax.cli import completion
 from diffjax.cli.datasets import which_classes, which_images
-from diffjax.cli.group import group, loading, print_json, start
+from diffjax.cli.group import group, keep, loading, print_json, start
 from diffjax.cli.options import (
     json_option,
     max_pixels_option,
@@ -103,14 +104,16 @@ def baseline(
     results = []
     for place, how in places.items():
         experiment = Experiment(dataset=dataset, corrupt=how, **asked)
+        task = experiment.task(data_dir, run=place)
         name = f"{dataset} {how or ''} {model}".replace("  ", " ")
         with Bar(console, name, quiet=quiet) as bar:
             found = evaluate_baseline(
-                experiment.task(data_dir, run=place),
+                task,
                 classifier,
                 place,
                 asked=experiment.as_dict(),
                 progress=Progress(watch=bar.show),
+                opened=partial(keep, n=len(task.indices)),
             )
         results.append(found)
         if not as_json:

@@ -1,5 +1,6 @@
 """``diffjax winoground``."""
 
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -105,7 +106,7 @@ def winoground(
             name=name,
             max_pixels=max_pixels,
             progress=Progress(watch=bar.show, images_each=2),
-            opened=lambda run: keep(run.flush),
+            opened=partial(keep, n=len(examples)),
         )
     print_json(result) if as_json else stdout.print(winoground_table(result))
     click.echo(f"Run: {out}", err=True)

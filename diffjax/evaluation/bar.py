@@ -22,6 +22,7 @@ if TYPE_CHECKING:
 NAME_WIDTH = 40
 LINE_SECONDS = 30.0  # between lines where there is no terminal
 REDRAW_SECONDS = 0.1
+ENOUGH = 20  # images, before which an accuracy is noise
 
 
 class Bar:
@@ -124,7 +125,7 @@ class Bar:
         if known.total == 1 and known.open:
             most = known.evaluations + known.remaining
             parts = [f"{known.evaluations:,}/{most:,}", f"{known.alive:,} alive"]
-        if known.correct is not None and known.judged:
+        if known.correct is not None and known.judged >= ENOUGH:
             parts.append(accuracy_text(known.correct, known.judged))
         if known.failed:
             parts.append(f"{known.failed:,} failed")

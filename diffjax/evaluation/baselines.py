@@ -5,7 +5,7 @@ temperature is 1, so that the scores of a report are the classifier's probabilit
 """
 
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -19,7 +19,7 @@ from diffjax.errors import DiffjaxError, overflowed
 from diffjax.evaluation.provenance import environment
 from diffjax.evaluation.task import Task
 from diffjax.models.network import digest
-from diffjax.runs.folder import open_run, read_run, write_summary
+from diffjax.runs.folder import RunWriter, open_run, read_run, write_summary
 from diffjax.runs.header import FORMAT
 from diffjax.runs.metrics import summary
 from diffjax.runs.robustness import KIND
@@ -34,6 +34,7 @@ def evaluate_baseline(
     *,
     asked: dict[str, Any] | None = None,
     progress: Progress | None = None,
+    opened: Callable[[RunWriter], None] = lambda run: None,
 ) -> dict[str, Any]:
     """Evaluate a task, or what is missing of it, into the run at ``path``.
 
@@ -43,6 +44,7 @@ def evaluate_baseline(
         path: the run's folder; a run of the same configuration there goes on.
         asked: further settings to keep in the header, as JSON values.
         progress: is told of every image.
+        opened: is called with the run once it is open.
 
     Returns:
         What summary.json holds.
@@ -58,6 +60,7 @@ def evaluate_baseline(
     )
     header = _header(task, classifier, columns, asked or {})
     with open_run(path, header, prompts, save_errors=False) as run:
+        opened(run)
         progress = progress or Progress()
         right = run.rows["label"].to_numpy() == run.rows["prediction"].to_numpy()
         progress.begin(len(task.indices), len(run.rows), int(right.sum()))

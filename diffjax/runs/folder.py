@@ -120,11 +120,13 @@ class RunWriter:
         path: the run's folder.
         done: indices of the images that need not be done again.
         rows: rows that were there already, those of failed images left out.
+        saved: how many rows are safe, those of failed images left out.
     """
 
     path: Path
     done: set[int]
     rows: "pa.Table"
+    saved: int
     _schema: "pa.Schema"
     _header: Mapping[str, Any]
     _release: Callable[[], None]
@@ -166,6 +168,7 @@ class RunWriter:
                     f"({error.strerror or error}). Earlier ones are safe: once there "
                     "is room, the same command goes on."
                 ) from error
+            self.saved += table["error"].null_count
             self._waiting.clear()
 
 
@@ -247,6 +250,7 @@ def open_rows(
             path=path,
             done=set(rows["index"].to_pylist()),
             rows=rows,
+            saved=len(rows),
             _schema=with_header(columns, kept),
             _header=kept,
             _release=release,

@@ -41,7 +41,8 @@ def python(code, **options):
 def assert_interrupted(process, seconds=30):
     out, err = process.communicate(timeout=seconds)
     assert process.returncode == 130, (out, err)
-    assert err.endswith("interrupted\n") and "Traceback" not in err, err
+    assert err.splitlines()[-1].startswith("interrupted"), err
+    assert "Traceback" not in err, err
     return out, err
 
 
@@ -50,9 +51,14 @@ import sys, time
 import diffjax.cli.commands
 from diffjax.cli.group import group, keep
 sys.argv = ["diffjax", "slow"]
+class Run:
+    path, saved = "RUN", 2
+    def flush(self):
+        self.saved += 1
+        print("kept", flush=True)
 @group.command()
 def slow():
-    keep(lambda: print("kept", flush=True))
+    keep(Run(), 60)
     print("ready", flush=True)
     {body}
 diffjax.cli.main()
@@ -88,10 +94,13 @@ def test_wherever_it_comes_it_ends_the_process(body):
     assert process.stdout.readline() == "ready\n"
     time.sleep(0.2)
     process.send_signal(signal.SIGINT)
-    out, _ = assert_interrupted(process)
+    out, err = assert_interrupted(process)
     # who ends by itself has written by itself
     alone = body in ("sleeping", "turned into another error")
     assert out == ("" if alone else "kept\n")
+    n = 2 if alone else 3
+    said = f"interrupted: {n} of 60 saved in RUN; the same command goes on\n"
+    assert err.endswith(said)
 
 
 def test_what_takes_its_time_to_be_written_gets_it():
@@ -156,8 +165,12 @@ def test_an_evaluation_that_is_interrupted_keeps_its_rows(tmp_path):
         if process.poll() is not None:
             break
         process.send_signal(signal.SIGINT)
-        assert_interrupted(process)
+        _, err = assert_interrupted(process)
         done = len(read_run(out).rows)
+        if done > before:
+            assert err.endswith(
+                f"interrupted: {done} of 600 saved in {out}; the same command goes on\n"
+            )
         assert done >= before
         before = done
     assert before > 0, "the signals came too early to prove anything"

@@ -119,6 +119,19 @@ def test_quiet_is_quiet():
         assert console.file.getvalue() == ""
 
 
+def test_an_accuracy_is_of_twenty_images_at_least(clock):
+    console = Console(file=io.StringIO())
+    with Bar(console, "cifar10 tiny") as bar:
+        now = Progress(watch=bar.show)
+        now.begin(100, 18, 9)
+        for failed in (False, True, False):
+            clock[0] += 100
+            now.count(failed=failed, right=not failed)
+    _, *lines = console.file.getvalue().splitlines()
+    assert ["%" in line for line in lines] == [False, False, True]
+    assert "21/100 · 55.0 %" in lines[-1]
+
+
 def test_the_accuracy_has_its_interval():
     assert accuracy_text(612, 1000) == "61.2 % ± 3.0"
     assert accuracy_text(0, 3) == "0.0 % ± 28.1"
