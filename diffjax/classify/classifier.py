@@ -71,6 +71,11 @@ class DiffusionClassifier:
         self.work = Work()  # of the devices, so far
         self._estimates: Estimates | None = None  # of the latest candidates
 
+    def __repr__(self) -> str:
+        """One line: model, how it decides, pixels, devices."""
+        how = self.settings.in_short()
+        return f"<DiffusionClassifier {self.model.name} by {how}, on {self.device}>"
+
     @property
     def device(self) -> str:
         """The devices that evaluate, as "2 × NVIDIA H200"."""
@@ -103,9 +108,9 @@ class DiffusionClassifier:
             DiffjaxError: If the model cannot be found, read or run, or a setting is
                 not understood.
         """
-        asked = {name: value for name, value in options.items() if value is not None}
-        parts: Any = {name: asked.pop(name) for name in PARTS if name in asked}
-        settings = settings_from(asked, str(name_or_path))
+        given = {name: value for name, value in options.items() if value is not None}
+        parts: Any = {name: given.pop(name) for name in PARTS if name in given}
+        settings = settings_from(given, str(name_or_path))
         return cls(load_model(name_or_path, dtype=dtype, **parts), settings)
 
     @classmethod
@@ -147,8 +152,7 @@ class DiffusionClassifier:
             DiffjaxError: If shapes do not fit one another, or a setting is not
                 understood.
         """
-        asked = {key: value for key, value in options.items() if value is not None}
-        settings = settings_from({"transform": "resize_crop"} | asked, name)
+        settings = settings_from(options, name, transform="resize_crop")
         model = own_model(
             predict,
             schedule,

@@ -22,6 +22,7 @@ import numpy as np
 from jaxtyping import Float, Int
 from scipy.special import log_softmax
 
+from diffjax.classify.notebook import record_html
 from diffjax.data.prompts import Prompts
 from diffjax.strategies.base import (
     Decision,
@@ -50,7 +51,7 @@ class Verdict:
     decision: Decision
 
 
-@dataclass(frozen=True, kw_only=True, eq=False)
+@dataclass(frozen=True, kw_only=True, eq=False, repr=False)
 class Record:
     """What is known of one image after its classification.
 
@@ -177,6 +178,23 @@ class Record:
                 entry |= {"pruned": True, "n_samples": int(decision.n_samples[c])}
             entries.append(entry)
         return entries
+
+    def __repr__(self) -> str:
+        """One line: the best classes and their scores, evaluations, confidence."""
+        best, *others = [
+            f"{entry['label']} {entry['score']:.3f}" for entry in self.scores()[:3]
+        ]
+        more = len(self.labels) - 1 - len(others)
+        rest = [*others, *([f"{more:,} more"] if more else [])]
+        facts = [f"{best} ({', '.join(rest)})" if rest else best]
+        facts.append(f"{self.evaluations:,} evaluations")
+        if self.confidence is not None:
+            facts.append(f"{self.confidence:.3f} sure that all samples decide alike")
+        return f"<Record of {', '.join(facts)}>"
+
+    def _repr_html_(self) -> str:
+        """The image and its ranking, for notebooks."""
+        return record_html(self)
 
     def as_dict(self) -> dict[str, Any]:
         """Return plain JSON values: scores, cost, settings, all errors by timestep."""

@@ -22,7 +22,12 @@ from diffjax.choices import (
 )
 from diffjax.classify.temperature import read_calibration, warn_of_others
 from diffjax.errors import DiffjaxError, unknown
-from diffjax.strategies import parse_shortlist, parse_strategy, strategy_to_dict
+from diffjax.strategies import (
+    parse_shortlist,
+    parse_strategy,
+    strategy_to_dict,
+    strategy_to_text,
+)
 from diffjax.strategies.base import Strategy
 from diffjax.strategies.shortlist import Shortlist
 
@@ -134,6 +139,12 @@ class Settings:
             del settings["space"]  # and so do these
         return settings
 
+    def in_short(self) -> str:
+        """Loss, strategy and pixels along an edge."""
+        loss, strategy = loss_name(self.as_dict()), strategy_to_text(self.strategy)
+        pixels = f", {self.resolution} pixels" if self.resolution else ""
+        return f"{loss}, {strategy}{pixels}"
+
 
 def loss_name(settings: Mapping[str, Any]) -> str:
     """The loss of settings as JSON values, with its space: "l2 of velocity"."""
@@ -168,16 +179,18 @@ class Options(Parts, Chosen, total=False):
     """
 
 
-def settings_from(asked: dict[str, Any], model: str) -> Settings:
+def settings_from(given: Mapping[str, Any], model: str, **defaults: Any) -> Settings:
     """Make settings of keyword arguments, in which some may be texts.
 
     Args:
-        asked: Fields of ``Settings``, as ``Options`` has them.
+        given: Fields of ``Settings``, as ``Options`` has them; None for the default.
         model: The name of the model, to warn of a temperature that is another's.
+        **defaults: Other defaults than those of ``Settings``.
 
     Raises:
         DiffjaxError: If one is not understood.
     """
+    asked = defaults | {k: value for k, value in given.items() if value is not None}
     for name, parse in {
         "strategy": parse_strategy,
         "shortlist": parse_shortlist,

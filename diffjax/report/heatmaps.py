@@ -2,7 +2,7 @@
 
 The image, then the evidence of all samples together, then band by band, from little
 noise to much. Blue speaks for the label, orange for the other; a map is as strong as
-its largest values, which each says below it.
+its largest values, which the bar below it says.
 """
 
 from typing import TYPE_CHECKING
@@ -23,6 +23,7 @@ STRONGEST = 99  # percentile of the evidence that has the full colour
 OPACITY = 0.85  # of the strongest evidence over the image
 FOR, AGAINST = "#0072B2", "#D55E00"  # Okabe and Ito's blue and orange
 MUTED = "#555555"
+UNIT = 1e-3  # of the error differences
 
 
 def explanation_figure(explanation: "Explanation", n_bands: int) -> "Figure":
@@ -54,8 +55,8 @@ def explanation_figure(explanation: "Explanation", n_bands: int) -> "Figure":
     settings = explanation.settings
     figure.supxlabel(
         f"{settings['model']}, {loss_name(settings)}, {len(explanation.timesteps)} "
-        f"samples; error of the other label − error of the label, in all "
-        f"{explanation.difference:+.2e}",
+        f"samples; error of “{explanation.other}” − error of “{explanation.label}”, in "
+        f"all {explanation.difference / UNIT:+.3g} ×10⁻³",
         fontsize=7.5,
         color=MUTED,
         parse_math=False,
@@ -71,19 +72,25 @@ def overlay(
     Places of the latent become squares of pixels. Where the evidence is zero the image
     shows.
     """
-    from matplotlib.colors import to_rgb
-
     strongest = float(np.percentile(np.abs(evidence), STRONGEST))
     height, width = pixels.shape[:2]
     rows = np.arange(height) * evidence.shape[0] // height
     columns = np.arange(width) * evidence.shape[1] // width
     strength = evidence[np.ix_(rows, columns)][..., None]
     share = np.clip(strength / strongest, -1, 1) if strongest > 0 else 0 * strength
-    grey = _visible(pixels).mean(axis=-1, keepdims=True)
+    return _mixed(_visible(pixels).mean(axis=-1, keepdims=True), share), strongest
+
+
+def _mixed(
+    grey: Float[np.ndarray, "H W 1"], share: Float[np.ndarray, "H W 1"]
+) -> Float[np.ndarray, "H W 3"]:
+    """Grey under colour; the share, in [−1, 1], says which and how much."""
+    from matplotlib.colors import to_rgb
+
     colour = np.where(share > 0, to_rgb(FOR), to_rgb(AGAINST))
     opacity = OPACITY * np.abs(share)
     mixed: np.ndarray = (1 - opacity) * grey + opacity * colour
-    return mixed, strongest
+    return mixed
 
 
 def _draw(axes: "Axes", explanation: "Explanation", band: "Band", name: str) -> None:
@@ -91,7 +98,22 @@ def _draw(axes: "Axes", explanation: "Explanation", band: "Band", name: str) -> 
     axes.imshow(image)
     axes.set_title(name, fontsize=9)
     axes.set(xticks=[], yticks=[])
-    axes.set_xlabel(f"full colour: ±{strongest:.1e}", fontsize=7, color=MUTED)
+    if strongest > 0:
+        _draw_bar(axes, strongest)
+    else:
+        axes.set_xlabel("no difference anywhere", fontsize=7, color=MUTED)
+
+
+def _draw_bar(axes: "Axes", strongest: float) -> None:
+    """Which colour stands for how much, below a map."""
+    bar = axes.inset_axes((0, -0.1, 1, 0.05))
+    share = np.linspace(-1, 1, 201)[None, :, None]
+    end = strongest / UNIT
+    bar.imshow(_mixed(np.full_like(share, 0.7), share), extent=(-end, end, 0, 1))
+    bar.set(aspect="auto", yticks=[], xticks=[-end, 0, end])
+    bar.set_xticklabels([f"−{end:.3g}", "0", f"+{end:.3g}"], fontsize=7, color=MUTED)
+    bar.tick_params(length=2, pad=1)
+    bar.set_xlabel("error difference, ×10⁻³", fontsize=7, color=MUTED, labelpad=1)
 
 
 def _visible(pixels: Float[np.ndarray, "H W 3"]) -> Float[np.ndarray, "H W 3"]:

@@ -254,6 +254,29 @@ def _footer(records: Sequence[Record]) -> str:
         f"τ = {records[0].temperature:g}",
         f"{evaluations:,} evaluations in {seconds:.1f} s",
     ]
-    return " · ".join(filter(None, known)) + (
-        "\nbands: ± one standard error of the mean; hatched, dashed: pruned early"
+    return "\n".join(filter(None, [" · ".join(filter(None, known)), _marks(records)]))
+
+
+def _marks(records: Sequence[Record]) -> str:
+    """What bands, hatching and dashes stand for, of those that are drawn."""
+    decisions = [record.decision for record in records]
+
+    def pruned(first: int, last: int) -> bool:
+        return any(d.pruned[d.ranking[first:last]].any() for d in decisions)
+
+    marks = [
+        *(["hatched"] if pruned(0, N_BARS) else []),
+        *(["dashed"] if pruned(1, 1 + len(RIVALS)) else []),
+    ]
+    curves = (
+        difference_curve(record, int(c)).standard_error
+        for record in records
+        for c in record.decision.ranking[1 : 1 + len(RIVALS)]
+    )
+    banded = any(np.isfinite(errors).any() for errors in curves)
+    return "; ".join(
+        [
+            *(["bands: ± one standard error of the mean"] if banded else []),
+            *([f"{', '.join(marks)}: pruned early"] if marks else []),
+        ]
     )

@@ -85,10 +85,26 @@ def test_the_overlay_colours_by_sign_and_leaves_the_rest_grey():
 
 
 def test_the_picture_has_a_panel_for_each_band():
-    titles = [a.get_title() for a in explanation_figure(made_up(), 3).axes]
+    figure = explanation_figure(made_up(), 3)
+    titles = [a.get_title() for a in figure.axes]
     assert titles[:2] == ["the image", "all timesteps"]
     assert titles[2:] == ["t = 0 … 20", "t = 30 … 40", "t = 50 … 60"]
     assert len(explanation_figure(made_up(), 1).axes) == 2
+
+
+def test_a_bar_below_each_map_says_which_colour_is_how_much():
+    found = made_up()
+    _, *maps = explanation_figure(found, 3).axes
+    for axes, band in zip(maps, [*found.bands(1), *found.bands(3)], strict=True):
+        [bar] = axes.child_axes
+        _, strongest = overlay(found.pixels, band.evidence)
+        np.testing.assert_allclose(
+            bar.get_xticks(), [-1e3 * strongest, 0, 1e3 * strongest]
+        )
+        assert "×10⁻³" in bar.get_xlabel()
+        colours = bar.get_images()[0].get_array()[0]
+        assert colours[0, 0] > colours[0, 2] and colours[-1, 2] > colours[-1, 0]
+        assert np.ptp(colours[100]) == 0  # grey for nothing
 
 
 def test_the_command_draws_and_tells(tmp_path):

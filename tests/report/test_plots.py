@@ -107,6 +107,26 @@ def test_bars_are_the_scores_and_the_pruned_are_hatched():
     assert [bool(bar.get_hatch()) for bar in bars] == [False] * 3 + [True] * 3
 
 
+@pytest.mark.parametrize(
+    ("strategy", "said"),
+    [
+        ("exhaustive:n_samples=40", ["bands: "]),
+        ("exhaustive:n_samples=1", []),
+        ("staged:to_keep=5,1:n_samples=20,40", ["bands: ", "; hatched: pruned"]),
+        ("staged:to_keep=2,1:n_samples=20,40", ["bands: ", "; hatched, dashed: pru"]),
+    ],
+)
+def test_the_legend_names_what_is_drawn(strategy, said):
+    figure = plots.classification_figure([record(strategy)], ["a.png"])
+    footer = figure.get_supxlabel()
+    for word in ("bands: ", "hatched", "dashed"):
+        assert (word in footer) == any(word in each for each in said)
+    assert all(each in footer for each in said)
+    hatched = any(bar.get_hatch() for bar in figure.axes[1].patches)
+    dashed = any(line.get_linestyle() == "--" for line in figure.axes[2].lines)
+    assert (hatched, dashed) == ("hatched" in footer, "dashed" in footer)
+
+
 def test_of_many_labels_the_first_are_shown_and_none_is_read_as_mathematics():
     labels = [f"a class with a long name that goes on, ${i}^" for i in range(300)]
     r = record("exhaustive:n_samples=4", labels, cut=0.01)

@@ -1,0 +1,50 @@
+"""What a notebook shows of a record: a small picture and a table."""
+
+import html
+import io
+from base64 import b64encode
+from typing import TYPE_CHECKING
+
+import numpy as np
+from jaxtyping import Float
+from PIL import Image
+
+if TYPE_CHECKING:
+    from diffjax.classify.record import Record
+
+EDGE = 112  # of the picture, in pixels of the page
+MOST = 512  # of the picture's own
+SHOWN = 5  # classes
+
+
+def record_html(record: "Record") -> str:
+    """Show an image as the model saw it, and its best classes with their scores."""
+    rows = "".join(
+        f"<tr><td style='text-align:left'>{html.escape(entry['label'])}</td>"
+        f"<td>{'≈' if entry.get('pruned') else ''}{entry['score']:.3f}</td></tr>"
+        for entry in record.scores()[:SHOWN]
+    )
+    notes = [f"{record.evaluations:,} evaluations"]
+    if more := max(0, len(record.labels) - SHOWN):
+        notes.insert(0, f"and {more:,} more")
+    if record.confidence is not None:
+        notes.append(f"{record.confidence:.3f} sure that all samples decide alike")
+    if record.limits is not None:
+        notes.append(record.limits)
+    picture = b64encode(_png(record.pixels)).decode()
+    return (
+        "<div style='display:flex;gap:1em;align-items:flex-start'>"
+        f"<img alt='{html.escape(record.label)}' width='{EDGE}' height='{EDGE}' "
+        f"style='image-rendering:pixelated' src='data:image/png;base64,{picture}'>"
+        f"<div><table><tr><th style='text-align:left'>label</th><th>score</th></tr>"
+        f"{rows}</table><small>{html.escape('; '.join(notes))}</small></div></div>"
+    )
+
+
+def _png(pixels: Float[np.ndarray, "H W 3"]) -> bytes:
+    seen = np.rint((np.clip(pixels, -1, 1) + 1) * 127.5).astype(np.uint8)
+    image = Image.fromarray(seen)
+    image.thumbnail((MOST, MOST))
+    buffer = io.BytesIO()
+    image.save(buffer, "PNG")
+    return buffer.getvalue()
