@@ -107,7 +107,7 @@ def cost_chart(runs: Sequence[RunReport]) -> "Figure":
                     label=short(run.name, LONGEST),
                 )
         axes.set_xscale("log")
-        _round_ends(axes)
+        round_ends(axes)
         _percent(axes, "y")
         axes.grid(axis="y")
         axes.set(xlabel="evaluations per image", ylabel="top-1 accuracy")
@@ -317,18 +317,20 @@ def _percent(axes: "Axes", which: str) -> None:
     axis.set_major_formatter(PercentFormatter(1, decimals=None))
 
 
-def _round_ends(axes: "Axes") -> None:
-    """Ends of a logarithmic x axis that have a number, and numbers between them.
+def round_ends(axes: "Axes") -> None:
+    """A logarithmic x axis between round numbers, which are written.
 
     They are 1, 2 or 5 times a power of ten; of many, powers of ten alone.
     """
     low, high = (float(end) for end in axes.dataLim.intervalx)
     powers = 10.0 ** np.arange(np.floor(np.log10(low)) - 1, np.log10(high) + 2)
     steps = (powers[:, None] * [1, 2, 5]).ravel()
-    first = np.searchsorted(steps, low / 1.05, side="right") - 1
-    last = np.searchsorted(steps, high * 1.05)
+    first = np.searchsorted(steps, low * 1.001, side="right") - 1
+    last = np.searchsorted(steps, high / 1.001)
+    if first == last:
+        first, last = first - 1, last + 1
     ticks = steps[first : last + 1]
-    axes.set_xlim(ticks[0], ticks[-1])
+    axes.set_xlim(min(ticks[0], low / 1.08), max(ticks[-1], high * 1.08))
     if len(ticks) > MOST_TICKS:
         ticks = powers[(powers >= ticks[0]) & (powers <= ticks[-1])]
     axes.set_xticks(ticks, [_plain(tick) for tick in ticks])

@@ -214,12 +214,14 @@ def _notes(members: Sequence[tuple[RunReport, Outcomes]]) -> list[str]:
 
 
 def _names(paths: Sequence[Path]) -> list[str]:
-    """The folders' names; whole paths where names repeat."""
+    """The folders' names, and of the folders above as many as tell them apart."""
     places = [path.resolve() for path in paths]
     if twice := [path for path in paths if places.count(path.resolve()) > 1]:
         raise DiffjaxError(f"The run {twice[0]} is given twice. Name each run once.")
-    names = [place.name for place in places]
-    return [
-        readable(name if names.count(name) == 1 else path)
-        for name, path in zip(names, paths, strict=True)
-    ]
+    names = []
+    for place in places:
+        n = 1
+        while sum(other.parts[-n:] == place.parts[-n:] for other in places) > 1:
+            n += 1
+        names.append(readable(Path(*place.parts[-n:])))
+    return names

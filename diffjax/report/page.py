@@ -74,7 +74,7 @@ def columns_of_numbers(
 ) -> list[bool]:
     """Whether all cells of each column begin as a number, or as the lack of one."""
     columns = list(zip(*rows, strict=True)) or [()] * len(header)
-    return [all(re.match(r"[-+−≈—\d]", cell) for cell in each) for each in columns]
+    return [all(re.match(r"[-+−<≈—\d]", cell) for cell in each) for each in columns]
 
 
 class Image(NamedTuple):

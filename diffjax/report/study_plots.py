@@ -4,7 +4,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from diffjax.report.charts import COLOURS, GRID, MARKERS, MUTED
+from diffjax.report.charts import COLOURS, GRID, MARKERS, MUTED, round_ends
 from diffjax.runs.studies import Table
 
 if TYPE_CHECKING:
@@ -87,4 +87,5 @@ def _samples(axes: "Axes", table: Table) -> None:
             label=str(way),
         )
     axes.set(xscale="log", xlabel="samples a class")
+    round_ends(axes)
     axes.legend(frameon=False)

@@ -133,7 +133,7 @@ def test_costs_lie_between_round_numbers(costs, shown):
     with charts._figure(2.0) as (figure, axes):
         axes.plot(costs, costs, "o")
         axes.set_xscale("log")
-        charts._round_ends(axes)
+        charts.round_ends(axes)
         figure.draw_without_rendering()
     assert numbers_of(axes.xaxis) == shown
     low, high = axes.get_xlim()

@@ -106,8 +106,11 @@ def test_the_comparison_rests_on_the_images_that_both_have(report, paths):
 def test_runs_of_one_name_are_told_apart(paths, tmp_path):
     labels = np.arange(4)
     write_run(tmp_path / "whole", toy(labels), labels, names=NAMES)
-    names = [run.name for run in read_report([paths["whole"], tmp_path / "whole"]).runs]
-    assert names == [str(paths["whole"]), str(tmp_path / "whole")]
+    other = tmp_path / "b" / "whole"
+    write_run(other, toy(labels), labels, names=NAMES)
+    named = [paths["whole"], tmp_path / "whole", other]
+    names = [run.name for run in read_report(named).runs]
+    assert names == ["/".join(path.parts[-2:]) for path in named]
 
 
 def test_a_run_is_named_once(paths):
