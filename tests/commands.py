@@ -2,7 +2,10 @@
 
 import io
 import json
+import re
+import shlex
 
+import click
 from click.testing import CliRunner
 from rich.console import Console
 
@@ -49,6 +52,39 @@ def assert_only_refused(result, *parts):
     (message,) = result.stderr.split("error: ")[1:]
     for part in parts:
         assert str(part) in message, (part, message)
+
+
+def blocks(page, language):
+    """The code of one language in Markdown, but what a comment says cannot be run."""
+    code = rf"(<!-- not run.*?-->\n)?^```{language}\n(.*?)^```"
+    found = re.findall(code, page, re.MULTILINE | re.DOTALL)
+    return [text for excuse, text in found if not excuse]
+
+
+def commands_of(page):
+    """The arguments of all diffjax commands in Markdown, as a shell would give them."""
+    launched = r"diffjax|scripts/launch/\w+\.sh"
+    for block in blocks(page, "sh"):
+        for line in block.replace("\\\n", " ").splitlines():
+            reader = shlex.shlex(line, posix=True, punctuation_chars="&;|>")
+            reader.whitespace_split = True
+            command = []
+            for word in [*reader, ";"]:
+                if set(word) <= set("&;|>"):
+                    if command[1:] and re.fullmatch(launched, command[0]):
+                        yield command[1:]
+                    command = []
+                elif command or not re.fullmatch(r"\w+=.*|do", word):
+                    command.append(word)
+
+
+def parse(arguments):
+    """Let the command line read a command, without running it."""
+    context = click.Context(group, info_name="diffjax")
+    # what stands for numbers in examples
+    filled = [re.sub(r"\$\w+|^K$", "1", word) for word in arguments]
+    name, command, rest = group.resolve_command(context, filled)
+    command.make_context(name, rest, parent=context)
 
 
 class FakeTerminal(Console):
