@@ -78,9 +78,9 @@ class HuggingFaceSource(Source):
             raise DiffjaxError(f"{self._which} holds no images.")
         image = self._image_column(dataset.features, image_column)
         label = self._label_column(dataset.features, label_column)
-        plain = dataset.with_format(None)
         kind = dataset.features[label]
         try:
+            plain = dataset.with_format(None)
             numbers = plain[label][:]
         except Exception as error:  # the library's readers raise nearly anything
             raise DiffjaxError(

@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from diffjax.classify.classifier import DiffusionClassifier
+from diffjax.data.huggingface import PREFIX
 from diffjax.data.presets import clean_preset, find_preset
 from diffjax.data.tables import SUFFIXES
 from diffjax.errors import DiffjaxError
@@ -123,7 +124,9 @@ def requested(preset: str | None, options: dict[str, Any]) -> Request:
 
 def short(name: str) -> str:
     """What a folder can be called after a data set or a model."""
-    name = name.removeprefix("hf:")
+    if name.startswith(PREFIX):
+        place, *rest = name.removeprefix(PREFIX).split(":")
+        return "-".join([short(place), *rest])
     is_table = name.lower().endswith((*SUFFIXES, ".parquet"))
     if not (is_table or name.startswith((".", "/", "~"))):
         return name.replace("/", "-").replace(":", "-")

@@ -17,6 +17,7 @@ import diffjax
 from diffjax import Progress, evaluate, read_run
 from diffjax.data.presets import PRESETS
 from diffjax.errors import DiffjaxError
+from diffjax.evaluation.request import short
 
 STRATEGY = "exhaustive:n_samples=2"
 SETTINGS = {"strategy": STRATEGY, "cells": 2, "progress": False}
@@ -175,6 +176,21 @@ def test_options_are_the_commands_and_a_wrong_one_is_refused(classifier):
     assert theirs - only_there <= ours
     with pytest.raises(TypeError, match="limits"):
         evaluate(classifier, "cifar10", limits=3)
+
+
+@pytest.mark.parametrize(
+    ("name", "folder"),
+    [
+        ("hf:./some/hub:config:test[:9]", "hub-config-test[-9]"),
+        ("hf:uoft-cs/cifar10:test", "uoft-cs-cifar10-test"),
+        ("hf:../a/set.parquet", "set"),
+        ("cifar10_c/fog/3", "cifar10_c-fog-3"),
+        ("cifar10:1.0.0", "cifar10-1.0.0"),
+        ("./photos/list.csv", "list"),
+    ],
+)
+def test_what_a_folder_is_called(name, folder):
+    assert short(name) == folder
 
 
 def test_it_is_public():
