@@ -19,7 +19,9 @@ dataset_option = section(
         "NAME|PATH",
         "A prepared tensorflow-datasets set, aircraft, objectnet, "
         "cifar10_c/CORRUPTION/SEVERITY; ./a/folder with "
-        "a folder a class; a .csv or .jsonl of paths and labels; hf:NAME:SPLIT.",
+        "a folder a class; a .csv or .jsonl of paths and labels; hf:NAME:SPLIT. "
+        "May be repeated.",
+        multiple=True,
         shell_complete=completion.datasets,
     ),
 )

@@ -45,21 +45,26 @@ class Group(click.Group):
         try:
             with notes(partial(click.echo, err=True)):
                 return super().invoke(ctx)
-        except BrokenPipeError:
-            raise  # the reader has seen enough; click ends quietly
-        except (DiffjaxError, OSError) as error:  # a full disk, a closed folder
-            raise Failure(str(error)) from error
-        except MemoryError as error:
-            raise Failure(
-                "The memory does not hold this; use fewer samples or cells."
-            ) from error
+        except (click.ClickException, BrokenPipeError):
+            raise  # a reader of a pipe has seen enough; click ends quietly
         except KeyboardInterrupt:
             ctx.exit(EXIT_INTERRUPTED)
         except Exception as error:
-            line = meaning(error)
+            line = meant(error)
             if line is None:
                 raise
             raise Failure(line) from error
+
+
+def meant(error: Exception) -> str | None:
+    """Return what to tell of an error; None for what nobody foresaw."""
+    if isinstance(error, click.ClickException):
+        return error.message
+    if isinstance(error, DiffjaxError | OSError):  # a full disk, a closed folder
+        return str(error)
+    if isinstance(error, MemoryError):
+        return "The memory does not hold this; use fewer samples or cells."
+    return meaning(error)
 
 
 @click.group(
@@ -148,6 +153,12 @@ def keep(run: "RunWriter", n: int) -> None:
         ending.told = lambda: (
             f"{run.saved:,} of {n:,} saved in {run.path}; the same command goes on"
         )
+
+
+def interrupted() -> bool:
+    """Whether somebody has pressed Ctrl-C."""
+    ending = click.get_current_context().obj
+    return isinstance(ending, Ending) and ending.interrupted
 
 
 partial_option = switch(

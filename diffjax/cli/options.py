@@ -29,6 +29,7 @@ PLACES = {"PATH", "FILE", "DIR"}  # metavars of what the shell completes
 Decorator = Callable[[Callable[..., Any]], Callable[..., Any]]
 
 ELSEWHERE = "from another folder, id or file of weights."
+AGAIN = " May be repeated."
 
 
 def option(flag: str, metavar: str | None, help: str, **more: Any) -> Decorator:
@@ -185,11 +186,15 @@ prompt_options = section(
     ),
     merge_option,
 )
-strategy_option = option(
-    "--strategy",
-    "STRATEGY",
-    "Which classes to evaluate on how many samples; see below.",
-    shell_complete=completion.strategies,
+strategy_option, strategies_option = (
+    option(
+        "--strategy",
+        "STRATEGY",
+        f"Which classes to evaluate on how many samples; see below.{more}",
+        multiple=bool(more),
+        shell_complete=completion.strategies,
+    )
+    for more in ("", AGAIN)
 )
 loss_option = together(
     choice(
@@ -218,9 +223,8 @@ noise_option = together(
     ),
 )
 error_options = section("deciding", loss_option, noise_option)
-deciding_options = section(
+score_options = section(
     "deciding",
-    strategy_option,
     option(
         "--shortlist",
         "k=N:...",
@@ -242,6 +246,7 @@ deciding_options = section(
         shell_complete=completion.runs,
     ),
 )
+deciding_options = together(section("deciding", strategy_option), score_options)
 dtype_option = choice(
     "--dtype",
     DTYPES,
@@ -287,13 +292,17 @@ image_options = section(
     ),
     max_pixels_option,
 )
-model_option = option(
-    "--model",
-    "NAME",
-    "A folder in the diffusers layout, a name of `diffjax models`, or a Hugging "
-    "Face id: the first that there is.",
-    default="tiny",
-    shell_complete=completion.models,
+model_option, models_option = (
+    option(
+        "--model",
+        "NAME",
+        "A folder in the diffusers layout, a name of `diffjax models`, or a Hugging "
+        f"Face id: the first that there is.{more}",
+        multiple=bool(more),
+        default=("tiny",) if more else "tiny",
+        shell_complete=completion.models,
+    )
+    for more in ("", AGAIN)
 )
 part_options = section(
     "model",
