@@ -11,6 +11,7 @@ from dataclasses import dataclass, field
 from typing import Literal
 
 from rich.bar import Bar
+from rich.cells import cell_len
 from rich.console import Console, ConsoleOptions
 from rich.measure import Measurement
 from rich.table import Table
@@ -180,16 +181,16 @@ class FittingTable:
                 _wrapped(cells[i], name) if i == self.key else cells[i] for i in kept
             ]
             table.add_row(*texts, style=style)
-        if self.key in kept:
-            names = [_wrapped(cells[self.key], name) for cells, _ in self.rows]
-            longest = max((_longest(text.plain) for text in names), default=1)
-            table.columns[kept.index(self.key)].min_width = longest
+        for i, drawn in zip(kept, table.columns, strict=True):
+            if not self.columns[i].wraps and not self.columns[i].bar:
+                drawn.min_width = max(map(_longest, (drawn.header, *drawn.cells)))
         return table
 
     def _longest_part(self) -> int:
-        names = [str(cells[self.key]) for cells, _ in self.rows]
-        words = (word for name in names for word in name.split())
-        return max((len(part) for word in words for part in parts(word)), default=1)
+        words = " ".join(str(cells[self.key]) for cells, _ in self.rows).split()
+        return max(
+            (cell_len(each) for word in words for each in parts(word)), default=1
+        )
 
 
 def _width(console: Console, table: Table) -> int:
@@ -206,12 +207,12 @@ def _wrapped(cell: Cell, width: int) -> Text:
         for place, word in enumerate(line.split(" ")):
             for number, part in enumerate(parts(word)):
                 space = " " if place and not number else ""
-                if lines[-1] and len(lines[-1]) + len(space + part) > width:
+                if lines[-1] and cell_len(lines[-1] + space + part) > width:
                     lines.append(part)
                 else:
                     lines[-1] += space + part
     return Text("\n".join(lines), style=cell.style)
 
 
-def _longest(text: str) -> int:
-    return max(map(len, text.split("\n")))
+def _longest(cell: object) -> int:
+    return max(map(cell_len, str(cell).split("\n")))

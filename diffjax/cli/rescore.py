@@ -10,8 +10,7 @@ from diffjax.cli.group import fail_if_partial, group, partial_option, print_json
 from diffjax.cli.options import choice, number, option, switch
 
 if TYPE_CHECKING:
-    from rich.table import Table
-
+    from diffjax.cli.columns import FittingTable
     from diffjax.runs.rescoring import Rescored
 
 EPILOG = """\b
@@ -136,13 +135,13 @@ def _comparison(rescored: "Rescored") -> dict[str, Any]:
     return result
 
 
-def _table(result: dict[str, Any]) -> "Table":
-    from rich.table import Table
+def _table(result: dict[str, Any]) -> "FittingTable":
+    from diffjax.cli.columns import Column, FittingTable
 
-    table = Table(box=None, header_style="dim", pad_edge=False)
-    table.add_column("", no_wrap=True)
-    for column in ("accuracy %", "95 % interval", "evaluations", "images"):
-        table.add_column(column, justify="right", no_wrap=True)
+    titles = {"": 0, "accuracy %": 0, "95 % interval": 1, "evaluations": 2, "images": 3}
+    table = FittingTable(
+        columns=[Column(title=title, goes=goes) for title, goes in titles.items()]
+    )
     partial = result["status"] != "complete"
     rest = f" of {result['images_selected']:,}" if partial else ""
     for name in ("before", "after"):
@@ -161,12 +160,10 @@ def _table(result: dict[str, Any]) -> "Table":
     return table
 
 
-def _weights_table(rescored: "Rescored", weights: list[float]) -> "Table":
-    from rich.table import Table
+def _weights_table(rescored: "Rescored", weights: list[float]) -> "FittingTable":
+    from diffjax.cli.columns import Column, FittingTable
 
-    table = Table(box=None, header_style="dim", pad_edge=False)
-    table.add_column("timesteps", justify="right")
-    table.add_column("weight", justify="right")
+    table = FittingTable(columns=[Column(title="timesteps"), Column(title="weight")])
     T = rescored.weights.by_timestep.shape[1]
     edges = [-(-b * T // len(weights)) for b in range(len(weights) + 1)]
     for b, weight in enumerate(weights):

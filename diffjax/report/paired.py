@@ -12,6 +12,8 @@ The interval is Agresti and Min's (2005), who add ½ to each cell of the 2 × 2 
 that it is sound for few differences. p is McNemar's exact test, conditional on a + b.
 Runs are told apart where p < 0.05, and nowhere else: the test keeps its level whatever
 a + b is, the interval nearly. So an interval may just leave zero out at a p of 0.06.
+The leader of several runs has to be told apart from every other one: of equal runs,
+however many, one is called the winner no more often than that.
 """
 
 from collections.abc import Sequence

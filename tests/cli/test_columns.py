@@ -37,7 +37,7 @@ def table(**more):
         Column(title="second\nword", goes=2),
     )
     made = FittingTable(columns=columns, key=1, **more)
-    made.add_row("1", NAME, "0.987", Bar(1.0, 0, 1.0), "a" * 9, "b" * 9)
+    made.add_row("1", NAME, "0.987", Bar(1.0, 0, 1.0), "a a a a a", "b" * 9)
     made.add_row("2", "cat", "0.013", Bar(1.0, 0, 0.0), "a", "b")
     return made
 
@@ -66,6 +66,7 @@ def test_bars_shrink_first_then_columns_go(monkeypatch):
         above, _, told = " ".join(text.split()).partition("not shown here, too narrow:")
         left = [each for each in ("first", "second", "#") if each in above]
         assert left == ["first", "second", "#"][3 - len(left) :]  # in this order
+        assert ("first" in above) == ("a a a a a" in above)  # whole, or not at all
         assert all((each in told) == (each not in left) for each in ("first", "#"))
 
 
@@ -87,6 +88,14 @@ def test_blocks_go_on_below(monkeypatch):
         *(["model", "three"], ["sd-2-base", "3" * 10]),
     ]
     assert len(shown(made, 80, monkeypatch)) == 2
+
+
+def test_wide_characters_count_twice(monkeypatch):
+    made = FittingTable(columns=(Column(title="label"), Column(title="n", goes=1)))
+    made.add_row("猫" * 20, "1" * 10)
+    assert shown(made, 60, monkeypatch)[1].split() == ["猫" * 20, "1" * 10]
+    narrow = shown(made, 45, monkeypatch)
+    assert narrow[1] == "猫" * 20 and "too narrow: n" in narrow[2]
 
 
 def test_cells_are_no_markup(monkeypatch):
