@@ -3,6 +3,7 @@
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass
 from math import inf
+from numbers import Integral, Real
 from pathlib import Path
 from typing import Any, TypedDict
 
@@ -32,6 +33,18 @@ from diffjax.strategies.base import Strategy
 from diffjax.strategies.shortlist import Shortlist
 
 DEFAULT_STRATEGY = parse_strategy(STRATEGY)
+# of fields: what they must be, and how that is said
+WHOLE = "a whole number"
+KINDS: dict[str, tuple[Any, str]] = {
+    "strategy": (Strategy, "a strategy, as Racing(), or in from_pretrained a text"),
+    "shortlist": (Shortlist, "as Shortlist(k=50), or in from_pretrained a text"),
+    "also": (tuple, "a tuple of losses"),
+    "seed": (Integral, WHOLE),
+    "noise": (str, '"image", "shared" or a path'),
+    "temperature": (Real, "a number, or in from_pretrained a calibrated run's folder"),
+    "resolution": (Integral, WHOLE),
+    "cells": (Integral, WHOLE),
+}
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -88,6 +101,7 @@ class Settings:
     devices: str = "local"
 
     def __post_init__(self) -> None:
+        _check_kinds(vars(self))
         choices = {
             "loss": LOSSES,
             "space": SPACES,
@@ -196,9 +210,26 @@ def settings_from(given: Mapping[str, Any], model: str, **defaults: Any) -> Sett
         "shortlist": parse_shortlist,
     }.items():
         if isinstance(text := asked.get(name), str):
-            asked = asked | {name: parse(text)}
+            asked[name] = parse(text)
     if isinstance(place := asked.get("temperature"), str | Path):
         calibration = read_calibration(place)
         warn_of_others(calibration, model, loss_name({"loss": Settings.loss} | asked))
-        asked = asked | {"temperature": float(calibration["temperature"])}
+        asked["temperature"] = float(calibration["temperature"])
+    if isinstance(asked.get("also"), list):
+        asked["also"] = tuple(asked["also"])
+    if isinstance(asked.get("noise"), Path):
+        asked["noise"] = str(asked["noise"])
+    _check_kinds(asked)
+    for name, (kind, _) in KINDS.items():
+        if kind is Integral and name in asked:
+            asked[name] = int(asked[name])  # JSON knows no other whole numbers
     return Settings(**asked)
+
+
+def _check_kinds(values: Mapping[str, Any]) -> None:
+    """Raise DiffjaxError for a field that is nothing of its kind."""
+    for name in (name for name in KINDS if name in values):
+        value, (kind, what) = values[name], KINDS[name]
+        absent = value is None and getattr(Settings, name) is None
+        if not absent and (not isinstance(value, kind) or isinstance(value, bool)):
+            raise DiffjaxError(f"{name} is {value!r}; it must be {what}.")

@@ -17,7 +17,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import MISSING, asdict, fields
 from typing import Any, TypeVar, get_type_hints
 
-from diffjax.errors import DiffjaxError, unknown
+from diffjax.errors import DiffjaxError, nearest, unknown
 from diffjax.strategies.base import Strategy
 from diffjax.strategies.exhaustive import Exhaustive
 from diffjax.strategies.racing import Racing
@@ -139,6 +139,7 @@ def _build(cls: type[T], given: Mapping[str, Any], what: str) -> T:
             + "".join(f"there is no setting {key!r}; " for key in sorted(strange))
             + "".join(f"the setting {key!r} is missing; " for key in sorted(missing))
             + f"its settings are {', '.join(kinds)}."
+            + "".join(nearest(key, kinds) for key in sorted(strange))
         )
     return cls(**{key: _cast(v, kinds[key], what, key) for key, v in given.items()})
 

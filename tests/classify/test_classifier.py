@@ -3,6 +3,7 @@ import inspect
 import io
 import json
 import warnings
+from pathlib import Path
 
 import jax
 import jax.numpy as jnp
@@ -24,7 +25,7 @@ from diffjax.checkpoints.parts import Parts
 from diffjax.classify.classifier import DiffusionClassifier
 from diffjax.classify.progress import Progress
 from diffjax.classify.search import Encoded
-from diffjax.classify.settings import Options, Settings
+from diffjax.classify.settings import Options, Settings, settings_from
 from diffjax.data.labels import class_ids
 from diffjax.data.prompts import Prompts
 from diffjax.errors import DiffjaxError, NotFiniteError
@@ -423,3 +424,34 @@ def test_truncated_prompts_are_reported(classifier):
     with warnings.catch_warnings():
         warnings.simplefilter("error")
         assert classifier.candidates(["cat", "dog"]).truncated == ()
+
+
+@pytest.mark.parametrize(
+    ("given", "words"),
+    [
+        ({"strategy": "racig"}, "Did you mean 'racing'"),
+        ({"strategy": "racing:confidense=0.9"}, "Did you mean 'confidence'"),
+        ({"shortlist": "k=5:bse=mean"}, "Did you mean 'base'"),
+        ({"strategy": 3}, "strategy is 3; it must be a strategy"),
+        ({"shortlist": 5}, r"Shortlist\(k=50\)"),
+        ({"seed": "1"}, "seed is '1'; it must be a whole number"),
+        ({"seed": True}, "seed is True"),
+        ({"cells": 8.0}, "cells is 8.0"),
+        ({"resolution": 33.3}, "resolution is 33.3"),
+        ({"also": "l1"}, "also is 'l1'; it must be a tuple"),
+        ({"temperature": [1]}, "temperature is"),
+        ({"transform": "adn"}, "Did you mean 'adm'"),
+        ({"noise": 3}, '"shared" or a path'),
+    ],
+)
+def test_a_wrong_setting_is_one_line(given, words):
+    with pytest.raises(DiffjaxError, match=words) as caught:
+        settings_from(given, "tiny")
+    assert "\n" not in str(caught.value)
+
+
+def test_lists_and_paths_and_none_are_understood():
+    given = {"also": ["l1"], "noise": Path("a.npy"), "seed": np.int64(3), "cells": None}
+    settings = settings_from(given, "tiny")
+    assert (settings.also, settings.noise, settings.seed) == (("l1",), "a.npy", 3)
+    assert settings.cells is None
