@@ -53,6 +53,7 @@ class Explanation:
         timesteps: The timesteps of the samples, ascending.
         maps: The maps m of the two labels, in this order.
         settings: Model, loss and whatever else decides the maps.
+        limits: A line about labels that the model never saw, if that is known.
     """
 
     pixels: Float[np.ndarray, "H W 3"]
@@ -61,6 +62,7 @@ class Explanation:
     timesteps: Int[np.ndarray, "S"]
     maps: Float[np.ndarray, "S 2 h w"]
     settings: dict[str, Any]
+    limits: str | None = None
 
     @property
     def difference(self) -> float:
@@ -151,6 +153,7 @@ def explain(
         other=other,
         timesteps=samples.timesteps[order],
         maps=np.asarray(maps),
+        limits=candidates.limits,
         settings=classifier.model.origin
         | {k: v for k, v in asked.items() if k in ("loss", "space")},
     )

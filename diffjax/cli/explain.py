@@ -132,6 +132,7 @@ def explain(
                 }
                 for band in found.bands(bands)
             ],
+            **({} if found.limits is None else {"limits": found.limits}),
             "settings": found.settings,
             "picture": str(out),
         }

@@ -59,6 +59,7 @@ def make_header(
         "class_names": list(task.class_names),
         "classes": list(task.classes),
         "truncated": list(candidates.truncated),
+        **({} if candidates.limits is None else {"limits": candidates.limits}),
         **where_from(classifier, _told(classifier, task.prompts, candidates)),
         **(_spaces(classifier) if asked.get("save_errors") else {}),
     }

@@ -219,6 +219,7 @@ def summary(run: Run) -> dict[str, Any]:
         "failed_images": len(run.rows) - n,
         "labels_not_among_candidates": int((found.local_labels < 0).sum()),
         **prefiltered(run),
+        **({"limits": header["limits"]} if "limits" in header else {}),
         "evaluations_per_image": _mean(run, "evaluations"),
         "seconds_per_image": _mean(run, "seconds"),
         "confusions": [

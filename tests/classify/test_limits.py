@@ -6,14 +6,19 @@ import warnings
 
 import numpy as np
 import pytest
+from noise_runs import Made, task_of
 
 from diffjax.checkpoints.catalog import MODELS
 from diffjax.checkpoints.loading import load_model
 from diffjax.checkpoints.resolving import resolve
 from diffjax.classify.classifier import DiffusionClassifier
+from diffjax.classify.explanation import explain
 from diffjax.classify.settings import Settings
 from diffjax.data.scenes import scenes
 from diffjax.errors import DiffjaxError
+from diffjax.evaluation.runner import evaluate
+from diffjax.runs.folder import read_run
+from diffjax.runs.metrics import summary
 from diffjax.strategies.exhaustive import Exhaustive
 from diffjax.training.recipes import TEMPLATES
 
@@ -58,6 +63,18 @@ def test_others_are_warned_of_in_one_line(classifier):
 def test_of_many_some_are_named(classifier):
     with pytest.warns(UserWarning, match=r"'a0', 'a1', 'a2' and 7 more"):
         classifier.candidates([f"a{i}" for i in range(10)])
+
+
+def test_explanations_and_runs_keep_the_line(classifier, tmp_path):
+    with pytest.warns(UserWarning, match="never saw 'rocket'"):
+        assert (
+            "'rocket'"
+            in explain(classifier, IMAGE, "ship", "rocket", n_samples=2).limits
+        )
+        source = Made(names=("ship", "rocket"), order=range(2))
+        evaluate(task_of(source), classifier, tmp_path / "run")
+    run = read_run(tmp_path / "run")
+    assert "'rocket'" in run.header["limits"] and "'rocket'" in summary(run)["limits"]
 
 
 def test_a_class_conditional_model_says_it_with_its_error():
