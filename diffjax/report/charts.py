@@ -154,7 +154,7 @@ def error_chart(curve: ErrorCurve) -> "Figure":
 
 
 def calibration_chart(calibrations: Sequence[Calibration]) -> "Figure":
-    """Accuracy against confidence; on the diagonal scores are probabilities."""
+    """Accuracy against scores; on the diagonal scores are probabilities."""
     with _figure(3.5) as (figure, axes):
         axes.plot([0, 1], [0, 1], color=MUTED, linestyle="--", linewidth=1)
         for number, calibration in enumerate(calibrations):
@@ -166,7 +166,7 @@ def calibration_chart(calibrations: Sequence[Calibration]) -> "Figure":
                 for k, n in zip(right, bins.counts[seen], strict=True)
             ]
             axes.errorbar(
-                bins.confidence[seen],
+                bins.score[seen],
                 [rate.value for rate in rates],
                 np.concatenate([_arms(rate) for rate in rates], axis=1),
                 color=_colour(number),

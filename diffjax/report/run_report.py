@@ -39,7 +39,7 @@ class Calibration:
     @property
     def score(self) -> float:
         """The predictions' mean score."""
-        return self._mean(self.reliability.confidence)
+        return self._mean(self.reliability.score)
 
     @property
     def right(self) -> float:

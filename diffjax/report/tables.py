@@ -223,7 +223,7 @@ def calibration(calibration: Calibration) -> Table:
     rows: list[Sequence[str]] = [
         (
             f"{bins.edges[b]:.2f} to {bins.edges[b + 1]:.2f}",
-            percent(bins.confidence[b]),
+            percent(bins.score[b]),
             percent(bins.accuracy[b]),
             f"{bins.counts[b]:,}",
         )

@@ -7,7 +7,7 @@ With k of n right, p = k / n, and z = 1.96 for 95 %:
     mean recall         R = Σ_c r_c / C,   Var R = Σ_c q_c (1 − q_c) / n_c / C²
                         with q_c = (k_c + 1) / (n_c + 2)
     NLL                 −Σ_i log p_i(label_i) / n
-    ECE                 Σ_b n_b / n · |accuracy_b − confidence_b|
+    ECE                 Σ_b n_b / n · |accuracy_b − score_b|
 
 Wilson (1927); ECE as in Guo et al., "On Calibration of Modern Neural Networks" (2017):
 of the prediction's score alone (top-label), in 15 bins (b, b + 1] / 15 of equal width.
@@ -123,53 +123,53 @@ def negative_log_likelihood(
 
 @dataclass(frozen=True, kw_only=True, eq=False)
 class Reliability:
-    """How often predictions of some confidence are right; B bins of equal width.
+    """How often predictions of some score are right; B bins of equal width.
 
     Attributes:
         edges: the B + 1 of the bins, from 0 to 1; a bin holds its upper edge.
         counts: images in each.
-        confidence: their mean confidence; NaN where there are none.
+        score: their mean score; NaN where there are none.
         accuracy: how many of them are right; NaN where there are none.
     """
 
     edges: Float[np.ndarray, " E"]
     counts: Int[np.ndarray, " B"]
-    confidence: Float[np.ndarray, " B"]
+    score: Float[np.ndarray, " B"]
     accuracy: Float[np.ndarray, " B"]
 
     @property
     def ece(self) -> float:
         """The expected calibration error, in [0, 1]."""
         seen = self.counts > 0
-        gap = np.abs(self.accuracy - self.confidence)[seen]
+        gap = np.abs(self.accuracy - self.score)[seen]
         return float((gap * self.counts[seen]).sum() / self.counts.sum())
 
 
 def reliability(
-    confidence: Float[np.ndarray, " n"],
+    scores: Float[np.ndarray, " n"],
     correct: Bool[np.ndarray, " n"],
     n_bins: int = N_BINS,
 ) -> Reliability:
-    """Sort predictions into bins by their confidence.
+    """Sort predictions into bins by their score.
 
     Args:
-        confidence: the score of each prediction, in [0, 1].
+        scores: that of each prediction, in [0, 1].
         correct: whether it is right.
         n_bins: how many bins.
 
     Raises:
         ValueError: if there are no predictions.
     """
-    if not len(confidence):
+    if not len(scores):
         raise ValueError("there are no predictions")
     edges = np.linspace(0, 1, n_bins + 1)
-    column = np.clip(np.searchsorted(edges, confidence) - 1, 0, n_bins - 1)
+    column = np.clip(np.searchsorted(edges, scores) - 1, 0, n_bins - 1)
     counts = np.bincount(column, minlength=n_bins)
     n = np.where(counts == 0, np.nan, counts)
     return Reliability(
         edges=edges,
         counts=counts,
-        confidence=np.bincount(column, confidence, n_bins) / n,
+        score=np.bincount(column, scores, n_bins) / n,
         accuracy=np.bincount(column, correct, n_bins) / n,
     )
 
@@ -284,8 +284,8 @@ def _accuracies(
         logs = run_log_scores(found, temperature_of(run))[known]
         nll = negative_log_likelihood(logs, found.local_labels[known])
         metrics["nll"] = nll if np.isfinite(nll) else None
-        confidence = np.exp(logs.max(axis=1))
-        metrics["ece"] = reliability(confidence, found.correct[known]).ece
+        scores = np.exp(logs.max(axis=1))
+        metrics["ece"] = reliability(scores, found.correct[known]).ece
 
 
 def _mean(run: Run, column: str) -> float | None:
