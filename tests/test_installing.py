@@ -24,6 +24,8 @@ ONLY_IN = {
     "orbax": "training",
     "torch": "checkpoints",
 }
+# of the scripts that compare, and compilers for devices that are elsewhere
+NOT_OURS = {"torchvision", "libtpu"}
 NOT_TO_CLASSIFY = ("orbax", "tensorstore", "tensorflow_datasets", "torch")
 
 
@@ -86,17 +88,41 @@ def test_optional_modules_are_in_the_extras_that_messages_name():
             assert spelt_alike(distribution) in names(EXTRAS[extra[1]])
 
 
+def written():
+    """The texts in which installations are written of."""
+    root = ROOT.parent
+    for folder in ("diffjax", "docs", "notebooks", "scripts"):
+        for path in sorted((root / folder).rglob("*")):
+            if path.suffix in (".py", ".md", ".ipynb", ".sh", ".yaml"):
+                yield path, path.read_text("utf-8")
+    for name in ("README.md", "CONTRIBUTING.md", "mkdocs.yml"):
+        yield root / name, (root / name).read_text("utf-8")
+
+
 def test_extras_that_are_written_of_exist():
-    files = [*ROOT.rglob("*.py"), *(ROOT.parent / "docs").glob("*.md")]
-    files += [ROOT.parent / "README.md", ROOT.parent / "CONTRIBUTING.md"]
-    written = {
+    found = {
         name
-        for path in files
-        for names in re.findall(r"[\".]\[([a-z,]+)\]\"", path.read_text("utf-8"))
-        + re.findall(r"diffjax\[([a-z,]+)\]", path.read_text("utf-8"))
+        for _, text in written()
+        for names in re.findall(r"[\".]\[([a-z,]+)\]\"", text)
+        + re.findall(r"diffjax\[([a-z,]+)\]", text)
         for name in names.split(",")
     }
-    assert {"cuda", "test", "tfds", "torch", "train"} <= written <= set(EXTRAS)
+    assert {"cuda", "test", "tfds", "torch", "train"} <= found <= set(EXTRAS)
+
+
+def test_what_is_to_be_installed_exists():
+    """This project, its extras, and packages by their names: pip's first argument."""
+    known = names(PROJECT["dependencies"]).union(*map(names, EXTRAS.values()))
+    known |= {spelt_alike(each) for each in OPTIONAL.values() if each.isalpha()}
+    found = {
+        (path.name, word)
+        for path, text in written()
+        for word in re.findall(r"pip install (?:-\S+ )*[\\\"']*([.{]?[\w-]*)", text)
+    }
+    for path, word in found:
+        ours = {".", "diffjax", "{OPTIONAL"}  # the last is what code fills in
+        assert word in ours or spelt_alike(word) in known | NOT_OURS, (path, word)
+    assert {word for _, word in found} >= {".", "diffjax", "jax", "libtpu"}
 
 
 @pytest.mark.parametrize(
