@@ -23,6 +23,7 @@ def compiled(
     elsewhere: tuple[str, ...],
     model: str,
     random: bool,
+    parts: dict[str, Any],
     dtypes: tuple[str, ...],
     shapes: tuple[tuple[int, ...], tuple[int, ...], tuple[int, ...]],
     *,
@@ -35,6 +36,7 @@ def compiled(
         elsewhere: The names of the devices.
         model: A model, or the name of one with random weights.
         random: Whether the model is one with random weights.
+        parts: Where other parts of the model come from.
         dtypes: The number types of the denoiser.
         shapes: Resolutions, blocks and classes, of which every combination is compiled.
         as_json: Whether to print JSON instead of a table.
@@ -49,7 +51,9 @@ def compiled(
     tiles: list[dict[str, Any]] = []
     name = model
     for devices, dtype in product(elsewhere, dtypes):
-        ahead = Ahead(devices=devices, model=model, random=random, dtype=dtype)
+        ahead = Ahead(
+            devices=devices, model=model, random=random, dtype=dtype, parts=parts
+        )
         with loading(console, quiet, f"compiling for {devices} in {ahead.dtype}"):
             tiles += map(asdict, ahead.tiles(*shapes))
             name = ahead.subject.name

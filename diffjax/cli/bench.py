@@ -6,7 +6,16 @@ from typing import TYPE_CHECKING, Any
 from diffjax.choices import DTYPES
 from diffjax.cli.ahead import compiled
 from diffjax.cli.group import group, loading, print_json, start
-from diffjax.cli.options import choice, model_option, number, option, switch
+from diffjax.cli.options import (
+    checkpoint_options,
+    choice,
+    json_option,
+    number,
+    option,
+    quiet_option,
+    section,
+)
+from diffjax.errors import DiffjaxError
 
 if TYPE_CHECKING:
     from rich.table import Table
@@ -21,49 +30,64 @@ Examples:
       --compile-for h100:1x1x8"""
 
 
-@group.command(epilog=EPILOG)
-@model_option
-@choice(
-    "--random",
-    UNTRAINED,
-    "Instead of a model: its denoiser at full size with random weights, which "
-    "is as fast and needs no download.",
-    name="random",
+@group.command(
+    usual=(
+        *("--model", "--random", "--blocks", "--classes", "--dtype", "--resolution"),
+        *("--compile-for", "--json", "--quiet"),
+    ),
+    epilog=EPILOG,
 )
-@number(
-    "--blocks", "Samples in a tile.", multiple=True, show_default="what memory holds"
+@checkpoint_options
+@section(
+    "model",
+    choice(
+        "--random",
+        UNTRAINED,
+        "Instead of a model: its denoiser at full size with random weights, which "
+        "is as fast and needs no download.",
+        name="random",
+    ),
 )
-@number(
-    "--classes",
-    "Classes that each sample of a tile is evaluated under.",
-    multiple=True,
-    default=(8,),
+@section(
+    "device",
+    number(
+        "--blocks",
+        "Samples in a tile.",
+        multiple=True,
+        show_default="what memory holds",
+    ),
+    number(
+        "--classes",
+        "Classes that each sample of a tile is evaluated under.",
+        multiple=True,
+        default=(8,),
+    ),
+    choice(
+        "--dtype",
+        DTYPES,
+        "Number type of the denoiser; auto is bfloat16 on accelerators, float32 on a "
+        "CPU.",
+        name="dtypes",
+        multiple=True,
+        default=("auto",),
+    ),
+    number(
+        "--resolution",
+        "Pixels along an edge.",
+        name="resolutions",
+        multiple=True,
+        show_default="the model's",
+    ),
+    option(
+        "--compile-for",
+        "DEVICES",
+        "Time nothing; compile the tiles for devices that are not here, such as "
+        "v5e:2x4, and say what their compiler tells of memory and work.",
+        name="elsewhere",
+        multiple=True,
+    ),
 )
-@choice(
-    "--dtype",
-    DTYPES,
-    "Number type of the denoiser; auto is bfloat16 on accelerators, float32 on a CPU.",
-    name="dtypes",
-    multiple=True,
-    default=("auto",),
-)
-@number(
-    "--resolution",
-    "Pixels along an edge.",
-    name="resolutions",
-    multiple=True,
-    show_default="the model's",
-)
-@option(
-    "--compile-for",
-    "DEVICES",
-    "Time nothing; compile the tiles for devices that are not here, such as "
-    "v5e:2x4, and say what their compiler tells of memory and work.",
-    name="elsewhere",
-    multiple=True,
-)
-@switch("--json", "JSON on standard output.", name="as_json")
-@switch("--quiet", "No progress on standard error.", short="-q")
+@section("output", json_option, quiet_option)
 def bench(
     model: str,
     random: str | None,
@@ -74,6 +98,7 @@ def bench(
     elsewhere: tuple[str, ...],
     as_json: bool,
     quiet: bool,
+    **parts: Any,
 ) -> None:
     """Time tiles of evaluations on this machine, or compile them for another.
 
@@ -86,11 +111,18 @@ def bench(
     h200, and how many (h100:1x1x4: one network, one machine, four GPUs). It needs no
     accelerator, and takes seconds to minutes.
     """
+    given = {name: value for name, value in parts.items() if value}
+    if random is not None and given:
+        raise DiffjaxError(
+            f"--random names all that there is: it goes without {next(iter(given))} "
+            "and the like."
+        )
     if elsewhere:
         compiled(
             elsewhere,
             random or model,
             random is not None,
+            given,
             dtypes,
             (resolutions, blocks, classes),
             as_json=as_json,
@@ -104,7 +136,12 @@ def bench(
     timings: list[dict[str, Any]] = []
     peaks = []
     for dtype in dtypes:
-        run = Bench(model=random or model, random=random is not None, dtype=dtype)
+        run = Bench(
+            model=random or model,
+            random=random is not None,
+            dtype=dtype,
+            parts=given,
+        )
         with loading(console, quiet, f"timing tiles in {dtype}"):
             timings += map(asdict, run.timings(resolutions, blocks, classes))
             peaks.append(run.describe())

@@ -15,10 +15,8 @@ from diffjax.cli.options import (
     checkpoint_options,
     deciding_options,
     device_options,
-    dtype_option,
     image_options,
     loss_option,
-    model_option,
     number,
     output_options,
     path,
@@ -116,13 +114,21 @@ def classify(
         fail(failures)
 
 
-@group.command(name="demo", listings=strategies(STRATEGY))
-@model_option
-@strategy_option
-@loss_option
-@seed_option("Seed of the noise.")
-@dtype_option
-@path("--out", "OUT.png", "Where the picture goes.", default=demo.PICTURE)
+@group.command(
+    name="demo",
+    usual=(
+        *("--strategy", "--loss", "--seed", "--model", "--dtype", "--out"),
+        *("--json", "--quiet"),
+    ),
+    listings=strategies(STRATEGY),
+)
+@section("deciding", strategy_option, loss_option, seed_option("Seed of the noise."))
+@checkpoint_options
+@device_options
+@section(
+    "output",
+    path("--out", "OUT.png", "Where the picture goes.", default=demo.PICTURE),
+)
 @output_options
 def demo_command(
     model: str,

@@ -17,10 +17,10 @@ from diffjax.cli.options import (
     device_options,
     json_option,
     models_option,
-    number,
     option,
     part_options,
     path,
+    process_options,
     quiet_option,
     score_options,
     section,
@@ -29,7 +29,6 @@ from diffjax.cli.options import (
     switch,
 )
 from diffjax.data.presets import PRESETS, Preset
-from diffjax.errors import DiffjaxError
 
 
 def _preset_row(preset: Preset) -> tuple[str, str]:
@@ -58,25 +57,6 @@ Examples:
   diffjax evaluate cifar10 pets --model sd-1.5 --model sd-2-base --limit 200
   diffjax evaluate --dataset ./photos --template "a photo of a {}."
 """
-process_options = section(
-    "device",
-    number(
-        "--process-index",
-        "Which of several processes on one run this is, from 0.",
-        least=0,
-        metavar="K",
-        default=0,
-    ),
-    number(
-        "--process-count",
-        "How many there are; each does its part of the images.",
-        default=1,
-    ),
-    switch(
-        "--distributed",
-        "Take both from what launched the processes: Slurm, MPI or a TPU pod.",
-    ),
-)
 run_options = section(
     "output",
     path(
@@ -163,15 +143,8 @@ def evaluate(
     names = (field.name for field in fields(Session))
     shared = {name: options.pop(name) for name in names if name in options}
     with loading(console, shared["quiet"]):
-        from diffjax.evaluation.launchers import launched
-        from diffjax.runs.sharing import Share
-    process = process_index, process_count
-    if distributed and process != (0, 1):
-        raise DiffjaxError(
-            "--distributed finds out what --process-index and --process-count say: "
-            "give one or the other."
-        )
-    share = launched() if distributed else Share(*process)
+        from diffjax.evaluation.launchers import share_of
+    share = share_of(process_index, process_count, distributed=distributed)
     if ctx.get_parameter_source("loss") == ParameterSource.DEFAULT:
         options["loss"] = None  # the paper's, if that is asked for
     jobs = jobs_of(presets, options, out)

@@ -272,6 +272,25 @@ device_options = section(
     ),
     shard_weights_option,
 )
+process_options = section(
+    "device",
+    number(
+        "--process-index",
+        "Which of several processes on one run this is, from 0.",
+        least=0,
+        metavar="K",
+        default=0,
+    ),
+    number(
+        "--process-count",
+        "How many there are; each does its part of the images.",
+        default=1,
+    ),
+    switch(
+        "--distributed",
+        "Take both from what launched the processes: Slurm, MPI or a TPU pod.",
+    ),
+)
 max_pixels_option = number(
     "--max-pixels",
     "Refuse images of more pixels; JPEG files of up to four times as many are "

@@ -16,6 +16,7 @@ from diffjax.cli.options import (
     json_option,
     number,
     path,
+    process_options,
     quiet_option,
     section,
     switch,
@@ -47,6 +48,7 @@ Example:
 @error_options
 @checkpoint_options
 @device_options
+@process_options
 @section(
     "output",
     path(
@@ -67,6 +69,9 @@ def winoground(
     model: str,
     out: Path | None,
     allow_errors: bool,
+    process_index: int,
+    process_count: int,
+    distributed: bool,
     as_json: bool,
     quiet: bool,
     **options: Any,
@@ -85,6 +90,9 @@ def winoground(
         chosen = (i * len(examples) // limit for i in range(limit))
         examples = tuple(examples[i] for i in chosen)
     with loading(console, quiet, f"loading {model}"):
+        from diffjax.evaluation.launchers import share_of
+
+        share = share_of(process_index, process_count, distributed=distributed)
         from diffjax.classify.classifier import DiffusionClassifier
         from diffjax.classify.progress import Progress
         from diffjax.cli.tables import winoground_table
@@ -105,12 +113,16 @@ def winoground(
             out,
             name=name,
             max_pixels=max_pixels,
+            share=share,
             progress=Progress(watch=bar.show, images_each=2),
             opened=partial(keep, n=len(examples)),
         )
     print_json(result) if as_json else stdout.print(winoground_table(result))
     click.echo(f"Run: {out}", err=True)
-    if result["status"] != "complete":
+    if share.count > 1 and result["status"] != "complete":
+        missing = len(examples) - result["examples"] - result["failed_examples"]
+        click.echo(f"{missing:,} examples are left to other processes", err=True)
+    elif result["status"] != "complete":
         raise Failure(
             f"{out} is {result['status']}: not all of {len(examples)} examples are "
             "there. The same command does the others."

@@ -1,7 +1,7 @@
 """Tiles of a model compiled ahead of time, for devices that are not here."""
 
-from collections.abc import Iterator, Sequence
-from dataclasses import asdict, dataclass
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import asdict, dataclass, field
 from functools import cached_property
 from typing import Any
 
@@ -78,6 +78,7 @@ class Ahead:
     model: str
     random: bool
     dtype: str
+    parts: Mapping[str, Any] = field(default_factory=dict)  # as for ``load_model``
 
     def __post_init__(self) -> None:
         self._topology = topology(self.devices)
@@ -89,7 +90,7 @@ class Ahead:
         """The network's shapes, or a loaded model."""
         if self.random:
             return random_subject(self.model, self.dtype, weights=False)
-        return subject_of(load_model(self.model, dtype=self.dtype))
+        return subject_of(load_model(self.model, dtype=self.dtype, **self.parts))
 
     def tiles(
         self,

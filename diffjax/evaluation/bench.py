@@ -1,7 +1,7 @@
 """Speed of a model's tiles on this machine: evaluations and FLOPs a second."""
 
-from collections.abc import Iterator, Sequence
-from dataclasses import asdict, dataclass, replace
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import asdict, dataclass, field, replace
 from datetime import UTC, datetime
 from functools import cached_property
 from typing import Any
@@ -106,6 +106,7 @@ class Bench:
     model: str
     random: bool
     dtype: str
+    parts: Mapping[str, Any] = field(default_factory=dict)  # as for ``load_model``
 
     def __post_init__(self) -> None:
         self._mesh = block_mesh()
@@ -117,7 +118,7 @@ class Bench:
         subject = (
             random_subject(self.model, self.dtype)
             if self.random
-            else subject_of(load_model(self.model, dtype=self.dtype))
+            else subject_of(load_model(self.model, dtype=self.dtype, **self.parts))
         )
         return replace(subject, denoiser=replicate(subject.denoiser, self._mesh))
 

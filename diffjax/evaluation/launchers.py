@@ -33,6 +33,22 @@ METADATA_SECONDS = 5.0
 MOST_BYTES = 2**20  # of an answer
 
 
+def share_of(index: int, count: int, *, distributed: bool) -> Share:
+    """The share of this process, as it was said, or as what launched it tells.
+
+    Raises:
+        DiffjaxError: if both are asked for, or as ``launched`` does.
+    """
+    if not distributed:
+        return Share(index, count)
+    if (index, count) != (0, 1):
+        raise DiffjaxError(
+            "--distributed finds out what --process-index and --process-count say: "
+            "give one or the other."
+        )
+    return launched()
+
+
 def launched(environ: Mapping[str, str] = os.environ) -> Share:
     """The share of this process.
 

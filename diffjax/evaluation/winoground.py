@@ -20,6 +20,7 @@ from diffjax.evaluation.runner import FLUSH_SECONDS
 from diffjax.runs.folder import RunWriter, open_rows, remove_summary, write_summary
 from diffjax.runs.header import FORMAT
 from diffjax.runs.rows import read_rows
+from diffjax.runs.sharing import ALONE, Share
 from diffjax.runs.winoground import (
     CAPTIONS,
     TASK,
@@ -40,6 +41,7 @@ def evaluate_winoground(
     *,
     name: str = "winoground",
     max_pixels: int | None = None,
+    share: Share = ALONE,
     progress: Progress | None = None,
     opened: Callable[[RunWriter], None] = lambda run: None,
 ) -> dict[str, Any]:
@@ -52,6 +54,7 @@ def evaluate_winoground(
         path: the run's folder; a run of the same configuration there goes on.
         name: of the set, if it is another one in Winoground's format.
         max_pixels: of image files; see ``data.images.load_image``.
+        share: which of the examples are this process's.
         progress: is told of every example and tile; "correct" counts the text score.
         opened: is called with the run once it is open.
 
@@ -69,16 +72,21 @@ def evaluate_winoground(
     if not isinstance(classifier.settings.strategy, Exhaustive):
         raise DiffjaxError("Captions are compared by the exhaustive strategy alone.")
     progress = progress or Progress()
-    with open_rows(path, _header(name, examples, classifier), None, columns()) as run:
+    share.check()
+    mine = share.of(np.arange(len(examples)))
+    header = _header(name, examples, classifier)
+    with open_rows(path, header, None, columns(), share) as run:
         opened(run)
-        before = run.rows["text"].to_pylist()
-        progress.begin(len(examples), len(before), sum(before))
+        there = run.rows.select(["index", "text"]).to_pydict()
+        before = np.asarray(there["text"], bool)[np.isin(there["index"], mine)]
+        progress.begin(len(mine), len(before), int(before.sum()))
         flushed = time.monotonic()
-        for index, example in enumerate(examples):
+        for index in map(int, mine):
             if index in run.done:
                 continue
             remove_summary(path)
-            row = {"index": index} | _row(example, classifier, max_pixels, progress)
+            row: dict[str, Any] = {"index": index}
+            row |= _row(examples[index], classifier, max_pixels, progress)
             run.add(row)
             if time.monotonic() - flushed > FLUSH_SECONDS:
                 run.flush()
@@ -88,11 +96,12 @@ def evaluate_winoground(
         run.flush()
         rows = read_rows(path, columns())[0].to_pylist()
         complete = len(rows) == len(examples)
+        lacking = "damaged" if share.count == 1 else "in progress"
         summary = {
             "dataset": name,
             "model": classifier.model.name,
             "task": "image_caption_selection",
-            "status": "complete" if complete else "damaged",
+            "status": "complete" if complete else lacking,
             "examples_selected": len(examples),
             **summarise(rows),
         }

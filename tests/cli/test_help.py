@@ -43,8 +43,8 @@ TOLD = "--json", "--quiet"
 HELP = {
     "baseline": (*WHICH, "--max-pixels", "--out", "--allow-errors", *TOLD),
     "bench": (
-        *("--model", "--random", "--blocks", "--classes", "--dtype", "--resolution"),
-        *("--compile-for", *TOLD),
+        *("--random", "--blocks", "--classes", "--dtype", "--resolution"),
+        *("--compile-for", *PARTS, *TOLD),
     ),
     "calibrate": ("--json", "--allow-partial"),
     "classify": (
@@ -53,8 +53,8 @@ HELP = {
         *("--global-mesh", "--coordinator", *SHARE),
     ),
     "demo": (
-        *("--model", "--strategy", "--loss", "--space", "--seed", "--dtype", "--out"),
-        *TOLD,
+        *("--strategy", "--loss", "--space", "--seed", "--out"),
+        *(*PARTS, *DEVICE, *TOLD),
     ),
     "evaluate": (
         *("--dataset", "--image-column", "--label-column", *WHICH, *IMAGES),
@@ -82,8 +82,8 @@ HELP = {
     "study": ("--out", "--json", "--allow-partial"),
     "train": ("--data-dir", "--out", "--length", "--steps", "--init", "--seed"),
     "winoground": (
-        *("--n-samples", "--limit", *ERRORS, *IMAGES, *PARTS, *DEVICE),
-        *("--out", "--allow-errors", *TOLD),
+        *("--n-samples", "--limit", *ERRORS, *IMAGES, *PARTS, *DEVICE, *SHARE),
+        *("--distributed", "--out", "--allow-errors", *TOLD),
     ),
 }
 

@@ -29,9 +29,13 @@ MODEL = small.text_model(denoiser=small.one_level_denoiser())
 @pytest.fixture
 def tiny(monkeypatch):
     """Every model is one small network; peaks are measured on small arrays."""
-    monkeypatch.setattr(bench, "load_model", lambda name, dtype: MODEL)
+    parts = []
+    monkeypatch.setattr(
+        bench, "load_model", lambda name, dtype, **given: parts.append(given) or MODEL
+    )
     monkeypatch.setitem(speed.SIDE, "cpu", 16)
     monkeypatch.setitem(speed.COPIED, "cpu", 2**12)
+    return parts
 
 
 def test_every_combination_is_timed(tiny):
@@ -78,9 +82,18 @@ def test_the_command_tells_all_in_json_and_as_a_table(tiny):
     assert [peak["dtype"] for peak in report["peaks"]] == ["float32"]
     (timing,) = report["timings"]
     assert (timing["resolution"], timing["classes"]) == (16, 2)
-    result = CliRunner().invoke(group, asked)
+    assert tiny == [{}]
+    parts = ["--variant", "fp16", "--offline", "--unet", "./mine"]
+    result = CliRunner().invoke(group, [*asked, *parts])
+    assert tiny[1:] == [{"variant": "fp16", "local_files_only": True, "unet": "./mine"}]
     assert result.exit_code == 0 and "FLOP/B" in result.stdout
     assert "roofline float32" in result.stdout
+
+
+def test_random_weights_have_no_parts():
+    asked = ["bench", "--random", "tiny", "--unet", "./mine"]
+    result = CliRunner().invoke(group, asked)
+    assert result.exit_code == 2 and "goes without unet" in result.stderr
 
 
 def test_the_roofline_bends_where_memory_no_longer_limits():

@@ -17,6 +17,7 @@ from diffjax.errors import DiffjaxError
 from diffjax.evaluation.winoground import evaluate_winoground
 from diffjax.runs.folder import read_run
 from diffjax.runs.rows import read_rows
+from diffjax.runs.sharing import Share
 from diffjax.runs.winoground import SCORES, columns, summarise, winoground_scores
 from diffjax.strategies.exhaustive import Exhaustive
 from diffjax.strategies.staged import Staged
@@ -157,6 +158,19 @@ def test_what_cannot_be_compared_is_refused(folder, tmp_path):
         )
     with pytest.raises(DiffjaxError, match="need a text model"):
         evaluate_winoground(examples, DiffusionClassifier(class_model()), tmp_path)
+
+
+def test_processes_share_the_examples(folder, classifier, tmp_path):
+    examples = read_winoground(folder)
+    alone = evaluate_winoground(examples, classifier, tmp_path / "alone")
+    counts = []
+    for index in (1, 0):
+        share = Share(index, 2)
+        found = evaluate_winoground(examples, classifier, tmp_path / "run", share=share)
+        counts.append((found["examples"], found["status"]))
+    n = len(examples)
+    assert counts == [(n // 2, "in progress"), (n, "complete")]
+    assert found == alone and (tmp_path / "run" / "summary.json").exists()
 
 
 def test_the_command_without_a_set(tmp_path):
