@@ -10,21 +10,19 @@ closed over is compiled in as constants, and nobody can tell it from code; then 
 model is known by its name alone.
 """
 
-import functools
 import operator
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from typing import Any
 
 import jax
 import jax.numpy as jnp
-import numpy as np
 from flax import nnx
-from jax.tree_util import Partial
 from jaxtyping import Array, Float
 
 from diffjax.errors import DiffjaxError
 from diffjax.models.conditions import floating, is_floating, shapes, take
 from diffjax.models.diffusion import DiffusionModel
+from diffjax.models.held import Held
 from diffjax.models.network import Network
 from diffjax.schedules import Schedule
 from diffjax.tracing import eval_shape, pinned, program
@@ -59,6 +57,7 @@ def own_model(
             f"of {height}: the one must be a multiple of the other."
         )
     n_classes = _count(conditions, class_names)
+    conditions = jax.tree.map(jnp.asarray, conditions)
     names = range(n_classes) if class_names is None else class_names
     _check_callable("predict", predict)
     told = _shapes(schedule, (height, width, channels), conditions)
@@ -92,45 +91,13 @@ def own_model(
     )
 
 
-class Held(nnx.Module):
-    """Any pytree, its arrays as weights of a module and the rest as structure."""
-
-    def __init__(self, tree: Any) -> None:
-        leaves, structure = jax.tree.flatten(tree)
-        are_arrays = [isinstance(leaf, jax.Array | np.ndarray) for leaf in leaves]
-        pairs = list(zip(leaves, are_arrays, strict=True))
-        self.arrays = nnx.List(
-            [nnx.Param(jnp.asarray(leaf)) for leaf, array in pairs if array]
-        )
-        self.rest = _Rest(structure, [(leaf, array) for leaf, array in pairs])
-
-    def tree(self) -> Any:
-        """The tree again."""
-        return self.rest.join([each[...] for each in self.arrays])
-
-
-class _Rest:
-    """What of a tree is no array. Equal to itself alone, it need not be hashable."""
-
-    def __init__(self, structure: Any, pairs: list[tuple[Any, bool]]) -> None:
-        self._structure = structure
-        self._leaves = [None if array else leaf for leaf, array in pairs]
-        self._places = [i for i, (_, array) in enumerate(pairs) if array]
-
-    def join(self, arrays: list[Any]) -> Any:
-        leaves = list(self._leaves)
-        for place, array in zip(self._places, arrays, strict=True):
-            leaves[place] = array
-        return jax.tree.unflatten(self._structure, leaves)
-
-
 class OwnDenoiser(nnx.Module):
     """A denoiser with the conditions of its classes, which are known by number."""
 
     def __init__(
         self, predict: Callable[..., Any], conditions: Any, shapes: tuple[Any, ...]
     ) -> None:
-        self.predict = Held(_as_tree(predict))
+        self.predict = Held(predict)
         self.table = None if conditions is None else Held(conditions)
         self.shapes = shapes  # of a latent and its time
 
@@ -183,7 +150,7 @@ class OwnEncoder(nnx.Module):
     """Pixels → z0, by a function or as they are."""
 
     def __init__(self, encode: Callable[..., Any] | None, channels: int) -> None:
-        self.function = None if encode is None else Held(_as_tree(encode))
+        self.function = None if encode is None else Held(encode)
         self.channels = channels
 
     def encode(self, pixels: Float[Array, "H W 3"]) -> tuple[Array]:
@@ -221,13 +188,6 @@ def _inner(values: Iterable[Any]) -> Iterator[Any]:
             yield value
         elif hasattr(value, "jaxpr"):
             yield value.jaxpr
-
-
-def _as_tree(function: Callable[..., Any]) -> Any:
-    """The function as a pytree; what is bound to it is in there."""
-    if isinstance(function, functools.partial):
-        return Partial(_as_tree(function.func), *function.args, **function.keywords)
-    return function
 
 
 def _shapes(

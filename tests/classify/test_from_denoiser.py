@@ -208,6 +208,38 @@ def test_weights_are_in_the_fingerprint(kind):
     assert model.denoiser.parameters > 9
 
 
+def with_a_key():
+    """Weights and a random key, bound by name, in a function that is bound to them."""
+
+    class Noisy:
+        def __init__(self, kernel):
+            self.kernel = kernel
+
+        def predict(self, key, z_t, t, condition):
+            return z_t @ self.kernel + jax.random.normal(key, z_t.shape)
+
+    jax.tree_util.register_pytree_node(
+        Noisy, lambda x: ((x.kernel,), None), lambda _, leaves: Noisy(*leaves)
+    )
+    return functools.partial(Noisy(jnp.eye(3)).predict, jax.random.key(0))
+
+
+@pytest.mark.parametrize(
+    ("predict", "n_weights"),
+    [
+        (Linear().__call__, 9),
+        (with_a_key(), 9 + 2),
+        (jax.jit(bound_function()), 0),  # closed over
+        (functools.partial(lambda w, z, t, c: z @ w, np.eye(3)), 9),  # of 64 bits
+    ],
+)
+def test_weights_are_found_where_they_are_bound(predict, n_weights):
+    classifier = classifier_of(predict, strategy="exhaustive:n_samples=2")
+    n_conditions = sum(rows.size for rows in CONDITIONS.values())
+    assert classifier.model.denoiser.parameters == n_weights + n_conditions
+    assert np.isfinite(classifier.classify(np.zeros(SHAPE, np.uint8)).errors).all()
+
+
 def test_a_run_goes_on_with_the_same_weights_alone(tmp_path):
     class Four(Made):
         def __init__(self):
