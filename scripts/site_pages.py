@@ -163,5 +163,6 @@ def shown(output: Mapping[str, Any]) -> str:
     if picture := data.get("image/png"):
         return f'<img alt="" src="data:image/png;base64,{"".join(picture.split())}">'
     if markup := data.get("text/html"):
-        return markup.replace("\n", "")
+        # without pandas' own borders, so that the theme's apply
+        return markup.replace("\n", "").replace(' border="1" class="dataframe"', "")
     return "```text\n" + data["text/plain"] + "\n```"
