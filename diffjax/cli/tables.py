@@ -307,4 +307,5 @@ def stacked(
         return NOTHING
     sign, to = ("+", "…") if signed else ("", "–")
     least, most = (f"{100 * each:{sign}.{digits}f}" for each in (low, high))
-    return f"{100 * value:{sign}.1f}\n{least}{to}{most}"
+    middle = f"{100 * value:{sign}.1f}"
+    return f"{middle if float(middle) else '0.0'}\n{least}{to}{most}"
