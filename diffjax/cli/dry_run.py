@@ -1,7 +1,7 @@
 """``diffjax evaluate --dry-run``: what would be done, and what it would take."""
 
 from collections.abc import Callable, Mapping
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from datetime import timedelta
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -84,6 +84,7 @@ def outlook(
     classifier: "DiffusionClassifier",
     out: Path,
     asked: Mapping[str, Any],
+    hint: str = "",
 ) -> Outlook:
     """Find out what a run would be and take; evaluates a few images at most.
 
@@ -92,6 +93,7 @@ def outlook(
         classifier: The model and how to classify.
         out: The folder of the run.
         asked: As for ``runner.evaluate``, with "save_errors".
+        hint: What to add where the run would be refused.
     """
     from diffjax.classify.settings import loss_name
     from diffjax.evaluation.plan import make_plan
@@ -99,6 +101,8 @@ def outlook(
     from diffjax.strategies import parse_strategy, strategy_to_text
 
     plan, there = make_plan(task, classifier), begun(out, task, classifier, asked)
+    if there.refused:
+        there = replace(there, refused=there.refused + hint)
     known = None
     if plan.fewest_evaluations_per_image < plan.evaluations_per_image:
         known = expected(there.evaluations)

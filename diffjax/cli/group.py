@@ -23,6 +23,7 @@ if TYPE_CHECKING:
     from diffjax.runs.folder import RunWriter
 
 EXIT_BAD_INPUT = 2
+LONG = 200  # letters, more than any first sentence has
 
 
 class Failure(click.ClickException):
@@ -39,6 +40,15 @@ class Group(click.Group):
     """Commands whose known exceptions become messages and exit codes."""
 
     command_class = Command
+
+    def format_commands(
+        self, ctx: click.Context, formatter: click.HelpFormatter
+    ) -> None:
+        """Write what each command does, in its whole first sentence."""
+        names = self.list_commands(ctx)
+        rows = [(name, self.commands[name].get_short_help_str(LONG)) for name in names]
+        with formatter.section("Commands"):
+            formatter.write_dl(rows)
 
     def invoke(self, ctx: click.Context) -> Any:
         """Run a command."""

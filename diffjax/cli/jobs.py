@@ -223,7 +223,8 @@ class Session:
         job.request.check(task, classifier, job.model)
         with loading(self.console, self.quiet, "timing a few tiles"):
             asked = job.request.experiment.as_dict() | {"save_errors": self.save_errors}
-            found = outlook(task, classifier, job.out, asked)
+            hint = job.request.hint(job.out)
+            found = outlook(task, classifier, job.out, asked, hint)
         if not self.as_json:
             self.stdout.print(outlook_table(found))
         return found.as_dict()

@@ -73,6 +73,8 @@ def test_what_would_be_refused_is_said(race, raced, tmp_path):
     there = begun(path, task_of(Made()), other, ASKED)
     assert "strategy.name: racing there, exhaustive here" in there.refused
     assert not there.done
+    told = outlook(task_of(Made()), other, path, ASKED, "\nDo otherwise.")
+    assert told.as_dict()["refused"] == there.refused + "\nDo otherwise."
     assert begun(tmp_path, task_of(Made()), other, ASKED) == Begun()
 
 
