@@ -46,7 +46,7 @@ SCORES = {  # of captions and images, and what they are called
 WIDTH = 3.8  # inches, 365 pixels of a page
 MATRIX_WIDTH = 5.4
 UNIT = 1e-3  # of the error differences, as in ``plots``
-LONGEST = 40  # characters of a name above its bar
+LONGEST = 40  # characters of a run's name in a chart
 MOST_TICKS = 6  # with numbers of up to five digits
 MARGIN = 0.18  # between the end of an interval and its number, in parts of the axis
 
@@ -104,7 +104,7 @@ def cost_chart(runs: Sequence[RunReport]) -> "Figure":
                     fmt=MARKERS[number % len(MARKERS)],
                     color=colour,
                     capsize=3,
-                    label=short(run.name, LONGEST),
+                    label=ends(run.name, LONGEST),
                 )
         axes.set_xscale("log")
         round_ends(axes)
@@ -230,7 +230,7 @@ def _bar_chart(
     with _figure(0.75 + len(groups) * (0.32 + 0.26 * n)) as (figure, axes):
         for place, (name, bars) in enumerate(groups):
             top = place * (n + 1.2)
-            axes.text(0, top, short(name, LONGEST), va="center", weight="bold")
+            axes.text(0, top, ends(name, LONGEST), va="center", weight="bold")
             for row, (label, rate, colour) in enumerate(bars, start=1):
                 ticks[top + row] = label
                 if rate:
@@ -349,6 +349,15 @@ def short(text: str, width: int) -> str:
     """Printable text, cut to a width."""
     text = printable(text)
     return text if len(text) <= width else text[: width - 1] + "…"
+
+
+def ends(name: str, width: int) -> str:
+    """Printable text, cut in its middle: names of runs may differ by their end."""
+    text = printable(name)
+    tail = (width - 1) // 2
+    if len(text) <= width:
+        return text
+    return f"{text[: width - 1 - tail]}…{text[-tail:]}"
 
 
 def printable(text: str) -> str:

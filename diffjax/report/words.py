@@ -3,7 +3,7 @@
 from collections.abc import Sequence
 
 from diffjax.report.captions import CaptionGroup
-from diffjax.report.charts import short
+from diffjax.report.charts import ends
 from diffjax.report.compare import Group
 from diffjax.report.crosstable import CrossTable
 from diffjax.report.paired import LEVEL, Place, Standing
@@ -24,7 +24,7 @@ def headline(group: Group) -> str:
     if group.standing is None:
         [(run, accuracy)] = known
         return (
-            f"{short(run.name, LONGEST)} classifies {rate_text(accuracy)} of the "
+            f"{ends(run.name, LONGEST)} classifies {rate_text(accuracy)} of the "
             "images correctly."
         )
     return _standing(group.standing, len(known), "image", "is the most accurate")
@@ -38,7 +38,7 @@ def caption_headline(group: CaptionGroup) -> str:
     if group.standing is None:
         [(run, text)] = known
         return (
-            f"{short(run.name, LONGEST)} finds the caption of both images in "
+            f"{ends(run.name, LONGEST)} finds the caption of both images in "
             f"{rate_text(text)} of the examples, where chance finds "
             f"{percent(CHANCE['text'])}."
         )
@@ -51,7 +51,7 @@ def shift_headline(shifts: Shifts) -> str:
     if shifts.problem:
         return f"accuracies under shift are not compared: {shifts.problem}"
     texts = [
-        f"{short(point.model, LONGEST)} classifies {percent(point.clean)} of the clean "
+        f"{ends(point.model, LONGEST)} classifies {percent(point.clean)} of the clean "
         f"images correctly, and {percent(point.shifted)} of those made worse"
         for point in shifts.overall
     ]
@@ -116,7 +116,7 @@ def _standing(standing: Standing, n: int, what: str, best: str) -> str:
 
 def _named(places: Sequence[Place]) -> str:
     """Runs with their accuracy on the shared images: A (66.5 %), B (64.5 %) and C …"""
-    texts = [f"{short(p.name, LONGEST)} ({percent(p.accuracy)})" for p in places]
+    texts = [f"{ends(p.name, LONGEST)} ({percent(p.accuracy)})" for p in places]
     if len(texts) > NAMED:
         texts[NAMED - 1 :] = [f"{len(texts) - NAMED + 1} more"]
     *before, last = texts

@@ -10,7 +10,9 @@ from report_runs import NAMES, NASTY, write_runs
 
 from diffjax.report import charts
 from diffjax.report.compare import read_report
+from diffjax.report.study_plots import study_figure
 from diffjax.runs.evidence import Confusions
+from diffjax.runs.studies import STUDIES
 
 WHITE, DARK_PAPER = np.array(to_rgb("#fefefe")), np.array(to_rgb("#15181c"))
 
@@ -118,6 +120,23 @@ def test_every_axis_has_numbers(figures, runs):
                 assert len(set(numbers_of(axis))) >= 2
 
 
+def test_studies_have_numbers_however_narrow_they_are():
+    rates = {"accuracy": [0.5, 0.51], "low": [0.4, 0.45], "high": [0.6, 0.61]}
+    t = {"timestep": [10, 20]}
+    narrow = {
+        "variance": t | {"sd_of_errors": [2.3, 2.4], "sd_of_differences": [2.1, 2.2]},
+        "timestep": t | rates | {"samples": [5, 5]},
+        "samples": {"where": ["even", "even"], "samples": [3, 4]} | rates,
+    }
+    assert set(narrow) == set(STUDIES)
+    for study, table in narrow.items():
+        figure = study_figure(study, table, "title", 0.1)
+        figure.draw_without_rendering()
+        (axes,) = figure.axes
+        for axis in (axes.xaxis, axes.yaxis):
+            assert len(set(numbers_of(axis))) >= 2, study
+
+
 @pytest.mark.parametrize(
     ("costs", "shown"),
     [
@@ -186,3 +205,6 @@ def test_names_are_cut_and_made_printable():
     assert charts.short("a\x00b\ud800\n", 9) == "a�b��"
     assert charts.short("95\N{NO-BREAK SPACE}%", 9) == "95\N{NO-BREAK SPACE}%"
     assert all(len(charts.short(name, 16)) <= 16 for name in NAMES)
+    assert charts.ends("cifar10-sd-racing", 17) == "cifar10-sd-racing"
+    assert charts.ends("cifar10-sd-racing", 10) == "cifar…cing"
+    assert len(charts.ends("x" * 99, 40)) == 40
