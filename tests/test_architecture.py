@@ -200,6 +200,8 @@ def test_type_checkers_know_the_public_names_and_keywords(tmp_path):
         "reveal_type(clf.classify(['a.png']))": "list[diffjax.classify.record.Record]",
         "reveal_type(diffjax.load_model('tiny', vae='mine'))": "DiffusionModel",
         "diffjax.load_model('tiny', varient='fp16')": "did you mean",
+        "reveal_type(diffjax.evaluate('tiny', 'cifar10', limit=3))": "runs.run.Run",
+        "diffjax.evaluate('tiny', 'cifar10', limits=3)": "limit",
         "diffjax.nothing": "no attribute",
     }
     (tmp_path / "use.py").write_text("\n".join(lines))

@@ -43,7 +43,7 @@ which_images = together(
 )
 which_classes = option(
     "--classes",
-    "FILE.txt|NAME",
+    "FILE.txt|NAME|RANGES",
     "Numbers of the classes to choose from; they keep their numbers.",
 )
 data_options = together(

@@ -1,10 +1,11 @@
-"""Some classes of a data set: a text file of their numbers.
+"""Some classes of a data set, by their numbers.
 
 Numbers and half-open ranges (``100:110`` is 100 to 109), separated by spaces, commas or
 new lines; ``#`` starts a comment.
 """
 
 import re
+from collections.abc import Iterable
 
 from diffjax.errors import DiffjaxError
 from diffjax.files import PathLike, read_lines
@@ -13,31 +14,43 @@ _ENTRY = re.compile(r"(\d{1,9})(?::(\d{1,9}))?", re.ASCII)
 
 
 def read_classes(path: PathLike, n_classes: int) -> tuple[int, ...]:
-    """Read the class numbers in a file.
+    """Read the class numbers in a file; see ``parse_classes``.
+
+    Raises:
+        DiffjaxError: if the file is missing, too.
+    """
+    lines = enumerate(read_lines(path), start=1)
+    named = ((f"{path}, line {number}", line) for number, line in lines)
+    return parse_classes(named, str(path), n_classes)
+
+
+def parse_classes(
+    lines: Iterable[tuple[str, str]], name: str, n_classes: int
+) -> tuple[int, ...]:
+    """Read the class numbers in lines of text.
 
     Args:
-        path: the path of the file.
+        lines: where each is, for messages, and its text.
+        name: what they are of, for messages too.
         n_classes: how many classes the data set has.
 
     Returns:
         Two or more numbers in [0, n_classes), ascending.
 
     Raises:
-        DiffjaxError: if the file is missing, an entry is not understood, out of range
-            or there twice, or fewer than two classes are named.
+        DiffjaxError: if an entry is not understood, out of range or there twice, or
+            fewer than two classes are named.
     """
     classes: set[int] = set()
-    for number, line in enumerate(read_lines(path), start=1):
+    for where, line in lines:
         for entry in line.partition("#")[0].replace(",", " ").split():
-            named = _entry(entry, n_classes, f"{path}, line {number}")
+            named = _entry(entry, n_classes, where)
             if twice := classes & set(named):
-                raise DiffjaxError(
-                    f"{path}, line {number}: class {min(twice)} is there already."
-                )
+                raise DiffjaxError(f"{where}: class {min(twice)} is there already.")
             classes.update(named)
     if len(classes) < 2:
         raise DiffjaxError(
-            f"{path} names {len(classes)} class(es). A classification compares "
+            f"{name} names {len(classes)} class(es). A classification compares "
             "classes: name at least two."
         )
     return tuple(sorted(classes))

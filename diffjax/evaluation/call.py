@@ -1,9 +1,10 @@
 """An evaluation from Python: the command as a function."""
 
 import warnings
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import fields
+from operator import index
 from pathlib import Path
 from typing import Any, Unpack
 
@@ -15,6 +16,7 @@ from diffjax.classify.progress import Progress
 from diffjax.classify.settings import Options
 from diffjax.data.datasets import source_of
 from diffjax.data.presets import is_preset
+from diffjax.data.prompts import Prompts
 from diffjax.errors import DiffjaxError
 from diffjax.evaluation.bar import Bar
 from diffjax.evaluation.experiment import Experiment
@@ -35,16 +37,18 @@ class EvaluateOptions(Options, total=False):
         dtype: Number type of the denoiser, as for ``from_pretrained``.
         split: Split of the data set; its own test split by default.
         data_dir: Folder that holds the data sets that are named.
-        subset: Images by their index: a .npy file, or ranges as "0:100,200:300".
+        subset: Images by their index: numbers, a .npy file, or ranges as
+            "0:100,200:300".
         per_class: How many images to take of each class.
         subset_seed: Seed of the draw of ``per_class``.
         limit: How many images to take.
         max_pixels: Size above which an image is refused.
         corrupt: How images are made worse, as "blur:3".
-        classes: Numbers of the classes to choose from: a file, or a name.
+        classes: Numbers of the classes to choose from: themselves, as ranges, in a
+            file, or by a name.
         image_column: Column of images of a data set of Hugging Face.
         label_column: Column of labels of such a data set.
-        prompts: CSV file of prompts, or a preset's name.
+        prompts: ``Prompts``, a CSV file of them, or a preset's name.
         classnames: File of class names, as CLIP_benchmark has it.
         templates: File of templates, as CLIP_benchmark has it.
         clip_name: What these files call the data set.
@@ -56,16 +60,16 @@ class EvaluateOptions(Options, total=False):
     dtype: DTypeLike
     split: str | None
     data_dir: str | Path | None
-    subset: str | Path | None
+    subset: str | Path | Iterable[int] | None
     per_class: int | None
     subset_seed: int | None
     limit: int | None
     max_pixels: int | None
     corrupt: str | None
-    classes: str | Path | None
+    classes: str | Path | Iterable[int] | None
     image_column: str | None
     label_column: str | None
-    prompts: str | Path | None
+    prompts: str | Path | Prompts | None
     classnames: str | Path | None
     templates: str | Path | None
     clip_name: str | None
@@ -204,6 +208,9 @@ def _plain(options: Mapping[str, Any]) -> dict[str, Any]:
     for name in given.keys() & {f.name for f in fields(Experiment)}:
         if isinstance(given[name], Path):
             given[name] = str(given[name])
+    for name in given.keys() & {"subset", "classes"}:
+        if not isinstance(given[name], str):
+            given[name] = ",".join(str(index(number)) for number in given[name])
     for name in given.keys() & {"template", "also"}:
         given[name] = tuple(given[name])
     return given

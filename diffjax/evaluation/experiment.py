@@ -1,10 +1,11 @@
 """What is asked for: a data set, which of its images, which classes and prompts."""
 
+import re
 from dataclasses import asdict, dataclass, fields, replace
 from pathlib import Path
 from typing import Any
 
-from diffjax.data.classes import read_classes
+from diffjax.data.classes import parse_classes, read_classes
 from diffjax.data.corruptions import CorruptedSource, parse_corruption
 from diffjax.data.datasets import open_source
 from diffjax.data.imagenet import readable_names
@@ -31,9 +32,9 @@ class Experiment:
         subset_seed: of their draw.
         limit: number of images, evenly spread; a larger one adds to them.
         corrupt: how images are made worse, as ``data.corruptions`` reads it.
-        classes: the candidates: a file of class numbers, or a class list of the
-            package; all by default.
-        prompts: a CSV file, or a prompt file of the package.
+        classes: the candidates: a file of class numbers, a class list of the package,
+            or numbers and ranges as in "0:10,20"; all by default.
+        prompts: a CSV file, a prompt file of the package, or the prompts themselves.
         classnames: a file of class names, as CLIP_benchmark has it.
         templates: a file of templates, as CLIP_benchmark has it; without
             ``classnames`` for the data set's own names.
@@ -54,7 +55,7 @@ class Experiment:
     limit: int | None = None
     corrupt: str | None = None
     classes: str | None = None
-    prompts: str | None = None
+    prompts: str | Prompts | None = None
     classnames: str | None = None
     templates: str | None = None
     clip_name: str | None = None
@@ -99,7 +100,7 @@ class Experiment:
         n = len(source.class_names)
         chosen = None
         if self.classes is not None:
-            chosen = read_classes(_file(self.classes, ".txt"), n)
+            chosen = _classes(self.classes, n)
         pool = select(
             source, self.subset, self.per_class, self.subset_seed, classes=chosen
         )
@@ -116,8 +117,9 @@ class Experiment:
         )
 
     def as_dict(self) -> dict[str, Any]:
-        """Plain JSON values."""
-        return asdict(self) | {"template": list(self.template)}
+        """Plain JSON values; prompts themselves are not among them."""
+        named = self.prompts if isinstance(self.prompts, str) else None
+        return asdict(self) | {"template": list(self.template), "prompts": named}
 
     def _prompts(self, source: Source) -> Prompts | None:
         given = {
@@ -129,6 +131,8 @@ class Experiment:
         if sum(given.values()) > 1:
             names = [name for name, is_given in given.items() if is_given]
             raise DiffjaxError(f"{' and '.join(names)} exclude each other.")
+        if isinstance(self.prompts, Prompts):
+            return self.prompts
         if self.prompts is not None:
             return Prompts.read_csv(_file(self.prompts, ".csv"))
         if self.templates is not None:
@@ -175,6 +179,14 @@ def overridden(experiment: Experiment, given: dict[str, Any]) -> Experiment:
     blank = Experiment(dataset=experiment.dataset)
     cleared = {name: getattr(blank, name) for name in drop}
     return replace(experiment, **(cleared | given))
+
+
+def _classes(text: str, n_classes: int) -> tuple[int, ...]:
+    """Class numbers: in a file, of a list of the package, or there themselves."""
+    if re.fullmatch(r"[\d:, ]+", text):
+        name = f"The text {text!r} of classes"
+        return parse_classes([(name, text)], name, n_classes)
+    return read_classes(_file(text, ".txt"), n_classes)
 
 
 def _file(name: str, suffix: str) -> Path:

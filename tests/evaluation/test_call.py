@@ -99,6 +99,36 @@ def test_the_same_images_in_other_containers(place, tmp_path, classifier, monkey
         evaluate(clf, hub.select([1, 0]), out=again.path, progress=False)
 
 
+def test_what_python_has_and_a_command_can_only_name(place, tmp_path, classifier):
+    whole = evaluate(classifier, place / "photos", out=tmp_path / "a", progress=False)
+    prompts = diffjax.Prompts.from_names(["tabby", "pug"], ["see {}", "a {}"])
+    run = evaluate(
+        classifier,
+        place / "photos",
+        prompts=prompts,
+        subset=np.array([4, 1]),
+        classes=range(2),
+        out=tmp_path / "b",
+        progress=False,
+    )
+    assert run.prompts == prompts and run.class_names == ("tabby", "pug")
+    assert run.rows["id"].to_pylist() == [whole.rows["id"][k].as_py() for k in (1, 4)]
+    chosen = {"subset": "1,4", "classes": "0:2", "prompts": prompts}
+    again = evaluate(
+        classifier, place / "photos", **chosen, out=tmp_path / "c", progress=False
+    )
+    assert_same(again.rows, run.rows)
+    for wrong, message in (
+        ({"classes": [0, 2]}, "'0,2' of classes: 2 goes beyond .* last class, 1"),
+        ({"classes": [0, 0]}, "class 0 is there already"),
+        ({"classes": "1"}, "names 1 class"),
+        ({"subset": [9]}, "holds the index 9"),
+        ({"prompts": prompts, "template": "a {}"}, "exclude each other"),
+    ):
+        with pytest.raises(DiffjaxError, match=message):
+            evaluate(classifier, place / "photos", out=tmp_path / "d", **wrong)
+
+
 def test_progress_is_told_or_drawn_or_not(place, tmp_path, classifier, capsys):
     told = []
     progress = Progress(watch=lambda now: told.append((now.done, now.total)))
