@@ -200,7 +200,7 @@ def test_options_are_the_commands_and_a_wrong_one_is_refused(classifier):
         option.name for option in group.commands["evaluate"].params if option.name
     }
     only_there = {
-        *("preset", "allow_errors", "dry_run", "wandb", "tensorboard", "distributed"),
+        *("presets", "allow_errors", "dry_run", "wandb", "tensorboard", "distributed"),
         *("as_json", "quiet", "help_all"),
     }
     assert theirs - only_there <= ours

@@ -112,9 +112,8 @@ def test_one_device_goes_on_where_two_stopped(whole, classifier, tmp_path, monke
     path = tmp_path / "run"
     with pytest.raises(KeyboardInterrupt):
         evaluate(task_of(Made(stop=9)), classifier, path, save_errors=True)
-    monkeypatch.setattr(
-        "diffjax.classify.classifier.block_mesh", lambda: block_mesh(jax.devices()[:1])
-    )
+    one = block_mesh(jax.devices()[:1])
+    monkeypatch.setattr("diffjax.classify.classifier.block_mesh", lambda devices: one)
     alone = variant(classifier)
     assert alone.device.startswith("1 ×") and classifier.device.startswith("2 ×")
     evaluate(task_of(Made()), alone, path, save_errors=True)
