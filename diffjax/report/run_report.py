@@ -37,6 +37,11 @@ class Calibration:
     reliability: Reliability
 
     @property
+    def points(self) -> int:
+        """How many bins hold images."""
+        return int((self.reliability.counts > 0).sum())
+
+    @property
     def score(self) -> float:
         """The predictions' mean score."""
         return self._mean(self.reliability.score)

@@ -240,7 +240,7 @@ def sample_curve(run: Run, found: Outcomes) -> SampleCurve | None:
         precise = errors.astype(np.float64)
         winners = [classidx[precise[:, some].mean(axis=1).argmin()] for some in columns]
         right += np.array(winners) == label
-    if not images:
+    if len(n_samples) < 2:  # of one sample there is nothing before
         return None
     intervals = np.array([wilson(int(k), images) for k in right])
     return SampleCurve(

@@ -228,6 +228,17 @@ def test_one_run_has_no_chart_of_one_point(tmp_path):
     assert "Bar chart" not in alts and "against evaluations" in alts
 
 
+def test_one_sample_makes_tables_and_no_charts_of_one_point(tmp_path):
+    errors = np.full((4, 4, 1), 0.2, np.float32)
+    errors[np.arange(4), np.arange(4)] = 0.1
+    write_run(tmp_path / "one", errors, np.arange(4))
+    read = Reader(page(read_report([tmp_path / "one"])))
+    alts = [image["alt"] for image in read.all("img") if "svg" in image["src"]]
+    assert [alt.strip().split(".")[0] for alt in alts] == ["Confusion matrix"]
+    captions = " ".join(each["text"] for each in read.all("caption"))
+    assert "Scores at τ" in captions and "By how much the label" in captions
+
+
 def test_a_run_without_mistakes_says_so(tmp_path):
     errors = np.full((4, 3, 2), 0.2, np.float32)
     labels = np.array([0, 1, 2, 0])
