@@ -21,7 +21,8 @@ def record_html(record: "Record") -> str:
     """Show an image as the model saw it, and its best classes with their scores."""
     rows = "".join(
         f"<tr><td style='text-align:left'>{html.escape(entry['label'])}</td>"
-        f"<td>{'≈' if entry.get('pruned') else ''}{entry['score']:.3f}</td></tr>"
+        "<td style='text-align:right'>"
+        f"{'≈' if entry.get('pruned') else ''}{entry['score']:.3f}</td></tr>"
         for entry in record.scores()[:SHOWN]
     )
     notes = [f"{record.evaluations:,} evaluations"]

@@ -6,8 +6,9 @@
 
 For a class that has seen all that the winner has, b is the winner. For one that was
 pruned, Δ_c is what that rested on: b led when c was dropped, and may have lost to the
-winner later. Before Δ becomes a score it is raised to that of whoever ranks above:
-few samples may make a pruned class look better than one that outlived it.
+winner later; the standard error of Δ_c is then the one by which a race was sure. Before
+Δ becomes a score it is raised to that of whoever ranks above: few samples may make a
+pruned class look better than one that outlived it.
 
 τ, the temperature, is in units of the error. The order of classes does not depend on
 it, and nor is a score a calibrated probability until τ has been fitted on labelled
@@ -30,6 +31,7 @@ from diffjax.strategies.base import (
     Samples,
     best_prompts,
     class_decision,
+    class_differences,
 )
 
 # what a decision's confidence is about, said beside it
@@ -142,9 +144,7 @@ class Record:
         NaN and infinite for a class that was never evaluated.
         """
         best = best_prompts(self.prompt_decision, self.classidx)
-        table = ErrorTable(self.compared[best])
-        paired = table.difference(table.leaders(self.decision.winner))
-        return paired.mean, paired.standard_error
+        return class_differences(self.compared[best], self.decision)
 
     def by_timestep(
         self,
@@ -199,7 +199,7 @@ class Record:
     def as_dict(self) -> dict[str, Any]:
         """Return plain JSON values: scores, cost, settings, all errors by timestep."""
         timesteps, errors = self.by_timestep()
-        differences = np.stack(self.differences(), axis=1)
+        deltas = np.stack(self.differences(), axis=1)
         gradients = self.decision.n_gradients
         also = {
             loss: self.labels[verdict.decision.winner]
@@ -233,7 +233,7 @@ class Record:
                     "by_timestep": [_known(e) for e in row],
                 }
                 for label, row, (difference, standard_error) in zip(
-                    self.labels, errors, differences, strict=True
+                    self.labels, errors, deltas, strict=True
                 )
             ],
         }

@@ -180,7 +180,7 @@ class ImageSearch:
 
         def verdict(table: ErrorTable) -> Verdict:
             # what was foreseen, was of the deciding loss
-            decision = rank(replace(state, table=table, foreseen=None))
+            decision = rank(replace(state, table=table, foreseen=None, deficits=None))
             return Verdict(
                 table=table,
                 prompt_decision=decision,

@@ -15,9 +15,9 @@ from diffjax.runs.rows import lists
 from diffjax.runs.run import Run
 from diffjax.strategies.base import (
     Decision,
-    ErrorTable,
     best_prompts,
     class_decision,
+    class_differences,
 )
 
 
@@ -138,17 +138,16 @@ def decision_columns(
     """
     decision = class_decision(prompt_decision, classidx)
     best = best_prompts(prompt_decision, classidx)
-    table = ErrorTable(errors[best])
-    paired = table.difference(table.leaders(decision.winner))
+    mean, standard_error = class_differences(errors[best], decision)
     runner_up = decision.ranking[1]
     return {
         "prediction": int(classes[decision.winner]),
         "ranking": classes[decision.ranking],
-        "differences": paired.mean,
-        "standard_errors": paired.standard_error,
+        "differences": mean,
+        "standard_errors": standard_error,
         "n_samples": decision.n_samples,
-        "margin": float(paired.mean[runner_up]),
-        "margin_error": float(paired.standard_error[runner_up]),
+        "margin": float(mean[runner_up]),
+        "margin_error": float(standard_error[runner_up]),
         "confidence": decision.confidence,
         "evaluations": decision.n_evaluations,
     }

@@ -58,6 +58,9 @@ class State:
             by which those that were never evaluated are ranked.
         foreseen: float32 [C, S], an estimate of the errors less its mean; or None.
         n_gradients: forward and backward passes that the estimate took.
+        deficits: float64 [2, C], by how much worse than the best each was when it was
+            dropped, and the standard error that this was surely above; NaN for others.
+            None of strategies that do not ask for the latter.
     """
 
     samples: Samples
@@ -71,6 +74,7 @@ class State:
     estimate: Float[np.ndarray, "C"] | None = None
     foreseen: Float[np.ndarray, "C S"] | None = None
     n_gradients: int = 0
+    deficits: Float[np.ndarray, "2 C"] | None = None
 
     @property
     def living(self) -> Bool[np.ndarray, "C"]:
@@ -115,6 +119,7 @@ class Decision:
             classes (of a shortlist, if there was one) would find the same winner;
             None if the strategy does not say.
         n_gradients: forward and backward passes of a shortlist.
+        deficits: what drops rested on, as ``State`` has it.
     """
 
     ranking: Int[np.ndarray, "C"]
@@ -124,6 +129,7 @@ class Decision:
     n_evaluations: int
     confidence: float | None = None
     n_gradients: int = 0
+    deficits: Float[np.ndarray, "2 C"] | None = None
 
     @property
     def winner(self) -> int:
@@ -261,6 +267,7 @@ def rank(state: State) -> Decision:
         pruned=~state.living,
         n_evaluations=state.n_evaluations,
         n_gradients=state.n_gradients,
+        deficits=state.deficits,
     )
 
 
@@ -285,7 +292,29 @@ def class_decision(decision: Decision, classidx: Int[np.ndarray, "P"]) -> Decisi
         mean_error=decision.mean_error[best],
         n_samples=decision.n_samples[best],
         pruned=decision.pruned[best],
+        deficits=None if decision.deficits is None else decision.deficits[:, best],
     )
+
+
+def class_differences(
+    errors: Float[np.ndarray, "C S"], decision: Decision
+) -> tuple[Float[np.ndarray, "C"], Float[np.ndarray, "C"]]:
+    """How much worse each class is than the winner, and the standard error of that.
+
+    Of a class that was dropped, than the one that was best until then: what the drop
+    rested on. NaN and infinite for a class that was never evaluated.
+
+    Args:
+        errors: that the decision compares.
+        decision: about the same classes.
+    """
+    table = ErrorTable(errors)
+    paired = table.difference(table.leaders(decision.winner))
+    if decision.deficits is None:
+        return paired.mean, paired.standard_error
+    both = np.stack([paired.mean, paired.standard_error])
+    mean, error = np.where(np.isnan(decision.deficits), both, decision.deficits)
+    return mean, error
 
 
 def best_prompts(

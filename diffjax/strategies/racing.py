@@ -143,10 +143,16 @@ class Racing(Strategy):
         reach = now.reach((1 - self.confidence - state.risk) / now.n_rivals)
         lost = now.mean > reach
         tied = now.mean + reach <= now.width
+        if state.deficits is None:
+            deficits = np.full((2, len(state.dropped)), np.nan)
+        else:
+            deficits = state.deficits.copy()
+        deficits[:, now.classes[lost]] = now.mean[lost], now.standard_error[lost]
         return replace(
             drop(state, now.classes[lost]),
             risk=state.risk + float(now.tail(now.mean)[lost].sum()),
             over=not (now.foreign & ~lost & ~tied).any(),
+            deficits=deficits,
         )
 
     def decide(self, state: State) -> Decision:

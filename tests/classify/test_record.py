@@ -6,7 +6,7 @@ from saved_runs import named
 
 from diffjax.classify.record import Record
 from diffjax.data.prompts import Prompts
-from diffjax.strategies.base import ErrorTable, run
+from diffjax.strategies.base import ErrorTable, class_differences, run
 from diffjax.strategies.racing import Racing
 from diffjax.strategies.staged import Staged
 
@@ -112,8 +112,10 @@ def test_a_class_is_compared_with_the_one_that_had_it_dropped():
     assert mean[1] == error[1] == 0
     d = seen[2] - seen[0]
     np.testing.assert_allclose(mean[2], d.mean(), rtol=1e-6)
-    np.testing.assert_allclose(error[2], d.std(ddof=1) / np.sqrt(n), rtol=1e-4)
-    assert mean[2] > 3 * error[2]
+    steps = np.diff(d[np.argsort(order[:n])])  # from timestep to timestep
+    variance = np.square(steps).sum() / (2 * (n - 1))
+    expected = np.sqrt(variance * (1 / n - 1 / 64))
+    np.testing.assert_allclose(error[2], expected, rtol=1e-4)
     told = r.as_dict()["errors"][2]
     assert told["difference"] == mean[2] and told["standard_error"] == error[2]
 
@@ -127,7 +129,11 @@ def test_no_class_is_better_than_the_best_on_what_it_has_seen(seed):
     state = run(
         strategy, 12, 64, lambda s, r: errors[np.ix_(r.classes, order[r.samples])]
     )
-    winner = strategy.decide(state).winner
+    decision = strategy.decide(state)
+    winner = decision.winner
+    mean, error = class_differences(state.table.errors, decision)
+    dropped = decision.pruned & (decision.n_samples < 64)
+    assert dropped.any() and (mean[dropped] > 1.5 * error[dropped]).all()
     paired = state.table.difference(state.table.leaders(winner))
     assert (paired.mean >= 0).all() and paired.mean[winner] == 0
     living = state.living

@@ -22,6 +22,7 @@ def test_json_has_what_a_record_has(folder):
     assert {entry["label"]} < {"cat", "dog", "a"}
     assert entry["label"] == entry["scores"][0]["label"]
     assert [e.get("pruned", False) for e in entry["scores"]] == [False, False, True]
+    assert sum(e["score"] for e in entry["scores"]) == pytest.approx(1)
     assert entry["evaluations"] == 3 * 2 + 2 * 2
     assert entry["settings"]["strategy"]["name"] == "staged"
     assert {row["label"] for row in entry["errors"]} == {"cat", "dog", "a"}
