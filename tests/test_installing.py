@@ -26,6 +26,7 @@ ONLY_IN = {
 }
 # of the scripts that compare, and compilers for devices that are elsewhere
 NOT_OURS = {"torchvision", "libtpu"}
+NOT_ON_WINDOWS = {"curses", "fcntl", "grp", "pty", "pwd", "resource", "termios", "tty"}
 NOT_TO_CLASSIFY = ("orbax", "tensorstore", "tensorflow_datasets", "torch")
 
 
@@ -61,6 +62,7 @@ def test_what_is_imported_is_required():
             else:
                 continue
             for module in {module.partition(".")[0] for module in modules}:
+                assert module not in NOT_ON_WINDOWS, f"{path} imports {module}"
                 if module in sys.stdlib_module_names or module == "diffjax":
                     continue
                 if path.relative_to(ROOT).parts[0] == ONLY_IN.get(module):
