@@ -407,7 +407,7 @@ def idle(rehearse: bool) -> Iterator[Row]:
     from diffjax import DiffusionClassifier, Settings, load_model
     from diffjax.checkpoints.loading import compute_dtype
     from diffjax.classify.candidates import Candidates
-    from diffjax.classify.search import Encoded
+    from diffjax.classify.seen import Encoded
     from diffjax.cli.demo import LABELS
     from diffjax.data.prompts import Prompts
     from diffjax.evaluation.bench import random_subject

@@ -355,7 +355,7 @@ class Ours:
 
     def packed(self, works: Sequence[Work]) -> tuple[list[Answer], float]:
         """All together."""
-        from diffjax.classify.search import Encoded
+        from diffjax.classify.seen import Encoded
         from diffjax.errors import DiffjaxError
 
         encoded = [

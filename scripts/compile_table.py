@@ -2,8 +2,8 @@
 
     python scripts/compile_table.py --devices h100:1x1x1 v5e:1x1 --out table.json
 
-Stable Diffusion 1.5 and 2 at 512 pixels and DiT-XL/2 at 256 and 512, with the tiles
-that `diffjax evaluate` would take. Nothing is run, so nothing is said of speed but
+Stable Diffusion 1.5 and 2 at 512 pixels, XL at 1024, DiT-XL/2 at 256 and 512, with the
+tiles that `diffjax evaluate` would take. Nothing is run: nothing is said of speed but
 bounds: what the published peaks of a device allow at most (see
 `diffjax bench --compile-for`, which compiles one of these). Columns:
 
@@ -24,6 +24,7 @@ from typing import Any
 MODELS = {  # a random model, and its resolution
     "SD 1.5": ("sd-1.5", 512),
     "SD 2": ("sd-2-base", 512),
+    "SDXL": ("sdxl", 1024),
     "DiT-256": ("dit-256", 256),
     "DiT-512": ("dit-256", 512),
 }

@@ -69,6 +69,9 @@ UNET_SD2 = UNET_SD15 | {
     "dual_cross_attention": False,
     "use_linear_projection": True,
 }
+ROOT = Path(__file__).resolve().parent.parent
+SDXL = ROOT / "diffjax" / "assets" / "configs" / "sdxl.json"
+UNET_SDXL = json.loads(SDXL.read_text(encoding="utf-8"))
 VAE_SD = {
     "_class_name": "AutoencoderKL",
     "act_fn": "silu",
@@ -110,6 +113,16 @@ TEXT_SD2 = TEXT_SD1 | {
     "num_hidden_layers": 23,
     "projection_dim": 512,
 }
+# The first text encoder of SDXL is that of SD 1; its files have no position_ids.
+TEXT_SDXL_2 = TEXT_SD1 | {
+    "architectures": ["CLIPTextModelWithProjection"],
+    "hidden_act": "gelu",
+    "hidden_size": 1280,
+    "intermediate_size": 5120,
+    "num_attention_heads": 20,
+    "num_hidden_layers": 32,
+    "projection_dim": 1280,
+}
 DIT_XL_2_256 = {
     "_class_name": "Transformer2DModel",
     "activation_fn": "gelu-approximate",
@@ -140,6 +153,8 @@ CHECKPOINTS: dict[str, tuple[dict[str, Any], int]] = {
     "sd-vae": (VAE_SD, 83_653_863),
     "sd1-text": (TEXT_SD1, 123_060_480),
     "sd2-text": (TEXT_SD2, 340_387_840),
+    "sdxl-unet": (UNET_SDXL, 2_567_463_684),
+    "sdxl-text-2": (TEXT_SDXL_2, 694_659_840),
     # The authors' 675,129,632 counts the fixed 256 × 1152 position table as well, which
     # diffusers computes and does not store.
     "dit-xl-2-256": (DIT_XL_2_256, 675_129_632 - 256 * 1152),
@@ -158,7 +173,11 @@ def state_shapes(name: str, config: dict[str, Any]) -> Shapes:
     """Key and shape of all that today's torch class would save."""
     import torch
     from diffusers import AutoencoderKL, DiTTransformer2DModel, UNet2DConditionModel
-    from transformers import CLIPTextConfig, CLIPTextModel
+    from transformers import (
+        CLIPTextConfig,
+        CLIPTextModel,
+        CLIPTextModelWithProjection,
+    )
 
     arguments = {k: v for k, v in config.items() if not k.startswith("_")}
     with torch.device("meta"):
@@ -166,6 +185,8 @@ def state_shapes(name: str, config: dict[str, Any]) -> Shapes:
             model = UNet2DConditionModel(**arguments)
         elif name == "sd-vae":
             model = AutoencoderKL(**arguments)
+        elif name == "sdxl-text-2":
+            model = CLIPTextModelWithProjection(CLIPTextConfig(**arguments))
         elif name.endswith("-text"):
             model = CLIPTextModel(CLIPTextConfig(**arguments))
         else:
@@ -229,7 +250,7 @@ def write(folder: Path, name: str, shapes: Shapes, config: dict[str, Any]) -> No
 
 def main() -> None:
     """Write all lists and print a table of counts; a wrong count is an error."""
-    here = Path(__file__).resolve().parent.parent / "tests" / "data" / "keys"
+    here = ROOT / "tests" / "goldens" / "keys"
     folder = Path(sys.argv[1]) if len(sys.argv) > 1 else here
     folder.mkdir(parents=True, exist_ok=True)
     print(f"{'checkpoint':<14}{'tensors':>8}{'parameters':>14}{'in the file':>14}")

@@ -62,7 +62,7 @@ def device(n_classes: int, dtype: str) -> dict[str, int]:
         classes=np.zeros((blocks, width), np.int32),
     )
     compiled = tile_errors.lower(
-        random_network("unet", config, dtype),
+        random_network(config, dtype),
         read_schedule({"_class_name": "DDIMScheduler"}, "this script"),
         SeededNoise.of(0),
         states,
@@ -123,7 +123,8 @@ def host(n_classes: int, n_images: int) -> dict[str, int]:
     """Of a process of its own: bytes beyond what it held before, and images open."""
     from diffjax.classify.candidates import Candidates
     from diffjax.classify.progress import Progress
-    from diffjax.classify.search import Encoded, ImageSearch
+    from diffjax.classify.search import ImageSearch
+    from diffjax.classify.seen import Encoded
     from diffjax.classify.settings import Settings
     from diffjax.data.prompts import Prompts
     from diffjax.scoring.packing import Packer

@@ -18,7 +18,7 @@ from typing import Any
 import numpy as np
 
 from diffjax.classify.classifier import DiffusionClassifier
-from diffjax.classify.search import Encoded
+from diffjax.classify.seen import Encoded
 from diffjax.errors import DiffjaxError
 from diffjax.evaluation.experiment import Experiment
 from diffjax.runs.metrics import wilson

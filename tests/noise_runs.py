@@ -6,7 +6,7 @@ import zlib
 import numpy as np
 
 from diffjax.classify.classifier import DiffusionClassifier
-from diffjax.classify.search import Encoded
+from diffjax.classify.seen import Encoded
 from diffjax.data.sources import Example
 from diffjax.errors import DiffjaxError
 from diffjax.evaluation.task import make_task

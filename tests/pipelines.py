@@ -15,12 +15,19 @@ from diffusers import (
     DDIMScheduler,
     DiTPipeline,
     DiTTransformer2DModel,
+    EulerDiscreteScheduler,
     PNDMScheduler,
     StableDiffusionPipeline,
+    StableDiffusionXLPipeline,
     UNet2DConditionModel,
 )
 from tokenizers.pre_tokenizers import ByteLevel
-from transformers import CLIPTextConfig, CLIPTextModel, CLIPTokenizer
+from transformers import (
+    CLIPTextConfig,
+    CLIPTextModel,
+    CLIPTextModelWithProjection,
+    CLIPTokenizer,
+)
 
 torch.set_num_threads(1)  # for networks this small, more threads only wait
 
@@ -55,6 +62,29 @@ TEXT = {
     "num_attention_heads": 4,
     "max_position_embeddings": LENGTH,
     "hidden_act": "quick_gelu",
+}
+# three levels and two text encoders, as Stable Diffusion XL has them
+UNET_XL = {
+    "sample_size": 8,
+    "block_out_channels": [8, 16, 24],
+    "down_block_types": ["DownBlock2D", *["CrossAttnDownBlock2D"] * 2],
+    "up_block_types": [*["CrossAttnUpBlock2D"] * 2, "UpBlock2D"],
+    "layers_per_block": 1,
+    "norm_num_groups": 4,
+    "cross_attention_dim": 24 + 32,
+    "attention_head_dim": [1, 2, 3],
+    "transformer_layers_per_block": [1, 2, 3],
+    "use_linear_projection": True,
+    "addition_embed_type": "text_time",
+    "addition_time_embed_dim": 6,
+    "projection_class_embeddings_input_dim": 20 + 6 * 6,
+}
+TEXT_XL = TEXT | {
+    "hidden_size": 32,
+    "num_hidden_layers": 3,
+    "hidden_act": "gelu",
+    "projection_dim": 20,
+    "eos_token_id": 2,  # as published ones have it
 }
 DIT = {
     "num_attention_heads": 2,
@@ -93,6 +123,11 @@ def vae(**changes):
 
 def text_encoder(**changes):
     return randomise(CLIPTextModel(CLIPTextConfig(**TEXT | changes)), seed=3)
+
+
+def text_encoder_2(**changes):
+    config = CLIPTextConfig(**TEXT_XL | changes)
+    return randomise(CLIPTextModelWithProjection(config), seed=5)
 
 
 def dit(**changes):
@@ -142,6 +177,30 @@ def stable_diffusion(folder, **parts):
         safety_checker=None,
         feature_extractor=None,
         requires_safety_checker=False,
+    )
+    pipeline.save_pretrained(folder)
+    return pipeline
+
+
+def stable_diffusion_xl(folder, *, zeros=True, **parts):
+    """A Stable Diffusion XL saved under ``folder``."""
+    write_tokenizer(folder / "tokenizer")
+    write_tokenizer(folder / "tokenizer_2", "!")
+    modules = {
+        "unet": unet(**UNET_XL),
+        "vae": vae(force_upcast=True),
+        "text_encoder": text_encoder(),
+        "text_encoder_2": text_encoder_2(),
+        "tokenizer": CLIPTokenizer.from_pretrained(folder / "tokenizer"),
+        "tokenizer_2": CLIPTokenizer.from_pretrained(folder / "tokenizer_2"),
+        "scheduler": EulerDiscreteScheduler(
+            **STARTS, beta_schedule="scaled_linear", steps_offset=1
+        ),
+    }
+    pipeline = StableDiffusionXLPipeline(
+        **modules | parts,
+        force_zeros_for_empty_prompt=zeros,
+        add_watermarker=False,
     )
     pipeline.save_pretrained(folder)
     return pipeline
@@ -211,7 +270,7 @@ def denoise(network, latents, timesteps, conditions):
 
 @quick_jit
 def encode_text(network, ids):
-    return jax.vmap(network.module())(ids)
+    return jax.vmap(network.module())(ids).states
 
 
 @quick_jit

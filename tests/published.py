@@ -9,6 +9,11 @@ from pathlib import Path
 
 REAL = Path(__file__).parents[2] / "shared" / "real"
 
+
+def without(config, *keys):
+    return {key: value for key, value in config.items() if key not in keys}
+
+
 UNET_1 = {
     "_class_name": "UNet2DConditionModel",
     "act_fn": "silu",
@@ -147,6 +152,15 @@ TEXT_2 = TEXT_1 | {
     "transformers_version": "4.25.0.dev0",
 }
 TEXT_XL = TEXT_1 | {"torch_dtype": "float16", "transformers_version": "4.32.0.dev0"}
+TEXT_XL_2 = TEXT_XL | {
+    "architectures": ["CLIPTextModelWithProjection"],
+    "hidden_act": "gelu",
+    "hidden_size": 1280,
+    "intermediate_size": 5120,
+    "num_attention_heads": 20,
+    "num_hidden_layers": 32,
+    "projection_dim": 1280,
+}
 TEXT_3 = TEXT_1 | {
     "architectures": ["CLIPTextModelWithProjection"],
     "torch_dtype": "float16",
@@ -201,6 +215,16 @@ FLUX = {
     "patch_size": 1,
     "pooled_projection_dim": 768,
 }
+UNET_XL_TURBO = (
+    UNET_XL
+    | LATER
+    | {
+        "attention_type": "default",
+        "dropout": 0.0,
+        "reverse_transformer_layers_per_block": None,
+        "sample_size": 64,
+    }
+)
 PNDM = {
     "_class_name": "PNDMScheduler",
     "beta_end": 0.012,
@@ -222,6 +246,10 @@ EULER_XL = PNDM | {
     "timestep_spacing": "leading",
     "use_karras_sigmas": False,
 }
+EULER_XL_TURBO = without(EULER_XL, "use_karras_sigmas") | {
+    "_class_name": "EulerAncestralDiscreteScheduler",
+    "timestep_spacing": "trailing",
+}
 FLOW = {
     "_class_name": "FlowMatchEulerDiscreteScheduler",
     "num_train_timesteps": 1000,
@@ -234,10 +262,6 @@ FLOW_FLUX = FLOW | {
     "max_shift": 1.15,
     "use_dynamic_shifting": True,
 }
-
-
-def without(config, *keys):
-    return {key: value for key, value in config.items() if key not in keys}
 
 
 # repository: its components that are read
@@ -279,9 +303,23 @@ RUN = {
     },
     "stabilityai/sd-vae-ft-mse": {"vae": VAE | {"sample_size": 256}},
     "stabilityai/sdxl-vae": {"vae": VAE_XL},
+    "stabilityai/stable-diffusion-xl-base-1.0": {
+        "unet": UNET_XL,
+        "vae": VAE_XL | {"force_upcast": True},
+        "text_encoder": TEXT_XL,
+        "text_encoder_2": TEXT_XL_2,
+        "scheduler": EULER_XL,
+    },
+    "stabilityai/sdxl-turbo": {
+        "unet": UNET_XL_TURBO,
+        "vae": VAE_XL | {"force_upcast": True},
+        "scheduler": EULER_XL_TURBO,
+    },
     "facebook/DiT-XL-2-256": {"transformer": DIT},
     "facebook/DiT-XL-2-512": {"transformer": DIT | {"sample_size": 64}},
 }
+# of these ../shared/real has no files
+ELSEWHERE = ("stabilityai/sdxl-turbo",)
 # revisions in the layout of the former Flax classes
 _FLAX_1 = {
     "unet": without(
@@ -341,16 +379,6 @@ REFUSED = {
         },
         ("maps 9 channels to 4", "inpainting"),
     ),
-    "stabilityai/stable-diffusion-xl-base-1.0": (
-        "StableDiffusionXLPipeline",
-        {
-            "unet": UNET_XL,
-            "vae": VAE_XL | {"force_upcast": True},
-            "text_encoder": TEXT_XL,
-            "scheduler": EULER_XL,
-        },
-        ("StableDiffusionXLPipeline", "addition_embed_type='text_time'"),
-    ),
     "stabilityai/stable-diffusion-xl-refiner-1.0": (
         "StableDiffusionXLImg2ImgPipeline",
         {
@@ -358,7 +386,7 @@ REFUSED = {
             "vae": VAE_XL | {"force_upcast": True},
             "scheduler": EULER_XL,
         },
-        ("StableDiffusionXLImg2ImgPipeline", "addition_embed_type='text_time'"),
+        ("StableDiffusionXLImg2ImgPipeline", "requires_aesthetics_score"),
     ),
     "stabilityai/stable-diffusion-3-medium-diffusers": (
         "StableDiffusion3Pipeline",

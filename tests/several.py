@@ -58,13 +58,13 @@ class Counting(nnx.Module):
         self.clip = clip
 
     def __call__(self, ids):
-        return self.clip(ids), ids != 0
+        return self.clip(ids).states, ids != 0
 
 
-def combine(states, counting):
+def combine(text, counting):
     """What the two encoders give of a prompt → its condition."""
     more, mask = counting
-    both = jnp.concatenate([states, more], axis=-1)
+    both = jnp.concatenate([text.states, more], axis=-1)
     return Told(both, both[-1], mask, mask.sum(dtype=jnp.int32))
 
 

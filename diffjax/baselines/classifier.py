@@ -15,7 +15,8 @@ from flax import nnx
 from jaxtyping import Array, Float, Float32, UInt8
 
 from diffjax.baselines.resnet import ResNet, ResNetConfig
-from diffjax.checkpoints.formats import TRANSFORMERS_STEM, read_tensors
+from diffjax.checkpoints.components import TRANSFORMERS_STEM
+from diffjax.checkpoints.formats import read_tensors
 from diffjax.checkpoints.mappings import Names, fill, to_torch
 from diffjax.checkpoints.networks import read_json
 from diffjax.data.images import load_image, preprocess

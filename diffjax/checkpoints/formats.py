@@ -22,23 +22,12 @@ from typing import Any, cast
 
 import numpy as np
 
+from diffjax.checkpoints.components import DIFFUSERS_STEM, TRANSFORMERS_STEM
 from diffjax.checkpoints.torch_files import damaged, load_torch, state_dict
 from diffjax.errors import DiffjaxError
 from diffjax.files import read_json_object, regular_file
 
 Tensors = dict[str, np.ndarray]
-
-# The stem that diffusers gives its own models, and the one of transformers.
-DIFFUSERS_STEM = "diffusion_pytorch_model"
-TRANSFORMERS_STEM = "model"
-
-# component: the stem of its weights' file names
-STEMS = {
-    "unet": DIFFUSERS_STEM,
-    "transformer": DIFFUSERS_STEM,
-    "vae": DIFFUSERS_STEM,
-    "text_encoder": TRANSFORMERS_STEM,
-}
 
 # torch's stem: (the stem of Flax files, the stem of .bin and .pt files)
 _OTHER_STEMS = {

@@ -15,11 +15,10 @@ from jax.typing import DTypeLike
 
 from diffjax.checkpoints import fitting
 from diffjax.checkpoints.catalog import ASSETS
-from diffjax.checkpoints.conditioning import STABLE_DIFFUSION, load_conditioner
-from diffjax.checkpoints.formats import STEMS
+from diffjax.checkpoints.components import RUNS, STEMS
+from diffjax.checkpoints.conditioning import family_of, load_conditioner
 from diffjax.checkpoints.networks import load_network, network_config, read_json
-from diffjax.checkpoints.parts import COMPONENTS as PARTS
-from diffjax.checkpoints.parts import Parts, spelled_out
+from diffjax.checkpoints.parts import REPLACED, Parts, spelled_out
 from diffjax.checkpoints.resolving import require_variant, resolve, resolve_component
 from diffjax.choices import DTYPES
 from diffjax.data.kept import KeptArrays
@@ -29,7 +28,7 @@ from diffjax.models.diffusion import DiffusionModel
 from diffjax.models.limits import Limits
 
 LIMITS = "limits.json"  # of the models in the package
-PIPELINES = ("StableDiffusionPipeline", "DiTPipeline")
+PIPELINES = ("StableDiffusionPipeline", "StableDiffusionXLPipeline", "DiTPipeline")
 
 
 @spelled_out
@@ -43,8 +42,8 @@ def load_model(
 
     Args:
         name_or_path: A folder in the diffusers layout, a name of ``diffjax models``,
-            or a Hugging Face id; of a whole Stable Diffusion or DiT pipeline. A path
-            that exists comes first.
+            or a Hugging Face id; of a whole Stable Diffusion (XL too) or DiT pipeline.
+            A path that exists comes first.
         dtype: Number type in which the denoiser computes and keeps its weights; "auto"
             is bfloat16 on accelerators and float32 on a CPU. Autoencoder and text
             encoder, which run once an image or prompt, stay in float32.
@@ -54,7 +53,7 @@ def load_model(
         DiffjaxError: If the model cannot be found, read, or run; it says what to do.
     """
     asked: dict[str, Any] = {**parts}
-    named = {name: asked.pop(name, None) for name in PARTS}
+    named = {name: asked.pop(name, None) for name in REPLACED}
     revision, cache = asked.pop("revision", None), asked.pop("prompt_cache", None)
     variant = asked.get("variant")
     elsewhere = {
@@ -135,16 +134,21 @@ def load_model(
             == 2 * denoiser_config.in_channels,
             **common,
         )
+    family = family_of(denoiser_config)
+    empty_is_zero = bool(index.get("force_zeros_for_empty_prompt", False))
     conditioner = load_conditioner(
-        STABLE_DIFFUSION,
+        family,
         folder,
         elsewhere,
         variant=variant,
         weights=weights,
         kept=None if cache is None else KeptArrays(Path(cache), "prompts"),
+        empty_is_zero=empty_is_zero,
     )
     common["configs"] |= conditioner.configs
-    return DiffusionModel(kind="text", conditioner=conditioner, **common)
+    return DiffusionModel(
+        kind="text", conditioner=conditioner, sizes=family.sizes, **common
+    )
 
 
 def _limits(file: Path) -> Limits | None:
@@ -181,18 +185,27 @@ def _check_configs(
     component_folder: Callable[[str], Path],
 ) -> None:
     """Refuse a pipeline that cannot run before any of its weights are read."""
-    encoders = STABLE_DIFFUSION.encoders if denoiser == "unet" else ()
-    names = [denoiser, "vae", *encoders]
+    encoders: tuple[str, ...] = ()
     try:
-        configs = {name: network_config(component_folder(name), name) for name in names}
+        fitting.check_index(index)
+        configs = {
+            name: network_config(component_folder(name), name)
+            for name in (denoiser, "vae")
+        }
         fitting.check_latents(configs[denoiser], configs["vae"], folder)
+        if denoiser == "unet":
+            encoders = tuple(family_of(configs["unet"]).encoders)
+            if len(encoders) > 1:
+                fitting.check_encoders(index, encoders, folder)
+        for name in encoders:
+            configs[name] = network_config(component_folder(name), name)
     except DiffjaxError as error:
         pipeline = index.get("_class_name")
         if str(pipeline).removeprefix("Flax") in PIPELINES:
             raise
         raise DiffjaxError(
-            f"{folder} is a {pipeline}; diffjax runs Stable Diffusion 1.x and 2.x "
-            f"and DiT. Of its configs, {error}"
+            f"{folder} is a {pipeline}; diffjax runs {RUNS}. Of its configs, {error}"
         ) from error
     if denoiser == "unet":
-        fitting.check_widths(configs["unet"], configs["text_encoder"], folder)
+        known = [configs[name] for name in encoders]
+        fitting.check_widths(configs["unet"], known, folder)

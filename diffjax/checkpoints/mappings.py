@@ -16,7 +16,7 @@ lists all differences.
 
 import re
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 import jax.numpy as jnp
@@ -79,6 +79,14 @@ CLIP_TEXT = Names(
     ignored={
         r"text_model\.embeddings\.position_ids": "a buffer: 0, 1, 2, …",
         r"text_projection\.weight": "only used for the pooled output",
+    },
+)
+CLIP_TEXT_WITH_PROJECTION = replace(
+    CLIP_TEXT,
+    ignored={
+        name: why
+        for name, why in CLIP_TEXT.ignored.items()
+        if not name.startswith("text_projection")
     },
 )
 DIT = Names(

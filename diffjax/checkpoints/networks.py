@@ -11,11 +11,17 @@ from flax import nnx
 from jax.typing import DTypeLike
 
 from diffjax.checkpoints import mappings, original_dit
-from diffjax.checkpoints.formats import STEMS, read_tensors
+from diffjax.checkpoints.components import COMPONENTS, STEMS
+from diffjax.checkpoints.formats import read_tensors
 from diffjax.errors import DiffjaxError
 from diffjax.files import MAX_JSON_BYTES, parse_json, read_text
 from diffjax.models.autoencoder import AutoencoderKL, AutoencoderKLConfig
-from diffjax.models.clip import CLIPTextConfig, CLIPTextModel
+from diffjax.models.clip import (
+    CLIPTextConfig,
+    CLIPTextModel,
+    CLIPTextModelWithProjection,
+    CLIPTextWithProjectionConfig,
+)
 from diffjax.models.dit import DiTTransformer2DConfig, DiTTransformer2DModel
 from diffjax.models.network import Network
 from diffjax.models.unet import UNet2DConditionModel
@@ -23,37 +29,34 @@ from diffjax.models.unet_config import UNet2DConditionConfig
 
 
 @dataclass(frozen=True)
-class Component:
-    """What it takes to load one network of a pipeline."""
+class Kind:
+    """What it takes to load networks of one class."""
 
     module: Callable[..., nnx.Module]
     config: Any  # a config dataclass with ``from_dict``
     names: mappings.Names
-    also: str | None = None  # a class that config.json may name besides the module
-
-    @property
-    def classes(self) -> tuple[str, ...]:
-        """The classes that config.json may name."""
-        return tuple(filter(None, (self.module.__name__, self.also)))
 
 
-COMPONENTS: dict[str, Component] = {
-    "unet": Component(UNet2DConditionModel, UNet2DConditionConfig, mappings.UNET),
-    "transformer": Component(
-        DiTTransformer2DModel,
-        DiTTransformer2DConfig,
-        mappings.DIT,
-        # the public DiT files still carry the class that diffusers split later
-        also="Transformer2DModel",
-    ),
-    "vae": Component(AutoencoderKL, AutoencoderKLConfig, mappings.AUTOENCODER),
-    "text_encoder": Component(
-        CLIPTextModel,
-        CLIPTextConfig,
-        mappings.CLIP_TEXT,
-        also="CLIPTextModelWithProjection",
-    ),
+NETWORKS: dict[str, Kind] = {
+    kind.module.__name__: kind
+    for kind in (
+        Kind(UNet2DConditionModel, UNet2DConditionConfig, mappings.UNET),
+        Kind(DiTTransformer2DModel, DiTTransformer2DConfig, mappings.DIT),
+        Kind(AutoencoderKL, AutoencoderKLConfig, mappings.AUTOENCODER),
+        Kind(CLIPTextModel, CLIPTextConfig, mappings.CLIP_TEXT),
+        Kind(
+            CLIPTextModelWithProjection,
+            CLIPTextWithProjectionConfig,
+            mappings.CLIP_TEXT_WITH_PROJECTION,
+        ),
+    )
 }
+
+
+def kind_of(component: str, cls: str | None = None) -> Kind:
+    """The networks that a component holds, by the class that its config.json names."""
+    networks = COMPONENTS[component].networks
+    return NETWORKS[networks[cls or next(iter(networks))]]
 
 
 def load_network(
@@ -69,7 +72,7 @@ def load_network(
 
     Args:
         folder: with config.json and weights.
-        name: a key of ``COMPONENTS``.
+        name: of the component, one that has weights.
         dtype: of computation and weights; norms and a denoiser's last layer stay in
             float32.
         on_host: leave the weights there, as NumPy's arrays.
@@ -79,20 +82,21 @@ def load_network(
     Raises:
         DiffjaxError: if config or weights are missing, damaged or do not fit.
     """
-    config, names = network_config(folder, name), COMPONENTS[name].names
+    config = network_config(folder, name)
+    names = _kind_of_config(config).names
     tensors = read_tensors(weights or folder, stem=STEMS[name], variant=variant)
     tensors = mappings.without_wrappers(tensors)
     source = str(weights or folder)
     if name == "transformer" and original_dit.is_original(tensors):
         tensors = original_dit.split_attention(tensors, config, source)
         config, names = original_dit.original_config(config), mappings.ORIGINAL_DIT
-    empty = network_shapes(folder, name, config, dtype)
+    empty = network_shapes(folder, config, dtype)
     state = mappings.fill(empty.state, tensors, names, source)
     return config, Network(empty.graphdef, state if on_host else jax.device_put(state))
 
 
 def network_shapes(
-    folder: Path, name: str, config: Any, dtype: DTypeLike = jnp.float32
+    folder: Path, config: Any, dtype: DTypeLike = jnp.float32
 ) -> Network:
     """What ``load_network`` will read, without memory: shapes in place of weights.
 
@@ -100,7 +104,7 @@ def network_shapes(
         DiffjaxError: if the config's numbers do not fit one another.
     """
     try:
-        return Network(*empty_network(name, config, dtype))
+        return Network(*empty_network(config, dtype))
     except DiffjaxError as error:
         raise DiffjaxError(f"{folder / 'config.json'}: {error}") from error
 
@@ -111,18 +115,19 @@ def network_config(folder: Path, name: str) -> Any:
     Raises:
         DiffjaxError: if it is missing, damaged, or asks for what is not implemented.
     """
-    component = COMPONENTS[name]
+    classes = COMPONENTS[name].classes
     path = folder / "config.json"
     raw = read_json(path)
     named = _class_names_in(raw, path)
     # diffusers and transformers once had Flax classes, whose files are those of torch's
     # classes but for the layout, and the prefix here
-    if named and not {n.removeprefix("Flax") for n in named} & {*component.classes}:
+    known = [cls for n in named if (cls := n.removeprefix("Flax")) in classes]
+    if named and not known:
         raise DiffjaxError(
             f"{path} describes a {', '.join(named)}; as {name} diffjax runs "
-            f"{' or '.join(component.classes)}"
+            f"{' or '.join(classes)}"
         )
-    return component.config.from_dict(raw, str(path))
+    return kind_of(name, *known[:1]).config.from_dict(raw, str(path))
 
 
 def _class_names_in(config: Mapping[str, Any], path: Path) -> list[str]:
@@ -139,24 +144,27 @@ def _class_names_in(config: Mapping[str, Any], path: Path) -> list[str]:
 
 
 def empty_network(
-    name: str,
     config: Any,
     dtype: DTypeLike = jnp.float32,
 ) -> tuple[Any, nnx.State[Any, Any]]:
     """A network's structure, and its parameters as shapes without memory.
 
     Args:
-        name: a key of ``COMPONENTS``.
-        config: of that kind.
+        config: of one of ``NETWORKS``.
         dtype: of computation and weights; norms stay in float32.
 
     Raises:
         DiffjaxError: if the config's numbers do not fit one another.
     """
-    make = COMPONENTS[name].module
+    make = _kind_of_config(config).module
     module = make(config, rngs=None, dtype=dtype, param_dtype=dtype)
     graphdef, state = nnx.split(module)
     return graphdef, state
+
+
+def _kind_of_config(config: Any) -> Kind:
+    [kind] = [each for each in NETWORKS.values() if each.config is type(config)]
+    return kind
 
 
 def read_json(path: Path) -> dict[str, Any]:

@@ -6,10 +6,12 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any, TypedDict, TypeVar, cast, get_args
 
+from diffjax.checkpoints.components import COMPONENTS
 from diffjax.errors import nearest
 
 Function = TypeVar("Function", bound=Callable[..., Any])
-COMPONENTS = ("unet", "transformer", "vae", "text_encoder", "tokenizer")
+# those that may come from elsewhere
+REPLACED = tuple(name for name, each in COMPONENTS.items() if each.replaced)
 
 
 class Access(TypedDict, total=False):
@@ -24,8 +26,8 @@ class Access(TypedDict, total=False):
 class Parts(Access, total=False):
     """Keyword arguments that say where the parts of a model come from.
 
-    The first four take a folder or a Hugging Face id; or a file of weights alone, for
-    the network that the pipeline's own config.json describes. A transformer's file may
+    Each part is a folder or a Hugging Face id; a network may also be a file of weights
+    alone, for what the pipeline's own config.json describes. A transformer's file may
     also be one that the program of DiT's paper saved.
 
     Attributes:
@@ -33,8 +35,11 @@ class Parts(Access, total=False):
         transformer: Transformer to use instead of a DiT's own.
         vae: Autoencoder to use instead of the pipeline's own.
         text_encoder: Text encoder to use instead of the pipeline's own.
+        text_encoder_2: Second text encoder to use instead of the pipeline's own, of
+            Stable Diffusion XL.
         tokenizer: Folder or id of a tokenizer to use instead of the pipeline's own;
             name it too where a text encoder needs its own.
+        tokenizer_2: Tokenizer to use instead of that of the second text encoder.
         revision: Branch, tag or commit of the Hub repository that names the pipeline.
         cache_dir: Folder where downloads are kept, if not huggingface_hub's own cache.
         token: Access token for the Hub; by default the one saved at login.
@@ -50,7 +55,9 @@ class Parts(Access, total=False):
     transformer: str | Path | None
     vae: str | Path | None
     text_encoder: str | Path | None
+    text_encoder_2: str | Path | None
     tokenizer: str | Path | None
+    tokenizer_2: str | Path | None
     variant: str | None
     prompt_cache: str | Path | None
 

@@ -6,6 +6,7 @@ from pathlib import Path
 
 from diffjax.checkpoints import single_file
 from diffjax.checkpoints.catalog import MODELS
+from diffjax.checkpoints.components import holding, option
 from diffjax.errors import DiffjaxError
 from diffjax.files import read_json_object, user_path
 
@@ -15,15 +16,6 @@ NOT_A_PIPELINE = (
 )
 _SINGLE_FILES = (".safetensors", ".ckpt")
 _HUB_ID = re.compile(r"[A-Za-z0-9][\w.-]*/[A-Za-z0-9][\w.-]*")
-# class in config.json: the option that takes it
-_OPTIONS = {
-    "UNet2DConditionModel": "unet",
-    "DiTTransformer2DModel": "transformer",
-    "Transformer2DModel": "transformer",
-    "AutoencoderKL": "vae",
-    "CLIPTextModel": "text-encoder",
-    "CLIPTextModelWithProjection": "text-encoder",
-}
 
 
 def existing(name: str) -> Path | None:
@@ -128,11 +120,11 @@ def contents(folder: Path) -> str:
         named = [raw.get("_class_name")]
         named += architectures if isinstance(architectures, list) else []
         for name in named:
-            option = _OPTIONS.get(str(name).removeprefix("Flax"))
-            if option is not None:
+            component = holding(str(name).removeprefix("Flax"))
+            if component is not None:
                 return (
                     f" It holds a {name} alone: name a whole model with --model, and "
-                    f"this beside it, with --{option} {folder}."
+                    f"this beside it, with {option(component)} {folder}."
                 )
     inner = sorted(
         {

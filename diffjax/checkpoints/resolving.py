@@ -8,7 +8,6 @@ fetched: each component's config and one set of its weights, chosen by
 ``formats.weight_files``.
 """
 
-import re
 import warnings
 from collections.abc import Collection, Iterable, Mapping
 from pathlib import Path
@@ -16,8 +15,8 @@ from typing import Any, Unpack
 
 from diffjax.checkpoints import places, single_file
 from diffjax.checkpoints.catalog import ASSETS, MODELS
+from diffjax.checkpoints.components import COMPONENTS, STEMS
 from diffjax.checkpoints.formats import (
-    STEMS,
     WEIGHTS,
     is_weight_file,
     weight_files,
@@ -27,14 +26,6 @@ from diffjax.checkpoints.hub import fetch
 from diffjax.checkpoints.parts import Access
 from diffjax.errors import DiffjaxError, unknown
 from diffjax.files import read_json_object
-
-# component: files that describe it. Anything else in a pipeline, as the safety
-# checker, is never fetched.
-_DESCRIPTIONS = {
-    **dict.fromkeys(STEMS, re.compile(r"config\.json")),
-    "tokenizer": re.compile(r"[^/]+\.(json|txt)"),
-    "scheduler": re.compile(r"scheduler_config\.json"),
-}
 
 
 def resolve(
@@ -91,8 +82,8 @@ def resolve_component(
     subfolder, or of the component alone, with its files at the top. Arguments and
     errors are otherwise those of ``resolve``.
     """
-    if component not in _DESCRIPTIONS:
-        raise unknown("component", component, _DESCRIPTIONS)
+    if component not in COMPONENTS:
+        raise unknown("component", component, COMPONENTS)
     place = _local_or_hub_id(name_or_path)
     if isinstance(place, Path):
         if component in STEMS and is_weight_file(place):
@@ -138,7 +129,7 @@ def _pipeline_files(
     files = ["model_index.json"]
     parts = {
         component: inside
-        for component in _DESCRIPTIONS
+        for component in COMPONENTS
         if component not in without and (inside := _inside(names, component))
     }
     if not without:  # which may have it
@@ -200,7 +191,7 @@ def _component_files(
     weights: bool = True,
 ) -> list[str]:
     """A component's own description and one set of weights, or an error."""
-    describes = _DESCRIPTIONS[component]
+    describes = COMPONENTS[component].files
     files = sorted(filter(describes.fullmatch, names))
     if not files:
         raise DiffjaxError(
@@ -247,7 +238,7 @@ def _components(index: Path) -> list[str]:
     """The components that a model_index.json names and a pipeline has to have."""
     table: dict[str, Any] = read_json_object(index, "list", "Download it again.")
     found = []
-    for name in _DESCRIPTIONS:
+    for name in COMPONENTS:
         entry = table.get(name)  # [library, class], or nulls where there is none
         if entry and not isinstance(entry, list):
             raise DiffjaxError(

@@ -10,6 +10,8 @@ import shlex
 import zipfile
 from pathlib import Path
 
+from diffjax.checkpoints.components import RUNS
+
 _MOST_BYTES = 2**26  # of the part of a torch file that has its names
 _WHOLE = "model.diffusion_model."
 # of a whole model: which one, by further names in it
@@ -20,7 +22,11 @@ _VERSIONS = (
     ("cond_stage_model.model.", "Stable Diffusion 2.x"),
     ("cond_stage_model.transformer.", "Stable Diffusion 1.x"),
 )
-_RUNS = ("Stable Diffusion 2.x", "Stable Diffusion 1.x")
+_PIPELINES = {  # that convert what diffjax runs
+    "Stable Diffusion XL": "StableDiffusionXLPipeline",
+    "Stable Diffusion 2.x": "StableDiffusionPipeline",
+    "Stable Diffusion 1.x": "StableDiffusionPipeline",
+}
 _LORA = re.compile(r"\blora_(unet|te\d?)_|\.lora_(A|B|up|down)\.|\.lora\.(up|down)\.")
 # weights of a network alone, by a name in them: what it is of, a model that has one,
 # and the option that takes it
@@ -69,12 +75,9 @@ def foreign(path: Path, names: str | None = None) -> str:
     names = names_in(path) if names is None else names
     if _WHOLE in names:
         version = next((v for mark, v in _VERSIONS if mark in names), "diffusion model")
-        if version not in _RUNS:
-            return (
-                f"It is a whole {version} in a single file. diffjax runs Stable "
-                "Diffusion 1.x and 2.x and DiT."
-            )
-        return _convert(f"a whole {version}", "StableDiffusionPipeline", path)
+        if version not in _PIPELINES:
+            return f"It is a whole {version} in a single file. diffjax runs {RUNS}."
+        return _convert(f"a whole {version}", _PIPELINES[version], path)
     if _LORA.search(names):
         return (
             "It is a LoRA: changes to a model's weights. Add them once with diffusers, "

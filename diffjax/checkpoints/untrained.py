@@ -11,7 +11,7 @@ from flax import nnx
 from jax.typing import DTypeLike
 
 from diffjax.checkpoints.catalog import ASSETS
-from diffjax.checkpoints.networks import COMPONENTS, empty_network, read_json
+from diffjax.checkpoints.networks import empty_network, kind_of, read_json
 from diffjax.errors import unknown
 from diffjax.models.conditions import floating, with_floating
 from diffjax.models.network import Network
@@ -20,6 +20,7 @@ UNTRAINED: dict[str, tuple[str, Path]] = {  # the component, and its config
     "tiny": ("unet", ASSETS / "tiny" / "unet" / "config.json"),
     "sd-1.5": ("unet", ASSETS / "configs" / "sd-1.5.json"),
     "sd-2-base": ("unet", ASSETS / "configs" / "sd-2-base.json"),
+    "sdxl": ("unet", ASSETS / "configs" / "sdxl.json"),
     "dit-256": ("transformer", ASSETS / "configs" / "dit-256.json"),
 }
 
@@ -55,11 +56,11 @@ def untrained(
     if name not in UNTRAINED:
         raise unknown("random model", name, UNTRAINED)
     component, path = UNTRAINED[name]
-    config = COMPONENTS[component].config.from_dict(read_json(path), str(path))
+    config = kind_of(component).config.from_dict(read_json(path), str(path))
     network = (
-        random_network(component, config, dtype)
+        random_network(config, dtype)
         if weights
-        else Network(*empty_network(component, config, dtype))
+        else Network(*empty_network(config, dtype))
     )
     shapes = network.module().condition_shapes()
     zeros = jax.tree.map(lambda leaf: np.zeros((1, *leaf.shape), leaf.dtype), shapes)
@@ -73,19 +74,18 @@ def untrained(
 
 
 def random_network(
-    component: str, config: Any, dtype: DTypeLike = jnp.float32, seed: int = 0
+    config: Any, dtype: DTypeLike = jnp.float32, seed: int = 0
 ) -> Network:
     """A network whose activations keep their size: kernels have variance 1 / fan-in.
 
     Drawn on the host: the initialisers of a U-Net take minutes to compile.
 
     Args:
-        component: a key of ``COMPONENTS``.
-        config: of that kind.
+        config: of one of ``networks.NETWORKS``.
         dtype: of computation and weights; norms stay in float32.
         seed: of the weights.
     """
-    graphdef, abstract = empty_network(component, config, dtype)
+    graphdef, abstract = empty_network(config, dtype)
     rng = np.random.default_rng(seed)
 
     def draw(path: tuple[Any, ...], leaf: Any) -> Any:

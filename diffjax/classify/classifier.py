@@ -24,9 +24,10 @@ from diffjax.classify.estimates import Estimates
 from diffjax.classify.placing import placed
 from diffjax.classify.progress import Progress
 from diffjax.classify.record import Record
-from diffjax.classify.search import Encoded, ImageSearch, is_one
+from diffjax.classify.search import ImageSearch
+from diffjax.classify.seen import Encoded, is_one, see, sizes_for, told
 from diffjax.classify.settings import Chosen, Options, Settings, settings_from
-from diffjax.data.images import ImageSource, load_image, preprocess
+from diffjax.data.images import ImageSource
 from diffjax.data.prompts import DEFAULT_TEMPLATE, Prompts, split_labels
 from diffjax.errors import DiffjaxError, NotFiniteError
 from diffjax.models.diffusion import DiffusionModel
@@ -56,7 +57,10 @@ class DiffusionClassifier:
         self.resolution = settings.resolution or model.resolution
         self.transform = settings.transform or TRANSFORMS[model.kind]
         self.settings = replace(
-            settings, resolution=self.resolution, transform=self.transform
+            settings,
+            resolution=self.resolution,
+            transform=self.transform,
+            sizes=sizes_for(model, settings.sizes),
         )
         self._mesh = block_mesh(jax.devices() if settings.devices == "global" else None)
         if self.resolution % model.multiple:
@@ -303,20 +307,15 @@ class DiffusionClassifier:
 
     def encode(self, image: ImageSource | Array) -> Encoded:
         """Make an image ready for the grid; DiffjaxError if it cannot be read."""
-        pixels = self.pixels(image)
+        seen = see(image, self.settings)
         # known by its pixels, an image keeps its noise wherever it stands in a list
-        key = zlib.crc32(pixels.tobytes())
-        z0 = jax.device_get(self.model.latent(pixels))
-        return Encoded(pixels=pixels, z0=z0, key=key)
+        key = zlib.crc32(seen.pixels.tobytes())
+        z0 = jax.device_get(self.model.latent(seen.pixels))
+        return seen.encoded(z0, key)
 
     def pixels(self, image: ImageSource | Array) -> Float[np.ndarray, "h w 3"]:
         """Return an image as the model sees it, in [−1, 1]."""
-        return preprocess(
-            load_image(np.asarray(image) if isinstance(image, jax.Array) else image),
-            self.resolution,
-            transform=self.transform,
-            interpolation=self.settings.interpolation,
-        )
+        return see(image, self.settings).pixels
 
     def score(
         self,
@@ -394,7 +393,8 @@ class DiffusionClassifier:
         if shortlist is None or len(candidates.prompts.class_names) <= shortlist.k:
             return None
         if self._estimates is None or self._estimates.candidates is not candidates:
+            example = told(self.settings, self.resolution, self.resolution)
             self._estimates = Estimates(
-                shortlist, candidates, self.model, self.grid, self.latent_shape
+                shortlist, candidates, self.model, self.grid, self.latent_shape, example
             )
         return self._estimates

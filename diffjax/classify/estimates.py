@@ -3,6 +3,7 @@
 See ``scoring.gradients`` for what they are, ``strategies.shortlist`` for their use.
 """
 
+from collections.abc import Mapping
 from typing import Any
 
 import jax.numpy as jnp
@@ -10,7 +11,7 @@ import numpy as np
 from jaxtyping import Float
 
 from diffjax.classify.candidates import Candidates
-from diffjax.models.conditions import count, shapes, take
+from diffjax.models.conditions import count, shapes, take, told_of
 from diffjax.models.diffusion import DiffusionModel
 from diffjax.scoring.bases import Bases, make_bases
 from diffjax.scoring.cost import Cost, median_seconds
@@ -39,8 +40,17 @@ class Estimates:
         model: DiffusionModel,
         grid: Grid,
         latent_shape: tuple[int, int, int],
+        told: Mapping[str, np.ndarray] | None = None,
     ) -> None:
         """Find the bases.
+
+        Args:
+            shortlist: What is asked for.
+            candidates: All of the candidates.
+            model: The model.
+            grid: What evaluates them.
+            latent_shape: (h, w, c) of the images.
+            told: What some image tells the denoiser besides.
 
         Raises:
             DiffjaxError: If the schedule has fewer timesteps than the shortlist asks
@@ -51,6 +61,7 @@ class Estimates:
         self._samples = shortlist.samples(model.schedule.n_timesteps)
         self._noise = grid.noise
         self._latent_shape = latent_shape
+        self._told = told = told or {}
         vectors = condition_vectors(grid.denoiser, candidates.conditions)
         self._vectors = everywhere(vectors, grid.mesh)  # rows of a table may be split
         bases = make_bases(
@@ -61,8 +72,9 @@ class Estimates:
         )
         self._bases = Bases(replicate(bases.points, grid.mesh), bases.nearest)
         [loss, *_] = grid.losses
+        base = told_of(shapes(self._vectors), told)
         needs = bytes_of_gradient(
-            grid.denoiser, grid.schedule, latent_shape, shapes(self._vectors), loss
+            grid.denoiser, grid.schedule, latent_shape, base, loss
         )
         fit = cells_that_fit(needs, grid.mesh)
         self._estimator = Estimator(
@@ -78,18 +90,25 @@ class Estimates:
         )
 
     @pinned()
-    def of(self, z0: Float[np.ndarray, "h w c"], key: int) -> Float[np.ndarray, "n s"]:
+    def of(
+        self,
+        z0: Float[np.ndarray, "h w c"],
+        key: int,
+        told: Mapping[str, np.ndarray] | None = None,
+    ) -> Float[np.ndarray, "n s"]:
         """Return ê of every row of the candidates.
 
         Args:
             z0: The image's latent.
             key: The number of the image that decides its noise.
+            told: What it tells the denoiser besides.
 
         Raises:
             DiffjaxError: If the device's memory does not hold one sample's gradient.
         """
-        placed: Any = replicate((np.uint32(key), z0), self._estimator.mesh)
-        image, latent = placed
+        mesh = self._estimator.mesh
+        placed: Any = replicate((np.uint32(key), z0, dict(told or {})), mesh)
+        image, latent, more = placed
         return self._estimator.estimate(
             ImageNoise(self._noise, image),
             latent,
@@ -99,15 +118,22 @@ class Estimates:
             self._samples.noises,
             rounds=self._shortlist.rounds,
             best=self._shortlist.k,
+            told=more,
         )
 
-    def shorten(self, state: State, z0: Float[np.ndarray, "h w c"], key: int) -> State:
+    def shorten(
+        self,
+        state: State,
+        z0: Float[np.ndarray, "h w c"],
+        key: int,
+        told: Mapping[str, np.ndarray] | None = None,
+    ) -> State:
         """Return a started state without the classes that are not on the shortlist.
 
         Raises:
             NotFiniteError: If the network's numbers overflowed.
         """
-        estimates = self.of(z0, key)
+        estimates = self.of(z0, key, told)
         return shorten(
             state, self._shortlist.k, estimates, self.n_gradients, self._samples
         )
@@ -117,10 +143,9 @@ class Estimates:
         """Time the gradients of an image."""
         z0 = np.zeros(self._latent_shape, np.float32)
         noise = ImageNoise(self._noise, jnp.uint32(0))
-        flops = self._estimator.flops(
-            noise, jnp.asarray(z0), take(self._bases.points, 0)
-        )
+        base = told_of(take(self._bases.points, 0), self._told)
+        flops = self._estimator.flops(noise, jnp.asarray(z0), base)
         return Cost(
             flops=self.n_gradients * flops,
-            seconds=median_seconds(lambda: self.of(z0, 0)),
+            seconds=median_seconds(lambda: self.of(z0, 0, self._told)),
         )

@@ -143,6 +143,7 @@ def explain(
         candidates.conditions,
         jnp.asarray(samples.timesteps[order], jnp.int32),
         jnp.asarray(samples.noises[order], jnp.int32),
+        dict(encoded.told),
         loss=asked["loss"],
     )
     if not np.isfinite(maps).all():

@@ -1,20 +1,16 @@
 """An image on its way to a decision: a strategy's state, and what it asks for."""
 
-import io
-import os
-from collections.abc import Iterable, Mapping
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from typing import Any
 
-import jax
 import numpy as np
 from jaxtyping import Float
-from PIL import Image
 
 from diffjax.classify.candidates import Candidates
 from diffjax.classify.estimates import Estimates
 from diffjax.classify.progress import Progress
 from diffjax.classify.record import Record, Verdict
+from diffjax.classify.seen import Encoded
 from diffjax.classify.settings import Settings
 from diffjax.errors import NotFiniteError
 from diffjax.scoring.packing import Cells
@@ -27,33 +23,6 @@ from diffjax.strategies.base import (
     rank,
 )
 from diffjax.strategies.shortlist import restrict
-
-ONE_IMAGE = (str, bytes, os.PathLike, np.ndarray, jax.Array, Image.Image)
-# what can be iterated, but not as images: refused as the one image that it is not
-NO_IMAGES = (bytearray, memoryview, io.IOBase, Mapping)
-
-
-def is_one(image: object) -> bool:
-    """Whether this is one image, or to be refused as one, and not several of them."""
-    several = isinstance(image, Iterable)
-    return not several or isinstance(image, ONE_IMAGE + NO_IMAGES)
-
-
-@dataclass(frozen=True, kw_only=True, eq=False)
-class Encoded:
-    """An image as the grid takes it.
-
-    Attributes:
-        pixels: What the model sees, in [−1, 1].
-        z0: The latent.
-        key: The number of the image, in [0, 2³²), that decides its noise.
-        among: The classes that a prefilter left, at least one; None for all.
-    """
-
-    pixels: Float[np.ndarray, "H W 3"]
-    z0: Float[np.ndarray, "h w c"]
-    key: int
-    among: tuple[int, ...] | None = None
 
 
 class ImageSearch:
@@ -94,6 +63,7 @@ class ImageSearch:
         self._encoded = encoded
         self.key = encoded.key
         self.z0 = encoded.z0
+        self.told = encoded.told
         self.seconds = 0.0
         self.finished = 0  # evaluations of the current request
         self._candidates = candidates
@@ -108,7 +78,7 @@ class ImageSearch:
             self.state = restrict(self.state, encoded.among)
         if estimates is not None:
             try:
-                self.state = estimates.shorten(self.state, self.z0, self.key)
+                self.state = estimates.shorten(self.state, self.z0, self.key, self.told)
             except NotFiniteError as failure:
                 self._failure = failure
         self._tables = {

@@ -21,6 +21,7 @@ from diffjax.choices import (
     TEMPERATURE,
     TRANSFORMS,
 )
+from diffjax.classify.sizes import read_sizes
 from diffjax.classify.temperature import read_calibration, warn_of_others
 from diffjax.errors import DiffjaxError, unknown
 from diffjax.strategies import (
@@ -70,6 +71,10 @@ class Settings:
         transform: How an image becomes a square: "resize_crop" or "adm"; None for the
             one that the model's kind wants.
         interpolation: The filter of the resize, as ``data.images`` names them.
+        sizes: What Stable Diffusion XL is told of sizes: "image" for each image's own
+            size, no crop and the resolution; or six numbers of pixels with commas
+            (height and width of the original, top and left of the crop, height and
+            width that were aimed at). None for "image", where a model is told sizes.
         merge: What becomes of several prompts of a class: "compete" lets the best one
             count, "mean" takes the mean of their text states.
         cells: How many evaluations a call of the devices holds at most, one on each of
@@ -95,6 +100,7 @@ class Settings:
     resolution: int | None = None
     transform: str | None = None
     interpolation: str = "bicubic"
+    sizes: str | None = None
     merge: str = "compete"
     cells: int | None = None
     shard_weights: str = "auto"
@@ -136,13 +142,15 @@ class Settings:
             )
         if not 0 <= self.seed <= MAX_SEED:
             raise DiffjaxError(f"The seed is {self.seed}; it must be in [0, 2³²).")
+        if self.sizes is not None:
+            read_sizes(self.sizes)
         for name in ("cells", "resolution"):
             value = getattr(self, name)
             if value is not None and value < 1:
                 raise DiffjaxError(f"{name} is {value}; it must be at least 1.")
 
     def as_dict(self) -> dict[str, Any]:
-        """Return plain JSON values, without shortlist and space that do nothing."""
+        """Return plain JSON values, without those settings that do nothing."""
         settings = asdict(self) | {
             "strategy": strategy_to_dict(self.strategy),
             "also": list(self.also),
@@ -151,6 +159,8 @@ class Settings:
             del settings["shortlist"]  # runs from before there were any go on
         if self.space == "noise":
             del settings["space"]  # and so do these
+        if self.sizes is None:
+            del settings["sizes"]
         return settings
 
     def in_short(self) -> str:
@@ -180,6 +190,7 @@ class Chosen(TypedDict, total=False):
     resolution: int | None
     transform: str | None
     interpolation: str
+    sizes: str | None
     merge: str
     cells: int | None
     shard_weights: str

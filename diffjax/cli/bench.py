@@ -20,7 +20,7 @@ from diffjax.errors import DiffjaxError
 if TYPE_CHECKING:
     from rich.table import Table
 
-UNTRAINED = ("tiny", "sd-1.5", "sd-2-base", "dit-256")
+UNTRAINED = ("tiny", "sd-1.5", "sd-2-base", "sdxl", "dit-256")
 EPILOG = """\b
 Examples:
   diffjax bench

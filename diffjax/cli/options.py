@@ -309,6 +309,13 @@ image_options = section(
     choice(
         "--interpolation", INTERPOLATIONS, "Filter of the resize.", default="bicubic"
     ),
+    option(
+        "--sizes",
+        "image|H,W,TOP,LEFT,H,W",
+        "What SDXL is told of sizes, in pixels: the original's, the crop's place, and "
+        "what was aimed at. image: each image's own, 0,0 and the resolution twice.",
+        show_default="image, where a model is told sizes",
+    ),
     max_pixels_option,
 )
 model_option, models_option = (
@@ -329,11 +336,13 @@ part_options = section(
     option("--transformer", "PATH", f"DiT {ELSEWHERE}"),
     option("--vae", "PATH", f"Autoencoder {ELSEWHERE}"),
     option("--text-encoder", "PATH", f"Text encoder {ELSEWHERE}"),
+    option("--text-encoder-2", "PATH", f"SDXL's second text encoder {ELSEWHERE}"),
     option(
         "--tokenizer",
         "PATH",
         "Tokenizer from another folder or id; needed where a text encoder has its own.",
     ),
+    option("--tokenizer-2", "PATH", "The same for SDXL's second text encoder."),
     option(
         "--variant",
         "NAME",

@@ -13,9 +13,10 @@ from diffjax.checkpoints.schedulers import read_schedule
 from diffjax.checkpoints.untrained import untrained
 from diffjax.errors import DiffjaxError
 from diffjax.evaluation.provenance import environment
-from diffjax.models.conditions import take
+from diffjax.models.conditions import take, told_of
 from diffjax.models.diffusion import DiffusionModel
 from diffjax.models.network import Network
+from diffjax.models.unet_config import SIZES
 from diffjax.schedules import Schedule
 from diffjax.scoring.cost import tile_cost
 from diffjax.scoring.grid import Grid, Tile
@@ -209,11 +210,13 @@ class Bench:
 
 def subject_of(model: DiffusionModel) -> Subject:
     """A loaded model, with the condition that stands for no class."""
+    # any image would do
+    told = {"sizes": np.zeros((1, SIZES), np.int32)} if model.sizes else {}
     return Subject(
         name=model.name,
         denoiser=model.denoiser,
         schedule=model.schedule,
-        conditions=model.unconditional(),
+        conditions=told_of(model.unconditional(), told),
         channels=model.latent_channels,
         resolution=model.resolution,
         downscale=model.downscale,

@@ -8,6 +8,7 @@ import numpy as np
 from jaxtyping import Float
 
 from diffjax.classify.classifier import DiffusionClassifier
+from diffjax.classify.seen import told as told_by
 from diffjax.evaluation.task import Task
 from diffjax.scoring.cost import tile_cost
 from diffjax.scoring.rows import most_classes, split_classes, width_for
@@ -98,10 +99,10 @@ def make_plan(task: Task, classifier: DiffusionClassifier) -> Plan:
     strategy = classifier.settings.strategy
     state = strategy.start(n_prompts, n_timesteps, classidx)
     flops, seconds = 0.0, 0.0
+    told = told_by(classifier.settings, classifier.resolution, classifier.resolution)
     if (estimates := classifier.estimates(candidates)) is not None:
-        state = estimates.shorten(
-            state, np.zeros(classifier.latent_shape, np.float32), 0
-        )
+        z0 = np.zeros(classifier.latent_shape, np.float32)
+        state = estimates.shorten(state, z0, 0, told)
         cost = estimates.cost()
         flops, seconds = cost.flops, cost.seconds
     empty = ErrorTable(state.table.errors.copy())  # it is written in place
@@ -109,7 +110,7 @@ def make_plan(task: Task, classifier: DiffusionClassifier) -> Plan:
     state = run_on(strategy, state, evaluate)
     shape = classifier.latent_shape
     costs = {
-        width: tile_cost(grid, grid.tile(width), candidates.conditions, shape)
+        width: tile_cost(grid, grid.tile(width), candidates.conditions, shape, told)
         for width in blocks
     }
     wide = max(costs)

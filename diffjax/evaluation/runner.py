@@ -21,7 +21,7 @@ from diffjax.classify.candidates import Candidates
 from diffjax.classify.classifier import DiffusionClassifier
 from diffjax.classify.progress import Progress
 from diffjax.classify.record import Record
-from diffjax.classify.search import Encoded
+from diffjax.classify.seen import Encoded, Seen, see
 from diffjax.errors import DiffjaxError
 from diffjax.evaluation.latents import BATCH, Latents
 from diffjax.evaluation.provenance import make_header
@@ -148,28 +148,28 @@ def encoded(
     for start in range(0, len(todo), BATCH):
         batch = [_read(task, classifier, i) for i in todo[start : start + BATCH]]
         good = [read for _, read in batch if not isinstance(read, DiffjaxError)]
-        z0 = iter(latents.of([pixels for pixels, _ in good]))
+        z0 = iter(latents.of([seen.pixels for seen, _ in good]))
         for row, read in batch:
             if isinstance(read, DiffjaxError):
                 yield row, read
                 continue
-            pixels, among = read
+            seen, among = read
             # known by its id, an image keeps its noise in every subset
             key = zlib.crc32(row["id"].encode())
-            yield row, Encoded(pixels=pixels, z0=next(z0), key=key, among=among)
+            yield row, seen.encoded(next(z0), key, among)
 
 
 def _read(
     task: Task, classifier: DiffusionClassifier, index: int
-) -> tuple[dict[str, Any], tuple[np.ndarray, tuple[int, ...] | None] | DiffjaxError]:
-    """The row of an image; and its pixels, and the classes to choose from."""
+) -> tuple[dict[str, Any], tuple[Seen, tuple[int, ...] | None] | DiffjaxError]:
+    """The row of an image; and what the model sees, and the classes to choose from."""
     # an image that cannot be read goes by its place
     row: dict[str, Any] = {"index": index, "id": f"image {index}", "error": None}
     try:
         example = task.source[index]
         row |= {"id": example.id, "label": example.label}
-        pixels = classifier.pixels(example.image)
-        return row, (pixels, task.among(example.id, pixels))
+        seen = see(example.image, classifier.settings)
+        return row, (seen, task.among(example.id, seen.pixels))
     except DiffjaxError as error:
         return row, error
 

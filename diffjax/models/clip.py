@@ -1,15 +1,17 @@
-"""The text encoder of Stable Diffusion: token ids → text states.
+"""The text encoders of Stable Diffusion: token ids → text states.
 
     x = token embedding + position embedding
     x = x + attention(norm(x)), causal;  x = x + mlp(norm(x))      (each layer)
-    states = final norm(x)
+    states      = final norm(x)
+    penultimate = x before the last layer
+    pooled      = projection of the state of the token that ends the text
 
-Radford et al. 2021; layers, names and config keys as transformers'
-``CLIPTextModel``, of which only ``last_hidden_state`` is used.
+Which of these is used, is the family's to say. Radford et al. 2021; layers, names and
+config keys as transformers' ``CLIPTextModel`` and ``CLIPTextModelWithProjection``.
 """
 
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, NamedTuple
 
 import jax.numpy as jnp
 from flax import nnx
@@ -18,7 +20,13 @@ from jaxtyping import Array, Float, Int
 
 from diffjax.errors import DiffjaxError
 from diffjax.models.attention import attend
-from diffjax.models.config import Count, Epsilon, NetworkConfig, Rows, Width
+from diffjax.models.config import (
+    Count,
+    Epsilon,
+    NetworkConfig,
+    Rows,
+    Width,
+)
 from diffjax.models.layers import ACTIVATIONS, Activation, Make
 
 _FIXED: dict[str, Any] = {
@@ -64,6 +72,11 @@ _IGNORED = {
     ),
     _GENERIC,
 )
+_IGNORED_WITH_PROJECTION = {
+    key: why
+    for key, why in _IGNORED.items()
+    if key not in ("projection_dim", "eos_token_id")
+}
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -80,6 +93,30 @@ class CLIPTextConfig(NetworkConfig):
     max_position_embeddings: Width = 77
     hidden_act: Activation = "quick_gelu"
     layer_norm_eps: Epsilon = 1e-5
+
+
+@dataclass(frozen=True, kw_only=True)
+class CLIPTextWithProjectionConfig(CLIPTextConfig):
+    """The same, of an encoder whose pooled output is used."""
+
+    ignored = _IGNORED_WITH_PROJECTION
+
+    projection_dim: Width = 512
+    eos_token_id: Rows = 49407  # one of them
+
+
+class TextOutput(NamedTuple):
+    """What an encoder says of a prompt, float32.
+
+    Attributes:
+        states: after the last layer and the final norm, [l, d].
+        penultimate: before the last layer, not normalised, [l, d].
+        pooled: of the whole prompt, [projection_dim], if the encoder has a projection.
+    """
+
+    states: Float[Array, "l d"]
+    penultimate: Float[Array, "l d"]
+    pooled: Float[Array, " p"] | None = None
 
 
 class SelfAttention(nnx.Module):
@@ -130,7 +167,7 @@ class EncoderLayer(nnx.Module):
 
 
 class CLIPTextModel(nnx.Module):
-    """Token ids → the last hidden state, after the final layer norm."""
+    """Token ids → text states."""
 
     def __init__(
         self,
@@ -143,6 +180,7 @@ class CLIPTextModel(nnx.Module):
         make = Make(rngs=rngs, dtype=dtype, param_dtype=param_dtype)
         d = config.hidden_size
         self.config = config
+        self.dtype = dtype
         self.token_embedding = make.embedding(config.vocab_size, d)
         self.position_embedding = make.embedding(config.max_position_embeddings, d)
         self.layers = nnx.List(
@@ -150,8 +188,8 @@ class CLIPTextModel(nnx.Module):
         )
         self.final_layer_norm = make.layer_norm(d, config.layer_norm_eps)
 
-    def __call__(self, ids: Int[Array, " l"]) -> Float[Array, "l d"]:
-        """Text states, float32.
+    def __call__(self, ids: Int[Array, " l"]) -> TextOutput:
+        """All that the encoder says.
 
         Args:
             ids: token ids in [0, vocab_size), padded to at most
@@ -165,7 +203,41 @@ class CLIPTextModel(nnx.Module):
                 f"{self.config.max_position_embeddings}"
             )
         x = self.token_embedding(ids) + self.position_embedding(jnp.arange(length))
+        penultimate = x
         for layer in self.layers:
-            x = layer(x)
+            penultimate, x = x, layer(x)
         states: Array = self.final_layer_norm(x)
-        return states.astype(jnp.float32)
+        return TextOutput(states.astype(jnp.float32), penultimate.astype(jnp.float32))
+
+
+LEGACY_END = 2  # the eos_token_id of configs from before transformers 4.31
+
+
+class CLIPTextModelWithProjection(CLIPTextModel):
+    """The same, and a pooled output."""
+
+    def __init__(
+        self,
+        config: CLIPTextWithProjectionConfig,
+        *,
+        rngs: nnx.Rngs | None,
+        dtype: DTypeLike = jnp.float32,
+        param_dtype: DTypeLike = jnp.float32,
+    ) -> None:
+        super().__init__(config, rngs=rngs, dtype=dtype, param_dtype=param_dtype)
+        make = Make(rngs=rngs, dtype=dtype, param_dtype=param_dtype)
+        self.end = config.eos_token_id
+        self.text_projection = make.linear(
+            config.hidden_size, config.projection_dim, bias=False
+        )
+
+    def __call__(self, ids: Int[Array, " l"]) -> TextOutput:
+        """All that the encoder says; ``ids`` are those of ``CLIPTextModel``.
+
+        The text ends at its first ``eos_token_id``. The files of most published
+        encoders name a wrong one, 2; theirs ends at its largest id, as in transformers.
+        """
+        output = super().__call__(ids)
+        place = jnp.argmax(ids if self.end == LEGACY_END else ids == self.end)
+        pooled: Array = self.text_projection(output.states[place].astype(self.dtype))
+        return output._replace(pooled=pooled.astype(jnp.float32))

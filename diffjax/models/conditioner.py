@@ -73,16 +73,22 @@ class Conditioner:
         encoders: by their names as components: "text_encoder".
         combine: their outputs of one prompt, in order → its condition, float32.
         kept: where each prompt's condition is kept, if it is.
+        empty_is_zero: whether the floating leaves of the empty prompt's are zeros,
+            whatever the encoders say of it.
     """
 
     encoders: dict[str, TextEncoder]
     combine: Callable[..., Any]
     kept: Kept | None = None
+    empty_is_zero: bool = False
 
     @property
     def configs(self) -> dict[str, dict[str, Any]]:
-        """What the encoders' configs say."""
-        return {name: each.config for name, each in self.encoders.items()}
+        """What the encoders' configs say, and what becomes of the empty prompt."""
+        configs = {name: each.config for name, each in self.encoders.items()}
+        if self.empty_is_zero:
+            configs["pipeline"] = {"force_zeros_for_empty_prompt": True}
+        return configs
 
     @property
     def fingerprints(self) -> list[str]:
@@ -127,6 +133,8 @@ class Conditioner:
         tokens = self._tokens(prompts)
         alone, rows = rows is None, np.arange(len(prompts)) if rows is None else rows
         share = (1 / np.bincount(rows)[rows]).astype(np.float32)
+        if self.empty_is_zero:
+            share[[prompt == "" for prompt in prompts]] = 0
         shapes = self.shapes()
         # ten thousand classes of Stable Diffusion 2 are 3 GB in float32
         sums = [
@@ -162,7 +170,8 @@ class Conditioner:
             return self._encode(ids)
         leaves, structure = jax.tree.flatten(shapes)
         like = {str(i): leaf for i, leaf in enumerate(leaves)}
-        networks = self.fingerprints, self.configs, self.combine.__qualname__
+        configs = {name: each.config for name, each in self.encoders.items()}
+        networks = self.fingerprints, configs, self.combine.__qualname__
         names = [
             digest([repr(networks), repr([each[i].tolist() for each in ids])], 32)
             for i in range(len(ids[0]))

@@ -9,12 +9,16 @@ booleans (ids, sizes, masks) have neither. Where conditions are averaged to stan
 class, such leaves must be equal. Where a mean is but a point to look from, it takes
 those of the row that is nearest to it.
 
+A leaf that no prompt decides, as an original image's size, is None in the condition of
+a class. An image tells it: a dict, from names of leaves to arrays, which ``told_of``
+puts in. Most networks are told nothing by an image, for which the dict is empty.
+
 A denoiser's module is called with (z_t, time, condition), and tells, besides the bytes
 that a forward pass takes (``memory``), how its conditions can be vectors (``vectors``:
 a class id becomes its row of a table), and their shapes (``condition_shapes``).
 """
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from typing import Any, TypeVar
 
 import jax
@@ -62,6 +66,11 @@ def take(rows: Tree, index: Any) -> Tree:
     """Rows by their numbers: one, or an array of any shape."""
     taken: Tree = jax.tree.map(lambda leaf: leaf[index], rows)
     return taken
+
+
+def told_of(condition: Any, image: Mapping[str, Any]) -> Any:
+    """The condition of a class, with the leaves that an image tells besides."""
+    return condition._replace(**image) if image else condition
 
 
 def shapes(rows: Tree) -> Tree:

@@ -46,6 +46,7 @@ class DiffusionModel:
         n_classes: the number of class ids, of class models.
         limits: what it has learned, where that is little; None for a large model.
         unguided: whether there is a condition of no class.
+        sizes: whether an image tells the denoiser its size (``conditions.told_of``).
         configs: what the networks' configs say, by component.
     """
 
@@ -64,6 +65,7 @@ class DiffusionModel:
     conditioner: Conditioner | None = None
     class_names: tuple[str, ...] | None = None
     n_classes: int | None = None
+    sizes: bool = False
     schedule_at: Callable[[int], Schedule] | None = None
     limits: Limits | None = None
     unguided: bool = True

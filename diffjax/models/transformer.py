@@ -49,16 +49,26 @@ class BasicTransformerBlock(nnx.Module):
 
 
 class Transformer2DModel(nnx.Module):
-    """A transformer block over the pixels of a feature map, with residual."""
+    """Transformer blocks over the pixels of a feature map, with residual."""
 
     def __init__(
-        self, channels: int, heads: int, condition: int, groups: int, make: Make
+        self,
+        channels: int,
+        heads: int,
+        condition: int,
+        groups: int,
+        make: Make,
+        *,
+        layers: int = 1,
     ) -> None:
         self.norm = make.group_norm(channels, groups, 1e-6)
         # a 1×1 convolution is the same map: both checkpoint shapes load into this
         self.proj_in = make.linear(channels, channels)
         self.transformer_blocks = nnx.List(
-            [BasicTransformerBlock(channels, heads, condition, make)]
+            [
+                BasicTransformerBlock(channels, heads, condition, make)
+                for _ in range(layers)
+            ]
         )
         self.proj_out = make.linear(channels, channels)
 

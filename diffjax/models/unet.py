@@ -1,11 +1,12 @@
-"""The U-Net of Stable Diffusion 1.x and 2.x: (z_t, t, ``TextCondition``) → prediction.
+"""The U-Net of Stable Diffusion 1.x, 2.x and XL: (z_t, t, condition) → prediction.
 
     e = MLP(sinusoids(t))
+    e = e + MLP(pooled state ‖ sinusoids(sizes))          (XL)
     down: resnets (+ transformers over the condition), each output kept as a skip
     mid:  resnet, transformer, resnet
     up:   concatenate the skips in reverse, resnets (+ transformers)
 
-Rombach et al. 2022; layers, names and config keys as diffusers'
+Rombach et al. 2022, Podell et al. 2023; layers, names and config keys as diffusers'
 ``UNet2DConditionModel``.
 """
 
@@ -29,7 +30,7 @@ from diffjax.models.layers import (
     timestep_features,
 )
 from diffjax.models.transformer import Transformer2DModel
-from diffjax.models.unet_config import UNet2DConditionConfig
+from diffjax.models.unet_config import SIZES, UNet2DConditionConfig
 
 TOKENS = 77  # of CLIP, in every Stable Diffusion
 
@@ -42,6 +43,25 @@ class TextCondition(NamedTuple):
     """
 
     states: Float[Array, "m d"]
+
+
+class PooledCondition(NamedTuple):
+    """What the U-Net of Stable Diffusion XL is told of a prompt, and of an image.
+
+    Attributes:
+        states: text states [m, cross_attention_dim], of every token.
+        pooled: one state [p] of the whole prompt.
+        sizes: height and width of the original image, top and left of the crop, height
+            and width that were aimed at, in pixels: int32 [6]. None for a prompt
+            alone: an image says them (see ``conditions.told_of``).
+    """
+
+    states: Float[Array, "m d"]
+    pooled: Float[Array, " p"]
+    sizes: Int[Array, " 6"] | None = None
+
+
+Condition = TextCondition | PooledCondition
 
 
 @dataclass(frozen=True)
@@ -63,8 +83,8 @@ class Parts:
             embedding=self.embedding,
         )
 
-    def transformer(self, channels: int, heads: int) -> Transformer2DModel:
-        """A transformer over the condition."""
+    def transformer(self, channels: int, heads: int, layers: int) -> Transformer2DModel:
+        """A transformer of so many layers over the condition."""
         config = self.config
         return Transformer2DModel(
             channels,
@@ -72,20 +92,28 @@ class Parts:
             config.cross_attention_dim,
             config.norm_num_groups,
             self.make,
+            layers=layers,
         )
 
 
+class Attends(NamedTuple):
+    """What the transformers of a block are like."""
+
+    heads: int
+    layers: int
+
+
 class Block2D(nnx.Module):
-    """The resnets of one resolution, each followed by a transformer if ``heads``."""
+    """The resnets of one resolution, each followed by a transformer if it attends."""
 
     def __init__(
-        self, parts: Parts, channels: list[tuple[int, int]], heads: int | None
+        self, parts: Parts, channels: list[tuple[int, int]], attends: Attends | None
     ) -> None:
         self.resnets = nnx.List([parts.resnet(*each) for each in channels])
-        self.attends = heads is not None
-        if heads is not None:
+        self.attends = attends is not None
+        if attends is not None:
             self.attentions = nnx.List(
-                [parts.transformer(outputs, heads) for _, outputs in channels]
+                [parts.transformer(outputs, *attends) for _, outputs in channels]
             )
 
     def layer(
@@ -107,11 +135,11 @@ class DownBlock2D(Block2D):
         self,
         parts: Parts,
         channels: list[tuple[int, int]],
-        heads: int | None,
+        attends: Attends | None,
         *,
         last: bool,
     ) -> None:
-        super().__init__(parts, channels, heads)
+        super().__init__(parts, channels, attends)
         self.downsamplers: nnx.List[Downsample2D] = nnx.List([])
         if not last:
             # padding 0 in a config means: pad the bottom and right only
@@ -143,11 +171,11 @@ class UpBlock2D(Block2D):
         self,
         parts: Parts,
         channels: list[tuple[int, int]],
-        heads: int | None,
+        attends: Attends | None,
         *,
         last: bool,
     ) -> None:
-        super().__init__(parts, channels, heads)
+        super().__init__(parts, channels, attends)
         self.upsamplers: nnx.List[Upsample2D] = nnx.List([])
         if not last:
             self.upsamplers.append(Upsample2D(channels[-1][1], parts.make))
@@ -173,9 +201,9 @@ class UpBlock2D(Block2D):
 class MidBlock2D(Block2D):
     """resnet, transformer, resnet."""
 
-    def __init__(self, parts: Parts, channels: int, heads: int) -> None:
+    def __init__(self, parts: Parts, channels: int, attends: Attends) -> None:
         super().__init__(parts, [(channels, channels)] * 2, None)
-        self.attentions = nnx.List([parts.transformer(channels, heads)])
+        self.attentions = nnx.List([parts.transformer(channels, *attends)])
 
     def __call__(
         self,
@@ -206,42 +234,57 @@ class UNet2DConditionModel(nnx.Module):
         widths = config.block_out_channels
         n = len(widths)
         layers = per_block(config.layers_per_block, n, "layers_per_block")
-        heads = per_block(config.attention_head_dim, n, "attention_head_dim")
+        attends = [
+            Attends(*each)
+            for each in zip(
+                per_block(config.attention_head_dim, n, "attention_head_dim"),
+                per_block(
+                    config.transformer_layers_per_block,
+                    n,
+                    "transformer_layers_per_block",
+                ),
+                strict=True,
+            )
+        ]
         embedding = config.time_embedding_dim or 4 * widths[0]
 
         self.conv_in = make.conv(config.in_channels, widths[0], 3)
         self.time_embedding = TimestepEmbedding(widths[0], embedding, make)
+        if config.addition_embed_type is not None:
+            inputs = config.projection_class_embeddings_input_dim
+            assert inputs is not None  # or the config would have been refused
+            self.add_embedding = TimestepEmbedding(inputs, embedding, make)
         parts = Parts(config, embedding, make)
 
         # the channels of every skip, in the order in which the way down makes them
         skips = [widths[0]]
         down_blocks = []
         for i, down_type in enumerate(config.down_block_types):
-            inputs = [skips[-1]] + [widths[i]] * (layers[i] - 1)
+            entering = [skips[-1]] + [widths[i]] * (layers[i] - 1)
             last = i == n - 1
             down_blocks.append(
                 DownBlock2D(
                     parts,
-                    [(c, widths[i]) for c in inputs],
-                    heads[i] if down_type == "CrossAttnDownBlock2D" else None,
+                    [(c, widths[i]) for c in entering],
+                    attends[i] if down_type == "CrossAttnDownBlock2D" else None,
                     last=last,
                 )
             )
             skips += [widths[i]] * (layers[i] + (not last))
         self.down_blocks = nnx.List(down_blocks)
 
-        self.mid_block = MidBlock2D(parts, widths[-1], heads[-1])
+        self.mid_block = MidBlock2D(parts, widths[-1], attends[-1])
 
         up_blocks = []
         below = widths[-1]
         for i, up_type in enumerate(config.up_block_types):
             level = n - 1 - i
-            inputs = [below] + [widths[level]] * layers[level]
+            entering = [below] + [widths[level]] * layers[level]
             up_blocks.append(
                 UpBlock2D(
                     parts,
-                    [(c + skips.pop(), widths[level]) for c in inputs],
-                    heads[level] if up_type == "CrossAttnUpBlock2D" else None,
+                    [(c + skips.pop(), widths[level]) for c in entering],
+                    attends[level] if up_type == "CrossAttnUpBlock2D" else None,
                     last=i == n - 1,
                 )
             )
@@ -276,39 +319,63 @@ class UNet2DConditionModel(nnx.Module):
         maps = 20 * height * width * kept_channels(widths[0])
         return 4 * 2 * matrix + jnp.dtype(self.dtype).itemsize * maps
 
-    def vectors(self, condition: TextCondition) -> TextCondition:
-        """The condition itself: it is of floating numbers."""
+    def vectors(self, condition: Condition) -> Condition:
+        """The condition itself: its prompt is of floating numbers."""
         return condition
 
-    def condition_shapes(self) -> TextCondition:
+    def condition_shapes(self) -> Condition:
         """Shapes of a condition, as published models are given it."""
-        shape = TOKENS, self.config.cross_attention_dim
-        states: Any = jax.ShapeDtypeStruct(shape, jnp.float32)
-        return TextCondition(states)
+        config = self.config
+        states = _shape((TOKENS, config.cross_attention_dim), jnp.float32)
+        if config.addition_embed_type is None:
+            return TextCondition(states)
+        pooled = _shape((config.pooled_width,), jnp.float32)
+        return PooledCondition(states, pooled, _shape((SIZES,), jnp.int32))
+
+    def sinusoids(self, x: Int[Array, ""] | Float[Array, ""], features: int) -> Array:
+        """Of a timestep or a size, float32."""
+        return timestep_features(
+            x,
+            features,
+            flip_sin_to_cos=self.config.flip_sin_to_cos,
+            freq_shift=self.config.freq_shift,
+        )
+
+    def embedding(
+        self, timestep: Int[Array, ""] | Float[Array, ""], condition: Condition
+    ) -> Float[Array, " e"]:
+        """What every resnet is told."""
+        features = self.sinusoids(timestep, self.config.block_out_channels[0])
+        embedding: Array = self.time_embedding(features.astype(self.dtype))
+        if self.config.addition_embed_type is None:
+            return embedding
+        assert isinstance(condition, PooledCondition) and condition.sizes is not None
+        features_of_size = self.config.addition_time_embed_dim
+        assert features_of_size is not None
+        waves = jax.vmap(self.sinusoids, in_axes=(0, None))(
+            condition.sizes, features_of_size
+        )
+        pooled = condition.pooled.astype(jnp.float32)
+        more = jnp.concatenate([pooled, waves.reshape(-1)])
+        return embedding + self.add_embedding(more.astype(self.dtype))
 
     def __call__(
         self,
         latent: Float[Array, "h w c"],
         timestep: Int[Array, ""] | Float[Array, ""],
-        condition: TextCondition,
+        condition: Condition,
     ) -> Float[Array, "h w o"]:
         """Predict from one noised latent.
 
         Args:
             latent: z_t, [h, w, in_channels], scaled, any h and w.
             timestep: what the schedule has it told: t, or a flow's time.
-            condition: of one prompt.
+            condition: of one prompt; with ``addition_embed_type`` a pooled one.
 
         Returns:
             [h, w, out_channels], float32.
         """
-        features = timestep_features(
-            timestep,
-            self.config.block_out_channels[0],
-            flip_sin_to_cos=self.config.flip_sin_to_cos,
-            freq_shift=self.config.freq_shift,
-        )
-        embedding = self.time_embedding(features.astype(self.dtype))
+        embedding = self.embedding(timestep, condition)
         states = condition.states.astype(self.dtype)
         x = self.conv_in(latent.astype(self.dtype))
         skips = [x]
@@ -319,3 +386,7 @@ class UNet2DConditionModel(nnx.Module):
             x = up_block(x, skips, embedding, states)
         output: Array = self.conv_out(jax.nn.silu(self.conv_norm_out(x)))
         return output
+
+
+def _shape(shape: tuple[int, ...], dtype: Any) -> Any:
+    return jax.ShapeDtypeStruct(shape, dtype)

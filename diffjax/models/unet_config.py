@@ -3,6 +3,7 @@
 from dataclasses import dataclass
 from typing import Any, Literal
 
+from diffjax.errors import DiffjaxError
 from diffjax.models.config import (
     Count,
     Edge,
@@ -13,9 +14,10 @@ from diffjax.models.config import (
     per_block,
 )
 
+SIZES = 6  # height and width of the original, top and left of the crop, of the target
+
 _FIXED: dict[str, Any] = {
     "act_fn": ("silu", "swish"),
-    "addition_embed_type": None,
     "attention_type": "default",
     "center_input_sample": False,
     "class_embed_type": None,
@@ -33,11 +35,9 @@ _FIXED: dict[str, Any] = {
     "resnet_out_scale_factor": 1,
     "resnet_time_scale_shift": "default",
     "time_embedding_type": "positional",
-    "transformer_layers_per_block": 1,
 }
 _IGNORED = {
-    "addition_embed_type_num_heads": "only used with addition_embed_type",
-    "addition_time_embed_dim": "only used with addition_embed_type",
+    "addition_embed_type_num_heads": "only used where addition_embed_type is text",
     "dropout": "there is none at inference",
     "upcast_attention": "the softmax is always in float32",
 }
@@ -79,6 +79,10 @@ class UNet2DConditionConfig(NetworkConfig):
     attention_head_dim: Count | tuple[Count, ...] = 8
     use_linear_projection: bool = False
     time_embedding_dim: Width | None = None
+    transformer_layers_per_block: Count | tuple[Count, ...] = 1
+    addition_embed_type: Literal["text_time"] | None = None
+    addition_time_embed_dim: Width | None = None
+    projection_class_embeddings_input_dim: Width | None = None
 
     def check(self, source: str) -> None:
         """Raise DiffjaxError for settings that do not fit one another."""
@@ -88,5 +92,20 @@ class UNet2DConditionConfig(NetworkConfig):
             "up_block_types",
             "layers_per_block",
             "attention_head_dim",
+            "transformer_layers_per_block",
         ):
             per_block(getattr(self, name), n, f"{source}: {name}")
+        if self.addition_embed_type and self.pooled_width < 1:
+            raise DiffjaxError(
+                f"{source}: diffjax tells a U-Net a pooled state and {SIZES} numbers "
+                f"of an image's size, of {self.addition_time_embed_dim} sinusoids each "
+                "(addition_time_embed_dim); that does not make "
+                f"{self.projection_class_embeddings_input_dim} features "
+                "(projection_class_embeddings_input_dim)."
+            )
+
+    @property
+    def pooled_width(self) -> int:
+        """Of the pooled state that a U-Net with ``addition_embed_type`` is told."""
+        sinusoids = SIZES * (self.addition_time_embed_dim or 0)
+        return (self.projection_class_embeddings_input_dim or 0) - sinusoids

@@ -1,7 +1,7 @@
 """What tiles and gradients cost on this device, in FLOPs and seconds."""
 
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from functools import partial
 from statistics import median
@@ -36,7 +36,11 @@ class Cost:
 
 
 def tile_cost(
-    grid: Grid, tile: Tile, conditions: Any, latent_shape: tuple[int, int, int]
+    grid: Grid,
+    tile: Tile,
+    conditions: Any,
+    latent_shape: tuple[int, int, int],
+    told: Mapping[str, np.ndarray] | None = None,
 ) -> Cost:
     """Compile a tile and time it.
 
@@ -45,6 +49,7 @@ def tile_cost(
         tile: its shape.
         conditions: of all classes, a tree of rows on the devices.
         latent_shape: (h, w, c) of the images.
+        told: what one of them tells of a condition besides.
     """
     place = np.arange(tile.blocks)
     blocks = Blocks(
@@ -54,6 +59,10 @@ def tile_cost(
         noises=place.astype(np.int32) % N_NOISES,
         classes=np.arange(tile.cells, dtype=np.int32).reshape(-1, tile.classes)
         % count(conditions),
+        told={
+            name: np.broadcast_to(leaf, (tile.blocks, *leaf.shape))
+            for name, leaf in (told or {}).items()
+        },
     )
     arguments = (grid.denoiser, grid.schedule, grid.noise, conditions, blocks)
     options = {"losses": grid.losses, "mesh": grid.mesh, "sharded": grid.sharded}

@@ -14,6 +14,7 @@ classes: the estimate does not see what they tell apart.
 """
 
 import warnings
+from collections.abc import Mapping
 from dataclasses import dataclass
 from functools import partial
 from typing import Any
@@ -31,6 +32,7 @@ from diffjax.models.conditions import (
     floating,
     in_dtype,
     take,
+    told_of,
     with_floating,
 )
 from diffjax.models.network import Network
@@ -231,6 +233,7 @@ class Estimator:
         *,
         rounds: int = 1,
         best: int = 1,
+        told: Mapping[str, Any] | None = None,
     ) -> Float[np.ndarray, "n s"]:
         """ê of all classes, each from its own base.
 
@@ -244,6 +247,7 @@ class Estimator:
             rounds: further ones take the gradient at the mean of the ``best`` classes
                 of the round before.
             best: how many these are.
+            told: what the image tells of a condition besides.
 
         Returns:
             float32, on the host.
@@ -253,7 +257,8 @@ class Estimator:
         """
 
         def at(base: Any) -> Array:
-            return self.at(noise, z0, vectors, base, timesteps, noises)
+            whole = told_of(base, told or {})
+            return self.at(noise, z0, vectors, whole, timesteps, noises)
 
         def last_round() -> Array:
             """Its estimate; the host waits for nothing."""

@@ -13,7 +13,8 @@ A cell depends on (noise, image, z0, condition, t) and on nothing else: not on t
 it is in, nor on the blocks beside it.
 """
 
-from dataclasses import dataclass
+from collections.abc import Sequence
+from dataclasses import dataclass, field
 from functools import partial
 from typing import Any
 
@@ -23,7 +24,7 @@ import numpy as np
 from jax.sharding import Mesh, PartitionSpec
 from jaxtyping import Array, Float, Int
 
-from diffjax.models.conditions import take
+from diffjax.models.conditions import take, told_of
 from diffjax.models.diffusion import predict
 from diffjax.models.network import Network
 from diffjax.schedules import Schedule, add_noise
@@ -68,6 +69,8 @@ class Blocks:
         timesteps: t in [0, T), int32 [B].
         noises: the noise index, int32 [B].
         classes: rows of the conditions, int32 [B, k].
+        told: what the image tells of a condition (``models.conditions.told_of``), a
+            dict of arrays [B, …]; empty for most networks.
     """
 
     # Left unchecked at run time: JAX rebuilds pytrees with placeholders as leaves.
@@ -76,6 +79,14 @@ class Blocks:
     timesteps: Any
     noises: Any
     classes: Any
+    told: Any = field(default_factory=dict)
+
+
+def joined(parts: Sequence[Blocks], n: int) -> Blocks:
+    """The blocks of all parts, on the host; the last one repeats until there are n."""
+    columns: Blocks = jax.tree.map(lambda *each: np.concatenate(each), *parts)
+    place = np.minimum(np.arange(n), len(columns.keys) - 1)
+    return take(columns, place)
 
 
 def cell_elements(
@@ -128,7 +139,7 @@ def block_errors(
                 denoiser,
                 schedule,
                 block.z0,
-                condition,
+                told_of(condition, block.told),
                 block.timesteps,
                 epsilon,
                 losses=losses,
@@ -150,6 +161,7 @@ def error_maps(
     conditions: Any,
     timesteps: Int[Array, " s"],
     draws: Int[Array, " s"],
+    told: Any,
     *,
     loss: str,
 ) -> Float[Array, "s n h w"]:
@@ -164,6 +176,7 @@ def error_maps(
         conditions: of the classes: a tree of n rows.
         timesteps: t in [0, T); one sample is computed after the other.
         draws: noise indices.
+        told: what the image tells of a condition, a dict.
         loss: a key of ``LOSSES``.
     """
 
@@ -172,7 +185,7 @@ def error_maps(
         epsilon = noise.draw(key, draw, z0.shape)
 
         def cell(condition: Any) -> Array:
-            of = (denoiser, schedule, z0, condition, t, epsilon)
+            of = (denoiser, schedule, z0, told_of(condition, told), t, epsilon)
             [elements] = cell_elements(*of, losses=(loss,))
             return jnp.mean(elements, axis=-1)
 

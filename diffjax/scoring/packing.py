@@ -27,7 +27,7 @@ error, and all of them stop.
 import time
 import warnings
 from collections import deque
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from typing import Any, NamedTuple, Protocol, runtime_checkable
 
@@ -36,7 +36,7 @@ import numpy as np
 from jaxtyping import Float, Int
 
 from diffjax.errors import DiffjaxError
-from diffjax.scoring.grid import Blocks, Tile
+from diffjax.scoring.grid import Blocks, Tile, joined
 from diffjax.scoring.rows import (
     PAIR,
     most_classes,
@@ -74,6 +74,7 @@ class Search(Protocol):
 
     key: int  # of the image, in [0, 2³²), for its noise
     z0: np.ndarray  # [h, w, c]
+    told: Mapping[str, np.ndarray]  # by the image, of every condition
     seconds: float  # of the device, added to as tiles come back
 
     def request(self) -> Cells | None:
@@ -376,22 +377,23 @@ class Packer:
 
 
 def _gather(runs: list[_Run], blocks: int) -> Blocks:
-    """The arrays of a tile; the last block repeats until there are ``blocks``."""
+    """The arrays of a tile."""
     parts = []
     for run in runs:
         search, cells = run.job.search, run.job.cells
         sample, positions = run.job.places(run)
         n = len(sample)
-        parts.append(
-            (
-                np.full(n, search.key, np.uint32),
-                np.broadcast_to(np.asarray(search.z0), (n, *search.z0.shape)),
-                cells.timesteps[sample].astype(np.int32),
-                cells.noises[sample].astype(np.int32),
-                cells.classes[positions].astype(np.int32),
-            )
+        z0, told = jax.tree.map(
+            lambda leaf, n=n: np.broadcast_to(np.asarray(leaf), (n, *leaf.shape)),
+            (search.z0, dict(search.told)),
         )
-    columns = [np.concatenate(column) for column in zip(*parts, strict=True)]
-    place = np.minimum(np.arange(blocks), len(columns[0]) - 1)
-    keys, z0, timesteps, noises, classes = (column[place] for column in columns)
-    return Blocks(keys=keys, z0=z0, timesteps=timesteps, noises=noises, classes=classes)
+        part = Blocks(
+            keys=np.full(n, search.key, np.uint32),
+            z0=z0,
+            timesteps=cells.timesteps[sample].astype(np.int32),
+            noises=cells.noises[sample].astype(np.int32),
+            classes=cells.classes[positions].astype(np.int32),
+            told=told,
+        )
+        parts.append(part)
+    return joined(parts, blocks)

@@ -90,7 +90,7 @@ def train_diffusion(
         denoiser, *encoder = merge(parameters)
         if not encoder:
             return denoiser, ids
-        return denoiser, TextCondition(jax.vmap(encoder[0])(ids))
+        return denoiser, TextCondition(jax.vmap(encoder[0])(ids).states)
 
     latents = train_autoencoder(
         recipe,

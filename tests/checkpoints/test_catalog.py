@@ -127,6 +127,34 @@ def test_only_what_is_needed_is_fetched(hub):
     np.testing.assert_array_equal(read_tensors(folder / "unet")["w"], [1, 2])
 
 
+def test_two_text_encoders_are_fetched_with_their_tokenizers(hub):
+    """The files of Stable Diffusion XL; of those for other programs none."""
+    index = INDEX | {
+        "text_encoder_2": ["transformers", "CLIPTextModelWithProjection"],
+        "tokenizer_2": ["transformers", "CLIPTokenizer"],
+    }
+    needed = NEEDED | {
+        "model_index.json": json.dumps(index).encode(),
+        "text_encoder_2/config.json": b"{}",
+        "text_encoder_2/model.safetensors": WEIGHTS,
+        "tokenizer_2/merges.txt": b"#version: 0.2",
+        "tokenizer_2/vocab.json": b"{}",
+    }
+    others = {
+        "text_encoder_2/model.fp16.safetensors": HALF,
+        "text_encoder_2/model.onnx_data": b"x",
+        "vae_1_0/config.json": b"{}",
+        f"vae_1_0/{STEM}.safetensors": WEIGHTS,
+        "sd_xl_base_1.0.safetensors": WEIGHTS,
+    }
+    hub.add("some/model", needed | UNNEEDED | others)
+    folder = resolve("some/model")
+    assert sorted(hub.fetched) == sorted(needed)
+    (folder / "text_encoder_2" / "model.safetensors").unlink()
+    with pytest.raises(DiffjaxError, match=r"text_encoder_2 has no weights"):
+        resolve(folder)
+
+
 def test_parts_from_elsewhere_are_neither_fetched_nor_missed(hub, tmp_path):
     hub.add("some/model", NEEDED | UNNEEDED)
     resolve("some/model", without=("unet",))
@@ -358,26 +386,29 @@ def test_parameter_counts_are_those_of_the_key_lists():
         "sd-vae": 83_653_863,
         "sd1-text": 123_060_480,
         "sd2-text": 340_387_840,
+        "sdxl-unet": 2_567_463_684,
+        "sdxl-text-2": 694_659_840,
         "dit-xl-2-256": 674_834_720,
     }
     assert {name: count(name) for name in known} == known
     for model in MODELS.values():
-        denoiser, text = {
-            "tiny": (None, None),  # test_embedded.py counts them
+        denoiser, *texts = {
+            "tiny": (None,),  # test_embedded.py counts them
             "sd-1": ("sd15-unet", "sd1-text"),
             "sd-2": ("sd2-unet", "sd2-text"),
-            "dit-": ("dit-xl-2-256", None),
+            "sdxl": ("sdxl-unet", "sd1-text", "sdxl-text-2"),
+            "dit-": ("dit-xl-2-256",),
         }[model.name[:4]]
         if denoiser:
             assert model.denoiser_parameters == known[denoiser]
-            total = known[denoiser] + known["sd-vae"] + known.get(text, 0)
+            total = sum(known[name] for name in (denoiser, "sd-vae", *texts))
             assert model.total_parameters == total
 
 
 def test_key_lists_come_with_their_configs():
     names = sorted(path.name.removesuffix(".txt.gz") for path in KEYS.glob("*.txt.gz"))
     assert names == sorted(path.stem for path in KEYS.glob("*.json"))
-    assert len(names) == 6
+    assert len(names) == 8
     for name in names:
         config = json.loads((KEYS / f"{name}.json").read_text())
         assert "_class_name" in config or "architectures" in config
@@ -555,7 +586,11 @@ def test_a_mistyped_path_gets_the_folder_s_advice(hub, here, name, words):
         ),
         (
             {"config.json": b'{"architectures": ["CLIPTextModel"]}'},
-            ["holds a CLIPTextModel alone", "--text-encoder"],
+            ["holds a CLIPTextModel alone", "--text-encoder "],
+        ),
+        (
+            {"config.json": b'{"architectures": ["CLIPTextModelWithProjection"]}'},
+            ["holds a CLIPTextModelWithProjection alone", "--text-encoder-2 "],
         ),
         ({"a/model_index.json": b"{}", "b/c/model_index.json": b"{}"}, ["x/a, x/b/c"]),
         ({"notes.txt": b"", "z.ckpt": b""}, ["It has notes.txt, z.ckpt."]),

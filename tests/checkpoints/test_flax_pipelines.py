@@ -19,7 +19,7 @@ from safetensors.numpy import load_file, save_file
 from test_loading import OLD_NAMES, STEMS, assert_same, outputs, write_flax
 
 from diffjax.checkpoints.loading import load_model
-from diffjax.checkpoints.networks import COMPONENTS
+from diffjax.checkpoints.networks import kind_of
 from diffjax.checkpoints.schedulers import read_schedule
 from diffjax.errors import DiffjaxError
 
@@ -221,7 +221,7 @@ KEYS = Path(__file__).parents[1] / "goldens" / "keys"
 @pytest.mark.parametrize("revision", REVISIONS)
 def test_published_flax_configs(revision):
     unet, torch, (scheduler, settings), prediction = REVISIONS[revision]
-    read = COMPONENTS["unet"].config.from_dict
+    read = kind_of("unet").config.from_dict
     proven = json.loads((KEYS / f"{torch}.json").read_text())
     assert read(unet) == read(proven | {"sample_size": unet["sample_size"]})
     schedule = read_schedule(settings | {"_class_name": scheduler}, "x")
@@ -247,4 +247,4 @@ def test_real_flax_revisions(revision, tmp_path):
     assert predicted == ("v_prediction" if revision == "sd21-bf16" else "epsilon")
     for part in ("vae", "text_encoder"):
         config = json.loads((folder / part / "config.json").read_text())
-        COMPONENTS[part].config.from_dict(config, part)
+        kind_of(part).config.from_dict(config, part)

@@ -16,7 +16,7 @@ from flax import nnx
 
 from diffjax.checkpoints.catalog import MODELS
 from diffjax.checkpoints.mappings import match
-from diffjax.checkpoints.networks import COMPONENTS, empty_network
+from diffjax.checkpoints.networks import empty_network, kind_of
 from diffjax.errors import DiffjaxError
 
 KEYS = Path(__file__).parents[1] / "goldens" / "keys"
@@ -26,6 +26,8 @@ PARTS = {
     "sd-vae": "vae",
     "sd1-text": "text_encoder",
     "sd2-text": "text_encoder",
+    "sdxl-unet": "unet",
+    "sdxl-text-2": "text_encoder_2",
     "dit-xl-2-256": "transformer",
 }
 
@@ -46,9 +48,7 @@ def checkpoint(request):
     """A checkpoint's name, tensors, and our empty network for its config."""
     name = request.param
     config = json.loads((KEYS / f"{name}.json").read_text())
-    _, state = empty_network(
-        PARTS[name], COMPONENTS[PARTS[name]].config.from_dict(config, name)
-    )
+    _, state = empty_network(kind_of(PARTS[name]).config.from_dict(config, name))
     return name, weightless(name), state
 
 
@@ -58,7 +58,7 @@ def test_every_list_is_tested():
 
 def test_public_checkpoint_fits(checkpoint):
     name, tensors, state = checkpoint
-    arrays = match(state, tensors, COMPONENTS[PARTS[name]].names, name)
+    arrays = match(state, tensors, kind_of(PARTS[name]).names, name)
     expected = {path: leaf.shape for path, leaf in nnx.to_flat_state(state)}
     assert {path: array.shape for path, array in arrays.items()} == expected
     total = sum(map(prod, expected.values()))
@@ -68,6 +68,8 @@ def test_public_checkpoint_fits(checkpoint):
         "sd-vae": 83_653_863,
         "sd1-text": 123_060_480,
         "sd2-text": 340_387_840,
+        "sdxl-unet": MODELS["sdxl"].denoiser_parameters,
+        "sdxl-text-2": 694_659_840,
         "dit-xl-2-256": MODELS["dit-256"].denoiser_parameters,
     }
     assert total == counted[name]
@@ -76,7 +78,7 @@ def test_public_checkpoint_fits(checkpoint):
 def test_any_difference_is_noticed(checkpoint):
     """One error names what is missing, what is new, and what has another shape."""
     name, tensors, state = checkpoint
-    names = COMPONENTS[PARTS[name]].names
+    names = kind_of(PARTS[name]).names
     keys = sorted(key for key in tensors if key.endswith("weight"))
     lost, changed = keys[0], keys[-1]
     damaged = tensors | {"more.weight": np.zeros(3, np.float32)}
@@ -98,7 +100,7 @@ def test_any_difference_is_noticed(checkpoint):
 def test_each_tensor_is_needed(checkpoint):
     """A file without a certain tensor never passes, whichever it is."""
     name, tensors, state = checkpoint
-    names = COMPONENTS[PARTS[name]].names
+    names = kind_of(PARTS[name]).names
     for key in list(tensors)[:: max(1, len(tensors) // 15)]:
         if not key.endswith("position_ids"):
             fewer = {k: v for k, v in tensors.items() if k != key}

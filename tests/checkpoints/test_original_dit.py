@@ -21,7 +21,7 @@ from test_catalog import hub  # noqa: F401  a fixture
 
 from diffjax.checkpoints.loading import load_model
 from diffjax.checkpoints.mappings import ORIGINAL_DIT, match
-from diffjax.checkpoints.networks import COMPONENTS, empty_network
+from diffjax.checkpoints.networks import empty_network, kind_of
 from diffjax.checkpoints.original_dit import original_config, split_attention
 from diffjax.errors import DiffjaxError
 
@@ -89,7 +89,7 @@ def test_the_original_s_frequencies_matter(folder, model, tmp_path):
     assert (config.freq_shift, config.norm_eps) == (0.0, 1e-6)
     assert load_model(folder).denoiser.module().config.freq_shift == 1.0
     as_diffusers = dataclasses.replace(config, freq_shift=1.0)
-    graphdef, _ = empty_network("transformer", as_diffusers)
+    graphdef, _ = empty_network(as_diffusers)
     wrong = type(loaded.denoiser)(graphdef, loaded.denoiser.state)
     assert error(np.asarray(denoise(wrong, *INPUTS)), theirs(model)) > 100 * BOUND
 
@@ -203,7 +203,7 @@ def test_any_tensor_s_change_is_noticed(folder, model, tmp_path):
 def test_full_size_names_and_shapes():
     """The published DiT-XL/2, without memory: every tensor has its parameter."""
     config = json.loads((KEYS / "dit-xl-2-256.json").read_text())
-    config = original_config(COMPONENTS["transformer"].config.from_dict(config, "x"))
+    config = original_config(kind_of("transformer").config.from_dict(config, "x"))
     with torch.device("meta"), warnings.catch_warnings():
         warnings.simplefilter("ignore")
         model = DiT.__new__(DiT)
@@ -223,7 +223,7 @@ def test_full_size_names_and_shapes():
     zero = np.float32(0)
     tensors = {key: np.broadcast_to(zero, shape) for key, shape in shapes.items()}
     tensors["pos_embed"] = original(1152, 16).numpy()
-    _, state = empty_network("transformer", config)
+    _, state = empty_network(config)
     arrays = match(state, split_attention(tensors, config, "x"), ORIGINAL_DIT, "x")
     expected = {path: leaf.shape for path, leaf in nnx.to_flat_state(state)}
     assert {path: array.shape for path, array in arrays.items()} == expected

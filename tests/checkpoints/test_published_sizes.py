@@ -109,6 +109,15 @@ EXACT = {
         *("sd1-text", "F16", "without positions"),
         246144152,
     ),
+    "stabilityai/stable-diffusion-xl-base-1.0 unet, fp16": (
+        *("sdxl-unet", "F16", None),
+        5135149760,
+    ),
+    "stabilityai/sdxl-turbo unet": ("sdxl-unet", "F32", None, 10270077736),
+    "stabilityai/stable-diffusion-xl-base-1.0 text_encoder_2": (
+        *("sdxl-text-2", "F32", None),
+        2778702264,
+    ),
     "stabilityai/sdxl-vae": ("sd-vae", "F32", "later names", 334643268),
     "stabilityai/stable-diffusion-xl-base-1.0 vae, fp16": (
         *("sd-vae", "F16", "later names"),

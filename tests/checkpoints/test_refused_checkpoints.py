@@ -12,8 +12,9 @@ from pipelines import edit_json
 from safetensors.numpy import load_file, save_file
 
 from diffjax.checkpoints import mappings
+from diffjax.checkpoints.components import STEMS as NETWORKS
 from diffjax.checkpoints.loading import load_model
-from diffjax.checkpoints.networks import COMPONENTS
+from diffjax.checkpoints.networks import kind_of
 from diffjax.errors import DiffjaxError
 
 
@@ -163,13 +164,13 @@ def test_truncated_safetensors(sd):
 
 UNSUPPORTED = [
     ("unet", "class_embed_type", "timestep"),
-    ("unet", "addition_embed_type", "text_time"),
+    ("unet", "addition_embed_type", "text_image"),
     ("unet", "dual_cross_attention", True),
     ("unet", "time_cond_proj_dim", 256),
     ("unet", "num_class_embeds", 7),
     ("unet", "encoder_hid_dim", 64),
     ("unet", "only_cross_attention", [True, False]),
-    ("unet", "transformer_layers_per_block", [1, 2]),
+    ("unet", "transformer_layers_per_block", [[1], [2]]),
     ("unet", "resnet_time_scale_shift", "scale_shift"),
     ("unet", "mid_block_type", "UNetMidBlock2DSimpleCrossAttn"),
     ("unet", "center_input_sample", True),
@@ -309,8 +310,8 @@ def test_foreign_transformer_and_text_encoder(sd, dit):
     refused("describes a T5EncoderModel", sd)
 
 
-def test_stable_diffusion_xl(sd):
-    """Its U-Net takes more than text states, and its config says so."""
+def test_the_unet_of_another_family(sd):
+    """That of Stable Diffusion XL takes more than one encoder says."""
     edit_json(
         sd / "unet" / "config.json",
         addition_embed_type="text_time",
@@ -318,7 +319,8 @@ def test_stable_diffusion_xl(sd):
         projection_class_embeddings_input_dim=2816,
         transformer_layers_per_block=[1, 2],
     )
-    refused("addition_embed_type='text_time' is not implemented", sd)
+    words = refused("model_index.json has no text_encoder_2", sd)
+    assert "told what text_encoder and text_encoder_2 say" in words
 
 
 @pytest.mark.parametrize(
@@ -348,13 +350,13 @@ BOOKKEEPING = {
 }
 
 
-@pytest.mark.parametrize("part", COMPONENTS)
+@pytest.mark.parametrize("part", NETWORKS)
 def test_bookkeeping_in_any_network_s_config(part):
-    read = COMPONENTS[part].config.from_dict
+    read = kind_of(part).config.from_dict
     assert read(BOOKKEEPING, "config.json") == read({}, "config.json")
 
 
-@pytest.mark.parametrize("part", COMPONENTS)
+@pytest.mark.parametrize("part", NETWORKS)
 @pytest.mark.parametrize(
     "setting",
     [
@@ -366,6 +368,6 @@ def test_bookkeeping_in_any_network_s_config(part):
 def test_what_may_change_the_weights_is_no_bookkeeping(part, setting):
     (key,) = setting
     with pytest.raises(DiffjaxError, match=rf"config\.json(?s:.)*{key}=") as caught:
-        COMPONENTS[part].config.from_dict(setting, "config.json")
+        kind_of(part).config.from_dict(setting, "config.json")
     words = {"quantization_config": "quantised", "auto_map": "never run"}
     assert words.get(key, "no setting that is implemented") in str(caught.value)

@@ -12,6 +12,7 @@ import torch
 from paper_dit import DiT
 from safetensors.numpy import load_file, save_file
 
+from diffjax.checkpoints.components import RUNS
 from diffjax.checkpoints.loading import load_model
 from diffjax.checkpoints.single_file import alone
 from diffjax.errors import DiffjaxError
@@ -81,17 +82,23 @@ def test_a_whole_model_in_one_file(folder, tmp_path, name, version):
             load_model(**arguments)
         message = str(caught.value)
         assert str(path) in message and f"a whole {version} in a single" in message
-        if version[-2:] == ".x":
+        if version[-2:] in (".x", "XL"):
             command = message[message.index("python -c") :]
             program = shlex.split(command)[2]
             compile(program, "command", "exec")
-            for word in ("from_single_file", "save_pretrained", repr(str(path))):
+            pipeline = f"StableDiffusion{'XL' * version.endswith('XL')}Pipeline"
+            for word in (
+                pipeline,
+                "from_single_file",
+                "save_pretrained",
+                repr(str(path)),
+            ):
                 assert word in program
             import diffusers
 
-            assert hasattr(diffusers.StableDiffusionPipeline, "from_single_file")
+            assert hasattr(getattr(diffusers, pipeline), "from_single_file")
         else:
-            assert "diffjax runs Stable Diffusion 1.x and 2.x and DiT" in message
+            assert f"diffjax runs {RUNS}" in message
 
 
 def test_only_the_header_is_read(tmp_path):

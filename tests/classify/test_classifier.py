@@ -24,7 +24,7 @@ from diffjax.checkpoints.loading import load_model
 from diffjax.checkpoints.parts import Parts
 from diffjax.classify.classifier import DiffusionClassifier
 from diffjax.classify.progress import Progress
-from diffjax.classify.search import Encoded
+from diffjax.classify.seen import Encoded
 from diffjax.classify.settings import Options, Settings, settings_from
 from diffjax.data.labels import class_ids
 from diffjax.data.prompts import Prompts

@@ -135,7 +135,7 @@ def test_an_overflow_fails_the_image_alone(classifier, monkeypatch):
     from diffjax.classify.estimates import Estimates
 
     monkeypatch.setattr(
-        Estimates, "of", lambda self, z0, key: np.full((C, S), np.nan, np.float32)
+        Estimates, "of", lambda self, z0, key, told: np.full((C, S), np.nan, np.float32)
     )
     with pytest.raises(NotFiniteError, match="gradients of the shortlist"):
         classifier.classify(images(1)[0])

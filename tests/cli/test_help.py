@@ -27,10 +27,11 @@ from diffjax.training.runs import run_training
 HEAVY = ("jax", "flax", "transformers", "matplotlib", "torch", "tensorflow_datasets")
 
 PARTS = (
-    *("--model", "--unet", "--transformer", "--vae", "--text-encoder", "--tokenizer"),
+    *("--model", "--unet", "--transformer", "--vae", "--text-encoder"),
+    *("--text-encoder-2", "--tokenizer", "--tokenizer-2"),
     *("--variant", "--revision", "--cache-dir", "--prompt-cache", "--offline"),
 )
-IMAGES = "--resolution", "--transform", "--interpolation", "--max-pixels"
+IMAGES = "--resolution", "--transform", "--interpolation", "--sizes", "--max-pixels"
 WHICH = (
     *("--split", "--data-dir", "--subset", "--per-class", "--subset-seed", "--limit"),
     *("--corrupt", "--classes"),
@@ -105,7 +106,7 @@ def flags(help):
     """Of the lines that begin with one, between description and listings."""
     options = re.split(r"^[A-Z].*:$", help, maxsplit=1, flags=re.MULTILINE)[1]
     options = options.partition("\nStrategies:")[0]
-    return re.findall(r"^  (?:-\w, )?(--[a-z-]+)", options, flags=re.MULTILINE)
+    return re.findall(r"^  (?:-\w, )?(--[a-z][a-z0-9-]+)", options, flags=re.MULTILINE)
 
 
 @pytest.mark.parametrize("width", [60, 80, 100])

@@ -124,8 +124,8 @@ def test_published_sizes_are_complete():
 
 
 def test_random_weights_keep_activations_in_size():
-    network = untrained.random_network("unet", small.UNET)
-    _, abstract = empty_network("unet", small.UNET)
+    network = untrained.random_network(small.UNET)
+    _, abstract = empty_network(small.UNET)
     shapes = [leaf.shape for leaf in jax.tree.leaves(abstract)]
     assert [leaf.shape for leaf in jax.tree.leaves(network.state)] == shapes
     assert isinstance(network.module(), UNet2DConditionModel)

@@ -14,7 +14,7 @@ import pytest
 from diffjax.checkpoints.schedulers import read_schedule
 from diffjax.errors import DiffjaxError
 from diffjax.models.autoencoder import AutoencoderKLConfig
-from diffjax.models.clip import CLIPTextConfig
+from diffjax.models.clip import CLIPTextConfig, CLIPTextWithProjectionConfig
 from diffjax.models.dit import DiTTransformer2DConfig
 from diffjax.models.unet_config import UNet2DConditionConfig
 
@@ -25,6 +25,8 @@ CONFIGS = {
     "sd-vae": AutoencoderKLConfig,
     "sd1-text": CLIPTextConfig,
     "sd2-text": CLIPTextConfig,
+    "sdxl-unet": UNet2DConditionConfig,
+    "sdxl-text-2": CLIPTextWithProjectionConfig,
     "dit-xl-2-256": DiTTransformer2DConfig,
 }
 

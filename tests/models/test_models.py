@@ -14,7 +14,7 @@ from diffusers.models.embeddings import PatchEmbed, get_timestep_embedding
 from flax import nnx
 from pipelines import DIT, TEXT, UNET, VAE, normal, quick_jit
 
-from diffjax.checkpoints.networks import COMPONENTS, empty_network
+from diffjax.checkpoints.networks import empty_network, kind_of
 from diffjax.errors import DiffjaxError
 from diffjax.models.autoencoder import AutoencoderKLConfig
 from diffjax.models.clip import CLIPTextConfig
@@ -30,8 +30,8 @@ DRAW = np.random.default_rng(0)
 
 def network(part, dtype=jnp.float32, **changes):
     """A network with random weights."""
-    config = COMPONENTS[part].config.from_dict(CONFIGS[part] | changes)
-    graphdef, state = empty_network(part, config, dtype)
+    config = kind_of(part).config.from_dict(CONFIGS[part] | changes)
+    graphdef, state = empty_network(config, dtype)
 
     def weight(leaf):
         fan_in = leaf.size / leaf.shape[-1]
@@ -98,7 +98,7 @@ def test_output_sizes():
 def test_text_states_do_not_see_later_tokens():
     encoder = quick_jit(network("text_encoder"))
     ids = jnp.arange(8)
-    before, after = encoder(ids), encoder(ids.at[5].set(99))
+    before, after = encoder(ids).states, encoder(ids.at[5].set(99)).states
     np.testing.assert_array_equal(before[:5], after[:5])
     assert (abs(before[5:] - after[5:]).max(axis=1) > 1e-3).all()
 
@@ -246,7 +246,7 @@ def test_absent_settings_mean_what_they_mean_to_torch(ours, theirs):
 
 @pytest.mark.parametrize("part", CONFIGS)
 def test_config_of_unknown_settings(part):
-    read = COMPONENTS[part].config.from_dict
+    read = kind_of(part).config.from_dict
     fine = read(CONFIGS[part] | {"novelty": None, "other": False, "_note": "seen"})
     assert fine == read(CONFIGS[part])
     with pytest.raises(DiffjaxError, match=r"(?s)here\.json.*novelty=3 .*other='on'"):
@@ -279,7 +279,7 @@ def test_config_of_unknown_settings(part):
 )
 def test_config_value_that_is_not_implemented(part, key, value):
     with pytest.raises(DiffjaxError, match=f"here.json.*(?s:.)*{key}"):
-        COMPONENTS[part].config.from_dict(CONFIGS[part] | {key: value}, "here.json")
+        kind_of(part).config.from_dict(CONFIGS[part] | {key: value}, "here.json")
 
 
 @pytest.mark.parametrize(
@@ -313,4 +313,4 @@ def test_config_value_that_is_not_implemented(part, key, value):
 )
 def test_message_says_what_a_setting_must_be(part, key, value, wanted):
     with pytest.raises(DiffjaxError, match=f"{key}=.* must be {wanted}"):
-        COMPONENTS[part].config.from_dict(CONFIGS[part] | {key: value})
+        kind_of(part).config.from_dict(CONFIGS[part] | {key: value})

@@ -16,6 +16,7 @@ from jax.extend.mlir import ir
 from small_resnet import SMALL
 
 from diffjax.baselines.resnet import ResNet, resnet_loss
+from diffjax.checkpoints.conditioning import last_states
 from diffjax.models import attention, diffusion
 from diffjax.models.attention import precision
 from diffjax.models.autoencoder import AutoencoderKL
@@ -144,7 +145,7 @@ def test_what_runs_once_is_in_float32(platform):
         (diffusion._encode, (vae, pixels, 0.5)),
         (jax.vmap(vae.module().decode), (Z0,)),
         (
-            partial(conditions, combine=TextCondition),
+            partial(conditions, combine=last_states),
             (
                 [small.random(CLIPTextModel, CLIP)],
                 [jnp.zeros((1, small.TOKENS), jnp.int32)],

@@ -14,6 +14,7 @@ import pytest
 from jax.experimental.compilation_cache import compilation_cache
 from jax.sharding import PartitionSpec
 
+from diffjax.checkpoints.conditioning import last_states
 from diffjax.checkpoints.networks import empty_network
 from diffjax.checkpoints.schedulers import read_schedule
 from diffjax.checkpoints.untrained import untrained
@@ -26,7 +27,6 @@ from diffjax.models.conditions import in_dtype
 from diffjax.models.conditions import shapes as one_shape
 from diffjax.models.diffusion import _encode
 from diffjax.models.network import Network
-from diffjax.models.unet import TextCondition
 from diffjax.scoring.compiling import (
     compile_for,
     compile_tile,
@@ -58,6 +58,11 @@ LAYERS = {
     "SD 2": [
         (heads, 64, length, keys)
         for heads, length in ((5, 4096), (10, 1024), (20, 256), (20, 64))
+        for keys in (length, 77)
+    ],
+    "SDXL": [
+        (heads, 64, length, keys)
+        for heads, length in ((10, 4096), (20, 1024))
         for keys in (length, 77)
     ],
     "DiT": [(16, 72, length, length) for length in (256, 1024)],
@@ -225,16 +230,16 @@ def test_autoencoder_and_text_encoder():
     program = compile_for(
         where,
         _encode,
-        placed(Network(*empty_network("vae", autoencoder)), where),
+        placed(Network(*empty_network(autoencoder)), where),
         placed(image, where),
         placed(jax.ShapeDtypeStruct((), jnp.float32), where),
     )
     assert program.memory < 3e9 and program.collectives == {}
     shapes = (
-        [Network(*empty_network("text_encoder", text))],
+        [Network(*empty_network(text))],
         [jax.ShapeDtypeStruct((32, 77), jnp.int32)],
     )
     program = compile_for(
-        where, encode_prompts, *placed(shapes, where), combine=TextCondition
+        where, encode_prompts, *placed(shapes, where), combine=last_states
     )
     assert program.memory < 3e9 and program.collectives == {}

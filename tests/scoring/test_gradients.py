@@ -324,7 +324,7 @@ def test_noise_that_a_file_does_not_hold_is_refused():
 
 def test_gradients_in_small_number_types_keep_less():
     def reckoned(dtype):
-        network = random_network("unet", text_network().module().config, dtype)
+        network = random_network(text_network().module().config, dtype)
         return bytes_of_gradient(
             network, SCHEDULE, (16, 16, 4), one_shape(STATES), "l2"
         )

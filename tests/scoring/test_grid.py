@@ -1,5 +1,6 @@
 import subprocess
 import sys
+import types
 from functools import cache
 from pathlib import Path
 
@@ -107,6 +108,7 @@ class Asks:
     """A search that asks once."""
 
     key, seconds = IMAGE, 0.0
+    told = types.MappingProxyType({})
 
     def __init__(self, classes, timesteps, noises):
         self.z0 = np.asarray(Z0)

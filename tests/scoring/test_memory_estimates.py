@@ -79,7 +79,7 @@ def unet(**changes):
         attention_head_dim=2,
         **changes,
     )
-    network = Network(*empty_network("unet", config, "float32"))
+    network = Network(*empty_network(config, "float32"))
     return network, TextCondition(jax.ShapeDtypeStruct((8, 77, 64), jnp.float32))
 
 
@@ -87,7 +87,7 @@ def dit():
     config = DiTTransformer2DConfig(
         num_attention_heads=4, attention_head_dim=32, num_layers=2, sample_size=16
     )
-    network = Network(*empty_network("transformer", config, "float32"))
+    network = Network(*empty_network(config, "float32"))
     return network, jax.ShapeDtypeStruct((8,), jnp.int32)
 
 

@@ -83,6 +83,7 @@ class Image:
     def __init__(self, key, rounds):
         self.key, self.rounds, self.z0 = key, list(rounds), np.zeros((2, 2, 1))
         self.seconds, self.cells, self.found = 0.0, 0, []
+        self.told = {}
 
     def request(self):
         if len(self.found) == len(self.rounds):

@@ -15,6 +15,7 @@ import small
 from jax.experimental.compilation_cache import compilation_cache
 from jax.sharding import PartitionSpec
 
+from diffjax.checkpoints.conditioning import last_states
 from diffjax.checkpoints.networks import empty_network
 from diffjax.cli.ahead import ENVIRONMENT
 from diffjax.models.attention import attend
@@ -26,7 +27,6 @@ from diffjax.models.diffusion import _encode
 from diffjax.models.dit import DiTTransformer2DConfig
 from diffjax.models.layers import Attention, Make
 from diffjax.models.network import Network
-from diffjax.models.unet import TextCondition
 from diffjax.models.unet_config import UNet2DConditionConfig
 from diffjax.scoring.compiling import (
     compile_for,
@@ -46,10 +46,11 @@ pytest.importorskip(
 )
 
 ONE = {"v5e": "v5e:1x1", "v5p": "v5p:1x1x1", "v6e": "v6e:1x1"}
-# heads, their width, and the lengths at which they occur at 512 pixels
+# heads, their width, and the lengths at which they occur, mostly at 512 pixels
 ATTENTION = {
     "sd-1.5": [(8, 40, 4096), (8, 80, 1024), (8, 160, 256), (8, 160, 64)],
     "sd-2-base": [(5, 64, 4096), (10, 64, 1024), (20, 64, 256), (20, 64, 64)],
+    "sdxl": [(10, 64, 4096), (20, 64, 1024)],  # at 1024 pixels
     "DiT": [(16, 72, 1024), (16, 72, 256)],
 }
 MESHES = ["v5e:1x1", "v5p:2x2x1", "v6e:2x4"]
@@ -66,9 +67,27 @@ UNET = UNet2DConditionConfig(
     attention_head_dim=1,
     use_linear_projection=True,
 )
-LATENT = (64, 64, 4)
+# the first two levels of Stable Diffusion XL, narrower; attention has 4096 queries
+XL = UNet2DConditionConfig(
+    sample_size=128,
+    block_out_channels=(64, 64),
+    layers_per_block=1,
+    down_block_types=("DownBlock2D", "CrossAttnDownBlock2D"),
+    up_block_types=("CrossAttnUpBlock2D", "UpBlock2D"),
+    transformer_layers_per_block=(1, 2),
+    cross_attention_dim=2048,
+    attention_head_dim=1,
+    use_linear_projection=True,
+    addition_embed_type="text_time",
+    addition_time_embed_dim=256,
+    projection_class_embeddings_input_dim=2816,
+)
 BLOCK_SPECS = [PartitionSpec(BLOCKS)] * 2
-DENOISERS = {"U-Net": ("unet", UNET), "DiT": ("transformer", DIT)}
+DENOISERS = {
+    "U-Net": (UNET, (64, 64, 4)),
+    "XL": (XL, (128, 128, 4)),
+    "DiT": (DIT, (64, 64, 4)),
+}
 
 
 # The compiler's search for what to fetch ahead takes nine tenths of its time. One test
@@ -97,8 +116,8 @@ def compiler():
     compilation_cache.reset_cache()
 
 
-def network(component, config, dtype=jnp.bfloat16):
-    return Network(*empty_network(component, config, dtype))
+def network(config, dtype=jnp.bfloat16):
+    return Network(*empty_network(config, dtype))
 
 
 def compiled(where, function, *shapes, **options):
@@ -123,8 +142,13 @@ def copies(text):
     return re.findall(r"= (\S+) copy\(", text[text.index("ENTRY ") :])
 
 
-@pytest.mark.parametrize("generation", ONE)
-@pytest.mark.parametrize("model", ATTENTION)
+@pytest.mark.parametrize(
+    ("model", "generation"),
+    [
+        *((model, each) for model in ATTENTION for each in ONE if model != "sdxl"),
+        ("sdxl", "v5e"),  # heads of another model, once more
+    ],
+)
 def test_attention_of_every_size(model, generation):
     """Forward and backward, of images and over a text."""
 
@@ -202,6 +226,15 @@ def test_a_tile_of_a_unet():
 
 
 @pytest.mark.slow
+def test_a_tile_of_a_unet_that_is_told_a_pooled_state():
+    found = tile("XL", "v5e:1x1")
+    assert found.program.collectives == {}
+    assert found.fits and found.bound > 10
+    # two layers down, in the middle and two up: a resnet is told the class before each
+    assert [shape[0] for shape in kernels(found.program.text)] == 8 * [16]
+
+
+@pytest.mark.slow
 @pytest.mark.parametrize("name", ["DiT", "U-Net"])
 def test_tiles_in_float32_have_no_kernels(name):
     found = tile(name, "v5e:1x1", "float32")
@@ -211,21 +244,21 @@ def test_tiles_in_float32_have_no_kernels(name):
 
 
 def tile(name, where, dtype="bfloat16", **options):
-    component, config = DENOISERS[name]
+    config, latent = DENOISERS[name]
     to = topology(where)
-    denoiser = network(component, config, dtype)
+    denoiser = network(config, dtype)
     found = compile_tile(
         to,
         denoiser,
         small.SCHEDULE,
         in_dtype(denoiser.module().condition_shapes(), jnp.dtype(dtype)),
-        LATENT,
+        latent,
         Tile(blocks=2 * to.mesh.size, classes=8),
         **options,
     )
     # what is split is gathered besides
     if dtype == "bfloat16" and not options:
-        reckoned = 16 * reckoned_bytes(to, denoiser, LATENT)
+        reckoned = 16 * reckoned_bytes(to, denoiser, latent)
         assert found.program.temporaries <= reckoned
     return found
 
@@ -254,15 +287,15 @@ def test_split_weights_are_gathered_one_after_the_other():
 @pytest.mark.parametrize("name", ["DiT", "U-Net"])
 def test_the_gradients_of_a_shortlist(name):
     where, to = "v5e:2x2", topology("v5e:2x2")
-    component, config = DENOISERS[name]
-    denoiser = network(component, config)
+    config, latent = DENOISERS[name]
+    denoiser = network(config)
     told = denoiser.module().condition_shapes()
     base = eval_shape(lambda network, c: network.module().vectors(c), denoiser, told)
     copied = placed(
         (
             small.SCHEDULE,
             ImageNoise(SeededNoise.of(0), jnp.uint32(0)),
-            jax.ShapeDtypeStruct(LATENT, jnp.float32),
+            jax.ShapeDtypeStruct(latent, jnp.float32),
             in_dtype(base, jnp.float32),
         ),
         to,
@@ -293,12 +326,12 @@ def test_the_text_encoder():
     n = PROMPTS_AT_ONCE
     arguments = placed(
         (
-            [network("text_encoder", config, jnp.float32)],
+            [network(config, jnp.float32)],
             [jax.ShapeDtypeStruct((n, TEXT), jnp.int32)],
         ),
         topology("v5e:1x1"),
     )
-    compiled("v5e:1x1", encode_prompts, *arguments, combine=TextCondition)
+    compiled("v5e:1x1", encode_prompts, *arguments, combine=last_states)
 
 
 @pytest.mark.slow
@@ -311,7 +344,7 @@ def test_the_autoencoder_at_512_pixels():
     )
     arguments = placed(
         (
-            network("vae", config, jnp.float32),
+            network(config, jnp.float32),
             jax.ShapeDtypeStruct((1, 512, 512, 3), jnp.float32),
             jax.ShapeDtypeStruct((), jnp.float32),
         ),

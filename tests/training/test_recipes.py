@@ -57,7 +57,7 @@ def test_a_denoiser_fits_the_latents_of_its_data(recipe):
             dict(recipe.text_encoder) | {"vocab_size": recipe.vocabulary}
         )
         ids = ((text.max_position_embeddings,), jnp.int32)
-        states = shape_of(CLIPTextModel, text, ids)
+        states = shape_of(CLIPTextModel, text, ids).states
         unet = UNet2DConditionConfig.from_dict(recipe.unet)
         assert unet.sample_size == latent.shape[0]
         condition = TextCondition(states)
