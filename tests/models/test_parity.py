@@ -28,7 +28,7 @@ from pipelines import (
 from diffjax.checkpoints.loading import load_model
 from diffjax.checkpoints.networks import load_network
 from diffjax.models.diffusion import predict
-from diffjax.models.unet import TextCondition
+from diffjax.models.unet import PooledCondition, TextCondition
 
 BOUND = 1e-4
 TIMESTEPS = np.array([0, 1, 500, 999, 37], np.int32)  # an odd batch
@@ -107,6 +107,45 @@ def test_unet(tmp_path, name, height, width):
     assert error(denoise(network, *inputs), answer) < BOUND
 
 
+UNETS_XL = {
+    "sdxl": {},
+    "other order": {
+        "transformer_layers_per_block": 2,
+        "use_linear_projection": False,
+        "layers_per_block": [1, 2, 1],
+        "flip_sin_to_cos": False,
+        "freq_shift": 1,
+        "addition_time_embed_dim": 7,
+        "projection_class_embeddings_input_dim": 20 + 6 * 7,
+    },
+}
+
+
+@pytest.mark.parametrize(("name", "size"), [("sdxl", 9), ("other order", 8)])
+def test_unet_that_is_told_a_pooled_state_and_sizes(tmp_path, name, size):
+    module = pipelines.unet(**pipelines.UNET_XL | UNETS_XL[name])
+    network = save_and_load(module, tmp_path, "unet")
+    n = len(TIMESTEPS)
+    latents = normal(n, size, size, 4, seed=1)
+    states, pooled = normal(n, 7, 56, seed=2), normal(n, 20, seed=3)
+    sizes = np.array([[333, 500, 0, 7, 1024, 768]] * n, np.int32)
+    sizes[0] = [1, 2048, 99, 0, 1, 1]
+    told = {
+        "text_embeds": torch.from_numpy(pooled),
+        "time_ids": torch.from_numpy(sizes),
+    }
+    with torch.no_grad():
+        answer = module(
+            to_torch(latents),
+            torch.from_numpy(TIMESTEPS),
+            torch.from_numpy(states),
+            added_cond_kwargs=told,
+        ).sample
+    condition = PooledCondition(states, pooled, sizes)
+    found = denoise(network, latents, TIMESTEPS, condition)
+    assert error(found, from_torch(answer)) < BOUND
+
+
 VAES = {
     "sd": {},
     "three levels": {
@@ -169,6 +208,28 @@ def test_text_encoder(tmp_path, activation):
     with torch.no_grad():
         answer = module(torch.from_numpy(ids).long())[0].numpy()
     assert error(encode_text(network, ids), answer) < BOUND
+
+
+@pytest.mark.parametrize("end", [2, 7])  # a file's mistake, and a token's id
+@pytest.mark.parametrize("layers", [1, 3])
+def test_text_encoder_with_a_projection(tmp_path, end, layers):
+    """The text ends at the largest id, or at the first of those that end it."""
+    module = pipelines.text_encoder_2(eos_token_id=end, num_hidden_layers=layers)
+    network = save_and_load(module, tmp_path, "text_encoder_2")
+    draw = np.random.default_rng(0)
+    ids = draw.integers(8, pipelines.VOCABULARY, (3, pipelines.LENGTH), np.int32)
+    ids[:, 4] = ids[1, 9] = 7
+    with torch.no_grad():
+        answer = module(torch.from_numpy(ids).long(), output_hidden_states=True)
+    found = quick_encode(network, ids)
+    assert error(found.states, answer.last_hidden_state.numpy()) < BOUND
+    assert error(found.penultimate, answer.hidden_states[-2].numpy()) < BOUND
+    assert error(found.pooled, answer.text_embeds.numpy()) < BOUND
+
+
+@pipelines.quick_jit
+def quick_encode(network, ids):
+    return jax.vmap(network.module())(ids)
 
 
 DITS = {
