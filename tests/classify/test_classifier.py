@@ -67,7 +67,7 @@ def test_keywords_are_said_once_and_known_to_all():
         with pytest.raises(TypeError, match="unexpected keyword argument 'unett'"):
             function("tiny", unett="somewhere")
     for name in Parts.__annotations__:  # what is documented is what there is
-        assert f"        {name}: " in Parts.__doc__
+        assert f"\n    {name}: " in inspect.getdoc(Parts)  # 3.13 takes indents away
 
 
 def test_the_call_returns_what_the_pipelines_return(classifier):
