@@ -89,6 +89,18 @@ CLIP_TEXT_WITH_PROJECTION = replace(
         if not name.startswith("text_projection")
     },
 )
+T5_ENCODER = Names(
+    renames=(
+        ("layers", "encoder.block"),
+        ("attention_norm", "layer.0.layer_norm"),
+        ("attention", "layer.0.SelfAttention"),
+        ("ff_norm", "layer.1.layer_norm"),
+        ("ff", "layer.1.DenseReluDense"),
+        ("bias", "encoder.block.0.layer.0.SelfAttention.relative_attention_bias"),
+        ("final_norm", "encoder.final_layer_norm"),
+    ),
+    ignored={r"encoder\.embed_tokens\.weight": "the same table as shared.weight"},
+)
 DIT = Names(
     renames=(
         ("patch", "pos_embed.proj"),
@@ -101,6 +113,43 @@ DIT = Names(
         ),
     ),
     ignored={r"pos_embed\.pos_embed": "a buffer: the sinusoids are computed"},
+)
+
+# The text's part of attention has names of its own in diffusers' one Attention.
+SD3 = Names(
+    renames=(
+        ("patch", "pos_embed.proj"),
+        ("positions.weight", "pos_embed.pos_embed"),
+        ("timestep_embedder", "time_text_embed.timestep_embedder"),
+        ("text_embedder", "time_text_embed.text_embedder"),
+        ("proj_out_1", "norm_out.linear"),
+        ("proj_out_2", "proj_out"),
+        ("image.adaln", "norm1.linear"),
+        ("text.adaln", "norm1_context.linear"),
+        ("text.attention.to_q", "attn.add_q_proj"),
+        ("text.attention.to_k", "attn.add_k_proj"),
+        ("text.attention.to_v", "attn.add_v_proj"),
+        ("text.attention.to_out", "attn.to_add_out"),
+        ("text.attention.norm_q", "attn.norm_added_q"),
+        ("text.attention.norm_k", "attn.norm_added_k"),
+        ("image.attention", "attn"),
+        ("image.attention_2", "attn2"),
+        ("to_out", "to_out.0"),
+        ("image.ff", "ff"),
+        ("text.ff", "ff_context"),
+        ("ff.proj_in", "ff.net.0.proj"),
+        ("ff.proj_out", "ff.net.2"),
+        ("ff_context.proj_in", "ff_context.net.0.proj"),
+        ("ff_context.proj_out", "ff_context.net.2"),
+    )
+)
+
+FLUX = Names(
+    renames=(
+        *(each for each in SD3.renames if each[0] not in ("patch", "positions.weight")),
+        ("guidance_embedder", "time_text_embed.guidance_embedder"),
+        ("adaln", "norm.linear"),  # of single blocks
+    )
 )
 
 _EXPONENTS = {"float16": 0x7C00, "bfloat16": 0x7F80}  # their bits
@@ -308,6 +357,10 @@ def _count_blocks(flat: Iterable[ParameterPath]) -> int:
 
 
 def _to_ours(array: np.ndarray, leaf: str, ndim: int) -> np.ndarray:
+    if leaf == "embedding" and array.ndim == ndim + 1 and len(array) == 1:
+        return array.reshape(
+            array.shape[1:]
+        )  # a table of positions, for a batch of one
     if leaf != "kernel":
         return array
     if array.ndim == 4 and ndim == 2 and array.shape[2:] == (1, 1):

@@ -21,6 +21,7 @@ from jaxtyping import Array, Float, Int
 from diffjax.errors import DiffjaxError
 from diffjax.models.attention import attend
 from diffjax.models.config import (
+    GENERIC,
     Count,
     Epsilon,
     NetworkConfig,
@@ -37,7 +38,6 @@ _FIXED: dict[str, Any] = {
 }
 _POOLED = "only used for the pooled output"
 _TRAINING = "only used in training"
-_GENERIC = "a generic transformers setting that this model does not read"
 _IGNORED = {
     "architectures": "the loader knows the class",
     "projection_dim": _POOLED,
@@ -48,30 +48,7 @@ _IGNORED = {
     "attention_dropout": _TRAINING,
     "initializer_factor": _TRAINING,
     "initializer_range": _TRAINING,
-} | dict.fromkeys(
-    (
-        "return_dict",
-        "chunk_size_feed_forward",
-        "diversity_penalty",
-        "length_penalty",
-        "max_length",
-        "min_length",
-        "no_repeat_ngram_size",
-        "encoder_no_repeat_ngram_size",
-        "num_beam_groups",
-        "num_beams",
-        "num_return_sequences",
-        "repetition_penalty",
-        "temperature",
-        "tie_word_embeddings",
-        "top_k",
-        "top_p",
-        "typical_p",
-        "use_bfloat16",
-        "use_cache",
-    ),
-    _GENERIC,
-)
+} | GENERIC
 _IGNORED_WITH_PROJECTION = {
     key: why
     for key, why in _IGNORED.items()

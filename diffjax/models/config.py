@@ -32,15 +32,19 @@ from diffjax.errors import DiffjaxError
 # not Self, which is not checked at run time
 Config = TypeVar("Config", bound="NetworkConfig")
 
-MOST_ENTRIES = 8  # of a list, which has one for each level; published networks have 4
-
 
 @dataclass(frozen=True)
 class Bounds:
-    """The least and the most that a number may be; NaN is neither."""
+    """The least and the most that a number may be; NaN is neither.
+
+    Beside a tuple, of how many entries it has.
+    """
 
     least: int | float
     most: int | float
+
+
+ENTRIES = Bounds(1, 8)  # of a list: one for each level; published networks have 4
 
 
 # The numbers of configs. Bounds are generous: far beyond all that is published.
@@ -77,6 +81,32 @@ BOOKKEEPING: Ignored = {
     "id2label": "names of classes, where a network has any, are read beside it",
     "label2id": "id2label turned round",
 }
+
+# What transformers writes into the config.json of every network.
+GENERIC: dict[str, str] = dict.fromkeys(
+    (
+        "return_dict",
+        "chunk_size_feed_forward",
+        "diversity_penalty",
+        "length_penalty",
+        "max_length",
+        "min_length",
+        "no_repeat_ngram_size",
+        "encoder_no_repeat_ngram_size",
+        "num_beam_groups",
+        "num_beams",
+        "num_return_sequences",
+        "repetition_penalty",
+        "temperature",
+        "tie_word_embeddings",
+        "top_k",
+        "top_p",
+        "typical_p",
+        "use_bfloat16",
+        "use_cache",
+    ),
+    "a generic transformers setting that these networks do not read",
+)
 
 _REFUSED = {
     "auto_map": "names code that comes with the checkpoint, which is never run.",
@@ -167,18 +197,21 @@ def fits(value: Any, hint: Any) -> bool:
         return any(fits(value, each) for each in args)
     if kind is Annotated:
         base, bounds = args
+        if get_origin(base) is tuple:  # of its number of entries
+            return isinstance(value, tuple) and _each(value, base, bounds)
         return fits(value, base) and bool(bounds.least <= value <= bounds.most)
     if kind is Literal:
         return any(value == each and type(value) is type(each) for each in args)
     if kind is tuple:
-        return (
-            isinstance(value, tuple)
-            and 1 <= len(value) <= MOST_ENTRIES
-            and all(fits(each, args[0]) for each in value)
-        )
+        return isinstance(value, tuple) and _each(value, hint, ENTRIES)
     if isinstance(value, bool) or hint is bool:
         return isinstance(value, bool) and hint is bool
     return isinstance(value, int | float if hint is float else hint)
+
+
+def _each(value: tuple[Any, ...], hint: Any, n: Bounds) -> bool:
+    (entry, _) = get_args(hint)
+    return n.least <= len(value) <= n.most and all(fits(each, entry) for each in value)
 
 
 _WORDS = {int: "a whole number", float: "a number", bool: "true or false"}
@@ -191,13 +224,20 @@ def in_words(hint: Any) -> str:
         return " or ".join(map(in_words, args))
     if kind is Annotated:
         base, bounds = args
+        if get_origin(base) is tuple:
+            return _list_in_words(base, bounds)
         return f"{_WORDS[base]} from {bounds.least:.8g} to {bounds.most:.8g}"
     if kind is Literal:
         choices = [str(each) for each in args]
         return f"one of {', '.join(choices)}" if len(choices) > 1 else choices[0]
     if kind is tuple:
-        return f"a list of 1 to {MOST_ENTRIES}, each entry {in_words(args[0])}"
+        return _list_in_words(hint, ENTRIES)
     return "null" if hint is NoneType else _WORDS[hint]
+
+
+def _list_in_words(hint: Any, n: Bounds) -> str:
+    entry = in_words(get_args(hint)[0])
+    return f"a list of {n.least} to {n.most}, each entry {entry}"
 
 
 def _shown(value: Any) -> str:

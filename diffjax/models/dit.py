@@ -25,11 +25,12 @@ from diffjax.errors import DiffjaxError
 from diffjax.models.attention import kept_channels, matrix_elements
 from diffjax.models.config import Count, Edge, Epsilon, NetworkConfig, Rows, Shift
 from diffjax.models.layers import (
-    ACTIVATIONS,
     Attention,
+    FeedForward,
     Make,
     TimestepEmbedding,
     timestep_features,
+    unpatch,
 )
 
 TIMESTEP_FEATURES = 256
@@ -90,19 +91,6 @@ class DiTTransformer2DConfig(NetworkConfig):
         return self.num_attention_heads * self.attention_head_dim
 
 
-class FeedForward(nnx.Module):
-    """linear → gelu → linear, four times as wide in between."""
-
-    def __init__(self, config: DiTTransformer2DConfig, make: Make) -> None:
-        self.proj_in = make.linear(config.features, 4 * config.features)
-        self.proj_out = make.linear(4 * config.features, config.features)
-        self.activation = ACTIVATIONS[config.activation_fn]
-
-    def __call__(self, x: Float[Array, "l d"]) -> Float[Array, "l d"]:
-        """[l, d] → [l, d]."""
-        return self.proj_out(self.activation(self.proj_in(x)))
-
-
 class DiTBlock(nnx.Module):
     """Attention and MLP, shifted, scaled and gated by the condition."""
 
@@ -114,7 +102,7 @@ class DiTBlock(nnx.Module):
             d, config.num_attention_heads, make, bias=config.attention_bias
         )
         self.norm3 = make.layer_norm(d, config.norm_eps, affine=False)
-        self.ff = FeedForward(config, make)
+        self.ff = FeedForward(d, config.activation_fn, make)
 
     def __call__(
         self, x: Float[Array, "l d"], condition: Float[Array, " d"]
@@ -216,9 +204,7 @@ class DiTTransformer2DModel(nnx.Module):
         shift, scale = jnp.split(self.proj_out_1(jax.nn.silu(c)), 2)
         x = self.proj_out_2(self.norm_out(x) * (1 + scale) + shift)
 
-        x = x.reshape(height, width, p, p, self.out_channels).swapaxes(1, 2)
-        output: Array = x.reshape(height * p, width * p, self.out_channels)
-        return output
+        return unpatch(x, height, width, p)
 
     def _class_vector(self, condition: Array) -> Array:
         if jnp.issubdtype(condition.dtype, jnp.integer):

@@ -155,6 +155,12 @@ class Make:
             **self._drawn("scale", "bias"),
         )
 
+    def rms_norm(self, features: int, epsilon: float) -> nnx.RMSNorm:
+        """[..., features], without a mean; statistics and scale in float32."""
+        return nnx.RMSNorm(
+            features, epsilon=epsilon, dtype=self.dtype, **self._drawn("scale")
+        )
+
     def embedding(self, entries: int, features: int) -> nnx.Embed:
         """Integer → [features]."""
         return nnx.Embed(
@@ -226,6 +232,27 @@ class Attention(nnx.Module):
         source = x if condition is None else condition
         q, k, v = self.to_q(x), self.to_k(source), self.to_v(source)
         return self.to_out(attend(q, k, v, self.heads))
+
+
+class FeedForward(nnx.Module):
+    """linear → activation → linear, four times as wide in between."""
+
+    def __init__(self, features: int, activation: Activation, make: Make) -> None:
+        self.proj_in = make.linear(features, 4 * features)
+        self.proj_out = make.linear(4 * features, features)
+        self.activation = ACTIVATIONS[activation]
+
+    def __call__(self, x: Float[Array, "l d"]) -> Float[Array, "l d"]:
+        """[l, d] → [l, d]."""
+        return self.proj_out(self.activation(self.proj_in(x)))
+
+
+def unpatch(
+    x: Float[Array, "l e"], height: int, width: int, patch: int
+) -> Float[Array, "h w c"]:
+    """Tokens of a grid, each all channels of a square of pixels → those pixels."""
+    x = x.reshape(height, width, patch, patch, -1).swapaxes(1, 2)
+    return x.reshape(height * patch, width * patch, -1)
 
 
 class ResnetBlock2D(nnx.Module):

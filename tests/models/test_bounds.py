@@ -22,7 +22,7 @@ from diffjax.checkpoints.loading import load_model
 from diffjax.checkpoints.networks import kind_of, read_json
 from diffjax.checkpoints.schedulers import MOST_STEPS, read_schedule
 from diffjax.errors import DiffjaxError
-from diffjax.models.config import MOST_ENTRIES
+from diffjax.models.config import ENTRIES
 from diffjax.models.layers import timestep_features
 from diffjax.models.unet import TextCondition
 
@@ -55,7 +55,7 @@ def bad_values(hint):
     if many:
         (entry,) = {get_args(each)[0] for each in many}
         good = [get_args(entry)[1].least] if get_origin(entry) is Annotated else ["x"]
-        values += [[], good * (MOST_ENTRIES + 1), [good], [None]]
+        values += [[], good * (ENTRIES.most + 1), [good], [None]]
         values += [[bad] for bad in bad_values(entry)]
     else:
         values += [[], [8]]

@@ -1,0 +1,324 @@
+"""The transformers of Stable Diffusion 3 and of FLUX against diffusers' classes.
+
+Networks are small and random; the full sizes are compared by names and shapes alone.
+"""
+
+import json
+
+import diffusers
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+import torch
+from flax import nnx
+from pipelines import error, from_torch, normal, quick_jit, to_torch
+from published import REAL
+
+from diffjax.checkpoints import mappings
+from diffjax.errors import DiffjaxError
+from diffjax.models.flux import (
+    FluxCondition,
+    FluxTransformer2DConfig,
+    FluxTransformer2DModel,
+)
+from diffjax.models.layers import unpatch
+from diffjax.models.mmdit import (
+    JointCondition,
+    SD3Transformer2DConfig,
+    SD3Transformer2DModel,
+)
+from diffjax.models.network import Network
+
+BOUND = 1e-4
+HEIGHT, WIDTH, TEXT = 12, 16, 9  # a grid that is no square
+TIMES = np.array([0, 1000, 437.25], np.float32)
+GUIDANCE = 3.5
+
+SD3 = {
+    "sample_size": 16,
+    "in_channels": 4,
+    "out_channels": 4,
+    "num_layers": 3,
+    "attention_head_dim": 8,
+    "num_attention_heads": 4,
+    "joint_attention_dim": 24,
+    "caption_projection_dim": 32,
+    "pooled_projection_dim": 20,
+    "pos_embed_max_size": 12,
+}
+NORMALISED = SD3 | {"qk_norm": "rms_norm"}
+DUAL = NORMALISED | {"dual_attention_layers": (0, 1)}
+FLUX = {
+    "in_channels": 16,
+    "num_layers": 2,
+    "num_single_layers": 2,
+    "attention_head_dim": 16,
+    "num_attention_heads": 3,
+    "joint_attention_dim": 24,
+    "pooled_projection_dim": 20,
+    "axes_dims_rope": (4, 6, 6),
+}
+GUIDED = FLUX | {"guidance_embeds": True}
+KINDS = {
+    "SD3": (
+        SD3Transformer2DModel,
+        SD3Transformer2DConfig,
+        mappings.SD3,
+        diffusers.SD3Transformer2DModel,
+    ),
+    "FLUX": (
+        FluxTransformer2DModel,
+        FluxTransformer2DConfig,
+        mappings.FLUX,
+        diffusers.FluxTransformer2DModel,
+    ),
+}
+CASES = {
+    "SD3": ("SD3", SD3),
+    "SD3.5 large": ("SD3", NORMALISED),
+    "SD3.5 medium": ("SD3", DUAL),
+    "FLUX schnell": ("FLUX", FLUX),
+    "FLUX dev": ("FLUX", GUIDED),
+}
+# Of configs as published, but for those that shared/real has not: of 3.5 medium its
+# model card and families' facts say what differs.
+PUBLISHED = {
+    "stabilityai/stable-diffusion-3-medium-diffusers": (
+        "SD3",
+        {
+            "attention_head_dim": 64,
+            "caption_projection_dim": 1536,
+            "in_channels": 16,
+            "joint_attention_dim": 4096,
+            "num_attention_heads": 24,
+            "num_layers": 24,
+            "out_channels": 16,
+            "patch_size": 2,
+            "pooled_projection_dim": 2048,
+            "pos_embed_max_size": 192,
+            "sample_size": 128,
+        },
+    ),
+    "stabilityai/stable-diffusion-3.5-large": (
+        "SD3",
+        {
+            "attention_head_dim": 64,
+            "caption_projection_dim": 2432,
+            "in_channels": 16,
+            "joint_attention_dim": 4096,
+            "num_attention_heads": 38,
+            "num_layers": 38,
+            "out_channels": 16,
+            "patch_size": 2,
+            "pooled_projection_dim": 2048,
+            "pos_embed_max_size": 192,
+            "qk_norm": "rms_norm",
+            "sample_size": 128,
+        },
+    ),
+    "stabilityai/stable-diffusion-3.5-medium": (
+        "SD3",
+        {
+            "caption_projection_dim": 1536,
+            "dual_attention_layers": list(range(13)),
+            "num_attention_heads": 24,
+            "num_layers": 24,
+            "pos_embed_max_size": 384,
+            "qk_norm": "rms_norm",
+        },
+    ),
+    "black-forest-labs/FLUX.1-schnell": ("FLUX", {"patch_size": 1}),
+    "black-forest-labs/FLUX.1-dev": ("FLUX", {"guidance_embeds": True}),
+}
+# bytes of the published weights in 16 bits, as their index files say
+TOTAL_SIZES = {
+    "stabilityai/stable-diffusion-3.5-large": 16_292_561_536,
+    "black-forest-labs/FLUX.1-schnell": 23_782_357_120,
+    "black-forest-labs/FLUX.1-dev": 23_802_816_640,
+}
+
+
+def as_json(config):
+    return json.loads(json.dumps(config))
+
+
+def empty(kind, config):
+    make, read, *_ = KINDS[kind]
+    return nnx.split(make(read.from_dict(as_json(config)), rngs=None))
+
+
+def torch_model(kind, config):
+    """With random weights, all of which matter."""
+    model = KINDS[kind][3](**config).eval()
+    drawn = torch.Generator().manual_seed(0)
+    for name, tensor in model.state_dict().items():
+        values = torch.randn(tensor.shape, generator=drawn)
+        matrix = tensor.ndim > 1 and name != "pos_embed.pos_embed"
+        tensor.copy_(0.2 * values if matrix else 0.3 * values + 1)
+    return model
+
+
+def ours_of(kind, config, model):
+    graphdef, state = empty(kind, config)
+    tensors = {name: tensor.numpy() for name, tensor in model.state_dict().items()}
+    return Network(graphdef, mappings.fill(state, tensors, KINDS[kind][2], kind))
+
+
+@quick_jit
+def run(network, latents, times, states, pooled, guidance):
+    def one(z, t, states, pooled):
+        if isinstance(network.module(), SD3Transformer2DModel):
+            return network.module()(z, t, JointCondition(states, pooled))
+        return network.module()(z, t, FluxCondition(states, pooled, guidance))
+
+    return jax.vmap(one)(latents, times, states, pooled)
+
+
+def inputs(config):
+    n = len(TIMES)
+    channels = 4
+    return (
+        normal(n, HEIGHT, WIDTH, channels),
+        TIMES,
+        normal(n, TEXT, config["joint_attention_dim"], seed=1),
+        normal(n, config["pooled_projection_dim"], seed=2),
+    )
+
+
+@torch.no_grad()
+def theirs(kind, config, model):
+    z, t, states, pooled = map(torch.from_numpy, inputs(config))
+    z = to_torch(z.numpy())
+    if kind == "SD3":
+        return from_torch(model(z, states, pooled, t).sample)
+    pipeline, n = diffusers.FluxPipeline, len(t)
+    height, width = HEIGHT // 2, WIDTH // 2
+    ids = pipeline._prepare_latent_image_ids(n, height, width, "cpu", torch.float32)
+    guidance = torch.full((n,), GUIDANCE) if "guidance_embeds" in config else None
+    packed = pipeline._pack_latents(z, n, z.shape[1], HEIGHT, WIDTH)
+    out = model(
+        packed, states, pooled, t / 1000, ids, torch.zeros(TEXT, 3), guidance
+    ).sample
+    return from_torch(pipeline._unpack_latents(out, 8 * HEIGHT, 8 * WIDTH, 8))
+
+
+@pytest.fixture(scope="module", params=CASES)
+def case(request):
+    kind, config = CASES[request.param]
+    model = torch_model(kind, config)
+    network = ours_of(kind, config, model)
+    return network, inputs(config), theirs(kind, config, model)
+
+
+def test_predictions_are_diffusers(case):
+    network, given, expected = case
+    assert error(run(network, *given, np.float32(GUIDANCE)), expected) < BOUND
+
+
+def test_every_tensor_matters(case):
+    """But for the queries of the texts in the last block, which nobody asks for."""
+    network, given, expected = case
+    leaves, tree = jax.tree.flatten_with_path(network)
+    values = [leaf for _, leaf in leaves]
+    unnoticed = []
+    for i, (path, leaf) in enumerate(leaves):
+        changed = leaf * np.float32(1.5) + np.float32(0.1)
+        other = jax.tree.unflatten(tree, [*values[:i], changed, *values[i + 1 :]])
+        if error(run(other, *given, np.float32(GUIDANCE)), expected) < BOUND:
+            unnoticed.append(jax.tree_util.keystr(path))
+    last = "['transformer_blocks'][2]['text']['attention']"
+    assert all(last in path and "q']" in path for path in unnoticed)
+    config = network.module().config
+    normalised = getattr(config, "qk_norm", None) is not None
+    assert len(unnoticed) == (isinstance(config, SD3Transformer2DConfig)) * (
+        2 + normalised
+    )
+
+
+def test_time_guidance_and_the_pooled_state_reach_the_network(case):
+    network, (z, t, states, pooled), expected = case
+    changed = [
+        (z, t + 1, states, pooled, GUIDANCE),
+        (z, t, states + np.float32(0.1), pooled, GUIDANCE),
+        (z, t, states, pooled + np.float32(0.1), GUIDANCE),
+    ]
+    if network.module().condition_shapes()[2:] and network.module().config == (
+        FluxTransformer2DConfig(**GUIDED)
+    ):
+        changed.append((z, t, states, pooled, GUIDANCE + 1))
+    for given in changed:
+        found = run(network, *given[:-1], np.float32(given[-1]))
+        assert error(found, expected) > BOUND
+
+
+@pytest.mark.parametrize("name", PUBLISHED)
+def test_full_size_keys_and_shapes(name):
+    """Those of torch's class under the published config, which takes no memory."""
+    kind, config = PUBLISHED[name]
+    with torch.device("meta"):
+        model = KINDS[kind][3](**config)
+    zero = np.float32(0)
+    tensors = {
+        key: np.broadcast_to(zero, tuple(tensor.shape))
+        for key, tensor in model.state_dict().items()
+    }
+    graphdef, state = empty(kind, config)
+    arrays = mappings.match(state, tensors, KINDS[kind][2], name)
+    network = Network(graphdef, state)
+    assert sum(array.size for array in arrays.values()) == network.parameters
+    if name in TOTAL_SIZES:
+        assert 2 * network.parameters == TOTAL_SIZES[name]
+
+
+@pytest.mark.parametrize("name", TOTAL_SIZES)
+def test_keys_are_those_of_the_published_index(name):
+    file = "transformer/diffusion_pytorch_model.safetensors.index.json"
+    path = REAL / name.replace("/", "__") / file
+    if not path.exists():
+        pytest.skip("the index files of published checkpoints are not here")
+    index = json.loads(path.read_text())
+    assert index["metadata"]["total_size"] == TOTAL_SIZES[name]
+    kind, config = PUBLISHED[name]
+    _, state = empty(kind, config)
+    flat = nnx.to_flat_state(state)
+    ours = [mappings.torch_names(path, KINDS[kind][2], 0) for path, _ in flat]
+    assert {key for keys in ours for key in keys} == set(index["weight_map"])
+    real = json.loads((path.parent / "config.json").read_text())
+    read = KINDS[kind][1].from_dict
+    assert read(real) == read(as_json(config))
+
+
+@pytest.mark.parametrize(
+    ("kind", "wrong", "named"),
+    [
+        ("SD3", {"caption_projection_dim": 64}, "caption_projection_dim=64"),
+        ("SD3", {"dual_attention_layers": [3]}, "layer 3 of 3"),
+        ("SD3", {"qk_norm": "layer_norm"}, "qk_norm"),
+        ("SD3", {"sample_size": 15}, "sample_size = 15"),
+        ("FLUX", {"axes_dims_rope": [4, 6, 8]}, "axes_dims_rope"),
+        ("FLUX", {"axes_dims_rope": [10, 6]}, "axes_dims_rope"),
+        ("FLUX", {"axes_dims_rope": [5, 5, 6]}, "axes_dims_rope"),
+        ("FLUX", {"in_channels": 6}, "in_channels=6"),
+        ("FLUX", {"patch_size": 2}, "patch_size"),
+    ],
+)
+def test_what_does_not_fit_is_refused(kind, wrong, named):
+    config = as_json({"SD3": SD3, "FLUX": FLUX}[kind] | wrong)
+    with pytest.raises(DiffjaxError, match=named):
+        KINDS[kind][1].from_dict(config)
+
+
+def test_more_patches_than_positions():
+    model = torch_model("SD3", SD3)
+    network = ours_of("SD3", SD3, model)
+    _, t, states, pooled = map(jnp.asarray, inputs(SD3))
+    wide = jnp.zeros((2, 26, 4))
+    with pytest.raises(ValueError, match="1 × 13 patches; there are 12 × 12"):
+        network.module()(wide, t[0], JointCondition(states[0], pooled[0]))
+
+
+def test_patches_go_where_they_came_from():
+    pixels = normal(4, 6, 3)
+    squares = pixels.reshape(2, 2, 3, 2, 3).transpose(0, 2, 1, 3, 4).reshape(6, 12)
+    np.testing.assert_array_equal(unpatch(jnp.asarray(squares), 2, 3, 2), pixels)
