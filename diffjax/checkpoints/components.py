@@ -36,7 +36,7 @@ class Component:
         return tuple(self.networks)
 
 
-_TOKENIZER = Component(files=re.compile(r"[^/]+\.(json|txt)"))
+_TOKENIZER = Component(files=re.compile(r"[^/]+\.(json|txt|model)"))
 
 COMPONENTS: dict[str, Component] = {
     "unet": Component(
@@ -49,6 +49,8 @@ COMPONENTS: dict[str, Component] = {
             "DiTTransformer2DModel": "DiTTransformer2DModel",
             # the public DiT files still carry the class that diffusers split later
             "Transformer2DModel": "DiTTransformer2DModel",
+            "SD3Transformer2DModel": "SD3Transformer2DModel",
+            "FluxTransformer2DModel": "FluxTransformer2DModel",
         },
     ),
     "vae": Component(stem=DIFFUSERS_STEM, networks={"AutoencoderKL": "AutoencoderKL"}),
@@ -56,18 +58,27 @@ COMPONENTS: dict[str, Component] = {
         stem=TRANSFORMERS_STEM,
         networks={
             "CLIPTextModel": "CLIPTextModel",
-            "CLIPTextModelWithProjection": "CLIPTextModel",  # which is not used
+            # whose projection is not used, unless the family asks for it
+            "CLIPTextModelWithProjection": "CLIPTextModel",
         },
     ),
     "text_encoder_2": Component(
         stem=TRANSFORMERS_STEM,
-        networks={"CLIPTextModelWithProjection": "CLIPTextModelWithProjection"},
+        networks={
+            "CLIPTextModelWithProjection": "CLIPTextModelWithProjection",
+            "T5EncoderModel": "T5EncoderModel",
+        },
+    ),
+    "text_encoder_3": Component(
+        stem=TRANSFORMERS_STEM, networks={"T5EncoderModel": "T5EncoderModel"}
     ),
     "tokenizer": _TOKENIZER,
     "tokenizer_2": _TOKENIZER,
+    "tokenizer_3": _TOKENIZER,
     "scheduler": Component(files=re.compile(r"scheduler_config\.json"), replaced=False),
 }
-RUNS = "Stable Diffusion 1.x, 2.x and XL, and DiT"  # families, for messages
+# families, for messages
+RUNS = "Stable Diffusion 1.x, 2.x, XL, 3 and 3.5, FLUX.1, and DiT"
 # those that have weights: the stem of their file names
 STEMS = {name: each.stem for name, each in COMPONENTS.items() if each.stem}
 

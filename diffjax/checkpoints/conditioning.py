@@ -1,7 +1,6 @@
-"""The text encoders of a family of pipelines, and which makes what of a condition."""
+"""The text encoders and tokenizers of a pipeline, made a conditioner."""
 
-from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -10,16 +9,16 @@ import jax.numpy as jnp
 import numpy as np
 
 from diffjax.checkpoints import fitting
+from diffjax.checkpoints.families import TextFamily
 from diffjax.checkpoints.networks import load_network, network_config, network_shapes
+from diffjax.checkpoints.t5_tokenizer import T5Tokenizer
 from diffjax.checkpoints.tokenizer import Tokenizer
 from diffjax.checkpoints.unchanged import if_unchanged, state_of
 from diffjax.data.kept import KeptArrays, digest_of
-from diffjax.models.clip import TextOutput
 from diffjax.models.conditioner import Conditioner, TextEncoder
 from diffjax.models.config import differing
 from diffjax.models.network import Network, OnDemand
-from diffjax.models.unet import PooledCondition, TextCondition
-from diffjax.models.unet_config import UNet2DConditionConfig
+from diffjax.models.t5 import T5Config
 
 # Bytes from which on a text encoder is let go once prompts are encoded. On a CPU its
 # memory is better used while tiles are evaluated, and to read it again takes less time
@@ -27,48 +26,6 @@ from diffjax.models.unet_config import UNet2DConditionConfig
 LARGE_TEXT_ENCODER = {"cpu": 2**28}
 LARGE_ELSEWHERE = 2**32
 FINGERPRINT = {"fingerprint": np.array("0" * 16)}  # as it is kept
-
-
-@dataclass(frozen=True, kw_only=True)
-class TextFamily:
-    """How a family makes conditions of prompts.
-
-    Attributes:
-        encoders: components that are text encoders, each with its tokenizer.
-        combine: what they give of one prompt, in this order → its condition.
-        sizes: whether an image tells the denoiser its size besides.
-    """
-
-    encoders: Mapping[str, str]
-    combine: Callable[..., Any]
-    sizes: bool = False
-
-
-def last_states(text: TextOutput) -> TextCondition:
-    """The states after the final norm."""
-    return TextCondition(text.states)
-
-
-def penultimate_states(first: TextOutput, second: TextOutput) -> PooledCondition:
-    """The states before the last layers side by side, and the second one's pooled."""
-    assert second.pooled is not None
-    both = [first.penultimate, second.penultimate]
-    return PooledCondition(jnp.concatenate(both, axis=-1), second.pooled)
-
-
-STABLE_DIFFUSION = TextFamily(
-    encoders={"text_encoder": "tokenizer"}, combine=last_states
-)
-STABLE_DIFFUSION_XL = TextFamily(
-    encoders={"text_encoder": "tokenizer", "text_encoder_2": "tokenizer_2"},
-    combine=penultimate_states,
-    sizes=True,
-)
-
-
-def family_of(unet: UNet2DConditionConfig) -> TextFamily:
-    """The family of a U-Net."""
-    return STABLE_DIFFUSION_XL if unet.addition_embed_type else STABLE_DIFFUSION
 
 
 def load_conditioner(
@@ -101,17 +58,20 @@ def load_conditioner(
         return elsewhere.get(name, folder / name)
 
     encoders = {}
-    for name, tokenizer in family.encoders.items():
-        config = network_config(place(name), name)
+    for name, (tokenizer, kind, length) in family.encoders.items():
+        config = network_config(place(name), name, kind)
         network = _text_encoder(
-            place(name), name, config, variant, weights.get(name), kept
+            place(name), name, kind, config, variant, weights.get(name), kept
         )
-        tokenize = Tokenizer(
-            place(tokenizer), config.max_position_embeddings, config.vocab_size
-        )
+        tokenize: Tokenizer | T5Tokenizer
+        if length is None:
+            length = config.max_position_embeddings
+            tokenize = Tokenizer(place(tokenizer), length, config.vocab_size)
+        else:
+            tokenize = T5Tokenizer(place(tokenizer), length, config.vocab_size)
         if name in elsewhere and tokenizer not in elsewhere:
             own = folder / name  # it is not fetched where it is replaced
-            rows = network_config(own, name).vocab_size if own.is_dir() else 0
+            rows = network_config(own, name, kind).vocab_size if own.is_dir() else 0
             known = max(rows, tokenize.size)
             fitting.check_tokens(config.vocab_size, known, folder)
         encoders[name] = TextEncoder(
@@ -122,30 +82,38 @@ def load_conditioner(
         combine=family.combine,
         kept=kept,
         empty_is_zero=empty_is_zero,
+        settings=dict(family.settings or {}),
     )
 
 
 def _text_encoder(
     folder: Path,
     name: str,
+    kind: str | None,
     config: Any,
     variant: str | None,
     weights: Path | None,
     kept: KeptArrays | None,
 ) -> OnDemand:
+    # T5's weights would take 19 GB in float32; it was trained in bfloat16
+    large = isinstance(config, T5Config) and jax.default_backend() != "cpu"
+    dtype = jnp.bfloat16 if large else jnp.float32
+
     def read() -> Network:
-        return load_network(folder, name, variant=variant, weights=weights)[1]
+        return load_network(
+            folder, name, dtype, variant=variant, weights=weights, network=kind
+        )[1]
 
     places = [folder, *([] if weights is None else [weights])]
-    shapes = network_shapes(folder, config)
+    shapes = network_shapes(folder, config, dtype)
     files = [(str(place.resolve()), state_of(place)) for place in places]
     weights_of = digest_of(repr((files, variant, shapes.layout)))
     known = None if kept is None else kept.get(weights_of, FINGERPRINT)
-    large = LARGE_TEXT_ENCODER.get(jax.default_backend(), LARGE_ELSEWHERE)
+    most = LARGE_TEXT_ENCODER.get(jax.default_backend(), LARGE_ELSEWHERE)
     network = OnDemand(
         if_unchanged(read, places),
         shapes,
-        keep=shapes.bytes <= large,
+        keep=shapes.bytes <= most,
         fingerprint=None if known is None else str(known["fingerprint"]),
     )
     if known is None:

@@ -10,6 +10,9 @@ from diffjax.errors import DiffjaxError
 from diffjax.models.autoencoder import AutoencoderKLConfig
 from diffjax.models.clip import CLIPTextConfig, CLIPTextWithProjectionConfig
 from diffjax.models.dit import DiTTransformer2DConfig
+from diffjax.models.flux import FluxTransformer2DConfig
+from diffjax.models.mmdit import SD3Transformer2DConfig
+from diffjax.models.t5 import T5Config
 from diffjax.models.unet_config import UNet2DConditionConfig
 from diffjax.schedules import Schedule
 
@@ -42,19 +45,19 @@ def check_index(index: dict[str, Any]) -> None:
 
 
 def check_encoders(index: dict[str, Any], names: Sequence[str], folder: Path) -> None:
-    """Raise a DiffjaxError unless a pipeline has the text encoders of its U-Net."""
+    """Raise a DiffjaxError unless a pipeline has its denoiser's text encoders."""
     for name in names:
         if not any(index.get(name) or ()):
             raise DiffjaxError(
-                f"{folder}: its U-Net is told what {' and '.join(names)} say "
-                "(addition_embed_type in its config.json), but model_index.json has no "
-                f"{name}; they do not belong together."
+                f"{folder}: its denoiser is told what {' and '.join(names)} say, by "
+                f"its config.json, but model_index.json has no {name}; they do not "
+                "belong together."
             )
 
 
 def check_latents(denoiser: Any, vae: AutoencoderKLConfig, folder: Path) -> None:
     """Raise a DiffjaxError unless the denoiser maps the autoencoder's latents."""
-    c = vae.latent_channels
+    c = vae.latent_channels * getattr(denoiser, "packed", 1)
     out = denoiser.out_channels or denoiser.in_channels
     if denoiser.in_channels != c or out not in (c, 2 * c):
         raise DiffjaxError(
@@ -84,6 +87,33 @@ def check_widths(
             f"{folder}: the U-Net is told a pooled state of width "
             f"{unet.pooled_width}, but that of the text encoder has "
             f"{last.projection_dim}; they do not belong together."
+        )
+
+
+def check_joint(
+    denoiser: SD3Transformer2DConfig | FluxTransformer2DConfig,
+    encoders: Sequence[CLIPTextConfig | T5Config],
+    folder: Path,
+) -> None:
+    """Raise a DiffjaxError unless a transformer is told what the text encoders say."""
+    clip = [each for each in encoders if isinstance(each, CLIPTextConfig)]
+    pooled = [getattr(each, "projection_dim", each.hidden_size) for each in clip]
+    if sum(pooled) != denoiser.pooled_projection_dim:
+        raise DiffjaxError(
+            f"{folder}: the transformer is told a pooled state of width "
+            f"{denoiser.pooled_projection_dim}, but those of the text encoders have "
+            f"{' + '.join(map(str, pooled))}; they do not belong together."
+        )
+    widest = sum(each.hidden_size for each in clip)
+    widths = [each.d_model for each in encoders if isinstance(each, T5Config)]
+    wrong = [width for width in widths if width != denoiser.joint_attention_dim]
+    if isinstance(denoiser, SD3Transformer2DConfig):
+        wrong += [widest] * (widest > denoiser.joint_attention_dim)
+    if wrong:
+        raise DiffjaxError(
+            f"{folder}: the transformer attends to states of width "
+            f"{denoiser.joint_attention_dim}, but a text encoder's have {wrong[0]}; "
+            "they do not belong together."
         )
 
 
@@ -129,7 +159,11 @@ def resolution(denoiser: Any, vae: AutoencoderKLConfig, folder: Path) -> int:
 
 
 def process(
-    config: dict[str, Any], file: Path, denoiser: Any, vae: AutoencoderKLConfig
+    config: dict[str, Any],
+    file: Path,
+    denoiser: Any,
+    vae: AutoencoderKLConfig,
+    shift: float | None = None,
 ) -> dict[str, Any]:
     """The "resolution", the "schedule" for it and, if others differ, "schedule_at" any.
 
@@ -138,10 +172,14 @@ def process(
         file: its path.
         denoiser: its config; one that has patches has tokens.
         vae: config of the autoencoder.
+        shift: of a flow's noise levels, instead of the file's.
 
     Raises:
         DiffjaxError: if it is not supported, or not with such a denoiser.
     """
+    if shift is not None:
+        fixed = {"use_dynamic_shifting": False, "shift_terminal": None}
+        config = config | fixed | {"shift": shift}
 
     def at(pixels: int) -> Schedule:
         patch = getattr(denoiser, "patch_size", None)
@@ -157,6 +195,8 @@ def process(
             f"predicts one: its out_channels are {out}, its in_channels "
             f"{denoiser.in_channels}. The two do not belong together."
         )
+    if shift is not None and schedule.posterior is not None:
+        raise DiffjaxError(f"{file} is of no flow, whose noise levels have a shift.")
     dynamic = schedule.posterior is None and config.get("use_dynamic_shifting")
     return {
         "resolution": pixels,

@@ -4,7 +4,7 @@
 elsewhere: ``load_model("sd-1.5", unet="my-fine-tuned-unet")``.
 """
 
-from collections.abc import Callable
+from collections.abc import Callable, Collection
 from pathlib import Path
 from typing import Any, Unpack
 
@@ -16,7 +16,8 @@ from jax.typing import DTypeLike
 from diffjax.checkpoints import fitting
 from diffjax.checkpoints.catalog import ASSETS
 from diffjax.checkpoints.components import RUNS, STEMS
-from diffjax.checkpoints.conditioning import family_of, load_conditioner
+from diffjax.checkpoints.conditioning import load_conditioner
+from diffjax.checkpoints.families import TextFamily, family_of
 from diffjax.checkpoints.networks import load_network, network_config, read_json
 from diffjax.checkpoints.parts import REPLACED, Parts, spelled_out
 from diffjax.checkpoints.resolving import require_variant, resolve, resolve_component
@@ -28,7 +29,15 @@ from diffjax.models.diffusion import DiffusionModel
 from diffjax.models.limits import Limits
 
 LIMITS = "limits.json"  # of the models in the package
-PIPELINES = ("StableDiffusionPipeline", "StableDiffusionXLPipeline", "DiTPipeline")
+PIPELINES = (
+    "StableDiffusionPipeline",
+    "StableDiffusionXLPipeline",
+    "StableDiffusion3Pipeline",
+    "FluxPipeline",
+    "DiTPipeline",
+)
+NONE = "none"  # in place of a part that a pipeline can do without
+OPTIONAL = {"text_encoder_3": "tokenizer_3"}
 
 
 @spelled_out
@@ -42,11 +51,12 @@ def load_model(
 
     Args:
         name_or_path: A folder in the diffusers layout, a name of ``diffjax models``,
-            or a Hugging Face id; of a whole Stable Diffusion (XL too) or DiT pipeline.
-            A path that exists comes first.
+            or a Hugging Face id; of a whole pipeline of Stable Diffusion (1, 2, XL, 3,
+            3.5), FLUX.1 or DiT. A path that exists comes first.
         dtype: Number type in which the denoiser computes and keeps its weights; "auto"
             is bfloat16 on accelerators and float32 on a CPU. Autoencoder and text
-            encoder, which run once an image or prompt, stay in float32.
+            encoder, which run once an image or prompt, stay in float32, but for T5 on
+            accelerators.
         **parts: Parts to take from elsewhere, and how to reach the Hub; see ``Parts``.
 
     Raises:
@@ -55,7 +65,11 @@ def load_model(
     asked: dict[str, Any] = {**parts}
     named = {name: asked.pop(name, None) for name in REPLACED}
     revision, cache = asked.pop("revision", None), asked.pop("prompt_cache", None)
+    guidance, shift = asked.pop("guidance", None), asked.pop("shift", None)
     variant = asked.get("variant")
+    left_out = {name for name in OPTIONAL if named.get(name) == NONE}
+    told = {c: str(place) for c, place in named.items() if place}
+    named |= dict.fromkeys(left_out)
     elsewhere = {
         name: resolve_component(place, name, **asked)
         for name, place in named.items()
@@ -67,13 +81,13 @@ def load_model(
     folder = resolve(
         name_or_path,
         revision=revision,
-        without=tuple(elsewhere),
+        without=(*elsewhere, *left_out, *(OPTIONAL[name] for name in left_out)),
         weightless=tuple(weights),
         **asked,
     )
     index = read_json(folder / "model_index.json")
     denoiser = fitting.denoiser_name(index, folder)
-    for name in (*elsewhere, *weights):
+    for name in (*elsewhere, *weights, *left_out):
         if name not in index:
             raise DiffjaxError(
                 f"{folder} is a {index.get('_class_name', 'pipeline')}, which has no "
@@ -90,7 +104,9 @@ def load_model(
             if name in index and name not in weights
         }
         require_variant(str(name_or_path), variant, names)
-    _check_configs(index, folder, denoiser, component_folder)
+    family = _check_configs(
+        index, folder, denoiser, component_folder, left_out, guidance
+    )
     denoiser_config, denoiser_network = load_network(
         # one device may not hold it; the classifier places it
         component_folder(denoiser),
@@ -110,22 +126,25 @@ def load_model(
             "model": str(name_or_path),
             "revision": revision,
             "dtype": str(dtype),
-            "elsewhere": {c: str(place) for c, place in named.items() if place},
+            "elsewhere": told,
             **({"variant": variant} if variant else {}),
+            **({} if shift is None else {"shift": shift}),
         },
         "denoiser": denoiser_network,
         "autoencoder": autoencoder,
         "scaling_factor": vae_config.scaling_factor,
-        **fitting.process(read_json(scheduler), scheduler, denoiser_config, vae_config),
+        "shift_factor": vae_config.shift_factor or 0.0,
+        **fitting.process(
+            read_json(scheduler), scheduler, denoiser_config, vae_config, shift
+        ),
         "downscale": vae_config.downscale,
-        "multiple": vae_config.downscale,
+        "multiple": vae_config.downscale * getattr(denoiser_config, "patch_size", 1),
         "latent_channels": vae_config.latent_channels,
         # of other parts nobody knows what they have learned
         "limits": None if elsewhere or weights else _limits(folder / LIMITS),
         "configs": {denoiser: differing(denoiser_config), "vae": differing(vae_config)},
     }
-    if denoiser == "transformer":
-        common["multiple"] *= denoiser_config.patch_size
+    if family is None:
         return DiffusionModel(
             kind="class",
             n_classes=denoiser_config.num_embeds_ada_norm,
@@ -134,7 +153,6 @@ def load_model(
             == 2 * denoiser_config.in_channels,
             **common,
         )
-    family = family_of(denoiser_config)
     empty_is_zero = bool(index.get("force_zeros_for_empty_prompt", False))
     conditioner = load_conditioner(
         family,
@@ -183,9 +201,14 @@ def _check_configs(
     folder: Path,
     denoiser: str,
     component_folder: Callable[[str], Path],
-) -> None:
-    """Refuse a pipeline that cannot run before any of its weights are read."""
-    encoders: tuple[str, ...] = ()
+    left_out: Collection[str],
+    guidance: float | None,
+) -> TextFamily | None:
+    """The family of a text model, if the pipeline can run; None for a class model.
+
+    Nothing of its weights is read yet.
+    """
+    family = None
     try:
         fitting.check_index(index)
         configs = {
@@ -193,12 +216,20 @@ def _check_configs(
             for name in (denoiser, "vae")
         }
         fitting.check_latents(configs[denoiser], configs["vae"], folder)
-        if denoiser == "unet":
-            encoders = tuple(family_of(configs["unet"]).encoders)
-            if len(encoders) > 1:
-                fitting.check_encoders(index, encoders, folder)
-        for name in encoders:
-            configs[name] = network_config(component_folder(name), name)
+        present = {name for name in OPTIONAL if any(index.get(name) or ())}
+        family = family_of(
+            configs[denoiser], t5=bool(present - {*left_out}), guidance=guidance
+        )
+        if family is not None and len(family.encoders) > 1:
+            fitting.check_encoders(index, tuple(family.encoders), folder)
+        encoders = (
+            []
+            if family is None
+            else [
+                network_config(component_folder(name), name, kind.network)
+                for name, kind in family.encoders.items()
+            ]
+        )
     except DiffjaxError as error:
         pipeline = index.get("_class_name")
         if str(pipeline).removeprefix("Flax") in PIPELINES:
@@ -207,5 +238,9 @@ def _check_configs(
             f"{folder} is a {pipeline}; diffjax runs {RUNS}. Of its configs, {error}"
         ) from error
     if denoiser == "unet":
-        known = [configs[name] for name in encoders]
-        fitting.check_widths(configs["unet"], known, folder)
+        fitting.check_widths(configs["unet"], encoders, folder)
+    elif family is not None:
+        fitting.check_joint(configs[denoiser], encoders, folder)
+    if guidance is not None and "guidance" not in ((family and family.settings) or {}):
+        raise DiffjaxError(f"{folder} is told no guidance, as FLUX.1 dev alone is.")
+    return family

@@ -19,11 +19,16 @@ from diffjax.models.autoencoder import AutoencoderKL, AutoencoderKLConfig
 from diffjax.models.clip import (
     CLIPTextConfig,
     CLIPTextModel,
+    CLIPTextModelPooled,
     CLIPTextModelWithProjection,
+    CLIPTextPooledConfig,
     CLIPTextWithProjectionConfig,
 )
 from diffjax.models.dit import DiTTransformer2DConfig, DiTTransformer2DModel
+from diffjax.models.flux import FluxTransformer2DConfig, FluxTransformer2DModel
+from diffjax.models.mmdit import SD3Transformer2DConfig, SD3Transformer2DModel
 from diffjax.models.network import Network
+from diffjax.models.t5 import T5Config, T5EncoderModel
 from diffjax.models.unet import UNet2DConditionModel
 from diffjax.models.unet_config import UNet2DConditionConfig
 
@@ -42,13 +47,17 @@ NETWORKS: dict[str, Kind] = {
     for kind in (
         Kind(UNet2DConditionModel, UNet2DConditionConfig, mappings.UNET),
         Kind(DiTTransformer2DModel, DiTTransformer2DConfig, mappings.DIT),
+        Kind(SD3Transformer2DModel, SD3Transformer2DConfig, mappings.SD3),
+        Kind(FluxTransformer2DModel, FluxTransformer2DConfig, mappings.FLUX),
         Kind(AutoencoderKL, AutoencoderKLConfig, mappings.AUTOENCODER),
         Kind(CLIPTextModel, CLIPTextConfig, mappings.CLIP_TEXT),
+        Kind(CLIPTextModelPooled, CLIPTextPooledConfig, mappings.CLIP_TEXT),
         Kind(
             CLIPTextModelWithProjection,
             CLIPTextWithProjectionConfig,
             mappings.CLIP_TEXT_WITH_PROJECTION,
         ),
+        Kind(T5EncoderModel, T5Config, mappings.T5_ENCODER),
     )
 }
 
@@ -67,6 +76,7 @@ def load_network(
     on_host: bool = False,
     variant: str | None = None,
     weights: Path | None = None,
+    network: str | None = None,
 ) -> tuple[Any, Network]:
     """One network and its config from its own folder.
 
@@ -78,11 +88,12 @@ def load_network(
         on_host: leave the weights there, as NumPy's arrays.
         variant: of the weights, if they have it.
         weights: a file to read them from instead.
+        network: as for ``network_config``.
 
     Raises:
         DiffjaxError: if config or weights are missing, damaged or do not fit.
     """
-    config = network_config(folder, name)
+    config = network_config(folder, name, network)
     names = _kind_of_config(config).names
     tensors = read_tensors(weights or folder, stem=STEMS[name], variant=variant)
     tensors = mappings.without_wrappers(tensors)
@@ -109,8 +120,14 @@ def network_shapes(
         raise DiffjaxError(f"{folder / 'config.json'}: {error}") from error
 
 
-def network_config(folder: Path, name: str) -> Any:
+def network_config(folder: Path, name: str, network: str | None = None) -> Any:
     """The config of one network, from config.json in its own folder.
+
+    Args:
+        folder: with config.json.
+        name: of the component, one that has weights.
+        network: a key of ``NETWORKS`` that runs it, where a family asks for another
+            than the usual one of the class.
 
     Raises:
         DiffjaxError: if it is missing, damaged, or asks for what is not implemented.
@@ -127,7 +144,8 @@ def network_config(folder: Path, name: str) -> Any:
             f"{path} describes a {', '.join(named)}; as {name} diffjax runs "
             f"{' or '.join(classes)}"
         )
-    return kind_of(name, *known[:1]).config.from_dict(raw, str(path))
+    kind = NETWORKS[network] if network else kind_of(name, *known[:1])
+    return kind.config.from_dict(raw, str(path))
 
 
 def _class_names_in(config: Mapping[str, Any], path: Path) -> list[str]:

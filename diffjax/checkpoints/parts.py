@@ -36,10 +36,16 @@ class Parts(Access, total=False):
         vae: Autoencoder to use instead of the pipeline's own.
         text_encoder: Text encoder to use instead of the pipeline's own.
         text_encoder_2: Second text encoder to use instead of the pipeline's own, of
-            Stable Diffusion XL.
+            Stable Diffusion XL and 3 and of FLUX.
+        text_encoder_3: Third text encoder to use instead of the pipeline's own, of
+            Stable Diffusion 3; "none" leaves it out.
         tokenizer: Folder or id of a tokenizer to use instead of the pipeline's own;
             name it too where a text encoder needs its own.
         tokenizer_2: Tokenizer to use instead of that of the second text encoder.
+        tokenizer_3: Tokenizer to use instead of that of the third text encoder.
+        guidance: Guidance that FLUX.1 dev is told; 3.5 by default.
+        shift: Shift of a flow's noise levels, instead of what its scheduler says; with
+            1 they are spread evenly.
         revision: Branch, tag or commit of the Hub repository that names the pipeline.
         cache_dir: Folder where downloads are kept, if not huggingface_hub's own cache.
         token: Access token for the Hub; by default the one saved at login.
@@ -56,8 +62,12 @@ class Parts(Access, total=False):
     vae: str | Path | None
     text_encoder: str | Path | None
     text_encoder_2: str | Path | None
+    text_encoder_3: str | Path | None
     tokenizer: str | Path | None
     tokenizer_2: str | Path | None
+    tokenizer_3: str | Path | None
+    guidance: float | None
+    shift: float | None
     variant: str | None
     prompt_cache: str | Path | None
 

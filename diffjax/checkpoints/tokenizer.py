@@ -19,7 +19,7 @@ from diffjax.checkpoints.tokenizer_files import (
     read_tokenizer_files,
 )
 from diffjax.errors import DiffjaxError
-from diffjax.models.conditioner import Tokens
+from diffjax.models.conditioner import Tokens, as_text
 
 WORDS = (
     r"<\|startoftext\|>|<\|endoftext\|>|'s|'t|'re|'ve|'m|'ll|'d"
@@ -105,13 +105,7 @@ class Tokenizer:
 
     def _with_all_vectors(self, prompt: str) -> str:
         """A prompt in which a concept's first token stands for all its tokens."""
-        try:
-            prompt.encode()
-        except UnicodeEncodeError as error:
-            raise DiffjaxError(
-                f"The prompt {prompt!r} is not Unicode text: its character "
-                f"{error.start + 1} is half of a pair. It was read in a wrong encoding."
-            ) from error
+        prompt = as_text(prompt)
         if not self._vectors:
             return prompt
         found = self._tokenizer.encode(prompt, add_special_tokens=False).tokens

@@ -18,7 +18,7 @@ from flax import nnx
 from jax.typing import DTypeLike
 from jaxtyping import Array, Float
 
-from diffjax.models.config import Count, NetworkConfig, Scale, Width, per_block
+from diffjax.models.config import Count, NetworkConfig, Offset, Scale, Width, per_block
 from diffjax.models.layers import (
     Attention,
     Downsample2D,
@@ -32,7 +32,6 @@ EPSILON = 1e-6  # of every group norm; no config names it
 
 _FIXED: dict[str, Any] = {
     "act_fn": ("silu", "swish"),
-    "shift_factor": None,
     "latents_mean": None,
     "latents_std": None,
 }
@@ -59,6 +58,7 @@ class AutoencoderKLConfig(NetworkConfig):
     latent_channels: Count = 4
     norm_num_groups: Count = 32
     scaling_factor: Scale = 0.18215
+    shift_factor: Offset | None = None
     use_quant_conv: bool = True
     use_post_quant_conv: bool = True
     mid_block_add_attention: bool = True

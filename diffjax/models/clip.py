@@ -49,10 +49,9 @@ _IGNORED = {
     "initializer_factor": _TRAINING,
     "initializer_range": _TRAINING,
 } | GENERIC
-_IGNORED_WITH_PROJECTION = {
-    key: why
-    for key, why in _IGNORED.items()
-    if key not in ("projection_dim", "eos_token_id")
+_IGNORED_POOLED = {k: why for k, why in _IGNORED.items() if k != "eos_token_id"}
+_IGNORED_PROJECTED = {
+    k: why for k, why in _IGNORED_POOLED.items() if k != "projection_dim"
 }
 
 
@@ -73,13 +72,21 @@ class CLIPTextConfig(NetworkConfig):
 
 
 @dataclass(frozen=True, kw_only=True)
-class CLIPTextWithProjectionConfig(CLIPTextConfig):
+class CLIPTextPooledConfig(CLIPTextConfig):
     """The same, of an encoder whose pooled output is used."""
 
-    ignored = _IGNORED_WITH_PROJECTION
+    ignored = _IGNORED_POOLED
+
+    eos_token_id: Rows = 49407  # one of them
+
+
+@dataclass(frozen=True, kw_only=True)
+class CLIPTextWithProjectionConfig(CLIPTextPooledConfig):
+    """The same, of an encoder whose pooled output is projected."""
+
+    ignored = _IGNORED_PROJECTED
 
     projection_dim: Width = 512
-    eos_token_id: Rows = 49407  # one of them
 
 
 class TextOutput(NamedTuple):
@@ -88,7 +95,7 @@ class TextOutput(NamedTuple):
     Attributes:
         states: after the last layer and the final norm, [l, d].
         penultimate: before the last layer, not normalised, [l, d].
-        pooled: of the whole prompt, [projection_dim], if the encoder has a projection.
+        pooled: of the whole prompt, [d] or [projection_dim], if it is asked for.
     """
 
     states: Float[Array, "l d"]
@@ -190,8 +197,33 @@ class CLIPTextModel(nnx.Module):
 LEGACY_END = 2  # the eos_token_id of configs from before transformers 4.31
 
 
-class CLIPTextModelWithProjection(CLIPTextModel):
-    """The same, and a pooled output."""
+class CLIPTextModelPooled(CLIPTextModel):
+    """The same, and a pooled output: the state at the end of the text."""
+
+    def __init__(
+        self,
+        config: CLIPTextPooledConfig,
+        *,
+        rngs: nnx.Rngs | None,
+        dtype: DTypeLike = jnp.float32,
+        param_dtype: DTypeLike = jnp.float32,
+    ) -> None:
+        super().__init__(config, rngs=rngs, dtype=dtype, param_dtype=param_dtype)
+        self.end = config.eos_token_id
+
+    def __call__(self, ids: Int[Array, " l"]) -> TextOutput:
+        """All that the encoder says; ``ids`` are those of ``CLIPTextModel``.
+
+        The text ends at its first ``eos_token_id``. The files of most published
+        encoders name a wrong one, 2; theirs ends at its largest id, as in transformers.
+        """
+        output = super().__call__(ids)
+        place = jnp.argmax(ids if self.end == LEGACY_END else ids == self.end)
+        return output._replace(pooled=output.states[place])
+
+
+class CLIPTextModelWithProjection(CLIPTextModelPooled):
+    """The same, and the pooled output projected."""
 
     def __init__(
         self,
@@ -203,18 +235,13 @@ class CLIPTextModelWithProjection(CLIPTextModel):
     ) -> None:
         super().__init__(config, rngs=rngs, dtype=dtype, param_dtype=param_dtype)
         make = Make(rngs=rngs, dtype=dtype, param_dtype=param_dtype)
-        self.end = config.eos_token_id
         self.text_projection = make.linear(
             config.hidden_size, config.projection_dim, bias=False
         )
 
     def __call__(self, ids: Int[Array, " l"]) -> TextOutput:
-        """All that the encoder says; ``ids`` are those of ``CLIPTextModel``.
-
-        The text ends at its first ``eos_token_id``. The files of most published
-        encoders name a wrong one, 2; theirs ends at its largest id, as in transformers.
-        """
+        """All that the encoder says; ``ids`` are those of ``CLIPTextModel``."""
         output = super().__call__(ids)
-        place = jnp.argmax(ids if self.end == LEGACY_END else ids == self.end)
-        pooled: Array = self.text_projection(output.states[place].astype(self.dtype))
+        assert output.pooled is not None
+        pooled: Array = self.text_projection(output.pooled.astype(self.dtype))
         return output._replace(pooled=pooled.astype(jnp.float32))

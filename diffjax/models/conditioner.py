@@ -38,6 +38,18 @@ class Tokens(NamedTuple):
     truncated: tuple[bool, ...]
 
 
+def as_text(prompt: str) -> str:
+    """A prompt that is Unicode text; DiffjaxError for another."""
+    try:
+        prompt.encode()
+    except UnicodeEncodeError as error:
+        raise DiffjaxError(
+            f"The prompt {prompt!r} is not Unicode text: its character "
+            f"{error.start + 1} is half of a pair. It was read in a wrong encoding."
+        ) from error
+    return prompt
+
+
 @dataclass(frozen=True, kw_only=True)
 class TextEncoder:
     """A text encoder with its tokenizer.
@@ -75,20 +87,23 @@ class Conditioner:
         kept: where each prompt's condition is kept, if it is.
         empty_is_zero: whether the floating leaves of the empty prompt's are zeros,
             whatever the encoders say of it.
+        settings: further ones of the pipeline; plain JSON values.
     """
 
     encoders: dict[str, TextEncoder]
     combine: Callable[..., Any]
     kept: Kept | None = None
     empty_is_zero: bool = False
+    settings: dict[str, Any] = field(default_factory=dict)
 
     @property
     def configs(self) -> dict[str, dict[str, Any]]:
-        """What the encoders' configs say, and what becomes of the empty prompt."""
+        """What the encoders' configs say, and the pipeline's settings."""
         configs = {name: each.config for name, each in self.encoders.items()}
+        settings = dict(self.settings)
         if self.empty_is_zero:
-            configs["pipeline"] = {"force_zeros_for_empty_prompt": True}
-        return configs
+            settings["force_zeros_for_empty_prompt"] = True
+        return configs | ({"pipeline": settings} if settings else {})
 
     @property
     def fingerprints(self) -> list[str]:
@@ -171,7 +186,9 @@ class Conditioner:
         leaves, structure = jax.tree.flatten(shapes)
         like = {str(i): leaf for i, leaf in enumerate(leaves)}
         configs = {name: each.config for name, each in self.encoders.items()}
-        networks = self.fingerprints, configs, self.combine.__qualname__
+        # a function is known by its name, a dataclass by what it says
+        combine = getattr(self.combine, "__qualname__", None) or repr(self.combine)
+        networks = self.fingerprints, configs, combine
         names = [
             digest([repr(networks), repr([each[i].tolist() for each in ids])], 32)
             for i in range(len(ids[0]))

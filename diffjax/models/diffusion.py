@@ -1,6 +1,6 @@
 """A whole diffusion model: images and prompts in, predicted noise out.
 
-z0 = scaling_factor · mean of q(z | pixels)
+z0 = scaling_factor · (mean of q(z | pixels) − shift_factor)
 condition = a tree: what the conditioner makes of a prompt, or a class id
 ε̂ = noise that the denoiser's prediction for (z_t, t, condition) stands for
 """
@@ -33,6 +33,7 @@ class DiffusionModel:
         denoiser: (z_t, t, condition) → prediction.
         autoencoder: pixels ⇄ latents.
         scaling_factor: from the autoencoder's mean to z0.
+        shift_factor: what is taken off that mean before.
         schedule: the process and the prediction type, at ``resolution``.
         schedule_at: pixels along an edge → the schedule; None for the same for all.
         resolution: pixels along each edge that the model was trained for.
@@ -69,6 +70,7 @@ class DiffusionModel:
     schedule_at: Callable[[int], Schedule] | None = None
     limits: Limits | None = None
     unguided: bool = True
+    shift_factor: float = 0.0
     configs: dict[str, dict[str, Any]] = field(default_factory=dict)
 
     def at(self, resolution: int) -> "DiffusionModel":
@@ -135,6 +137,7 @@ class DiffusionModel:
             "weights": self.weights,
             "configs": self.configs,
             "scaling_factor": self.scaling_factor,
+            **({"shift_factor": self.shift_factor} if self.shift_factor else {}),
             "n_timesteps": self.schedule.n_timesteps,
             "prediction_type": self.schedule.prediction_type,
             "schedule": self.schedule.fingerprint,
@@ -161,7 +164,9 @@ class DiffusionModel:
                 f"An image of {width}×{height} pixels does not fit {self.name}: both "
                 f"must be multiples of {self.multiple}."
             )
-        z0: Array = _encode(self.autoencoder, pixels, self.scaling_factor)
+        z0: Array = _encode(
+            self.autoencoder, pixels, self.scaling_factor, self.shift_factor
+        )
         return z0
 
 
@@ -183,6 +188,11 @@ def predict(
 
 
 @jit
-def _encode(autoencoder: Network, pixels: Array, scale: float | Array) -> Array:
+def _encode(
+    autoencoder: Network,
+    pixels: Array,
+    scale: float | Array,
+    shift: float | Array = 0.0,
+) -> Array:
     means: Array = jax.vmap(autoencoder.module().encode)(pixels)[0]
-    return scale * means
+    return scale * (means - shift)

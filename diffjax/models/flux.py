@@ -33,7 +33,8 @@ from diffjax.models.joint import EPSILON, JointBlock, Projections, Tokens, modul
 from diffjax.models.layers import Make, TimestepEmbedding, timestep_features
 
 TIMESTEP_FEATURES = 256
-PATCH = 2  # pixels of a latent along an edge of a token
+PATCH = 2  # cells of a latent along an edge of a token, which packs them
+SAMPLE_SIZE = 128
 TOKENS = 512  # of T5
 THETA = 10000.0
 
@@ -72,6 +73,21 @@ class FluxTransformer2DConfig(NetworkConfig):
                 f"{source}: in_channels={self.in_channels} must be a multiple of "
                 f"{PATCH**2}: latents are packed {PATCH} × {PATCH}."
             )
+
+    @property
+    def sample_size(self) -> int:
+        """Cells of a latent along an edge, by the pipeline's default."""
+        return SAMPLE_SIZE
+
+    @property
+    def patch_size(self) -> int:
+        """Cells of a latent along an edge of a token."""
+        return PATCH
+
+    @property
+    def packed(self) -> int:
+        """Cells of a latent whose channels a token has side by side."""
+        return PATCH**2
 
     @property
     def features(self) -> int:
