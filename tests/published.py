@@ -166,6 +166,42 @@ TEXT_3 = TEXT_1 | {
     "torch_dtype": "float16",
     "transformers_version": "4.41.2",
 }
+TEXT_3_2 = TEXT_XL_2 | {"transformers_version": "4.41.2"}
+T5 = {
+    "architectures": ["T5EncoderModel"],
+    "classifier_dropout": 0.0,
+    "d_ff": 10240,
+    "d_kv": 64,
+    "d_model": 4096,
+    "decoder_start_token_id": 0,
+    "dense_act_fn": "gelu_new",
+    "dropout_rate": 0.1,
+    "eos_token_id": 1,
+    "feed_forward_proj": "gated-gelu",
+    "initializer_factor": 1.0,
+    "is_encoder_decoder": True,
+    "is_gated_act": True,
+    "layer_norm_epsilon": 1e-06,
+    "model_type": "t5",
+    "num_decoder_layers": 24,
+    "num_heads": 64,
+    "num_layers": 24,
+    "output_past": True,
+    "pad_token_id": 0,
+    "relative_attention_max_distance": 128,
+    "relative_attention_num_buckets": 32,
+    "tie_word_embeddings": False,
+    "torch_dtype": "float16",
+    "transformers_version": "4.41.2",
+    "use_cache": True,
+    "vocab_size": 32128,
+}
+# the same network; of the file that ../shared/real has
+T5_FLUX = without(
+    T5,
+    *("architectures", "classifier_dropout", "feed_forward_proj", "torch_dtype"),
+    *("relative_attention_max_distance", "transformers_version", "use_cache"),
+) | {"dense_act_fn": "gelu_pytorch_tanh"}
 TEXT_FLUX = TEXT_1 | {"torch_dtype": "bfloat16", "transformers_version": "4.43.3"}
 DIT = {
     "_class_name": "Transformer2DModel",
@@ -202,6 +238,12 @@ SD3 = {
     "pooled_projection_dim": 2048,
     "pos_embed_max_size": 192,
     "sample_size": 128,
+}
+SD3_LARGE = SD3 | {
+    "caption_projection_dim": 2432,
+    "num_attention_heads": 38,
+    "num_layers": 38,
+    "qk_norm": "rms_norm",
 }
 FLUX = {
     "_class_name": "FluxTransformer2DModel",
@@ -315,11 +357,52 @@ RUN = {
         "vae": VAE_XL | {"force_upcast": True},
         "scheduler": EULER_XL_TURBO,
     },
+    "stabilityai/stable-diffusion-3-medium-diffusers": {
+        "transformer": SD3,
+        "vae": VAE_3,
+        "text_encoder": TEXT_3,
+        "text_encoder_2": TEXT_3_2,
+        "text_encoder_3": T5,
+        "scheduler": FLOW,
+    },
+    "stabilityai/stable-diffusion-3.5-medium": {
+        "transformer": SD3
+        | {
+            "dual_attention_layers": [*range(13)],
+            "pos_embed_max_size": 384,
+            "qk_norm": "rms_norm",
+        },
+        "vae": VAE_35,
+        "text_encoder": TEXT_3,
+        "scheduler": FLOW,
+    },
+    "stabilityai/stable-diffusion-3.5-large": {
+        "transformer": SD3_LARGE,
+        "vae": VAE_35,
+        "text_encoder": TEXT_3,
+        "text_encoder_2": TEXT_3_2,
+        "text_encoder_3": T5,
+        "scheduler": FLOW,
+    },
+    "black-forest-labs/FLUX.1-dev": {
+        "transformer": FLUX,
+        "vae": VAE_FLUX,
+        "text_encoder": TEXT_FLUX,
+        "text_encoder_2": T5_FLUX,
+        "scheduler": FLOW_FLUX,
+    },
+    "black-forest-labs/FLUX.1-schnell": {
+        "transformer": FLUX | {"guidance_embeds": False},
+        "vae": VAE_FLUX,
+        "text_encoder": TEXT_FLUX,
+        "text_encoder_2": T5_FLUX,
+        "scheduler": FLOW_FLUX | {"shift": 1.0, "use_dynamic_shifting": False},
+    },
     "facebook/DiT-XL-2-256": {"transformer": DIT},
     "facebook/DiT-XL-2-512": {"transformer": DIT | {"sample_size": 64}},
 }
 # of these ../shared/real has no files
-ELSEWHERE = ("stabilityai/sdxl-turbo",)
+ELSEWHERE = ("stabilityai/sdxl-turbo", "stabilityai/stable-diffusion-3.5-medium")
 # revisions in the layout of the former Flax classes
 _FLAX_1 = {
     "unet": without(
@@ -387,51 +470,5 @@ REFUSED = {
             "scheduler": EULER_XL,
         },
         ("StableDiffusionXLImg2ImgPipeline", "requires_aesthetics_score"),
-    ),
-    "stabilityai/stable-diffusion-3-medium-diffusers": (
-        "StableDiffusion3Pipeline",
-        {
-            "transformer": SD3,
-            "vae": VAE_3,
-            "text_encoder": TEXT_3,
-            "scheduler": FLOW,
-        },
-        ("StableDiffusion3Pipeline", "SD3Transformer2DModel"),
-    ),
-    "stabilityai/stable-diffusion-3.5-large": (
-        "StableDiffusion3Pipeline",
-        {
-            "transformer": SD3
-            | {
-                "caption_projection_dim": 2432,
-                "num_attention_heads": 38,
-                "num_layers": 38,
-                "qk_norm": "rms_norm",
-            },
-            "vae": VAE_35,
-            "text_encoder": TEXT_3,
-            "scheduler": FLOW,
-        },
-        ("StableDiffusion3Pipeline", "SD3Transformer2DModel"),
-    ),
-    "black-forest-labs/FLUX.1-dev": (
-        "FluxPipeline",
-        {
-            "transformer": FLUX,
-            "vae": VAE_FLUX,
-            "text_encoder": TEXT_FLUX,
-            "scheduler": FLOW_FLUX,
-        },
-        ("FluxPipeline", "FluxTransformer2DModel"),
-    ),
-    "black-forest-labs/FLUX.1-schnell": (
-        "FluxPipeline",
-        {
-            "transformer": FLUX | {"guidance_embeds": False},
-            "vae": VAE_FLUX,
-            "text_encoder": TEXT_FLUX,
-            "scheduler": FLOW_FLUX | {"shift": 1.0, "use_dynamic_shifting": False},
-        },
-        ("FluxPipeline", "FluxTransformer2DModel"),
     ),
 }

@@ -50,6 +50,12 @@ _stable_diffusion_xl = partial(
     denoiser_parameters=2_567_463_684,
     total_parameters=2_567_463_684 + 83_653_863 + 123_060_480 + 694_659_840,
 )
+_CLIP_AND_T5 = 123_060_480 + 4_762_310_656
+_flow = partial(Model, kind="text", resolution=1024)
+_stable_diffusion_3 = partial(
+    _flow, licence="Stability AI Community", note="flow; three text encoders"
+)
+_flux = partial(_flow, note="flow; needs several accelerators")
 _dit = partial(
     Model,
     kind="class",
@@ -116,6 +122,36 @@ MODELS: dict[str, Model] = {
             resolution=512,
             licence="Stability AI Non-Commercial Research Community",
             note="ε-prediction; distilled",
+        ),
+        *(
+            _stable_diffusion_3(
+                name=name,
+                hub_id=f"stabilityai/stable-diffusion-{hub}",
+                denoiser_parameters=n,
+                total_parameters=n
+                + 83_819_683
+                + 123_650_304
+                + 694_659_840
+                + 4_762_310_656,
+            )
+            for name, hub, n in (
+                ("sd-3-medium", "3-medium-diffusers", 2_084_951_104),
+                ("sd-3.5-medium", "3.5-medium", 2_469_663_936),
+                ("sd-3.5-large", "3.5-large", 8_146_280_768),
+            )
+        ),
+        *(
+            _flux(
+                name=f"flux-{name}",
+                hub_id=f"black-forest-labs/FLUX.1-{name}",
+                denoiser_parameters=n,
+                total_parameters=n + 83_819_683 + _CLIP_AND_T5,
+                licence=licence,
+            )
+            for name, n, licence in (
+                ("schnell", 11_891_178_560, "Apache-2.0"),
+                ("dev", 11_901_408_320, "FLUX.1 [dev] Non-Commercial"),
+            )
         ),
         _dit(name="dit-256", hub_id="facebook/DiT-XL-2-256", resolution=256),
         _dit(name="dit-512", hub_id="facebook/DiT-XL-2-512", resolution=512),

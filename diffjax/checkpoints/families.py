@@ -29,6 +29,7 @@ from diffjax.models.unet_config import UNet2DConditionConfig
 
 CLIP_TOKENS = 77
 SCHNELL_TOKENS = 256
+T5 = "T5EncoderModel"
 GUIDANCE = 3.5  # diffusers' default of the dev model
 
 
@@ -130,7 +131,7 @@ def stable_diffusion_3(config: SD3Transformer2DConfig, *, t5: bool) -> TextFamil
     encoders = {
         "text_encoder": Encoder("tokenizer", projected),
         "text_encoder_2": Encoder("tokenizer_2", projected),
-        "text_encoder_3": Encoder("tokenizer_3", length=SD3_TOKENS - CLIP_TOKENS),
+        "text_encoder_3": Encoder("tokenizer_3", T5, SD3_TOKENS - CLIP_TOKENS),
     }
     if not t5:
         del encoders["text_encoder_3"]
@@ -150,7 +151,7 @@ def flux(config: FluxTransformer2DConfig, guidance: float | None) -> TextFamily:
     return TextFamily(
         encoders={
             "text_encoder": Encoder("tokenizer", "CLIPTextModelPooled"),
-            "text_encoder_2": Encoder("tokenizer_2", length=length),
+            "text_encoder_2": Encoder("tokenizer_2", T5, length),
         },
         combine=FluxStates(guidance),
         settings=None if guidance is None else {"guidance": guidance},

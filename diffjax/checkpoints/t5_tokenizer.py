@@ -1,23 +1,24 @@
 """Prompts → T5's token ids, padded and cut to a length that the family gives.
 
-T5's tokenizer (Raffel et al. 2020; SentencePiece's unigrams, Kudo 2018) stands whole in
-tokenizer.json, which the tokenizers library reads: normalisation, pieces, and the token
-that ends a text. Nothing that transformers adds to it changes an id.
+T5's tokenizer (Raffel et al. 2020): characters are mapped, words are cut into those
+pieces that are likeliest together (SentencePiece's unigrams, Kudo 2018), and a token
+ends the text. The tokenizers library does the work, set up as by transformers 5.
 """
 
+import base64
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
-from diffjax.checkpoints.tokenizer_files import not_readable
 from diffjax.errors import DiffjaxError
-from diffjax.files import read_text
+from diffjax.files import read_json_object
 from diffjax.models.conditioner import Tokens, as_text
 
 FILE, PIECES = "tokenizer.json", "spiece.model"
 PAD, END = "<pad>", "</s>"
+FLAGS = ("single_word", "lstrip", "rstrip", "normalized", "special")
 
 
 class T5Tokenizer:
@@ -49,10 +50,10 @@ class T5Tokenizer:
                 f"{vocab_size}; they do not belong together."
             )
         pad, end = map(self._tokenizer.token_to_id, (PAD, END))
-        if pad is None or end is None or self._tokenizer.encode("").ids != [end]:
+        if pad is None or end is None:
             raise DiffjaxError(
                 f"{folder / FILE} describes no T5 tokenizer: it must have the tokens "
-                f"{PAD} and {END}, and end each text with {END}."
+                f"{PAD} and {END}."
             )
         self._tokenizer.enable_truncation(length)
         self._tokenizer.enable_padding(length=length, pad_id=pad, pad_token=PAD)
@@ -72,8 +73,6 @@ class T5Tokenizer:
 
 
 def _read(folder: Path) -> Any:
-    from tokenizers import Tokenizer
-
     if not (folder / FILE).is_file():
         if (folder / PIECES).is_file():
             raise DiffjaxError(
@@ -82,11 +81,54 @@ def _read(folder: Path) -> Any:
                 f"{str(folder)!r})"
             )
         raise DiffjaxError(f"{folder} has no {FILE}. Download it again.")
-    text = read_text(folder / FILE, FILE)
+    content = read_json_object(folder / FILE, "tokenizer", "Download it again.")
     try:
-        tokenizer = Tokenizer.from_str(text)
+        return _unigrams(content)
     except Exception as error:  # the library raises plain exceptions
-        raise not_readable(folder, error) from error
-    tokenizer.no_truncation()
-    tokenizer.no_padding()
+        raise DiffjaxError(
+            f"{folder / FILE} is no readable T5 tokenizer ({error}). Download it again."
+        ) from error
+
+
+def _unigrams(content: dict[str, Any]) -> Any:
+    """The tokenizer of the tokenizers library, as transformers 5 sets it up.
+
+    Of the file that is the pieces with their scores, the map of characters and the
+    added tokens. Text is always split at white space, whatever the file says of it.
+    """
+    from tokenizers import (
+        AddedToken,
+        Tokenizer,
+        models,
+        normalizers,
+        pre_tokenizers,
+        processors,
+    )
+
+    model = content["model"]
+    if model.get("type") != "Unigram":
+        raise ValueError(f"a model of type {model.get('type')!r}, which is not Unigram")
+    pieces = [(str(piece), float(score)) for piece, score in model["vocab"]]
+    tokenizer = Tokenizer(models.Unigram(pieces, unk_id=2, byte_fallback=False))
+    for step in _steps(content.get("normalizer")):
+        if step.get("type") == "Precompiled":
+            characters = base64.b64decode(step["precompiled_charsmap"])
+            tokenizer.normalizer = normalizers.Precompiled(characters)
+    tokenizer.pre_tokenizer = pre_tokenizers.Sequence(
+        [pre_tokenizers.WhitespaceSplit(), pre_tokenizers.Metaspace()]
+    )
+    for token in content["added_tokens"]:
+        flags = {name: bool(token[name]) for name in FLAGS}
+        tokenizer.add_tokens([AddedToken(token["content"], **flags)])
+    end = tokenizer.token_to_id(END)
+    if end is not None:
+        tokenizer.post_processor = processors.TemplateProcessing(
+            single=f"$A {END}", special_tokens=[(END, end)]
+        )
     return tokenizer
+
+
+def _steps(normalizer: Any) -> list[dict[str, Any]]:
+    if not normalizer:
+        return []
+    return list(normalizer.get("normalizers", [normalizer]))

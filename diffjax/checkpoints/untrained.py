@@ -21,6 +21,9 @@ UNTRAINED: dict[str, tuple[str, Path]] = {  # the component, and its config
     "sd-1.5": ("unet", ASSETS / "configs" / "sd-1.5.json"),
     "sd-2-base": ("unet", ASSETS / "configs" / "sd-2-base.json"),
     "sdxl": ("unet", ASSETS / "configs" / "sdxl.json"),
+    "sd-3-medium": ("transformer", ASSETS / "configs" / "sd-3-medium.json"),
+    "sd-3.5-large": ("transformer", ASSETS / "configs" / "sd-3.5-large.json"),
+    "flux-dev": ("transformer", ASSETS / "configs" / "flux-dev.json"),
     "dit-256": ("transformer", ASSETS / "configs" / "dit-256.json"),
 }
 
@@ -56,7 +59,8 @@ def untrained(
     if name not in UNTRAINED:
         raise unknown("random model", name, UNTRAINED)
     component, path = UNTRAINED[name]
-    config = kind_of(component).config.from_dict(read_json(path), str(path))
+    raw = read_json(path)
+    config = kind_of(component, raw["_class_name"]).config.from_dict(raw, str(path))
     network = (
         random_network(config, dtype)
         if weights

@@ -11,26 +11,36 @@ from safetensors.numpy import save_file
 
 from diffjax.checkpoints.catalog import MODELS
 from diffjax.checkpoints.components import COMPONENTS, STEMS
-from diffjax.checkpoints.loading import load_model
+from diffjax.checkpoints.loading import PIPELINES, load_model
 from diffjax.checkpoints.networks import kind_of
 from diffjax.checkpoints.schedulers import read_schedule
 from diffjax.checkpoints.untrained import UNTRAINED
 from diffjax.errors import DiffjaxError
+from diffjax.models.t5 import T5Config
 
+T5 = "T5EncoderModel"
 RUN = [(name, part) for name, parts in published.RUN.items() for part in parts]
 
 
 def read(repository, part):
     config = published.RUN[repository][part]
     if part == "scheduler":
-        return read_schedule(config, repository)
-    return kind_of(part).config.from_dict(config, repository)
+        return read_schedule(config, repository, tokens=4096)
+    if config.get("model_type") == "t5":
+        return T5Config.from_dict(config, repository)
+    named = config.get("_class_name", config.get("architectures", [None])[0])
+    named = named and named.removeprefix("Flax")
+    return kind_of(part, named).config.from_dict(config, repository)
 
 
 @pytest.mark.parametrize(("repository", "part"), RUN)
 def test_every_part_of_what_we_run_is_read(repository, part):
     config = published.RUN[repository][part]
     found = read(repository, part)
+    if part == "scheduler" and "FlowMatch" in config["_class_name"]:
+        assert found.prediction_type == "flow" and found.posterior is None
+        assert len(found.sigma) == 1000
+        return
     if part == "scheduler":
         assert found.prediction_type == config.get("prediction_type", "epsilon")
         assert len(found.posterior.alpha_bar) == 1000
@@ -41,7 +51,8 @@ def test_every_part_of_what_we_run_is_read(repository, part):
             rtol=1e-4,
         )
         return
-    named = config.get("_class_name", config.get("architectures", [""])[0])
+    # of FLUX's T5 the file names none
+    named = config.get("_class_name", config.get("architectures", [T5])[0])
     assert named.removeprefix("Flax") in COMPONENTS[part].classes
     for field in dataclasses.fields(found):
         if field.name in config:
@@ -64,9 +75,14 @@ def test_one_family_differs_in_the_size_of_images_alone():
         for parts in [("diffusion-v1", "sd1"), ("diffusion-2", "sd2"), ("DiT",)]
     )
     assert (len(ones), len(twos), len(dits)) == (5, 5, 2)
+    four = [
+        name
+        for name, parts in published.RUN.items()
+        if parts.get("vae", {}).get("latent_channels") == 4
+    ]
     groups = [
         *((ones, "unet"), (ones, "text_encoder"), (dits, "transformer")),
-        *((twos, "unet"), (twos, "text_encoder"), (list(published.RUN), "vae")),
+        *((twos, "unet"), (twos, "text_encoder"), (four, "vae")),
     ]
     for names, part in groups:
         first, *others = [
@@ -109,6 +125,9 @@ def test_configs_of_the_package_are_the_published_ones(name):
         "sd-2-base": "stabilityai/stable-diffusion-2-base",
         "sdxl": "stabilityai/stable-diffusion-xl-base-1.0",
         "dit-256": "facebook/DiT-XL-2-256",
+        "sd-3-medium": "stabilityai/stable-diffusion-3-medium-diffusers",
+        "sd-3.5-large": "stabilityai/stable-diffusion-3.5-large",
+        "flux-dev": "black-forest-labs/FLUX.1-dev",
     }
     if name == "tiny":  # the package's own model
         return
@@ -133,6 +152,11 @@ def test_key_lists_are_of_the_published_configs():
 
 
 CATALOGUE = {
+    "sd-3-medium": "stabilityai/stable-diffusion-3-medium-diffusers",
+    "sd-3.5-medium": "stabilityai/stable-diffusion-3.5-medium",
+    "sd-3.5-large": "stabilityai/stable-diffusion-3.5-large",
+    "flux-schnell": "black-forest-labs/FLUX.1-schnell",
+    "flux-dev": "black-forest-labs/FLUX.1-dev",
     "sd-1.4": "CompVis/stable-diffusion-v1-4",
     "sd-1.5": "runwayml/stable-diffusion-v1-5",
     "sd-2-base": "stabilityai/stable-diffusion-2-base",
@@ -150,12 +174,14 @@ def test_the_catalogue_says_what_the_configs_say(name):
     """Of repositories that have moved, the name has stayed."""
     model, parts = MODELS[name], published.RUN[CATALOGUE[name]]
     assert model.hub_id.split("/")[1] == CATALOGUE[name].split("/")[1]
-    assert model.kind == ("text" if "unet" in parts else "class")
-    denoiser = parts["unet" if model.kind == "text" else "transformer"]
-    assert model.resolution == 8 * denoiser["sample_size"]
+    assert model.kind == ("class" if "DiT" in model.hub_id else "text")
+    denoiser = parts.get("unet") or parts["transformer"]
+    assert model.resolution == 8 * denoiser.get("sample_size", 128)
     if model.kind == "text":
         kind = parts["scheduler"].get("prediction_type", "epsilon")
         words = {"epsilon": "ε-prediction", "v_prediction": "v-prediction"}
+        if "FlowMatch" in parts["scheduler"]["_class_name"]:
+            words["epsilon"] = "flow"
         assert model.note.startswith(words[kind])
 
 
@@ -185,8 +211,6 @@ def test_these_are_the_values_of_the_published_files():
     for repository, part, content in real_configs():
         if "refiner" in repository and part == "text_encoder":
             continue  # named in no place that is read
-        if part == "text_encoder_2" and repository not in published.RUN:
-            continue  # of families that are refused before
         assert content == facts[repository][part], (repository, part)
         seen.add((repository, part))
     for name in published.ELSEWHERE:
@@ -202,8 +226,10 @@ def test_published_pipelines_have_these_classes():
         if repository in published.REFUSED:
             assert index["_class_name"] == published.REFUSED[repository][0]
         else:
-            xl = "tokenizer_2" in index
-            name = f"StableDiffusion{'XL' if xl else ''}Pipeline"
-            assert index["_class_name"] == name
-            for part in ("tokenizer", "tokenizer_2")[: 1 + xl]:
-                assert index[part] == ["transformers", "CLIPTokenizer"]
+            denoiser = published.RUN[repository].keys() & {"unet", "transformer"}
+            assert denoiser <= {*index}
+            assert index["_class_name"] in PIPELINES
+            for part in index.keys() & {"tokenizer", "tokenizer_2", "tokenizer_3"}:
+                of_t5 = index[part.replace("tokenizer", "text_encoder")][1] == T5
+                expected = "T5TokenizerFast" if of_t5 else "CLIPTokenizer"
+                assert index[part] == ["transformers", expected]

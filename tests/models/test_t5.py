@@ -11,7 +11,7 @@ import torch
 import transformers
 from flax import nnx
 from pipelines import error, quick_jit
-from published import REAL
+from published import REAL, T5
 from transformers.models.t5.modeling_t5 import T5Attention
 
 from diffjax.checkpoints import mappings
@@ -28,15 +28,6 @@ SMALL = {
     "num_layers": 3,
     "num_heads": 4,
     "feed_forward_proj": "gated-gelu",
-}
-XXL = {
-    "d_ff": 10240,
-    "d_kv": 64,
-    "d_model": 4096,
-    "feed_forward_proj": "gated-gelu",
-    "num_heads": 64,
-    "num_layers": 24,
-    "vocab_size": 32128,
 }
 TOTAL_SIZE = 9_524_621_312  # bytes of it in 16 bits, as index files say
 LENGTH = 300  # beyond the farthest bucket
@@ -101,13 +92,13 @@ def test_buckets_are_transformers(n, farthest):
 
 def test_full_size_keys_and_shapes():
     with torch.device("meta"):
-        model = transformers.T5EncoderModel(transformers.T5Config(**XXL))
+        model = transformers.T5EncoderModel(transformers.T5Config.from_dict(T5))
     zero = np.float32(0)
     tensors = {
         key: np.broadcast_to(zero, tuple(tensor.shape))
         for key, tensor in model.state_dict().items()
     }
-    graphdef, state = nnx.split(T5EncoderModel(T5Config.from_dict(XXL), rngs=None))
+    graphdef, state = nnx.split(T5EncoderModel(T5Config.from_dict(T5), rngs=None))
     mappings.match(state, tensors, mappings.T5_ENCODER, "XXL")
     assert 2 * Network(graphdef, state).parameters == TOTAL_SIZE
 
