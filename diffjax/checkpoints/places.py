@@ -98,7 +98,10 @@ def suggestions(name: str, more: list[str] | None = None) -> str:
     """Names of models close to a name that is not one, as a sentence."""
     short_names = {model.hub_id: model.name for model in MODELS.values()}
     known = [*MODELS, *filter(None, short_names), *(more or [])]
-    close = difflib.get_close_matches(name, known, n=3)
+    # the same repository of another owner, before any that are spelt alike
+    moved = [each for each in known if Path(each).name == Path(name).name != each]
+    close = [*moved, *difflib.get_close_matches(name, known, n=3)]
+    close = list(dict.fromkeys(close))[:3]
     return f" Did you mean {' or '.join(close)}?" if close else ""
 
 

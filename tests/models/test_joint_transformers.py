@@ -13,10 +13,14 @@ import pytest
 import torch
 from flax import nnx
 from pipelines import error, from_torch, normal, quick_jit, to_torch
-from published import REAL, RUN
+from published import REAL, RUN, T5, TEXT_3, TEXT_3_2, TEXT_FLUX, VAE_FLUX
 
 from diffjax.checkpoints import mappings
+from diffjax.checkpoints.catalog import MODELS
+from diffjax.checkpoints.networks import empty_network
 from diffjax.errors import DiffjaxError
+from diffjax.models.autoencoder import AutoencoderKLConfig
+from diffjax.models.clip import CLIPTextPooledConfig, CLIPTextWithProjectionConfig
 from diffjax.models.flux import (
     FluxCondition,
     FluxTransformer2DConfig,
@@ -29,6 +33,7 @@ from diffjax.models.mmdit import (
     SD3Transformer2DModel,
 )
 from diffjax.models.network import Network
+from diffjax.models.t5 import T5Config
 
 BOUND = 1e-4
 HEIGHT, WIDTH, TEXT = 12, 16, 9  # a grid that is no square
@@ -228,6 +233,24 @@ def test_full_size_keys_and_shapes(name):
     assert sum(array.size for array in arrays.values()) == network.parameters
     if name in TOTAL_SIZES:
         assert 2 * network.parameters == TOTAL_SIZES[name]
+
+
+def parameters(config):
+    return Network(*empty_network(config)).parameters
+
+
+@pytest.mark.parametrize("model", [m for m in MODELS.values() if "flow" in m.note])
+def test_parameter_counts_of_the_catalogue(model):
+    kind, config = of(model.hub_id)
+    denoiser = parameters(KINDS[kind][1].from_dict(config))
+    assert model.denoiser_parameters == denoiser
+    clip = CLIPTextWithProjectionConfig.from_dict
+    texts = {
+        "SD3": [clip(TEXT_3), clip(TEXT_3_2)],
+        "FLUX": [CLIPTextPooledConfig.from_dict(TEXT_FLUX)],
+    }[kind]
+    others = [AutoencoderKLConfig.from_dict(VAE_FLUX), T5Config.from_dict(T5), *texts]
+    assert model.total_parameters == denoiser + sum(map(parameters, others))
 
 
 @pytest.mark.parametrize("name", TOTAL_SIZES)
