@@ -2,8 +2,8 @@
 
     python scripts/compile_table.py --devices h100:1x1x1 v5e:1x1 --out table.json
 
-Stable Diffusion 1.5 and 2 at 512 pixels, XL at 1024, DiT-XL/2 at 256 and 512, with the
-tiles that `diffjax evaluate` would take. Nothing is run: nothing is said of speed but
+Stable Diffusion 1.5 and 2 at 512 pixels, XL, 3, 3.5 and FLUX.1 at 1024, DiT-XL/2 at 256
+and 512, with the tiles that `diffjax evaluate` would take. Nothing is run: nothing is said of speed but
 bounds: what the published peaks of a device allow at most (see
 `diffjax bench --compile-for`, which compiles one of these). Columns:
 
@@ -25,6 +25,9 @@ MODELS = {  # a random model, and its resolution
     "SD 1.5": ("sd-1.5", 512),
     "SD 2": ("sd-2-base", 512),
     "SDXL": ("sdxl", 1024),
+    "SD 3": ("sd-3-medium", 1024),
+    "SD 3.5 large": ("sd-3.5-large", 1024),
+    "FLUX.1 dev": ("flux-dev", 1024),
     "DiT-256": ("dit-256", 256),
     "DiT-512": ("dit-256", 512),
 }

@@ -25,7 +25,6 @@ from diffjax.scoring.placement import block_mesh, cells_that_fit, replicate
 from diffjax.scoring.speed import Peak, measure_peak
 
 DOWNSCALE = 8  # of Stable Diffusion's autoencoder, and DiT's
-CHANNELS = 4
 SCHEDULER = {"_class_name": "DDIMScheduler", "beta_schedule": "scaled_linear"}
 
 
@@ -239,7 +238,7 @@ def random_subject(name: str, dtype: str, *, weights: bool = True) -> Subject:
         denoiser=found.network,
         schedule=read_schedule(SCHEDULER, "bench"),
         conditions=found.conditions,
-        channels=CHANNELS,
+        channels=config.in_channels // getattr(config, "packed", 1),
         resolution=config.sample_size * downscale,
         downscale=downscale,
         multiple=downscale * patch,

@@ -16,7 +16,7 @@ from jax.extend.mlir import ir
 from small_resnet import SMALL
 
 from diffjax.baselines.resnet import ResNet, resnet_loss
-from diffjax.checkpoints.conditioning import last_states
+from diffjax.checkpoints.families import last_states
 from diffjax.models import attention, diffusion
 from diffjax.models.attention import precision
 from diffjax.models.autoencoder import AutoencoderKL

@@ -14,7 +14,7 @@ import pytest
 from jax.experimental.compilation_cache import compilation_cache
 from jax.sharding import PartitionSpec
 
-from diffjax.checkpoints.conditioning import last_states
+from diffjax.checkpoints.families import last_states
 from diffjax.checkpoints.networks import empty_network
 from diffjax.checkpoints.schedulers import read_schedule
 from diffjax.checkpoints.untrained import untrained

@@ -15,7 +15,7 @@ import small
 from jax.experimental.compilation_cache import compilation_cache
 from jax.sharding import PartitionSpec
 
-from diffjax.checkpoints.conditioning import last_states
+from diffjax.checkpoints.families import last_states
 from diffjax.checkpoints.networks import empty_network
 from diffjax.cli.ahead import ENVIRONMENT
 from diffjax.models.attention import attend
@@ -25,7 +25,9 @@ from diffjax.models.conditioner import PROMPTS_AT_ONCE, encode_prompts
 from diffjax.models.conditions import in_dtype
 from diffjax.models.diffusion import _encode
 from diffjax.models.dit import DiTTransformer2DConfig
+from diffjax.models.flux import FluxTransformer2DConfig
 from diffjax.models.layers import Attention, Make
+from diffjax.models.mmdit import SD3Transformer2DConfig
 from diffjax.models.network import Network
 from diffjax.models.unet_config import UNet2DConditionConfig
 from diffjax.scoring.compiling import (
@@ -82,11 +84,22 @@ XL = UNet2DConditionConfig(
     addition_time_embed_dim=256,
     projection_class_embeddings_input_dim=2816,
 )
+SD3 = SD3Transformer2DConfig(
+    num_layers=2,
+    num_attention_heads=24,
+    caption_projection_dim=1536,
+    pos_embed_max_size=192,
+    qk_norm="rms_norm",
+    dual_attention_layers=(0,),
+)
+FLUX = FluxTransformer2DConfig(num_layers=1, num_single_layers=1, guidance_embeds=True)
 BLOCK_SPECS = [PartitionSpec(BLOCKS)] * 2
 DENOISERS = {
     "U-Net": (UNET, (64, 64, 4)),
     "XL": (XL, (128, 128, 4)),
     "DiT": (DIT, (64, 64, 4)),
+    "SD3": (SD3, (128, 128, 16)),
+    "FLUX": (FLUX, (128, 128, 16)),
 }
 
 
@@ -232,6 +245,20 @@ def test_a_tile_of_a_unet_that_is_told_a_pooled_state():
     assert found.fits and found.bound > 10
     # two layers down, in the middle and two up: a resnet is told the class before each
     assert [shape[0] for shape in kernels(found.program.text)] == 8 * [16]
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(
+    ("name", "head", "text", "alone"), [("SD3", 64, 333, 1), ("FLUX", 128, 512, 0)]
+)
+def test_a_tile_in_which_image_and_text_attend(name, head, text, alone):
+    """Two layers over 4096 tokens of an image and those of a text, filled up."""
+    found = tile(name, "v5e:1x1")
+    assert found.program.collectives == {}
+    assert found.fits and found.bound > 10
+    lengths = [4096] * alone + [4096 + text + (-text % 128)] * 2
+    expected = [(16, 24, length, head) for length in lengths]
+    assert sorted(kernels(found.program.text)) == sorted(expected)
 
 
 @pytest.mark.slow
