@@ -3,8 +3,8 @@
     python scripts/compile_table.py --devices h100:1x1x1 v5e:1x1 --out table.json
 
 Stable Diffusion 1.5 and 2 at 512 pixels, XL, 3, 3.5 and FLUX.1 at 1024, DiT-XL/2 at 256
-and 512, with the tiles that `diffjax evaluate` would take. Nothing is run: nothing is said of speed but
-bounds: what the published peaks of a device allow at most (see
+and 512, with the tiles that `diffjax evaluate` would take. Nothing is run: nothing is
+said of speed but bounds: what the published peaks of a device allow at most (see
 `diffjax bench --compile-for`, which compiles one of these). Columns:
 
     memory         arguments (weights above all) + temporaries, of what JAX can use

@@ -107,9 +107,10 @@ def as_json(config):
     return json.loads(json.dumps(config))
 
 
-def empty(kind, config):
+def empty(kind, config, dtype=jnp.float32):
     make, read, *_ = KINDS[kind]
-    return nnx.split(make(read.from_dict(as_json(config)), rngs=None))
+    types = {"dtype": dtype, "param_dtype": dtype}
+    return nnx.split(make(read.from_dict(as_json(config)), rngs=None, **types))
 
 
 def torch_model(kind, config):
@@ -123,8 +124,8 @@ def torch_model(kind, config):
     return model
 
 
-def ours_of(kind, config, model):
-    graphdef, state = empty(kind, config)
+def ours_of(kind, config, model, dtype=jnp.float32):
+    graphdef, state = empty(kind, config, dtype)
     tensors = {name: tensor.numpy() for name, tensor in model.state_dict().items()}
     return Network(graphdef, mappings.fill(state, tensors, KINDS[kind][2], kind))
 
@@ -152,8 +153,9 @@ def inputs(config):
 
 @torch.no_grad()
 def theirs(kind, config, model):
-    z, t, states, pooled = map(torch.from_numpy, inputs(config))
-    z = to_torch(z.numpy())
+    z, *others = inputs(config)
+    given = [to_torch(z), *map(torch.from_numpy, others)]
+    z, t, states, pooled = (each.to(model.dtype) for each in given)
     if kind == "SD3":
         return from_torch(model(z, states, pooled, t).sample)
     pipeline, n = diffusers.FluxPipeline, len(t)
@@ -165,6 +167,21 @@ def theirs(kind, config, model):
         packed, states, pooled, t / 1000, ids, torch.zeros(TEXT, 3), guidance
     ).sample
     return from_torch(pipeline._unpack_latents(out, 8 * HEIGHT, 8 * WIDTH, 8))
+
+
+@pytest.mark.parametrize("name", ["SD3.5 medium", "FLUX dev"])
+def test_bfloat16_is_as_near_as_diffusers_own(name):
+    kind, config = CASES[name]
+    model = torch_model(kind, config)
+    exact = theirs(kind, config, model)
+
+    def away(found):
+        return np.linalg.norm(np.asarray(found) - exact) / np.linalg.norm(exact)
+
+    half = away(theirs(kind, config, model.bfloat16()))
+    network = ours_of(kind, config, model.float(), jnp.bfloat16)
+    ours = away(run(network, *inputs(config), np.float32(GUIDANCE)))
+    assert 1e-4 < ours < 1.5 * half
 
 
 @pytest.fixture(scope="module", params=CASES)
