@@ -3,9 +3,13 @@
 import pipelines
 import torch
 from diffusers import (
+    DPMSolverMultistepScheduler,
     FlowMatchEulerDiscreteScheduler,
     FluxPipeline,
     FluxTransformer2DModel,
+    PixArtAlphaPipeline,
+    PixArtSigmaPipeline,
+    PixArtTransformer2DModel,
     SD3Transformer2DModel,
     StableDiffusion3Pipeline,
 )
@@ -57,6 +61,14 @@ FLUX = {
     "joint_attention_dim": 64,
     "pooled_projection_dim": 24,
     "axes_dims_rope": (4, 6, 6),
+}
+PIXART = {
+    "sample_size": 8,
+    "num_attention_heads": 2,
+    "attention_head_dim": 12,
+    "num_layers": 2,
+    "cross_attention_dim": 24,
+    "caption_channels": 64,
 }
 VAE = {
     "use_quant_conv": False,
@@ -140,5 +152,19 @@ def flux(folder, *, guided, **parts):
         "tokenizer_2": t5_tokenizer(folder / "tokenizer_2"),
     }
     pipeline = FluxPipeline(**modules | parts)
+    pipeline.save_pretrained(folder)
+    return pipeline
+
+
+def pixart(folder, *, alpha):
+    """PixArt-α, which is told sizes, or -Σ, saved under ``folder``."""
+    transformer = PixArtTransformer2DModel(**PIXART, use_additional_conditions=alpha)
+    pipeline = (PixArtAlphaPipeline if alpha else PixArtSigmaPipeline)(
+        transformer=randomise(transformer),
+        scheduler=DPMSolverMultistepScheduler(beta_schedule="linear"),
+        vae=pipelines.vae(),
+        text_encoder=t5(),
+        tokenizer=t5_tokenizer(folder / "tokenizer"),
+    )
     pipeline.save_pretrained(folder)
     return pipeline

@@ -51,6 +51,7 @@ COMPONENTS: dict[str, Component] = {
             "Transformer2DModel": "DiTTransformer2DModel",
             "SD3Transformer2DModel": "SD3Transformer2DModel",
             "FluxTransformer2DModel": "FluxTransformer2DModel",
+            "PixArtTransformer2DModel": "PixArtTransformer2DModel",
         },
     ),
     "vae": Component(stem=DIFFUSERS_STEM, networks={"AutoencoderKL": "AutoencoderKL"}),
@@ -60,6 +61,7 @@ COMPONENTS: dict[str, Component] = {
             "CLIPTextModel": "CLIPTextModel",
             # whose projection is not used, unless the family asks for it
             "CLIPTextModelWithProjection": "CLIPTextModel",
+            "T5EncoderModel": "MaskedT5EncoderModel",
         },
     ),
     "text_encoder_2": Component(
@@ -78,7 +80,7 @@ COMPONENTS: dict[str, Component] = {
     "scheduler": Component(files=re.compile(r"scheduler_config\.json"), replaced=False),
 }
 # families, for messages
-RUNS = "Stable Diffusion 1.x, 2.x, XL, 3 and 3.5, FLUX.1, and DiT"
+RUNS = "Stable Diffusion 1.x, 2.x, XL, 3 and 3.5, FLUX.1, PixArt, and DiT"
 # those that have weights: the stem of their file names
 STEMS = {name: each.stem for name, each in COMPONENTS.items() if each.stem}
 

@@ -58,7 +58,7 @@ def load_conditioner(
         return elsewhere.get(name, folder / name)
 
     encoders = {}
-    for name, (tokenizer, kind, length) in family.encoders.items():
+    for name, (tokenizer, kind, length, lower) in family.encoders.items():
         config = network_config(place(name), name, kind)
         network = _text_encoder(
             place(name), name, kind, config, variant, weights.get(name), kept
@@ -68,7 +68,9 @@ def load_conditioner(
             length = config.max_position_embeddings
             tokenize = Tokenizer(place(tokenizer), length, config.vocab_size)
         else:
-            tokenize = T5Tokenizer(place(tokenizer), length, config.vocab_size)
+            tokenize = T5Tokenizer(
+                place(tokenizer), length, config.vocab_size, lower=lower
+            )
         if name in elsewhere and tokenizer not in elsewhere:
             own = folder / name  # it is not fetched where it is replaced
             rows = network_config(own, name, kind).vocab_size if own.is_dir() else 0

@@ -6,10 +6,12 @@
     3, 3.5          the same, filled up to T5's width; then T5's     both projections
     FLUX.1          T5's                                             CLIP-L's state at
                                                                      the end of the text
+    PixArt          T5's, of the text alone: with a mask             none
 
 ‖ is along the features, "then" along the tokens. Without its T5, Stable Diffusion 3 is
-given zeros, as by diffusers' pipeline. The lengths of T5's prompts are the pipelines'
-defaults, and for FLUX.1 schnell the one that it was trained with.
+given zeros, as by diffusers' pipeline. PixArt's prompts are in lower case and without
+space around them. The lengths of T5's prompts are the pipelines' defaults, and for
+FLUX.1 schnell the one that it was trained with.
 """
 
 from collections.abc import Callable, Mapping
@@ -24,11 +26,15 @@ from diffjax.models.flux import TOKENS as FLUX_TOKENS
 from diffjax.models.flux import FluxCondition, FluxTransformer2DConfig
 from diffjax.models.mmdit import TOKENS as SD3_TOKENS
 from diffjax.models.mmdit import JointCondition, SD3Transformer2DConfig
+from diffjax.models.pixart import TOKENS as PIXART_TOKENS
+from diffjax.models.pixart import MaskedCondition, PixArtTransformer2DConfig
+from diffjax.models.t5 import MaskedStates
 from diffjax.models.unet import PooledCondition, TextCondition
 from diffjax.models.unet_config import UNet2DConditionConfig
 
 CLIP_TOKENS = 77
 SCHNELL_TOKENS = 256
+ALPHA_TOKENS = 120
 T5 = "T5EncoderModel"
 GUIDANCE = 3.5  # diffusers' default of the dev model
 
@@ -41,11 +47,13 @@ class Encoder(NamedTuple):
         network: what runs it (a key of ``networks.NETWORKS``); None for the usual one
             of the class that its config.json names.
         length: of its prompts, where its config does not say.
+        lower: whether prompts are put in lower case, without space around them.
     """
 
     tokenizer: str
     network: str | None = None
     length: int | None = None
+    lower: bool = False
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -112,6 +120,19 @@ class FluxStates:
         return FluxCondition(t5, clip.pooled, guidance)
 
 
+def masked_states(text: MaskedStates) -> MaskedCondition:
+    """T5's states with their mask."""
+    return MaskedCondition(*text)
+
+
+def pixart(pipeline: str) -> TextFamily:
+    """PixArt-α, or -Σ, which takes longer prompts."""
+    length = ALPHA_TOKENS if "Alpha" in pipeline else PIXART_TOKENS
+    network = "MaskedT5EncoderModel"
+    encoder = Encoder("tokenizer", network, length, lower=True)
+    return TextFamily(encoders={"text_encoder": encoder}, combine=masked_states)
+
+
 STABLE_DIFFUSION = TextFamily(
     encoders={"text_encoder": Encoder("tokenizer")}, combine=last_states
 )
@@ -159,12 +180,17 @@ def flux(config: FluxTransformer2DConfig, guidance: float | None) -> TextFamily:
 
 
 def family_of(
-    denoiser: Any, *, t5: bool = True, guidance: float | None = None
+    denoiser: Any,
+    *,
+    pipeline: str = "",
+    t5: bool = True,
+    guidance: float | None = None,
 ) -> TextFamily | None:
     """The family of a denoiser by its config; None for one that takes class ids.
 
     Args:
         denoiser: its config.
+        pipeline: the class of the pipeline.
         t5: whether T5 is there, where a family can do without.
         guidance: what a denoiser is told that is told one; None for the default.
     """
@@ -172,6 +198,8 @@ def family_of(
         return stable_diffusion_3(denoiser, t5=t5)
     if isinstance(denoiser, FluxTransformer2DConfig):
         return flux(denoiser, guidance)
+    if isinstance(denoiser, PixArtTransformer2DConfig):
+        return pixart(pipeline)
     if isinstance(denoiser, UNet2DConditionConfig):
         told = denoiser.addition_embed_type
         return STABLE_DIFFUSION_XL if told else STABLE_DIFFUSION

@@ -12,6 +12,7 @@ from diffjax.models.clip import CLIPTextConfig, CLIPTextWithProjectionConfig
 from diffjax.models.dit import DiTTransformer2DConfig
 from diffjax.models.flux import FluxTransformer2DConfig
 from diffjax.models.mmdit import SD3Transformer2DConfig
+from diffjax.models.pixart import PixArtTransformer2DConfig
 from diffjax.models.t5 import T5Config
 from diffjax.models.unet_config import UNet2DConditionConfig
 from diffjax.schedules import Schedule
@@ -91,29 +92,35 @@ def check_widths(
 
 
 def check_joint(
-    denoiser: SD3Transformer2DConfig | FluxTransformer2DConfig,
+    denoiser: SD3Transformer2DConfig
+    | FluxTransformer2DConfig
+    | PixArtTransformer2DConfig,
     encoders: Sequence[CLIPTextConfig | T5Config],
     folder: Path,
 ) -> None:
     """Raise a DiffjaxError unless a transformer is told what the text encoders say."""
     clip = [each for each in encoders if isinstance(each, CLIPTextConfig)]
     pooled = [getattr(each, "projection_dim", each.hidden_size) for each in clip]
-    if sum(pooled) != denoiser.pooled_projection_dim:
+    told = getattr(denoiser, "pooled_projection_dim", 0)
+    if sum(pooled) != told:
         raise DiffjaxError(
-            f"{folder}: the transformer is told a pooled state of width "
-            f"{denoiser.pooled_projection_dim}, but those of the text encoders have "
-            f"{' + '.join(map(str, pooled))}; they do not belong together."
+            f"{folder}: the transformer is told a pooled state of width {told}, but "
+            f"those of the text encoders have {' + '.join(map(str, pooled))}; they do "
+            "not belong together."
         )
     widest = sum(each.hidden_size for each in clip)
     widths = [each.d_model for each in encoders if isinstance(each, T5Config)]
-    wrong = [width for width in widths if width != denoiser.joint_attention_dim]
+    if isinstance(denoiser, PixArtTransformer2DConfig):
+        width = denoiser.caption_channels
+    else:
+        width = denoiser.joint_attention_dim
+    wrong = [each for each in widths if each != width]
     if isinstance(denoiser, SD3Transformer2DConfig):
-        wrong += [widest] * (widest > denoiser.joint_attention_dim)
+        wrong += [widest] * (widest > width)
     if wrong:
         raise DiffjaxError(
-            f"{folder}: the transformer attends to states of width "
-            f"{denoiser.joint_attention_dim}, but a text encoder's have {wrong[0]}; "
-            "they do not belong together."
+            f"{folder}: the transformer attends to states of width {width}, but a text "
+            f"encoder's have {wrong[0]}; they do not belong together."
         )
 
 

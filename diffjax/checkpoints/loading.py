@@ -34,6 +34,8 @@ PIPELINES = (
     "StableDiffusionXLPipeline",
     "StableDiffusion3Pipeline",
     "FluxPipeline",
+    "PixArtAlphaPipeline",
+    "PixArtSigmaPipeline",
     "DiTPipeline",
 )
 NONE = "none"  # in place of a part that a pipeline can do without
@@ -52,7 +54,7 @@ def load_model(
     Args:
         name_or_path: A folder in the diffusers layout, a name of ``diffjax models``,
             or a Hugging Face id; of a whole pipeline of Stable Diffusion (1, 2, XL, 3,
-            3.5), FLUX.1 or DiT. A path that exists comes first.
+            3.5), FLUX.1, PixArt or DiT. A path that exists comes first.
         dtype: Number type in which the denoiser computes and keeps its weights; "auto"
             is bfloat16 on accelerators and float32 on a CPU. Autoencoder and text
             encoder, which run once an image or prompt, stay in float32, but for T5 on
@@ -140,6 +142,8 @@ def load_model(
         "downscale": vae_config.downscale,
         "multiple": vae_config.downscale * getattr(denoiser_config, "patch_size", 1),
         "latent_channels": vae_config.latent_channels,
+        "learned_variance": denoiser == "transformer"
+        and denoiser_config.out_channels == 2 * denoiser_config.in_channels,
         # of other parts nobody knows what they have learned
         "limits": None if elsewhere or weights else _limits(folder / LIMITS),
         "configs": {denoiser: differing(denoiser_config), "vae": differing(vae_config)},
@@ -149,8 +153,6 @@ def load_model(
             kind="class",
             n_classes=denoiser_config.num_embeds_ada_norm,
             class_names=fitting.class_names(index, denoiser_config, folder),
-            learned_variance=denoiser_config.out_channels
-            == 2 * denoiser_config.in_channels,
             **common,
         )
     empty_is_zero = bool(index.get("force_zeros_for_empty_prompt", False))
@@ -218,7 +220,10 @@ def _check_configs(
         fitting.check_latents(configs[denoiser], configs["vae"], folder)
         present = {name for name in OPTIONAL if any(index.get(name) or ())}
         family = family_of(
-            configs[denoiser], t5=bool(present - {*left_out}), guidance=guidance
+            configs[denoiser],
+            pipeline=str(index.get("_class_name")),
+            t5=bool(present - {*left_out}),
+            guidance=guidance,
         )
         if family is not None and len(family.encoders) > 1:
             fitting.check_encoders(index, tuple(family.encoders), folder)

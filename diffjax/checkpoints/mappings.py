@@ -144,6 +144,19 @@ SD3 = Names(
     )
 )
 
+PIXART = Names(
+    renames=(
+        ("patch", "pos_embed.proj"),
+        ("timestep_embedder", "adaln_single.emb.timestep_embedder"),
+        ("resolution_embedder", "adaln_single.emb.resolution_embedder"),
+        ("aspect_ratio_embedder", "adaln_single.emb.aspect_ratio_embedder"),
+        ("adaln", "adaln_single.linear"),
+        ("caption_1", "caption_projection.linear_1"),
+        ("caption_2", "caption_projection.linear_2"),
+        ("scale_shift.weight", "scale_shift_table"),
+        *UNET.renames,
+    )
+)
 FLUX = Names(
     renames=(
         *(each for each in SD3.renames if each[0] not in ("patch", "positions.weight")),

@@ -28,7 +28,13 @@ from diffjax.models.dit import DiTTransformer2DConfig, DiTTransformer2DModel
 from diffjax.models.flux import FluxTransformer2DConfig, FluxTransformer2DModel
 from diffjax.models.mmdit import SD3Transformer2DConfig, SD3Transformer2DModel
 from diffjax.models.network import Network
-from diffjax.models.t5 import T5Config, T5EncoderModel
+from diffjax.models.pixart import PixArtTransformer2DConfig, PixArtTransformer2DModel
+from diffjax.models.t5 import (
+    MaskedT5Config,
+    MaskedT5EncoderModel,
+    T5Config,
+    T5EncoderModel,
+)
 from diffjax.models.unet import UNet2DConditionModel
 from diffjax.models.unet_config import UNet2DConditionConfig
 
@@ -49,6 +55,7 @@ NETWORKS: dict[str, Kind] = {
         Kind(DiTTransformer2DModel, DiTTransformer2DConfig, mappings.DIT),
         Kind(SD3Transformer2DModel, SD3Transformer2DConfig, mappings.SD3),
         Kind(FluxTransformer2DModel, FluxTransformer2DConfig, mappings.FLUX),
+        Kind(PixArtTransformer2DModel, PixArtTransformer2DConfig, mappings.PIXART),
         Kind(AutoencoderKL, AutoencoderKLConfig, mappings.AUTOENCODER),
         Kind(CLIPTextModel, CLIPTextConfig, mappings.CLIP_TEXT),
         Kind(CLIPTextModelPooled, CLIPTextPooledConfig, mappings.CLIP_TEXT),
@@ -58,6 +65,7 @@ NETWORKS: dict[str, Kind] = {
             mappings.CLIP_TEXT_WITH_PROJECTION,
         ),
         Kind(T5EncoderModel, T5Config, mappings.T5_ENCODER),
+        Kind(MaskedT5EncoderModel, MaskedT5Config, mappings.T5_ENCODER),
     )
 }
 

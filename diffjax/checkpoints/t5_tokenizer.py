@@ -29,13 +29,16 @@ class T5Tokenizer:
         size: one more than the largest id.
     """
 
-    def __init__(self, folder: Path, length: int, vocab_size: int) -> None:
+    def __init__(
+        self, folder: Path, length: int, vocab_size: int, *, lower: bool = False
+    ) -> None:
         """Read ``folder``.
 
         Args:
             folder: of the checkpoint; with tokenizer.json.
             length: of every prompt's ids, of which the last one ends the text.
             vocab_size: the text encoder's.
+            lower: whether to put prompts in lower case, without space around them.
 
         Raises:
             DiffjaxError: if the file is missing or damaged, describes no T5 tokenizer,
@@ -43,6 +46,7 @@ class T5Tokenizer:
         """
         self._tokenizer = _read(folder)
         self.length = length
+        self._lower = lower
         self.size = max(self._tokenizer.get_vocab().values()) + 1
         if self.size > vocab_size:
             raise DiffjaxError(
@@ -65,6 +69,8 @@ class T5Tokenizer:
             DiffjaxError: for a prompt that is not Unicode text.
         """
         texts = [as_text(prompt) for prompt in prompts]
+        if self._lower:
+            texts = [text.lower().strip() for text in texts]
         found = self._tokenizer.encode_batch(texts)
         return Tokens(
             ids=np.array([each.ids for each in found], np.int32),

@@ -13,6 +13,7 @@ from diffjax.scoring.compiling import (
     compile_tile,
     planned_cells,
     reckoned_bytes,
+    splits_weights,
     topology,
 )
 from diffjax.scoring.grid import Tile, tile_of
@@ -145,6 +146,7 @@ class Ahead:
                 in_dtype(shapes(subject.conditions), self.dtype),
                 shape,
                 tile,
+                sharded=splits_weights(self._topology, subject.denoiser),
             )
         except RuntimeError as error:  # of JAX, which this room does not know
             if "RESOURCE_EXHAUSTED" not in str(error):

@@ -26,7 +26,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 from jax.typing import DTypeLike
-from jaxtyping import Array, Float
+from jaxtyping import Array, Bool, Float
 
 from diffjax.errors import unknown
 from diffjax.models.blocked import blocked, of_passes
@@ -166,8 +166,12 @@ def attend(
     heads: int,
     *,
     causal: bool = False,
+    mask: Bool[Array, " m"] | None = None,
 ) -> Float[Array, "l d"]:
     """softmax(q kᵀ / √(d/heads)) v a head; the softmax in float32.
+
+    With a mask only those keys are attended to for which it is true; then, and if it is
+    causal, by XLA.
 
     Raises:
         DiffjaxError: if DIFFJAX_ATTENTION is not understood.
@@ -178,9 +182,13 @@ def attend(
         q, k, v = (x.astype(jnp.float32) for x in (q, k, v))
     q, k, v = (x.reshape(x.shape[0], heads, -1) for x in (q, k, v))
     name = chosen(q.dtype, q.shape[-1], len(q), len(k))
-    if causal or name == "xla":  # causal is the text encoder alone, once a prompt
+    # causal is the text encoder alone, once a prompt; masks are of short texts
+    if causal or mask is not None or name == "xla":
+        seen = None if mask is None else mask[None, None]
         with jax.default_matmul_precision(precision(q.dtype)):
-            out: Array = jax.nn.dot_product_attention(q, k, v, is_causal=causal)
+            out: Array = jax.nn.dot_product_attention(
+                q, k, v, mask=seen, is_causal=causal
+            )
     else:
         out = FUSED[name](q, k, v)
     return out.reshape(out.shape[0], -1).astype(dtype)

@@ -218,11 +218,11 @@ class DiTTransformer2DModel(nnx.Module):
 
 
 def sincos_positions(
-    features: int, height: int, width: int, base: int
+    features: int, height: int, width: int, base: float
 ) -> Float[np.ndarray, "l d"]:
     """Position embedding of a patch grid: half the features for x, half for y.
 
-    A grid of another size than ``base`` is stretched over the same range.
+    A grid of another size than ``base`` is stretched over the same range: 0 to base.
     """
     quarter = features // 4
     omega = 10000.0 ** (-np.arange(quarter) / quarter)

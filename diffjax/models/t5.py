@@ -14,7 +14,7 @@ Raffel et al. 2020, version 1.1; layers, names and config keys as transformers'
 
 from dataclasses import dataclass
 from functools import partial
-from typing import Any, Literal
+from typing import Any, Literal, NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -57,6 +57,9 @@ _IGNORED = {
 } | GENERIC
 
 
+_IGNORED_MASKED = {k: why for k, why in _IGNORED.items() if k != "eos_token_id"}
+
+
 @dataclass(frozen=True, kw_only=True)
 class T5Config(NetworkConfig):
     """The settings of a T5 encoder's ``config.json`` that are implemented."""
@@ -96,6 +99,22 @@ class T5Config(NetworkConfig):
                 "multiple of 4, and relative_attention_max_distance="
                 f"{self.relative_attention_max_distance} more than a quarter of it."
             )
+
+
+@dataclass(frozen=True, kw_only=True)
+class MaskedT5Config(T5Config):
+    """The same, of an encoder that does not attend to what fills up a prompt."""
+
+    ignored = _IGNORED_MASKED
+
+    eos_token_id: Rows = 1
+
+
+class MaskedStates(NamedTuple):
+    """States of tokens, and which of them are the text's."""
+
+    states: Float[Array, "l d"]
+    mask: Bool[Array, " l"]
 
 
 def buckets(length: int, n: int, farthest: int) -> Int[np.ndarray, "l l"]:
@@ -215,3 +234,17 @@ class T5EncoderModel(nnx.Module):
             x = layer(x, bias)
         states: Array = self.final_norm(x).astype(jnp.float32)
         return states
+
+
+class MaskedT5EncoderModel(T5EncoderModel):
+    """The same, attending to the text alone: up to its last end token."""
+
+    def __call__(  # type: ignore[override]  # a mask is not asked for
+        self, ids: Int[Array, " l"]
+    ) -> MaskedStates:
+        """Text states and mask; ``ids`` are those of ``T5EncoderModel``."""
+        assert isinstance(self.config, MaskedT5Config)
+        places = jnp.arange(ids.shape[0])
+        ends = ids == self.config.eos_token_id
+        mask = places <= jnp.max(jnp.where(ends, places, 0))
+        return MaskedStates(super().__call__(ids, mask), mask)

@@ -36,6 +36,7 @@ from diffjax.scoring.grid import Blocks, Tile, block_errors, tile_errors
 from diffjax.scoring.noise import SeededNoise
 from diffjax.scoring.placement import (
     BLOCKS,
+    WEIGHTS_SHARE_OF_MEMORY,
     block_mesh,
     cells_within,
     weight_specs,
@@ -308,6 +309,12 @@ def reckoned_bytes(
         return int(denoiser.module().memory(*latent_shape[:2]))
 
 
+def splits_weights(topology: Topology, denoiser: Network) -> bool:
+    """Whether weights would be split among these devices, by the rule of "auto"."""
+    share = denoiser.bytes / topology.accelerator.memory
+    return topology.mesh.size > 1 and share > WEIGHTS_SHARE_OF_MEMORY
+
+
 def planned_cells(
     topology: Topology, denoiser: Network, latent_shape: tuple[int, int, int]
 ) -> int:
@@ -318,7 +325,9 @@ def planned_cells(
         denoiser: weights, or their shapes.
         latent_shape: (h, w, c) of the images.
     """
-    weights = sum(x.size * x.dtype.itemsize for x in jax.tree.leaves(denoiser))
+    weights = denoiser.bytes
+    if splits_weights(topology, denoiser):
+        weights //= topology.mesh.size
     needs = reckoned_bytes(topology, denoiser, latent_shape)
     free = topology.accelerator.memory - weights
     return cells_within(free, needs, "elsewhere") * topology.mesh.size

@@ -9,7 +9,7 @@ import joint_pipelines
 import numpy as np
 import pytest
 import torch
-from diffusers import FluxPipeline
+from diffusers import DDPMScheduler, FluxPipeline
 from diffusers.pipelines.flux.pipeline_flux import calculate_shift
 from pipelines import edit_json, from_torch, to_torch
 
@@ -20,6 +20,7 @@ from diffjax.data.prompts import Prompts
 from diffjax.errors import DiffjaxError
 from diffjax.models.flux import FluxCondition
 from diffjax.models.mmdit import JointCondition
+from diffjax.models.pixart import MaskedCondition
 from diffjax.scoring.noise import SeededNoise
 from diffjax.strategies.exhaustive import Exhaustive
 from diffjax.strategies.shortlist import Shortlist
@@ -38,8 +39,10 @@ MAKE = {
     ),
     "FLUX dev": lambda folder: joint_pipelines.flux(folder, guided=True),
     "FLUX schnell": lambda folder: joint_pipelines.flux(folder, guided=False),
+    "PixArt-α": lambda folder: joint_pipelines.pixart(folder, alpha=True),
+    "PixArt-Σ": lambda folder: joint_pipelines.pixart(folder, alpha=False),
 }
-LENGTHS = {"FLUX dev": 512, "FLUX schnell": 256}
+LENGTHS = {"FLUX dev": 512, "FLUX schnell": 256, "PixArt-α": 120, "PixArt-Σ": 300}
 
 
 @pytest.fixture(scope="module", params=MAKE)
@@ -61,8 +64,51 @@ def classify(model, **settings):
 
 
 @torch.no_grad()
+def errors_of_pixart(name, pipeline, record, key):
+    """[prompts, samples], by diffusers' own classes."""
+    states, mask, _, _ = pipeline.encode_prompt(
+        PROMPTS,
+        do_classifier_free_guidance=False,
+        device="cpu",
+        max_sequence_length=LENGTHS[name],
+    )
+    mean = pipeline.vae.encode(to_torch(record.pixels[None])).latent_dist.mean
+    z0 = mean * pipeline.vae.config.scaling_factor
+    n, (height, width) = len(PROMPTS), z0.shape[2:]
+    told = {"resolution": None, "aspect_ratio": None}
+    if "α" in name:
+        sizes = torch.tensor([[8.0 * height, 8.0 * width]])
+        told = {"resolution": sizes.repeat(n, 1), "aspect_ratio": torch.ones(n, 1)}
+    scheduler = DDPMScheduler.from_config(pipeline.scheduler.config)
+    columns = []
+    for t, noise in drawn(record, key, z0):
+        t = torch.tensor([int(t)])
+        z_t = scheduler.add_noise(z0, noise, t)
+        predicted = pipeline.transformer(
+            z_t.repeat(n, 1, 1, 1),
+            states,
+            t.repeat(n),
+            told,
+            encoder_attention_mask=mask,
+        ).sample.chunk(2, dim=1)[0]
+        columns.append(((predicted - noise) ** 2).mean(dim=(1, 2, 3)).numpy())
+    return np.stack(columns, axis=1)
+
+
+def drawn(record, key, z0):
+    """Each sample's timestep and noise."""
+    for t, k in zip(record.samples.timesteps, record.samples.noises, strict=True):
+        noise = SeededNoise.of(0).draw(
+            jnp.uint32(key), jnp.int32(k), from_torch(z0)[0].shape
+        )
+        yield t, to_torch(np.asarray(noise)[None])
+
+
+@torch.no_grad()
 def errors_of_torch(name, pipeline, record, key, guidance=3.5, shift=None):
     """[prompts, samples], by diffusers' own classes."""
+    if name.startswith("PixArt"):
+        return errors_of_pixart(name, pipeline, record, key)
     if name.startswith("SD3"):
         states, _, pooled, _ = pipeline.encode_prompt(
             PROMPTS, None, None, device="cpu", do_classifier_free_guidance=False
@@ -84,11 +130,7 @@ def errors_of_torch(name, pipeline, record, key, guidance=3.5, shift=None):
     levels = np.linspace(1, 1 / 1000, 1000)
     scheduler.set_timesteps(sigmas=levels, **mu)
     columns = []
-    for t, k in zip(record.samples.timesteps, record.samples.noises, strict=True):
-        drawn = SeededNoise.of(0).draw(
-            jnp.uint32(key), jnp.int32(k), from_torch(z0)[0].shape
-        )
-        noise = to_torch(np.asarray(drawn)[None])
+    for t, noise in drawn(record, key, z0):
         time = scheduler.timesteps[999 - t]
         z_t = scheduler.scale_noise(z0, time[None], noise)
         n = len(PROMPTS)
@@ -131,9 +173,11 @@ def test_conditions_are_what_the_network_is_told(made):
     model = load_model(folder)
     told = model.text_conditioner.shapes()
     expected = model.denoiser.module().condition_shapes()
-    kind = JointCondition if name.startswith("SD3") else FluxCondition
+    kinds = {"SD3": JointCondition, "FLU": FluxCondition, "Pix": MaskedCondition}
+    kind = kinds[name[:3]]
     assert isinstance(told, kind) and isinstance(expected, kind)
-    assert told.pooled == expected.pooled
+    if kind is not MaskedCondition:
+        assert told.pooled == expected.pooled
     # CLIP's small one has fewer tokens than published ones
     assert told.states.shape[1] == expected.states.shape[1]
 
