@@ -11,6 +11,7 @@ OPTIONAL = {
     "tensorflow_datasets": '"diffjax[tfds]"',
     "datasets": '"diffjax[hf]"',
     "orbax.checkpoint": '"diffjax[train]"',
+    "sentencepiece.sentencepiece_model_pb2": '"diffjax[t5]"',
     "torch": '"diffjax[torch]"',
     "pandas": "pandas",
     "wandb": "wandb",

@@ -12,8 +12,8 @@ from typing import Any
 
 import numpy as np
 
-from diffjax.errors import DiffjaxError
-from diffjax.files import read_json_object
+from diffjax.errors import DiffjaxError, optional
+from diffjax.files import read_bytes, read_json_object
 from diffjax.models.conditioner import Tokens, as_text
 
 FILE, PIECES = "tokenizer.json", "spiece.model"
@@ -35,7 +35,7 @@ class T5Tokenizer:
         """Read ``folder``.
 
         Args:
-            folder: of the checkpoint; with tokenizer.json.
+            folder: of the checkpoint; with tokenizer.json, or else spiece.model.
             length: of every prompt's ids, of which the last one ends the text.
             vocab_size: the text encoder's.
             lower: whether to put prompts in lower case, without space around them.
@@ -79,21 +79,60 @@ class T5Tokenizer:
 
 
 def _read(folder: Path) -> Any:
-    if not (folder / FILE).is_file():
-        if (folder / PIECES).is_file():
-            raise DiffjaxError(
-                f"{folder} has {PIECES} but no {FILE}. Write it with transformers: "
-                f"AutoTokenizer.from_pretrained({str(folder)!r}).save_pretrained("
-                f"{str(folder)!r})"
-            )
+    path = folder / FILE
+    if path.is_file():
+        content = read_json_object(path, "tokenizer", "Download it again.")
+    elif (path := folder / PIECES).is_file():
+        content = _converted(read_bytes(path, "tokenizer"), folder)
+    else:
         raise DiffjaxError(f"{folder} has no {FILE}. Download it again.")
-    content = read_json_object(folder / FILE, "tokenizer", "Download it again.")
     try:
         return _unigrams(content)
     except Exception as error:  # the library raises plain exceptions
-        raise DiffjaxError(
-            f"{folder / FILE} is no readable T5 tokenizer ({error}). Download it again."
-        ) from error
+        raise _unreadable(path, error) from error
+
+
+def _unreadable(path: Path, error: Exception) -> DiffjaxError:
+    return DiffjaxError(
+        f"{path} is no readable T5 tokenizer ({error}). Download it again."
+    )
+
+
+def _converted(data: bytes, folder: Path) -> dict[str, Any]:
+    """What tokenizer.json would say of a SentencePiece model, where only that is."""
+    messages = optional(
+        "sentencepiece.sentencepiece_model_pb2",
+        f"The tokenizer of {folder}, which has no {FILE},",
+    )
+    model = messages.ModelProto()
+    try:
+        model.ParseFromString(data)
+    except Exception as error:  # the library's own
+        raise _unreadable(folder / PIECES, error) from error
+    characters = model.normalizer_spec.precompiled_charsmap
+    added = {"lstrip": False, "rstrip": False, "single_word": False}
+    added |= {"normalized": False, "special": True}
+    return {
+        "model": {
+            "type": "Unigram",
+            "vocab": [[piece.piece, piece.score] for piece in model.pieces],
+        },
+        "normalizer": {
+            "type": "Precompiled",
+            "precompiled_charsmap": base64.b64encode(characters).decode(),
+        }
+        if characters
+        else None,
+        "added_tokens": [
+            {"content": text, **added}
+            for text in (
+                PAD,
+                END,
+                "<unk>",
+                *(f"<extra_id_{i}>" for i in reversed(range(100))),
+            )
+        ],
+    }
 
 
 def _unigrams(content: dict[str, Any]) -> Any:
