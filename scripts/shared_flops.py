@@ -58,7 +58,12 @@ def main() -> None:
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
     parser.add_argument(
-        "models", nargs="*", default=["sd-1.5", "sd-2-base", "sdxl", "dit-256"]
+        "models",
+        nargs="*",
+        default=[
+            *("sd-1.5", "sd-2-base", "sdxl", "sd-3-medium", "sd-3.5-large"),
+            *("flux-dev", "dit-256"),
+        ],
     )
     parser.add_argument("--resolution", type=int, help="instead of the model's")
     args = parser.parse_args()

@@ -35,6 +35,7 @@ from diffjax.models.unet_config import UNet2DConditionConfig
 CLIP_TOKENS = 77
 SCHNELL_TOKENS = 256
 ALPHA_TOKENS = 120
+CLIP, PROJECTED = "CLIPTextModel", "CLIPTextModelWithProjection"
 T5 = "T5EncoderModel"
 GUIDANCE = 3.5  # diffusers' default of the dev model
 
@@ -44,14 +45,13 @@ class Encoder(NamedTuple):
 
     Attributes:
         tokenizer: its component.
-        network: what runs it (a key of ``networks.NETWORKS``); None for the usual one
-            of the class that its config.json names.
+        network: what runs it, a key of ``networks.NETWORKS``.
         length: of its prompts, where its config does not say.
         lower: whether prompts are put in lower case, without space around them.
     """
 
     tokenizer: str
-    network: str | None = None
+    network: str
     length: int | None = None
     lower: bool = False
 
@@ -134,12 +134,12 @@ def pixart(pipeline: str) -> TextFamily:
 
 
 STABLE_DIFFUSION = TextFamily(
-    encoders={"text_encoder": Encoder("tokenizer")}, combine=last_states
+    encoders={"text_encoder": Encoder("tokenizer", CLIP)}, combine=last_states
 )
 STABLE_DIFFUSION_XL = TextFamily(
     encoders={
-        "text_encoder": Encoder("tokenizer"),
-        "text_encoder_2": Encoder("tokenizer_2"),
+        "text_encoder": Encoder("tokenizer", CLIP),
+        "text_encoder_2": Encoder("tokenizer_2", PROJECTED),
     },
     combine=penultimate_states,
     sizes=True,
@@ -148,10 +148,9 @@ STABLE_DIFFUSION_XL = TextFamily(
 
 def stable_diffusion_3(config: SD3Transformer2DConfig, *, t5: bool) -> TextFamily:
     """Stable Diffusion 3 or 3.5, with its T5 or without."""
-    projected = "CLIPTextModelWithProjection"
     encoders = {
-        "text_encoder": Encoder("tokenizer", projected),
-        "text_encoder_2": Encoder("tokenizer_2", projected),
+        "text_encoder": Encoder("tokenizer", PROJECTED),
+        "text_encoder_2": Encoder("tokenizer_2", PROJECTED),
         "text_encoder_3": Encoder("tokenizer_3", T5, SD3_TOKENS - CLIP_TOKENS),
     }
     if not t5:

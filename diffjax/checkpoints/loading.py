@@ -4,6 +4,7 @@
 elsewhere: ``load_model("sd-1.5", unet="my-fine-tuned-unet")``.
 """
 
+import math
 from collections.abc import Callable, Collection
 from pathlib import Path
 from typing import Any, Unpack
@@ -246,6 +247,8 @@ def _check_configs(
         fitting.check_widths(configs["unet"], encoders, folder)
     elif family is not None:
         fitting.check_joint(configs[denoiser], encoders, folder)
+    if guidance is not None and not 0 <= guidance < math.inf:
+        raise DiffjaxError(f"The guidance is {guidance}; it must be 0 or above.")
     if guidance is not None and "guidance" not in ((family and family.settings) or {}):
         raise DiffjaxError(f"{folder} is told no guidance, as FLUX.1 dev alone is.")
     return family

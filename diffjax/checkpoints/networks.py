@@ -140,7 +140,15 @@ def network_config(folder: Path, name: str, network: str | None = None) -> Any:
     Raises:
         DiffjaxError: if it is missing, damaged, or asks for what is not implemented.
     """
-    classes = COMPONENTS[name].classes
+    classes = COMPONENTS[name].networks
+    if network is not None:  # of that kind alone
+        kind = NETWORKS[network].config
+        classes = {
+            cls: network
+            for cls, usual in classes.items()
+            if issubclass(kind, base := NETWORKS[usual].config)
+            or issubclass(base, kind)
+        }
     path = folder / "config.json"
     raw = read_json(path)
     named = _class_names_in(raw, path)
@@ -152,8 +160,8 @@ def network_config(folder: Path, name: str, network: str | None = None) -> Any:
             f"{path} describes a {', '.join(named)}; as {name} diffjax runs "
             f"{' or '.join(classes)}"
         )
-    kind = NETWORKS[network] if network else kind_of(name, *known[:1])
-    return kind.config.from_dict(raw, str(path))
+    cls = known[0] if known else next(iter(classes))
+    return NETWORKS[classes[cls]].config.from_dict(raw, str(path))
 
 
 def _class_names_in(config: Mapping[str, Any], path: Path) -> list[str]:

@@ -333,16 +333,36 @@ model_option, models_option = (
 part_options = section(
     "model",
     option("--unet", "PATH", f"U-Net {ELSEWHERE}"),
-    option("--transformer", "PATH", f"DiT {ELSEWHERE}"),
+    option("--transformer", "PATH", f"Transformer {ELSEWHERE}"),
     option("--vae", "PATH", f"Autoencoder {ELSEWHERE}"),
     option("--text-encoder", "PATH", f"Text encoder {ELSEWHERE}"),
-    option("--text-encoder-2", "PATH", f"SDXL's second text encoder {ELSEWHERE}"),
+    option("--text-encoder-2", "PATH", f"Second text encoder {ELSEWHERE}"),
+    option(
+        "--text-encoder-3",
+        "PATH|none",
+        f"Third text encoder, of Stable Diffusion 3, {ELSEWHERE} none leaves it out.",
+    ),
     option(
         "--tokenizer",
         "PATH",
         "Tokenizer from another folder or id; needed where a text encoder has its own.",
     ),
-    option("--tokenizer-2", "PATH", "The same for SDXL's second text encoder."),
+    option("--tokenizer-2", "PATH", "The same for the second text encoder."),
+    option("--tokenizer-3", "PATH", "The same for the third."),
+    option(
+        "--shift",
+        "X",
+        "Shift of a flow's noise levels, instead of its scheduler's; 1 spreads them "
+        "evenly.",
+        type=float,
+    ),
+    option(
+        "--guidance",
+        "X",
+        "Guidance that FLUX.1 dev is told.",
+        type=float,
+        show_default="3.5",
+    ),
     option(
         "--variant",
         "NAME",

@@ -153,7 +153,7 @@ class NetworkConfig:
                 values[key] = tuple(value) if isinstance(value, list) else value
                 if not fits(values[key], hint):
                     problems.append(f"{key}={_shown(value)} must be {in_words(hint)}.")
-                elif get_args(hint)[:1] == (float,):
+                elif value is not None and _is_float(hint):
                     values[key] = float(value)
             elif key in cls.fixed:
                 allowed = cls.fixed[key]
@@ -189,6 +189,11 @@ def differing(config: Any) -> dict[str, Any]:
     fields = dataclasses.fields(config)
     values = {field.name: getattr(config, field.name) for field in fields}
     return {f.name: values[f.name] for f in fields if values[f.name] != f.default}
+
+
+def _is_float(hint: Any) -> bool:
+    """Whether numbers of this type are of floating point."""
+    return float in get_args(hint)[:1] or any(map(_is_float, get_args(hint)))
 
 
 def fits(value: Any, hint: Any) -> bool:

@@ -218,7 +218,7 @@ class DiTTransformer2DModel(nnx.Module):
 
 
 def sincos_positions(
-    features: int, height: int, width: int, base: float
+    features: int, height: int, width: int, base: int | float
 ) -> Float[np.ndarray, "l d"]:
     """Position embedding of a patch grid: half the features for x, half for y.
 

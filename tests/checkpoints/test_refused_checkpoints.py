@@ -304,8 +304,8 @@ def test_foreign_class(sd, part, name):
 
 
 def test_foreign_transformer_and_text_encoder(sd, dit):
-    edit_json(dit / "transformer" / "config.json", _class_name="SD3Transformer2DModel")
-    refused("describes a SD3Transformer2DModel", dit)
+    edit_json(dit / "transformer" / "config.json", _class_name="SanaTransformer2DModel")
+    refused("describes a SanaTransformer2DModel", dit)
     edit_json(sd / "text_encoder" / "config.json", architectures=["T5EncoderModel"])
     refused("describes a T5EncoderModel", sd)
 
