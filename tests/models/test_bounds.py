@@ -19,7 +19,7 @@ from diffjax.checkpoints import networks
 from diffjax.checkpoints.components import STEMS
 from diffjax.checkpoints.formats import read_tensors
 from diffjax.checkpoints.loading import load_model
-from diffjax.checkpoints.networks import kind_of, read_json
+from diffjax.checkpoints.networks import NETWORKS, kind_of, read_json
 from diffjax.checkpoints.schedulers import MOST_STEPS, read_schedule
 from diffjax.errors import DiffjaxError
 from diffjax.models.config import ENTRIES
@@ -27,6 +27,7 @@ from diffjax.models.layers import timestep_features
 from diffjax.models.unet import TextCondition
 
 CONFIGS = {name: kind_of(name).config for name in STEMS}
+CONFIGS |= {name: kind.config for name, kind in NETWORKS.items()}
 CONFIGS["resnet"] = ResNetConfig
 HUGE = 10**400
 
@@ -50,6 +51,8 @@ def bad_values(hint):
             values += [0, 1.5, 2**31]
         elif bounds.least > 0:
             values += [0, bounds.least / 2]
+    if any(get_args(each)[1].least < -1 for each in numbers):
+        values.remove(-1)
     if type(None) not in kinds:
         values.append(None)
     if many:
@@ -57,6 +60,8 @@ def bad_values(hint):
         good = [get_args(entry)[1].least] if get_origin(entry) is Annotated else ["x"]
         values += [[], good * (ENTRIES.most + 1), [good], [None]]
         values += [[bad] for bad in bad_values(entry)]
+    elif any(get_origin(get_args(each)[0]) is tuple for each in numbers):
+        values += [[1.5], [-1], [None]]  # it may be empty
     else:
         values += [[], [8]]
     return values
@@ -85,14 +90,14 @@ def test_every_number_has_bounds():
         for leaf in leaves(hint):
             inner = get_args(leaf)[0] if get_origin(leaf) is tuple else leaf
             assert inner not in (int, float), f"{name}: {field}"
-    assert len(NUMBERS) == 53  # a new field comes here
+    assert len(NUMBERS) == 171  # a new field comes here
 
 
 @pytest.mark.parametrize(("name", "field", "hint"), NUMBERS)
 def test_numbers_beyond_their_bounds(name, field, hint):
     read = CONFIGS[name].from_dict
     values = bad_values(hint)
-    assert len(values) > 10
+    assert len(values) > 9
     for value in values:
         with pytest.raises(DiffjaxError, match=rf"the\.json(?s:.)*{field}=") as caught:
             read({field: value}, "the.json")

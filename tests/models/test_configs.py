@@ -272,7 +272,7 @@ def test_settings_of_stable_diffusion():
         ("SD 1.5, unet, saved again", "attention_type", "gated"),
         ("SD 1.5, unet, saved again", "mid_block_scale_factor", 0.5),
         ("SD 2.1, unet", "dual_cross_attention", True),
-        ("sd-vae-ft-mse, saved again", "shift_factor", 0.1),
+        ("sd-vae-ft-mse, saved again", "latents_mean", [0.1]),
         ("SD 1.5, text, written whole", "is_decoder", True),
         ("SD 1.5, text, written whole", "pruned_heads", {"0": [1]}),
         ("DiT-XL/2-256, saved again", "attention_type", "gated"),
