@@ -26,7 +26,7 @@ from diffjax.choices import DTYPES
 from diffjax.data.kept import KeptArrays
 from diffjax.errors import DiffjaxError, unknown
 from diffjax.models.config import differing
-from diffjax.models.diffusion import DiffusionModel
+from diffjax.models.diffusion import DiffusionModel, largest_resolution
 from diffjax.models.limits import Limits
 
 LIMITS = "limits.json"  # of the models in the package
@@ -142,6 +142,7 @@ def load_model(
         ),
         "downscale": vae_config.downscale,
         "multiple": vae_config.downscale * getattr(denoiser_config, "patch_size", 1),
+        "largest": largest_resolution(denoiser_config, vae_config.downscale),
         "latent_channels": vae_config.latent_channels,
         "learned_variance": denoiser == "transformer"
         and denoiser_config.out_channels == 2 * denoiser_config.in_channels,

@@ -30,7 +30,7 @@ from diffjax.classify.settings import Chosen, Options, Settings, settings_from
 from diffjax.data.images import ImageSource
 from diffjax.data.prompts import DEFAULT_TEMPLATE, Prompts, split_labels
 from diffjax.errors import DiffjaxError, NotFiniteError
-from diffjax.models.diffusion import DiffusionModel
+from diffjax.models.diffusion import DiffusionModel, check_resolution
 from diffjax.models.own import own_model
 from diffjax.schedules import Schedule
 from diffjax.scoring.packing import Packer
@@ -63,11 +63,7 @@ class DiffusionClassifier:
             sizes=sizes_for(model, settings.sizes),
         )
         self._mesh = block_mesh(jax.devices() if settings.devices == "global" else None)
-        if self.resolution % model.multiple:
-            raise DiffjaxError(
-                f"A resolution of {self.resolution} does not fit {model.name}: it must "
-                f"be a multiple of {model.multiple}."
-            )
+        check_resolution(self.resolution, model)
         edge = self.resolution // model.downscale
         self.model = model = model.at(self.resolution)
         self.latent_shape = (edge, edge, model.latent_channels)

@@ -14,7 +14,11 @@ from diffjax.checkpoints.untrained import untrained
 from diffjax.errors import DiffjaxError
 from diffjax.evaluation.provenance import environment
 from diffjax.models.conditions import take, told_of
-from diffjax.models.diffusion import DiffusionModel
+from diffjax.models.diffusion import (
+    DiffusionModel,
+    check_resolution,
+    largest_resolution,
+)
 from diffjax.models.network import Network
 from diffjax.models.unet_config import SIZES
 from diffjax.schedules import Schedule
@@ -41,6 +45,7 @@ class Subject:
         resolution: pixels along an edge.
         downscale: pixels along an edge of a latent cell.
         multiple: a resolution must be a multiple of this.
+        largest: and at most this; None for any.
     """
 
     name: str
@@ -51,14 +56,11 @@ class Subject:
     resolution: int
     downscale: int
     multiple: int
+    largest: int | None
 
     def latent_shape(self, resolution: int) -> tuple[int, int, int]:
         """(h, w, c) at a resolution; DiffjaxError if the model cannot take it."""
-        if resolution % self.multiple:
-            raise DiffjaxError(
-                f"A resolution of {resolution} does not fit {self.name}: it must be a "
-                f"multiple of {self.multiple}."
-            )
+        check_resolution(resolution, self)
         edge = resolution // self.downscale
         return edge, edge, self.channels
 
@@ -220,6 +222,7 @@ def subject_of(model: DiffusionModel) -> Subject:
         resolution=model.resolution,
         downscale=model.downscale,
         multiple=model.multiple,
+        largest=model.largest,
     )
 
 
@@ -242,6 +245,7 @@ def random_subject(name: str, dtype: str, *, weights: bool = True) -> Subject:
         resolution=config.sample_size * downscale,
         downscale=downscale,
         multiple=downscale * patch,
+        largest=largest_resolution(config, downscale),
     )
 
 

@@ -7,7 +7,7 @@ condition = a tree: what the conditioner makes of a prompt, or a class id
 
 from collections.abc import Callable
 from dataclasses import dataclass, field, replace
-from typing import Any, Literal
+from typing import Any, Literal, Protocol
 
 import jax
 import numpy as np
@@ -39,6 +39,7 @@ class DiffusionModel:
         resolution: pixels along each edge that the model was trained for.
         downscale: pixels along an edge of a latent cell.
         multiple: an image's edges must be multiples of this.
+        largest: and at most this; None for any.
         latent_channels: channels of z0.
         learned_variance: whether as many channels about the variance of a step follow
             them in the denoiser's output.
@@ -71,6 +72,7 @@ class DiffusionModel:
     limits: Limits | None = None
     unguided: bool = True
     shift_factor: float = 0.0
+    largest: int | None = None
     configs: dict[str, dict[str, Any]] = field(default_factory=dict)
 
     def at(self, resolution: int) -> "DiffusionModel":
@@ -168,6 +170,40 @@ class DiffusionModel:
             self.autoencoder, pixels, self.scaling_factor, self.shift_factor
         )
         return z0
+
+
+class Sized(Protocol):
+    """Whatever knows which images fit; see ``DiffusionModel``."""
+
+    @property
+    def name(self) -> str:  # noqa: D102
+        ...
+
+    @property
+    def multiple(self) -> int:  # noqa: D102
+        ...
+
+    @property
+    def largest(self) -> int | None:  # noqa: D102
+        ...
+
+
+def check_resolution(resolution: int, model: Sized) -> None:
+    """Raise a DiffjaxError unless a model takes images of so many pixels an edge."""
+    needed = f"a multiple of {model.multiple}"
+    if model.largest is not None:
+        needed += f", and at most {model.largest}: it has no more positions"
+    if resolution % model.multiple or resolution > (model.largest or resolution):
+        raise DiffjaxError(
+            f"A resolution of {resolution} does not fit {model.name}: it must be "
+            f"{needed}."
+        )
+
+
+def largest_resolution(config: Any, downscale: int) -> int | None:
+    """The most pixels an edge that a denoiser has positions for; None for any."""
+    patches: int | None = getattr(config, "pos_embed_max_size", None)
+    return None if patches is None else downscale * config.patch_size * patches
 
 
 def predict(

@@ -256,6 +256,15 @@ def test_parts_that_do_not_fit(tmp_path, part, changes, named):
         load_model(tmp_path)
 
 
+def test_images_larger_than_the_table_of_positions(sd3):
+    model = load_model(sd3[0])
+    assert model.largest == 2 * 2 * joint_pipelines.SD3["pos_embed_max_size"]
+    classify(model, resolution=24)
+    for resolution in (28, 26):
+        with pytest.raises(DiffjaxError, match="multiple of 4, and at most 24"):
+            classify(model, resolution=resolution)
+
+
 def test_what_a_pipeline_is_not_told_is_refused(sd3, tmp_path):
     folder, _ = sd3
     with pytest.raises(DiffjaxError, match="no guidance"):
