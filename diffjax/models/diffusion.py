@@ -7,7 +7,7 @@ condition = a tree: what the conditioner makes of a prompt, or a class id
 
 from collections.abc import Callable
 from dataclasses import dataclass, field, replace
-from typing import Any, Literal, Protocol
+from typing import Any, Literal, Protocol, runtime_checkable
 
 import jax
 import numpy as np
@@ -172,6 +172,7 @@ class DiffusionModel:
         return z0
 
 
+@runtime_checkable
 class Sized(Protocol):
     """Whatever knows which images fit; see ``DiffusionModel``."""
 
