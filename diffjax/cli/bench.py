@@ -20,7 +20,10 @@ from diffjax.errors import DiffjaxError
 if TYPE_CHECKING:
     from rich.table import Table
 
-UNTRAINED = ("tiny", "sd-1.5", "sd-2-base", "sdxl", "dit-256")
+UNTRAINED = (
+    *("tiny", "sd-1.5", "sd-2-base", "sdxl", "sd-3-medium", "sd-3.5-large"),
+    *("flux-dev", "dit-256"),
+)
 EPILOG = """\b
 Examples:
   diffjax bench
@@ -40,12 +43,13 @@ Examples:
 @checkpoint_options
 @section(
     "model",
-    choice(
+    option(
         "--random",
-        UNTRAINED,
+        "SIZE",
         "Instead of a model: its denoiser at full size with random weights, which "
-        "is as fast and needs no download.",
+        f"is as fast and needs no download: {', '.join(UNTRAINED)}.",
         name="random",
+        type=click.Choice(UNTRAINED),
     ),
 )
 @section(
