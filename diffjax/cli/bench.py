@@ -3,6 +3,8 @@
 from dataclasses import asdict
 from typing import TYPE_CHECKING, Any
 
+import click
+
 from diffjax.choices import DTYPES
 from diffjax.cli.ahead import compiled
 from diffjax.cli.group import group, loading, print_json, start
