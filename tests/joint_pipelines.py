@@ -14,6 +14,7 @@ from diffusers import (
     StableDiffusion3Pipeline,
 )
 from pipelines import edit_json, randomise
+from safetensors.torch import load_file, save_file
 from tokenizers import Tokenizer, models, pre_tokenizers, processors
 from transformers import (
     CLIPTextConfig,
@@ -69,6 +70,7 @@ PIXART = {
     "num_layers": 2,
     "cross_attention_dim": 24,
     "caption_channels": 64,
+    "interpolation_scale": 0.5,  # as for images of 256 pixels
 }
 VAE = {
     "use_quant_conv": False,
@@ -167,4 +169,10 @@ def pixart(folder, *, alpha):
         tokenizer=t5_tokenizer(folder / "tokenizer"),
     )
     pipeline.save_pretrained(folder)
+    if alpha:  # as published: by diffusers 0.22
+        place = folder / "transformer"
+        edit_json(place / "config.json", _class_name="Transformer2DModel")
+        weights = place / "diffusion_pytorch_model.safetensors"
+        unused = {"caption_projection.y_embedding": torch.zeros(120, 64)}
+        save_file(load_file(weights) | unused, weights)
     return pipeline

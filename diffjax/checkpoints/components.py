@@ -47,7 +47,8 @@ COMPONENTS: dict[str, Component] = {
         stem=DIFFUSERS_STEM,
         networks={
             "DiTTransformer2DModel": "DiTTransformer2DModel",
-            # the public DiT files still carry the class that diffusers split later
+            # published files still carry the class that diffusers split later; which
+            # part of it they mean is said by ``SPLIT``
             "Transformer2DModel": "DiTTransformer2DModel",
             "SD3Transformer2DModel": "SD3Transformer2DModel",
             "FluxTransformer2DModel": "FluxTransformer2DModel",
@@ -78,6 +79,13 @@ COMPONENTS: dict[str, Component] = {
     "tokenizer_2": _TOKENIZER,
     "tokenizer_3": _TOKENIZER,
     "scheduler": Component(files=re.compile(r"scheduler_config\.json"), replaced=False),
+}
+# the classes of today, by the norm_type of a config that names the one of old
+SPLIT = {
+    "Transformer2DModel": {
+        "ada_norm_zero": "DiTTransformer2DModel",
+        "ada_norm_single": "PixArtTransformer2DModel",
+    }
 }
 # families, for messages
 RUNS = "Stable Diffusion 1.x, 2.x, XL, 3 and 3.5, FLUX.1, PixArt, and DiT"

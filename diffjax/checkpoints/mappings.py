@@ -155,7 +155,8 @@ PIXART = Names(
         ("caption_2", "caption_projection.linear_2"),
         ("scale_shift.weight", "scale_shift_table"),
         *UNET.renames,
-    )
+    ),
+    ignored={r"caption_projection\.y_embedding": "in place of a prompt in training"},
 )
 FLUX = Names(
     renames=(

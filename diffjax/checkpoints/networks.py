@@ -11,7 +11,7 @@ from flax import nnx
 from jax.typing import DTypeLike
 
 from diffjax.checkpoints import mappings, original_dit
-from diffjax.checkpoints.components import COMPONENTS, STEMS
+from diffjax.checkpoints.components import COMPONENTS, SPLIT, STEMS
 from diffjax.checkpoints.formats import read_tensors
 from diffjax.errors import DiffjaxError
 from diffjax.files import MAX_JSON_BYTES, parse_json, read_text
@@ -161,6 +161,7 @@ def network_config(folder: Path, name: str, network: str | None = None) -> Any:
             f"{' or '.join(classes)}"
         )
     cls = known[0] if known else next(iter(classes))
+    cls = SPLIT.get(cls, {}).get(str(raw.get("norm_type")), cls)
     return NETWORKS[classes[cls]].config.from_dict(raw, str(path))
 
 

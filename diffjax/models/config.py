@@ -53,7 +53,7 @@ Width = Annotated[int, Bounds(1, 2**16)]  # features of a layer
 Edge = Annotated[int, Bounds(1, 2**13)]  # cells of an image or a latent
 Rows = Annotated[int, Bounds(1, 2**24)]  # of a table of tokens or classes
 Epsilon = Annotated[float, Bounds(1e-12, 1.0)]  # added to a variance
-Scale = Annotated[float, Bounds(1e-6, 1e6)]  # of latents
+Scale = Annotated[float, Bounds(1e-6, 1e6)]  # of latents or positions
 Offset = Annotated[float, Bounds(-1e6, 1e6)]  # of latents
 Shift = Annotated[float, Bounds(0.0, 1.0)]  # of the sinusoids' frequencies
 

@@ -23,7 +23,7 @@ from jaxtyping import Array, Bool, Float, Int
 
 from diffjax.errors import DiffjaxError
 from diffjax.models.attention import attend, kept_channels, matrix_elements
-from diffjax.models.config import Count, Edge, Epsilon, NetworkConfig, Width
+from diffjax.models.config import Count, Edge, Epsilon, NetworkConfig, Scale, Width
 from diffjax.models.dit import sincos_positions
 from diffjax.models.joint import modulated
 from diffjax.models.layers import (
@@ -73,7 +73,7 @@ class PixArtTransformer2DConfig(NetworkConfig):
     patch_size: Count = 2
     activation_fn: Literal["gelu", "gelu-approximate"] = "gelu-approximate"
     norm_eps: Epsilon = 1e-6
-    interpolation_scale: Count | None = None
+    interpolation_scale: Scale | None = None
     use_additional_conditions: bool | None = None
     caption_channels: Width = 4096
 
@@ -109,7 +109,7 @@ class PixArtTransformer2DConfig(NetworkConfig):
         return self.use_additional_conditions
 
     @property
-    def scale(self) -> int:
+    def scale(self) -> float:
         """By which positions are closer than one; as diffusers has it by default."""
         return self.interpolation_scale or max(self.sample_size // 64, 1)
 
