@@ -1,6 +1,6 @@
 """What the parts of a pipeline are to one another, by its index and their configs."""
 
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -45,10 +45,10 @@ def check_index(index: dict[str, Any]) -> None:
         )
 
 
-def check_encoders(index: dict[str, Any], names: Sequence[str], folder: Path) -> None:
+def check_encoders(there: Collection[str], names: Sequence[str], folder: Path) -> None:
     """Raise a DiffjaxError unless a pipeline has its denoiser's text encoders."""
     for name in names:
-        if not any(index.get(name) or ()):
+        if name not in there:
             raise DiffjaxError(
                 f"{folder}: its denoiser is told what {' and '.join(names)} say, by "
                 f"its config.json, but model_index.json has no {name}; they do not "

@@ -16,7 +16,7 @@ from jax.typing import DTypeLike
 
 from diffjax.checkpoints import fitting
 from diffjax.checkpoints.catalog import ASSETS
-from diffjax.checkpoints.components import RUNS, STEMS
+from diffjax.checkpoints.components import COMPONENTS, RUNS, STEMS
 from diffjax.checkpoints.conditioning import load_conditioner
 from diffjax.checkpoints.families import TextFamily, family_of
 from diffjax.checkpoints.networks import load_network, network_config, read_json
@@ -97,19 +97,21 @@ def load_model(
                 f"{name} to replace."
             )
 
+    # nulls stand for what a pipeline does without
+    there = {name for name in COMPONENTS if any(index.get(name) or ())}
+    there = (there | elsewhere.keys() | weights.keys()) - left_out
+
     def component_folder(name: str) -> Path:
         return elsewhere.get(name, folder / name)
 
-    if elsewhere:  # ``resolve`` could not know whether a variant is there
+    if elsewhere or left_out:  # ``resolve`` could not know whether a variant is there
         names = {
             name: [entry.name for entry in component_folder(name).iterdir()]
             for name in STEMS
-            if name in index and name not in weights
+            if name in there and name not in weights
         }
         require_variant(str(name_or_path), variant, names)
-    family = _check_configs(
-        index, folder, denoiser, component_folder, left_out, guidance
-    )
+    family = _check_configs(index, folder, denoiser, component_folder, there, guidance)
     denoiser_config, denoiser_network = load_network(
         # one device may not hold it; the classifier places it
         component_folder(denoiser),
@@ -205,7 +207,7 @@ def _check_configs(
     folder: Path,
     denoiser: str,
     component_folder: Callable[[str], Path],
-    left_out: Collection[str],
+    there: Collection[str],
     guidance: float | None,
 ) -> TextFamily | None:
     """The family of a text model, if the pipeline can run; None for a class model.
@@ -220,15 +222,14 @@ def _check_configs(
             for name in (denoiser, "vae")
         }
         fitting.check_latents(configs[denoiser], configs["vae"], folder)
-        present = {name for name in OPTIONAL if any(index.get(name) or ())}
         family = family_of(
             configs[denoiser],
             pipeline=str(index.get("_class_name")),
-            t5=bool(present - {*left_out}),
+            t5=any(name in there for name in OPTIONAL),
             guidance=guidance,
         )
         if family is not None and len(family.encoders) > 1:
-            fitting.check_encoders(index, tuple(family.encoders), folder)
+            fitting.check_encoders(there, tuple(family.encoders), folder)
         encoders = (
             []
             if family is None

@@ -209,6 +209,18 @@ def test_settings_that_decide_are_recorded_and_act(sd3):
     np.testing.assert_allclose(record.errors, expected, rtol=BOUND)
 
 
+def test_parts_beside_an_encoder_that_is_not_there(sd3, tmp_path):
+    """Its null in model_index.json is no folder; one from elsewhere is taken."""
+    whole, _ = sd3
+    MAKE["SD3 without T5"](tmp_path)
+    vae = whole / "vae"
+    assert load_model(tmp_path, vae=vae).configs["pipeline"]["text_encoder_3"] is False
+    given = load_model(tmp_path, text_encoder_3=whole, tokenizer_3=whole)
+    assert given.fingerprint == load_model(whole).fingerprint
+    with pytest.raises(DiffjaxError, match="no weights of the variant 'fpp16'"):
+        load_model(whole, text_encoder_3="none", variant="fpp16")
+
+
 def test_guidance(tmp_path):
     pipeline = joint_pipelines.flux(tmp_path, guided=True)
     model = load_model(tmp_path, guidance=1.0)
