@@ -372,7 +372,7 @@ def _count_blocks(flat: Iterable[ParameterPath]) -> int:
 
 def _to_ours(array: np.ndarray, leaf: str, ndim: int) -> np.ndarray:
     if leaf == "embedding" and array.ndim == ndim + 1 and len(array) == 1:
-        return array[0]  # a table of positions, for a batch of one
+        return array.squeeze(0)  # a table of positions, for a batch of one
     if leaf != "kernel":
         return array
     if array.ndim == 4 and ndim == 2 and array.shape[2:] == (1, 1):
