@@ -245,6 +245,32 @@ SD3_LARGE = SD3 | {
     "num_layers": 38,
     "qk_norm": "rms_norm",
 }
+# of Σ at 1024 pixels; α's, which is told sizes, differs in these
+PIXART = {
+    "_class_name": "PixArtTransformer2DModel",
+    "activation_fn": "gelu-approximate",
+    "attention_bias": True,
+    "attention_head_dim": 72,
+    "attention_type": "default",
+    "caption_channels": 4096,
+    "cross_attention_dim": 1152,
+    "dropout": 0.0,
+    "in_channels": 4,
+    "interpolation_scale": 2,
+    "norm_elementwise_affine": False,
+    "norm_eps": 1e-06,
+    "norm_num_groups": 32,
+    "norm_type": "ada_norm_single",
+    "num_attention_heads": 16,
+    "num_embeds_ada_norm": 1000,
+    "num_layers": 28,
+    "out_channels": 8,
+    "patch_size": 2,
+    "sample_size": 128,
+    "upcast_attention": False,
+    "use_additional_conditions": False,
+}
+PIXART_ALPHA = PIXART | {"use_additional_conditions": True}
 FLUX = {
     "_class_name": "FluxTransformer2DModel",
     "attention_head_dim": 128,
@@ -291,6 +317,18 @@ EULER_XL = PNDM | {
 EULER_XL_TURBO = without(EULER_XL, "use_karras_sigmas") | {
     "_class_name": "EulerAncestralDiscreteScheduler",
     "timestep_spacing": "trailing",
+}
+DPM = {  # of PixArt: DDPM's linear betas
+    "_class_name": "DPMSolverMultistepScheduler",
+    "algorithm_type": "dpmsolver++",
+    "beta_end": 0.02,
+    "beta_schedule": "linear",
+    "beta_start": 0.0001,
+    "num_train_timesteps": 1000,
+    "prediction_type": "epsilon",
+    "solver_order": 2,
+    "thresholding": False,
+    "trained_betas": None,
 }
 FLOW = {
     "_class_name": "FlowMatchEulerDiscreteScheduler",
@@ -398,11 +436,26 @@ RUN = {
         "text_encoder_2": T5_FLUX,
         "scheduler": FLOW_FLUX | {"shift": 1.0, "use_dynamic_shifting": False},
     },
+    "PixArt-alpha/PixArt-Sigma-XL-2-1024-MS": {
+        "transformer": PIXART,
+        "vae": VAE_XL,
+        "scheduler": DPM,
+    },
+    "PixArt-alpha/PixArt-XL-2-1024-MS": {
+        "transformer": PIXART_ALPHA,
+        "vae": VAE,
+        "scheduler": DPM,
+    },
     "facebook/DiT-XL-2-256": {"transformer": DIT},
     "facebook/DiT-XL-2-512": {"transformer": DIT | {"sample_size": 64}},
 }
 # of these ../shared/real has no files
-ELSEWHERE = ("stabilityai/sdxl-turbo", "stabilityai/stable-diffusion-3.5-medium")
+ELSEWHERE = (
+    "stabilityai/sdxl-turbo",
+    "stabilityai/stable-diffusion-3.5-medium",
+    "PixArt-alpha/PixArt-Sigma-XL-2-1024-MS",
+    "PixArt-alpha/PixArt-XL-2-1024-MS",
+)
 # revisions in the layout of the former Flax classes
 _FLAX_1 = {
     "unet": without(

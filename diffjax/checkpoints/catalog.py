@@ -153,6 +153,22 @@ MODELS: dict[str, Model] = {
                 ("dev", 11_901_408_320, "FLUX.1 [dev] Non-Commercial"),
             )
         ),
+        *(
+            Model(
+                name=f"pixart-{name}",
+                hub_id=f"PixArt-alpha/PixArt-{hub}XL-2-1024-MS",
+                kind="text",
+                resolution=1024,
+                denoiser_parameters=n,
+                total_parameters=n + 83_653_863 + 4_762_310_656,
+                licence="CreativeML Open RAIL++-M",
+                note="ε-prediction; may need the t5 extra",
+            )
+            for name, hub, n in (
+                ("alpha", "", 611_349_152),
+                ("sigma", "Sigma-", 610_856_096),
+            )
+        ),
         _dit(name="dit-256", hub_id="facebook/DiT-XL-2-256", resolution=256),
         _dit(name="dit-512", hub_id="facebook/DiT-XL-2-512", resolution=512),
     )

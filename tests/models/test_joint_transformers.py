@@ -1,4 +1,4 @@
-"""The transformers of Stable Diffusion 3 and of FLUX against diffusers' classes.
+"""The transformers of Stable Diffusion 3, FLUX and PixArt against diffusers' classes.
 
 Networks are small and random; the full sizes are compared by names and shapes alone.
 """
@@ -13,7 +13,7 @@ import pytest
 import torch
 from flax import nnx
 from pipelines import error, from_torch, normal, quick_jit, to_torch
-from published import REAL, RUN, T5, TEXT_3, TEXT_3_2, TEXT_FLUX, VAE_FLUX
+from published import REAL, RUN, T5, TEXT_3, TEXT_3_2, TEXT_FLUX, VAE, VAE_FLUX
 
 from diffjax.checkpoints import mappings
 from diffjax.checkpoints.catalog import MODELS
@@ -33,10 +33,16 @@ from diffjax.models.mmdit import (
     SD3Transformer2DModel,
 )
 from diffjax.models.network import Network
+from diffjax.models.pixart import (
+    MaskedCondition,
+    PixArtTransformer2DConfig,
+    PixArtTransformer2DModel,
+)
 from diffjax.models.t5 import T5Config
 
 BOUND = 1e-4
 HEIGHT, WIDTH, TEXT = 12, 16, 9  # a grid that is no square
+SEEN = 6  # tokens of PixArt's text
 TIMES = np.array([0, 1000, 437.25], np.float32)
 GUIDANCE = 3.5
 
@@ -64,6 +70,17 @@ FLUX = {
     "pooled_projection_dim": 20,
     "axes_dims_rope": (4, 6, 6),
 }
+PIXART = {
+    "sample_size": 16,
+    "num_attention_heads": 2,
+    "attention_head_dim": 12,
+    "num_layers": 2,
+    "cross_attention_dim": 24,
+    "caption_channels": 24,
+    "norm_eps": 1e-5,
+}
+SIGMA = PIXART | {"interpolation_scale": 2}
+ALPHA = PIXART | {"use_additional_conditions": True}
 GUIDED = FLUX | {"guidance_embeds": True}
 KINDS = {
     "SD3": (
@@ -78,6 +95,12 @@ KINDS = {
         mappings.FLUX,
         diffusers.FluxTransformer2DModel,
     ),
+    "PixArt": (
+        PixArtTransformer2DModel,
+        PixArtTransformer2DConfig,
+        mappings.PIXART,
+        diffusers.PixArtTransformer2DModel,
+    ),
 }
 CASES = {
     "SD3": ("SD3", SD3),
@@ -85,11 +108,14 @@ CASES = {
     "SD3.5 medium": ("SD3", DUAL),
     "FLUX schnell": ("FLUX", FLUX),
     "FLUX dev": ("FLUX", GUIDED),
+    "PixArt-α": ("PixArt", ALPHA),
+    "PixArt-Σ": ("PixArt", SIGMA),
 }
 PUBLISHED = {
     name: parts["transformer"]
     for name, parts in RUN.items()
     if parts.get("scheduler", {}).get("_class_name", "").startswith("FlowMatch")
+    or "PixArt" in name
 }
 # bytes of the published weights in 16 bits, as their index files say
 TOTAL_SIZES = {
@@ -100,7 +126,8 @@ TOTAL_SIZES = {
 
 
 def of(name):
-    return "SD3" if "stabilityai" in name else "FLUX", PUBLISHED[name]
+    owners = {"stabilityai": "SD3", "black-forest-labs": "FLUX"}
+    return owners.get(name.split("/")[0], "PixArt"), PUBLISHED[name]
 
 
 def as_json(config):
@@ -135,6 +162,9 @@ def run(network, latents, times, states, pooled, guidance):
     def one(z, t, states, pooled):
         if isinstance(network.module(), SD3Transformer2DModel):
             return network.module()(z, t, JointCondition(states, pooled))
+        if isinstance(network.module(), PixArtTransformer2DModel):
+            seen = jnp.arange(TEXT) < SEEN
+            return network.module()(z, t, MaskedCondition(states, seen))
         return network.module()(z, t, FluxCondition(states, pooled, guidance))
 
     return jax.vmap(one)(latents, times, states, pooled)
@@ -146,8 +176,8 @@ def inputs(config):
     return (
         normal(n, HEIGHT, WIDTH, channels),
         TIMES,
-        normal(n, TEXT, config["joint_attention_dim"], seed=1),
-        normal(n, config["pooled_projection_dim"], seed=2),
+        normal(n, TEXT, config.get("joint_attention_dim", 24), seed=1),
+        normal(n, config.get("pooled_projection_dim", 1), seed=2),
     )
 
 
@@ -158,6 +188,14 @@ def theirs(kind, config, model):
     z, t, states, pooled = (each.to(model.dtype) for each in given)
     if kind == "SD3":
         return from_torch(model(z, states, pooled, t).sample)
+    if kind == "PixArt":
+        told = {"resolution": None, "aspect_ratio": None}
+        if "use_additional_conditions" in config:
+            sizes = torch.tensor([[8.0 * HEIGHT, 8.0 * WIDTH]] * len(t))
+            told = {"resolution": sizes, "aspect_ratio": sizes[:, :1] / sizes[:, 1:]}
+        mask = (torch.arange(TEXT) < SEEN).repeat(len(t), 1)
+        out = model(z, states, t, told, encoder_attention_mask=mask.to(z.dtype))
+        return from_torch(out.sample)
     pipeline, n = diffusers.FluxPipeline, len(t)
     height, width = HEIGHT // 2, WIDTH // 2
     ids = pipeline._prepare_latent_image_ids(n, height, width, "cpu", torch.float32)
@@ -169,7 +207,7 @@ def theirs(kind, config, model):
     return from_torch(pipeline._unpack_latents(out, 8 * HEIGHT, 8 * WIDTH, 8))
 
 
-@pytest.mark.parametrize("name", ["SD3.5 medium", "FLUX dev"])
+@pytest.mark.parametrize("name", ["SD3.5 medium", "FLUX dev", "PixArt-α"])
 def test_bfloat16_is_as_near_as_diffusers_own(name):
     kind, config = CASES[name]
     model = torch_model(kind, config)
@@ -198,7 +236,7 @@ def test_predictions_are_diffusers(case):
 
 
 def test_every_tensor_matters(case):
-    """But for the queries of the texts in the last block, which nobody asks for."""
+    """But for queries of the texts in the last block, and biases that cancel out."""
     network, given, expected = case
     leaves, tree = jax.tree.flatten_with_path(network)
     values = [leaf for _, leaf in leaves]
@@ -208,13 +246,17 @@ def test_every_tensor_matters(case):
         other = jax.tree.unflatten(tree, [*values[:i], changed, *values[i + 1 :]])
         if error(run(other, *given, np.float32(GUIDANCE)), expected) < BOUND:
             unnoticed.append(jax.tree_util.keystr(path))
+    config = network.module().config
+    if isinstance(config, PixArtTransformer2DConfig):
+        # softmax(q · (k_j + b)) does not depend on b: see test_parity.py
+        assert len(unnoticed) == 2 * config.num_layers
+        assert all("['to_k']['bias']" in path for path in unnoticed)
+        return
     last = "['transformer_blocks'][2]['text']['attention']"
     assert all(last in path and "q']" in path for path in unnoticed)
-    config = network.module().config
     normalised = getattr(config, "qk_norm", None) is not None
-    assert len(unnoticed) == (isinstance(config, SD3Transformer2DConfig)) * (
-        2 + normalised
-    )
+    only_reads = isinstance(config, SD3Transformer2DConfig)
+    assert len(unnoticed) == (2 + normalised if only_reads else 0)
 
 
 def test_time_guidance_and_the_pooled_state_reach_the_network(case):
@@ -222,8 +264,9 @@ def test_time_guidance_and_the_pooled_state_reach_the_network(case):
     changed = [
         (z, t + 1, states, pooled, GUIDANCE),
         (z, t, states + np.float32(0.1), pooled, GUIDANCE),
-        (z, t, states, pooled + np.float32(0.1), GUIDANCE),
     ]
+    if not isinstance(network.module(), PixArtTransformer2DModel):
+        changed.append((z, t, states, pooled + np.float32(0.1), GUIDANCE))
     if network.module().condition_shapes()[2:] and network.module().config == (
         FluxTransformer2DConfig(**GUIDED)
     ):
@@ -256,7 +299,7 @@ def parameters(config):
     return Network(*empty_network(config)).parameters
 
 
-@pytest.mark.parametrize("model", [m for m in MODELS.values() if "flow" in m.note])
+@pytest.mark.parametrize("model", [m for m in MODELS.values() if m.hub_id in PUBLISHED])
 def test_parameter_counts_of_the_catalogue(model):
     kind, config = of(model.hub_id)
     denoiser = parameters(KINDS[kind][1].from_dict(config))
@@ -265,8 +308,10 @@ def test_parameter_counts_of_the_catalogue(model):
     texts = {
         "SD3": [clip(TEXT_3), clip(TEXT_3_2)],
         "FLUX": [CLIPTextPooledConfig.from_dict(TEXT_FLUX)],
+        "PixArt": [],
     }[kind]
-    others = [AutoencoderKLConfig.from_dict(VAE_FLUX), T5Config.from_dict(T5), *texts]
+    vae = VAE if kind == "PixArt" else VAE_FLUX
+    others = [AutoencoderKLConfig.from_dict(vae), T5Config.from_dict(T5), *texts]
     assert model.total_parameters == denoiser + sum(map(parameters, others))
 
 

@@ -29,6 +29,7 @@ from diffjax.models.flux import FluxTransformer2DConfig
 from diffjax.models.layers import Attention, Make
 from diffjax.models.mmdit import SD3Transformer2DConfig
 from diffjax.models.network import Network
+from diffjax.models.pixart import PixArtTransformer2DConfig
 from diffjax.models.unet_config import UNet2DConditionConfig
 from diffjax.scoring.compiling import (
     compile_for,
@@ -92,6 +93,7 @@ SD3 = SD3Transformer2DConfig(
     qk_norm="rms_norm",
     dual_attention_layers=(0,),
 )
+PIXART = PixArtTransformer2DConfig(num_layers=2)
 FLUX = FluxTransformer2DConfig(num_layers=1, num_single_layers=1, guidance_embeds=True)
 BLOCK_SPECS = [PartitionSpec(BLOCKS)] * 2
 DENOISERS = {
@@ -100,6 +102,7 @@ DENOISERS = {
     "DiT": (DIT, (64, 64, 4)),
     "SD3": (SD3, (128, 128, 16)),
     "FLUX": (FLUX, (128, 128, 16)),
+    "PixArt": (PIXART, (128, 128, 4)),
 }
 
 
@@ -249,15 +252,20 @@ def test_a_tile_of_a_unet_that_is_told_a_pooled_state():
 
 @pytest.mark.slow
 @pytest.mark.parametrize(
-    ("name", "head", "text", "alone"), [("SD3", 64, 333, 1), ("FLUX", 128, 512, 0)]
+    ("name", "heads", "head", "text", "alone"),
+    [("SD3", 24, 64, 333, 1), ("FLUX", 24, 128, 512, 0), ("PixArt", 16, 72, None, 2)],
 )
-def test_a_tile_in_which_image_and_text_attend(name, head, text, alone):
+def test_a_tile_in_which_image_and_text_attend(name, heads, head, text, alone):
     """Two layers over 4096 tokens of an image and those of a text, filled up."""
     found = tile(name, "v5e:1x1")
     assert found.program.collectives == {}
     assert found.fits and found.bound > 10
-    lengths = [4096] * alone + [4096 + text + (-text % 128)] * 2
-    expected = [(16, 24, length, head) for length in lengths]
+    lengths = [4096] * alone
+    if text is not None:
+        lengths += [4096 + text + (-text % 128)] * 2
+    expected = [(16, heads, length, head) for length in lengths]
+    if text is None:  # PixArt attends to it after itself, without a kernel
+        expected[0] = (2, *expected[0][1:])
     assert sorted(kernels(found.program.text)) == sorted(expected)
 
 
