@@ -111,7 +111,7 @@ class PixArtTransformer2DConfig(NetworkConfig):
     @property
     def scale(self) -> float:
         """By which positions are closer than one; as diffusers has it by default."""
-        return self.interpolation_scale or max(self.sample_size // 64, 1)
+        return float(self.interpolation_scale or max(self.sample_size // 64, 1))
 
 
 class MaskedCondition(NamedTuple):
