@@ -1,6 +1,7 @@
 """Evaluates pairs of captions and images into a run; see ``runs.winoground``."""
 
 import time
+import warnings
 import zlib
 from collections.abc import Callable, Sequence
 from dataclasses import replace
@@ -73,6 +74,7 @@ def evaluate_winoground(
         raise DiffjaxError("Captions are compared by the exhaustive strategy alone.")
     progress = progress or Progress()
     share.check()
+    _tell_of_unseen(examples, classifier)
     mine = share.of(np.arange(len(examples)))
     header = _header(name, examples, classifier)
     with open_rows(path, header, None, columns(), share) as run:
@@ -110,6 +112,18 @@ def evaluate_winoground(
     return summary
 
 
+def _tell_of_unseen(
+    examples: Sequence[WinogroundExample], classifier: DiffusionClassifier
+) -> None:
+    """Tell once of the captions with words that a small model was not trained on."""
+    model = classifier.model
+    if model.limits is None:
+        return
+    captions = dict.fromkeys(text for each in examples for text in each.captions)
+    if line := model.limits.warning(model.name, captions):
+        warnings.warn(line, stacklevel=3)
+
+
 def _row(
     example: WinogroundExample,
     classifier: DiffusionClassifier,
@@ -126,7 +140,9 @@ def _row(
     }
     start = time.perf_counter()
     captions = Prompts(
-        prompts=(*example.captions, EMPTY), classidx=(0, 1, 2), class_names=CAPTIONS
+        prompts=(*example.captions, EMPTY),
+        classidx=(0, 1, 2),
+        class_names=("", "", ""),  # of captions, _tell_of_unseen has told
     )
     candidates = classifier.candidates(captions)
     key = zlib.crc32(f"winoground {example.id}".encode())  # for both images

@@ -2,6 +2,7 @@
 
 import dataclasses
 import json
+import warnings
 
 import numpy as np
 import pytest
@@ -15,6 +16,7 @@ from diffjax.cli.commands import group
 from diffjax.data.winoground import read_winoground
 from diffjax.errors import DiffjaxError
 from diffjax.evaluation.winoground import evaluate_winoground
+from diffjax.models.limits import Limits
 from diffjax.runs.folder import read_run
 from diffjax.runs.rows import read_rows
 from diffjax.runs.sharing import Share
@@ -203,3 +205,20 @@ def test_the_command_prints_every_tag_and_names_the_run_by_the_set(
     result = CliRunner().invoke(group, ["winoground", str(folder), *small])
     failed = f"{summary['examples']} of {summary['examples']} examples failed"
     assert result.exit_code == 2 and failed in result.stderr
+
+
+def test_captions_that_a_small_model_never_saw_are_told_of_once(folder, tmp_path):
+    def told(*words):
+        limits = Limits(trained_on="mugs", instead="more", words=frozenset(words))
+        model = dataclasses.replace(text_model(), limits=limits)
+        small = DiffusionClassifier(
+            model, Settings(strategy=Exhaustive(n_samples=1), cells=12)
+        )
+        with warnings.catch_warnings(record=True) as caught:
+            warnings.simplefilter("always")
+            evaluate_winoground(read_winoground(folder), small, tmp_path / words[0])
+        return [line for each in caught if "never saw" in (line := str(each.message))]
+
+    assert not told("a", "mug", "in", "grass", "0", "1", "2")
+    [line] = told("grass", "in", "a", "mug", "2")
+    assert "'a mug in grass 0', 'grass in a mug 0'" in line and "1 more" in line
