@@ -135,7 +135,7 @@ def regular_file(path: PathLike, what: str = "file") -> Path:
     except OSError as error:  # of which one is that a name is too long
         raise _unreadable(f"{str(place)[:200]}", error) from error
     if stat.S_ISDIR(mode):
-        raise DiffjaxError(f"{place} cannot be read: it is a folder, not a {what}.")
+        raise DiffjaxError(f"{place} is a folder. Name the {what} itself.")
     if not stat.S_ISREG(mode):
         raise DiffjaxError(
             f"{place} cannot be read: it is a pipe or a device, not a regular file. "

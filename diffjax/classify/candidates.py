@@ -69,7 +69,10 @@ def candidates_of(
             labels = labels.class_names
         return named_candidates(model, labels, mesh)
     if labels is None:
-        raise DiffjaxError(f"{model.name} needs labels to choose from.")
+        raise DiffjaxError(
+            f"{model.name} needs labels to choose from, as in --labels cat,dog, or in "
+            'Python ["cat", "dog"].'
+        )
     if not isinstance(labels, Prompts):
         labels = Prompts.from_labels(labels, template)
     return prompt_candidates(model, labels, merge, mesh)

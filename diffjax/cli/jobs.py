@@ -343,8 +343,8 @@ def run_all(session: Session, jobs: Sequence[Job], *, dry_run: bool) -> None:
     if failed:
         lines = "\n".join(f"  {path}: {line}" for path, line in failed.items())
         raise failure(
-            f"{len(failed):,} of {len(jobs):,} runs failed; the same command does what "
-            f"is missing:\n{lines}"
+            f"{len(failed):,} of {len(jobs):,} runs failed; the same command tries "
+            f"them again:\n{lines}"
         )
 
 

@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from diffjax.choices import N_SAMPLES, STAGES, STRATEGY
-from diffjax.errors import unknown
+from diffjax.errors import DiffjaxError, unknown
 
 ASSETS = Path(__file__).parents[1] / "assets"
 
@@ -163,7 +163,10 @@ def find_preset(name: str) -> Preset:
     if (clean := clean_preset(name)) is not None:
         return replace(PRESETS[clean], name=name, dataset=name)
     if name not in PRESETS:
-        raise unknown("preset", name, PRESETS)
+        raise DiffjaxError(
+            f"{unknown('preset', name, PRESETS)} Other data sets, folders and tables "
+            "are given by --dataset, as in --dataset ./photos."
+        )
     return PRESETS[name]
 
 

@@ -330,7 +330,14 @@ def _count(conditions: Any, class_names: Sequence[str] | None) -> int:
         )
     [n] = lengths
     if class_names is not None and len(class_names) != n:
+        parts = isinstance(conditions, list | tuple) and len(conditions)
         raise DiffjaxError(
             f"There are {len(class_names)} class_names for {n} rows of conditions."
+            + (
+                f" A {type(conditions).__name__} is a tree, here of {parts} parts with "
+                "a row for each class; jnp.stack makes one array of it."
+                if parts
+                else ""
+            )
         )
     return n

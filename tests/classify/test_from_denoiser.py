@@ -324,6 +324,7 @@ GOOD = {
         ({"resolution": 6}, ["6 pixels", "multiple"]),
         ({"conditions": [1, 2]}, ["a int", "row for each class"]),
         ({"conditions": {"shift": np.ones((3, 3)), "x": np.ones(2)}}, ["2 and 3 rows"]),
+        ({"conditions": [*np.ones((3, 8))], "class_names": [*"abc"]}, ["jnp.stack"]),
         ({"conditions": None}, ["class_names"]),
         ({"class_names": ["a"]}, ["1 class_names for 3 rows"]),
         ({"loss": "vlb"}, ["does not predict the variance"]),

@@ -153,7 +153,7 @@ def test_several_outlooks(place, loaded, monkeypatch):
 @pytest.mark.parametrize(
     ("args", "parts"),
     [
-        (("cifar10", "cifar11"), ["no preset 'cifar11'", "cifar10"]),
+        (("cifar10", "cifar11"), ["no preset 'cifar11'", "cifar10", "--dataset"]),
         (("cifar10", "pets", "--dataset", "x"), ["one PRESET, or several"]),
         (("cifar10", "--dataset", "x", "--dataset", "y"), ["one PRESET, or several"]),
         (("mnist", "--model", "a/sd", "--model", "b/sd"), ["runs/mnist-sd", "--out"]),
