@@ -1,6 +1,7 @@
 """The house plan: imports point one way, and light modules stay light."""
 
 import ast
+import json
 import os
 import re
 import subprocess
@@ -123,6 +124,26 @@ def test_the_page_names_what_there_is():
         ]
         for name in filter(str.isidentifier, quoted if texts else ()):
             assert any(re.search(rf"\b{name}\b", text) for text in texts), name
+
+
+def test_no_name_is_undefined():
+    """But for axes in jaxtyping's strings, which are letters.
+
+    Ruff and mypy are told to let them pass, and let a missing import pass with them.
+    """
+    found = subprocess.run(
+        [
+            *(sys.executable, "-m", "ruff", "check", "--no-cache", str(ROOT)),
+            *("--select", "F821", "--ignore", "F722", "--output-format", "json"),
+        ],
+        capture_output=True,
+        check=False,
+    )
+    names = [
+        (re.findall(r"`(\w+)`", each["message"])[0], each["filename"])
+        for each in json.loads(found.stdout)
+    ]
+    assert names and [each for each in names if len(each[0]) > 1] == []
 
 
 def without_jax():
