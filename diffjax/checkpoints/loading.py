@@ -68,7 +68,10 @@ def load_model(
     asked: dict[str, Any] = {**parts}
     named = {name: asked.pop(name, None) for name in REPLACED}
     revision, cache = asked.pop("revision", None), asked.pop("prompt_cache", None)
-    guidance, shift = asked.pop("guidance", None), asked.pop("shift", None)
+    guidance, shift = (
+        None if (value := asked.pop(name, None)) is None else float(value)
+        for name in ("guidance", "shift")  # 3 and 3.0 are one setting
+    )
     variant = asked.get("variant")
     left_out = {name for name in OPTIONAL if named.get(name) == NONE}
     told = {c: str(place) for c, place in named.items() if place}

@@ -40,7 +40,7 @@ def placed(
     if without and not (model.learned_variance and model.schedule.posterior):
         raise DiffjaxError(
             f"{model.name} does not predict the variance of a step, which the loss "
-            f"{without[0]} needs; DiT does, and no flow. Use l2, l1 or huber."
+            f"{without[0]} needs; DiT and PixArt do, and no flow. Use l2, l1 or huber."
         )
     needs = model.denoiser.module().memory(*latent_shape[:2])
     sharded = shards_weights(settings.shard_weights, model.denoiser, mesh)

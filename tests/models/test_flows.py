@@ -72,7 +72,7 @@ def test_a_flow_classifies(tmp_path):
     assert record.evaluations == 80
     assert np.isfinite(record.errors).all() and len(set(record.errors.mean(1))) == 10
     assert record.label == clf.classify(image).label
-    with pytest.raises(DiffjaxError, match="vlb needs; DiT does, and no flow"):
+    with pytest.raises(DiffjaxError, match="vlb needs; DiT and PixArt do, and no flow"):
         DiffusionClassifier(clf.model, Settings(loss="vlb"))
 
 
