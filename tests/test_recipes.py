@@ -23,11 +23,8 @@ SECTIONS = {
     for part in re.split(r"^## ", PAGE, flags=re.MULTILINE)[1:]
 }
 INSTEAD = {"sd-2-base": "tiny", "sd-3.5-medium": "tiny", "food101": "cifar10"}
-OF_SD3 = {
-    "--shift",
-    "--text-encoder-3",
-    "--resolution",
-}  # for which tiny is no stand-in
+# for which tiny is no stand-in
+OF_SD3 = {"--shift", "--text-encoder-3", "--resolution"}
 
 pytestmark = pytest.mark.slow  # of seven evaluations
 
