@@ -1,5 +1,6 @@
 """An image on its way to a decision: a strategy's state, and what it asks for."""
 
+import warnings
 from dataclasses import replace
 from typing import Any
 
@@ -147,6 +148,12 @@ class ImageSearch:
         prompts = self._candidates.prompts
         classidx = np.asarray(prompts.classidx)
         state = self.state
+        if state.table.identical():
+            warnings.warn(
+                "The errors of all classes are identical: the denoiser does not use "
+                "its condition, or all classes say the same.",
+                stacklevel=2,
+            )
 
         def verdict(table: ErrorTable) -> Verdict:
             # what was foreseen, was of the deciding loss

@@ -93,6 +93,11 @@ class HuggingFaceSource(Source):
                     "class_names out."
                 )
             class_names = list(kind.names)
+            if wrong := [name for name in class_names if not isinstance(name, str)]:
+                raise DiffjaxError(
+                    f"{self._which} is damaged: the name of a class is {wrong[0]!r}, "
+                    "which is no text. Make it anew, or download it again."
+                )
             if missing := [i for i, n in enumerate(numbers) if n is None or n < 0]:
                 raise DiffjaxError(
                     f"{self._which}: example {missing[0]} has no label. Choose a split "

@@ -62,6 +62,11 @@ class ErrorTable:
 
     errors: Float[np.ndarray, "C S"]
 
+    def identical(self) -> bool:
+        """Whether several classes have the same errors wherever all were evaluated."""
+        shared = self.errors[:, ~np.isnan(self.errors).any(axis=0)]
+        return len(shared) > 1 and shared.size > 0 and bool((shared == shared[0]).all())
+
     def write(self, request: Request, errors: Float[np.ndarray, "k s"]) -> None:
         """Enter the errors of a request.
 

@@ -369,6 +369,19 @@ def test_a_wrong_setting_is_one_line_that_knows_better():
     assert fields <= set(keywords)
 
 
+def test_a_denoiser_that_ignores_its_condition_is_told():
+    """Nothing else would say so: a race ends sure of the first class."""
+    clf = DiffusionClassifier.from_denoiser(
+        lambda z_t, t, condition: 0.9 * z_t,
+        T,
+        latent_shape=(4, 4, 3),
+        class_names=["a", "b"],
+        name="blind",
+    )
+    with pytest.warns(UserWarning, match="errors of all classes are identical"):
+        clf.classify(np.zeros((4, 4, 3), np.uint8))
+
+
 def test_memory_is_what_is_live_at_once():
     a, b = (jax.ShapeDtypeStruct((n,), jnp.float32) for n in (10, 1000))
 

@@ -130,7 +130,8 @@ def elsewhere(monkeypatch):
     where = compiled().topology
     asked = []
 
-    def compile_tile(topology, denoiser, schedule, condition, shape, tile):
+    def compile_tile(topology, denoiser, schedule, condition, shape, tile, *, sharded):
+        assert not sharded
         asked.append((condition, shape))
         if tile.blocks > 4:
             raise jax.errors.JaxRuntimeError("RESOURCE_EXHAUSTED: 17 of 16 GB")
