@@ -146,5 +146,5 @@ def test_files_that_are_no_tables(tmp_path):
     with pytest.raises(DiffjaxError, match="not UTF-8"):
         open_table(tmp_path / "latin.csv")
     (tmp_path / "folder.csv").mkdir()
-    with pytest.raises(DiffjaxError, match="cannot be read"):
+    with pytest.raises(DiffjaxError, match="is a folder"):
         open_table(tmp_path / "folder.csv")
