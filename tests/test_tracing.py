@@ -115,6 +115,7 @@ def assert_same(found, plain):
     np.testing.assert_allclose(found["noise"], golden, atol=1e-6)
 
 
+@pytest.mark.slow
 def test_no_setting_changes_an_answer(plain):
     assert_same(plain, plain)
     assert_same(run(merged(NUMBERS)), plain)

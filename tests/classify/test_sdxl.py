@@ -191,6 +191,7 @@ def test_prompts_are_kept_by_both_encoders(sdxl, tmp_path, monkeypatch):
     jax.tree.map(np.testing.assert_array_equal, found, expected)
 
 
+@pytest.mark.slow  # gradients of a U-Net of three levels
 def test_a_shortlist_knows_the_image_s_size(sdxl, images):
     """Estimates are exact where every class is a base."""
     labels = ["a", "b", "cat"]

@@ -111,6 +111,7 @@ def test_a_recipe_for_accelerators_runs_on_a_cpu_when_cut(name, tmp_path):
     assert "Denoiser: 1 step, of 256 images" in card
 
 
+@pytest.mark.slow  # trains
 def test_a_run_leaves_its_logs_and_curve(trained):
     out = trained.parent
     assert (out / "loss.png").read_bytes().startswith(b"\x89PNG")
@@ -122,6 +123,7 @@ def test_a_run_leaves_its_logs_and_curve(trained):
     assert "`cifar10`" in card and "- `a photo of a {}.`" in card
 
 
+@pytest.mark.slow  # trains
 def test_the_scaling_factor_makes_latents_of_unit_variance(trained):
     factor = json.loads((trained / "vae" / "config.json").read_text())["scaling_factor"]
     latents = np.load(trained.parent / "latents.npy")
@@ -129,6 +131,7 @@ def test_the_scaling_factor_makes_latents_of_unit_variance(trained):
     np.testing.assert_allclose((latents * factor).std(), 1, rtol=1e-4)
 
 
+@pytest.mark.slow  # trains
 def test_torch_reads_the_export_and_computes_the_same(trained):
     import torch
     from diffusers import StableDiffusionPipeline
