@@ -139,6 +139,7 @@ def tile_for(where, model, dtype, resolution, blocks, **options):
         ("h100:1x1x1", "sd-2-base", "bfloat16", 512, 4, 32),
         ("a100:1x1x1", "sd-1.5", "bfloat16", 512, 4, 20),
         ("h100:1x1x1", "sd-2-base", "float32", 512, 2, 0),
+        ("h100:1x1x1", "sd-3-medium", "bfloat16", 1024, 2, 24),
         ("h200:1x1x4", "dit-256", "bfloat16", 256, 64, 28),
         ("a100:1x1x1", "dit-256", "bfloat16", 512, 16, 28),
     ],
