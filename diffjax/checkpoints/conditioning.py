@@ -15,7 +15,7 @@ from diffjax.checkpoints.t5_tokenizer import T5Tokenizer
 from diffjax.checkpoints.tokenizer import Tokenizer
 from diffjax.checkpoints.unchanged import if_unchanged, state_of
 from diffjax.data.kept import KeptArrays, digest_of
-from diffjax.models.conditioner import Conditioner, TextEncoder
+from diffjax.models.conditioner import Conditioner, Remembered, TextEncoder
 from diffjax.models.config import differing
 from diffjax.models.network import Network, OnDemand
 from diffjax.models.t5 import T5Config
@@ -79,10 +79,12 @@ def load_conditioner(
         encoders[name] = TextEncoder(
             network=network, tokenize=tokenize, config=differing(config)
         )
+    # what has to be read again for every question, remembers its answers
+    again = not all(each.network.keep for each in encoders.values())
     return Conditioner(
         encoders=encoders,
         combine=family.combine,
-        kept=kept,
+        kept=Remembered() if kept is None and again else kept,
         empty_is_zero=empty_is_zero,
         settings=dict(family.settings or {}),
     )
@@ -103,7 +105,13 @@ def _text_encoder(
 
     def read() -> Network:
         return load_network(
-            folder, name, dtype, variant=variant, weights=weights, network=kind
+            folder,
+            name,
+            dtype,
+            on_host=True,
+            variant=variant,
+            weights=weights,
+            network=kind,
         )[1]
 
     places = [folder, *([] if weights is None else [weights])]
@@ -119,7 +127,7 @@ def _text_encoder(
         fingerprint=None if known is None else str(known["fingerprint"]),
     )
     if known is None:
-        network()  # complains now of what is missing or damaged
+        network.on_host()  # complains now of what is missing or damaged
         if kept is not None:
             kept.put(weights_of, {"fingerprint": np.array(network.fingerprint)})
     return network

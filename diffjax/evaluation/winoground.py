@@ -18,6 +18,7 @@ from diffjax.data.winoground import WinogroundExample
 from diffjax.errors import DiffjaxError
 from diffjax.evaluation.provenance import settings_of, where_from
 from diffjax.evaluation.runner import FLUSH_SECONDS
+from diffjax.models.conditioner import PROMPTS_AT_ONCE
 from diffjax.runs.folder import RunWriter, open_rows, remove_summary, write_summary
 from diffjax.runs.header import FORMAT
 from diffjax.runs.rows import read_rows
@@ -33,6 +34,7 @@ from diffjax.runs.winoground import (
 from diffjax.strategies.exhaustive import Exhaustive
 
 EMPTY = ""
+EXAMPLES_AT_ONCE = PROMPTS_AT_ONCE // 2 - 1  # of two captions, and the empty one
 
 
 def evaluate_winoground(
@@ -83,9 +85,11 @@ def evaluate_winoground(
         before = np.asarray(there["text"], bool)[np.isin(there["index"], mine)]
         progress.begin(len(mine), len(before), int(before.sum()))
         flushed = time.monotonic()
-        for index in map(int, mine):
-            if index in run.done:
-                continue
+        todo = [index for index in map(int, mine) if index not in run.done]
+        for place, index in enumerate(todo):
+            if place % EXAMPLES_AT_ONCE == 0:
+                ahead = todo[place : place + EXAMPLES_AT_ONCE]
+                _encode_captions([examples[i] for i in ahead], classifier)
             remove_summary(path)
             row: dict[str, Any] = {"index": index}
             row |= _row(examples[index], classifier, max_pixels, progress)
@@ -110,6 +114,19 @@ def evaluate_winoground(
         if complete:
             write_summary(path, summary)
     return summary
+
+
+def _encode_captions(
+    examples: Sequence[WinogroundExample], classifier: DiffusionClassifier
+) -> None:
+    """Ask once for the captions of several examples, where answers are remembered.
+
+    A text encoder that is let go after each question is read once for all of them.
+    """
+    conditioner = classifier.model.text_conditioner
+    if conditioner.kept is not None:
+        captions = [text for each in examples for text in each.captions]
+        conditioner.encode([EMPTY, *captions])
 
 
 def _tell_of_unseen(

@@ -12,6 +12,7 @@ Conditions can be kept for other runs, each under a digest of the encoders and t
 tokens. Encoders of which nothing new is asked are then not even read.
 """
 
+from collections import OrderedDict
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from functools import partial
@@ -36,6 +37,33 @@ class Tokens(NamedTuple):
 
     ids: Int[np.ndarray, "n l"]
     truncated: tuple[bool, ...]
+
+
+class Remembered:
+    """Keeps conditions in memory, the latest of them up to so many bytes."""
+
+    def __init__(self, most: int = 2**30) -> None:
+        """Keep nothing yet."""
+        self._most = most
+        self._bytes = 0
+        self._arrays: OrderedDict[str, dict[str, np.ndarray]] = OrderedDict()
+
+    def get(self, name: str, like: dict[str, Any]) -> dict[str, np.ndarray] | None:
+        """The arrays of a name; None if they are not kept, or not any more."""
+        if name in self._arrays:
+            self._arrays.move_to_end(name)
+        return self._arrays.get(name)
+
+    def put(self, name: str, arrays: dict[str, np.ndarray]) -> None:
+        """Keep arrays, and let the ones go that were asked for least lately."""
+        self._arrays[name] = {key: np.array(each) for key, each in arrays.items()}
+        self._bytes += _size(arrays)
+        while self._bytes > self._most:
+            self._bytes -= _size(self._arrays.popitem(last=False)[1])
+
+
+def _size(arrays: dict[str, np.ndarray]) -> int:
+    return sum(each.nbytes for each in arrays.values())
 
 
 def as_text(prompt: str) -> str:

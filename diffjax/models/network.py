@@ -93,6 +93,7 @@ class OnDemand:
 
     Attributes:
         shapes: the network without memory: shapes in place of weights.
+        keep: whether it is never let go once it was read.
     """
 
     def __init__(
@@ -106,31 +107,45 @@ class OnDemand:
         """Read nothing yet.
 
         Args:
-            read: reads it.
+            read: reads it, into the host's memory or a device's.
             shapes: what it will read, as shapes.
             keep: not to let it go once it was read.
             fingerprint: of the weights, where it is known without reading them.
         """
         self.shapes = shapes
         self._read = read
-        self._keep = keep
+        self.keep = keep
+        self._host: Network | None = None
         self._network: Network | None = None
         self._fingerprint = fingerprint
 
     def __call__(self) -> Network:
-        """The network, which is read if it is not at hand."""
+        """The network on the device; it is read if it is not at hand."""
         if self._network is None:
-            self._network = self._read()
+            self._network = jax.device_put(self.on_host())
+            self._host = None
         return self._network
+
+    def on_host(self) -> Network:
+        """The network wherever it is, and in the host's memory if it was nowhere.
+
+        To look at weights, or complain of them, takes nothing of a device that is
+        still to be filled.
+        """
+        if self._network is not None:
+            return self._network
+        if self._host is None:
+            self._host = self._read()
+        return self._host
 
     @property
     def fingerprint(self) -> str:
         """16 hex digits of the weights."""
         if self._fingerprint is None:
-            self._fingerprint = self().fingerprint
+            self._fingerprint = self.on_host().fingerprint
         return self._fingerprint
 
     def let_go(self) -> None:
         """Free its memory as soon as nobody else has it, unless it is to be kept."""
-        if not self._keep:
-            self._network = None
+        if not self.keep:
+            self._network = self._host = None

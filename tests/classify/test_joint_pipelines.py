@@ -4,6 +4,9 @@ Small random pipelines that diffusers made and saved, through the public loader.
 side is written with diffusers' own encode_prompt and scheduler.
 """
 
+import gc
+
+import jax
 import jax.numpy as jnp
 import joint_pipelines
 import numpy as np
@@ -13,11 +16,13 @@ from diffusers import DDPMScheduler, FluxPipeline
 from diffusers.pipelines.flux.pipeline_flux import calculate_shift
 from pipelines import edit_json, from_torch, to_torch
 
+from diffjax.checkpoints import conditioning
 from diffjax.checkpoints.loading import load_model
 from diffjax.classify.classifier import DiffusionClassifier
 from diffjax.classify.settings import Settings
 from diffjax.data.prompts import Prompts
 from diffjax.errors import DiffjaxError
+from diffjax.models.conditioner import Remembered
 from diffjax.models.flux import FluxCondition
 from diffjax.models.mmdit import JointCondition
 from diffjax.models.pixart import MaskedCondition
@@ -249,6 +254,55 @@ def test_prompts_are_kept(sd3, tmp_path):
     assert n == files()
     other = encoded(text_encoder_3="none")
     assert not np.array_equal(rows.states, other.states)
+
+
+@pytest.fixture
+def reads(monkeypatch):
+    """Text encoders that are read, which are all too large to be kept."""
+    monkeypatch.setattr(conditioning, "LARGE_TEXT_ENCODER", {"cpu": 0})
+    read, found = conditioning.load_network, []
+
+    def counted(folder, name, *args, **kwargs):
+        found.append(name)
+        return read(folder, name, *args, **kwargs)
+
+    monkeypatch.setattr(conditioning, "load_network", counted)
+    return found
+
+
+ENCODERS = ["text_encoder", "text_encoder_2", "text_encoder_3"]
+
+
+def on_device(table):
+    gc.collect()
+    return sum(each.shape == table for each in jax.live_arrays())
+
+
+def test_large_encoders_are_read_once_and_leave_the_device(sd3, reads):
+    table = (joint_pipelines.T5["vocab_size"], joint_pipelines.T5["d_model"])
+    before = on_device(table)
+    model = load_model(sd3[0])
+    assert on_device(table) == before  # tiles are sized now
+    classifier = DiffusionClassifier(
+        model, Settings(strategy=Exhaustive(n_samples=1), resolution=16)
+    )
+    first = classifier.classify(IMAGE, CLASSES)
+    assert on_device(table) == before
+    again = classifier.classify(IMAGE, CLASSES)
+    assert reads == ENCODERS
+    np.testing.assert_array_equal(first.errors, again.errors)
+    other = DiffusionClassifier(load_model(sd3[0]), classifier.settings)
+    assert sorted(reads) == sorted(2 * ENCODERS)
+    np.testing.assert_array_equal(other.classify(IMAGE, CLASSES).errors, first.errors)
+
+
+def test_the_latest_answers_are_remembered():
+    kept = Remembered(most=3 * 8)
+    for name in "abc":
+        kept.put(name, {"x": np.arange(2, dtype=np.float32)})
+    assert kept.get("a", {}) is not None
+    kept.put("d", {"x": np.zeros(2, np.float32)})
+    assert [name for name in "abcd" if kept.get(name, {}) is None] == ["b"]
 
 
 @pytest.mark.parametrize(

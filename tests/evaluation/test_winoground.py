@@ -10,6 +10,8 @@ from click.testing import CliRunner
 from small import class_model, text_model
 from tiny_sets import write_winoground
 
+from diffjax.checkpoints import conditioning
+from diffjax.checkpoints.loading import load_model
 from diffjax.classify.classifier import DiffusionClassifier
 from diffjax.classify.settings import Settings
 from diffjax.cli.commands import group
@@ -20,7 +22,13 @@ from diffjax.models.limits import Limits
 from diffjax.runs.folder import read_run
 from diffjax.runs.rows import read_rows
 from diffjax.runs.sharing import Share
-from diffjax.runs.winoground import SCORES, columns, summarise, winoground_scores
+from diffjax.runs.winoground import (
+    SCORES,
+    cells,
+    columns,
+    summarise,
+    winoground_scores,
+)
 from diffjax.strategies.exhaustive import Exhaustive
 from diffjax.strategies.staged import Staged
 
@@ -123,6 +131,34 @@ def test_a_run_is_scored_and_goes_on(classifier, folder, tmp_path, monkeypatch):
     assert again == summary
     with pytest.raises(DiffjaxError, match="not a run of classifications"):
         read_run(tmp_path / "run")
+
+
+def test_a_large_text_encoder_is_read_once(folder, tmp_path, monkeypatch):
+    """Not once an example, though it is let go; and the errors are the same."""
+    examples = read_winoground(folder)
+    settings = Settings(strategy=Exhaustive(n_samples=1))
+
+    def run(name):
+        classifier = DiffusionClassifier(load_model("tiny"), settings)
+        evaluate_winoground(examples, classifier, tmp_path / name)
+        return read_rows(tmp_path / name, columns(), errors=True)[0].to_pylist()
+
+    def errors(rows):
+        return [[row[cell] for cell in cells()] for row in rows]
+
+    kept = run("kept")
+    monkeypatch.setattr(conditioning, "LARGE_TEXT_ENCODER", {"cpu": 0})
+    read, found = conditioning.load_network, []
+
+    def counted(folder, name, *args, **kwargs):
+        found.append(name)
+        return read(folder, name, *args, **kwargs)
+
+    monkeypatch.setattr(conditioning, "load_network", counted)
+    let_go = run("let go")
+    # once for the run's header, which has its fingerprint, and once for all captions
+    assert len(found) <= 2 < len(examples)
+    assert errors(let_go) == errors(kept)
 
 
 def test_both_images_share_their_noise(classifier, folder, tmp_path):
