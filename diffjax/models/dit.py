@@ -22,7 +22,6 @@ from jax.typing import DTypeLike
 from jaxtyping import Array, Float, Int
 
 from diffjax.errors import DiffjaxError
-from diffjax.models.attention import kept_channels, matrix_elements
 from diffjax.models.config import Count, Edge, Epsilon, NetworkConfig, Rows, Shift
 from diffjax.models.layers import (
     Attention,
@@ -30,8 +29,8 @@ from diffjax.models.layers import (
     Make,
     TimestepEmbedding,
     timestep_features,
-    unpatch,
 )
+from diffjax.models.patches import bytes_of_tokens, check_patches, unpatch
 
 TIMESTEP_FEATURES = 256
 
@@ -79,11 +78,7 @@ class DiTTransformer2DConfig(NetworkConfig):
                 f"{source}: num_attention_heads × attention_head_dim = {self.features} "
                 "must be a multiple of 4, for the position embedding."
             )
-        if self.sample_size % self.patch_size:
-            raise DiffjaxError(
-                f"{source}: sample_size = {self.sample_size} must be a multiple of "
-                f"patch_size = {self.patch_size}."
-            )
+        check_patches(self.sample_size, self.patch_size, source)
 
     @property
     def features(self) -> int:
@@ -144,19 +139,9 @@ class DiTTransformer2DModel(nnx.Module):
         self.proj_out_2 = make.linear(d, p * p * self.out_channels)
 
     def memory(self, height: int, width: int) -> int:
-        """Bytes that one more forward pass takes in a tile, about.
-
-        Where attention is not fused, two of its matrices are there, in float32. What
-        compilers for accelerators say is as much, or less by a third or so.
-        """
-        config = self.config
-        tokens = height * width // config.patch_size**2
-        matrix = matrix_elements(
-            self.dtype, config.num_attention_heads, config.attention_head_dim, tokens
-        )
-        # all tokens once is one; the MLP is four as wide, before and after its gelu
-        maps = 11 * tokens * kept_channels(config.features)
-        return 4 * 2 * matrix + jnp.dtype(self.dtype).itemsize * maps
+        """Bytes that one more forward pass takes in a tile, about."""
+        tokens = height * width // self.config.patch_size**2
+        return bytes_of_tokens(self.config, self.dtype, tokens)
 
     def vectors(self, condition: Int[Array, ""]) -> Float[Array, " d"]:
         """The row of the table that a class id stands for."""

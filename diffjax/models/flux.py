@@ -27,10 +27,11 @@ from jax.typing import DTypeLike
 from jaxtyping import Array, Float, Int
 
 from diffjax.errors import DiffjaxError
-from diffjax.models.attention import attend, kept_channels, matrix_elements
+from diffjax.models.attention import attend
 from diffjax.models.config import Count, NetworkConfig, Width
 from diffjax.models.joint import EPSILON, JointBlock, Projections, Tokens, modulated
 from diffjax.models.layers import Make, TimestepEmbedding, timestep_features
+from diffjax.models.patches import bytes_of_tokens
 
 TIMESTEP_FEATURES = 256
 PATCH = 2  # cells of a latent along an edge of a token, which packs them
@@ -174,14 +175,9 @@ class FluxTransformer2DModel(nnx.Module):
 
     def memory(self, height: int, width: int) -> int:
         """Bytes that one more forward pass takes in a tile, about."""
-        config = self.config
         tokens = height * width // PATCH**2 + TOKENS
-        matrix = matrix_elements(
-            self.dtype, config.num_attention_heads, config.attention_head_dim, tokens
-        )
-        # a single block: attention and the inside of its MLP side by side, and both
-        maps = 14 * tokens * kept_channels(config.features)
-        return 4 * 2 * matrix + jnp.dtype(self.dtype).itemsize * maps
+        # a single block has attention and the inside of its MLP side by side, and both
+        return bytes_of_tokens(self.config, self.dtype, tokens, maps=14)
 
     def vectors(self, condition: FluxCondition) -> FluxCondition:
         """The condition itself: it is of floating numbers."""

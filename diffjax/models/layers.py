@@ -247,14 +247,6 @@ class FeedForward(nnx.Module):
         return self.proj_out(self.activation(self.proj_in(x)))
 
 
-def unpatch(
-    x: Float[Array, "l e"], height: int, width: int, patch: int
-) -> Float[Array, "h w c"]:
-    """Tokens of a grid, each all channels of a square of pixels → those pixels."""
-    x = x.reshape(height, width, patch, patch, -1).swapaxes(1, 2)
-    return x.reshape(height * patch, width * patch, -1)
-
-
 class ResnetBlock2D(nnx.Module):
     """norm → silu → conv, plus the timestep embedding, norm → silu → conv, plus x."""
 

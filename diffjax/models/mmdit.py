@@ -19,10 +19,10 @@ from jax.typing import DTypeLike
 from jaxtyping import Array, Float, Int
 
 from diffjax.errors import DiffjaxError
-from diffjax.models.attention import kept_channels, matrix_elements
 from diffjax.models.config import Bounds, Count, Edge, NetworkConfig, Width
 from diffjax.models.joint import EPSILON, JointBlock, Tokens, modulated
-from diffjax.models.layers import Make, TimestepEmbedding, timestep_features, unpatch
+from diffjax.models.layers import Make, TimestepEmbedding, timestep_features
+from diffjax.models.patches import bytes_of_tokens, check_patches, unpatch
 
 TIMESTEP_FEATURES = 256
 TOKENS = 77 + 256  # of CLIP and of T5, as they are given to it
@@ -55,11 +55,7 @@ class SD3Transformer2DConfig(NetworkConfig):
                 f"{source}: caption_projection_dim={self.caption_projection_dim} must "
                 f"be num_attention_heads × attention_head_dim = {self.features}."
             )
-        if self.sample_size % self.patch_size:
-            raise DiffjaxError(
-                f"{source}: sample_size = {self.sample_size} must be a multiple of "
-                f"patch_size = {self.patch_size}."
-            )
+        check_patches(self.sample_size, self.patch_size, source)
         if beyond := [i for i in self.dual_attention_layers if i >= self.num_layers]:
             raise DiffjaxError(
                 f"{source}: dual_attention_layers names layer {beyond[0]} of "
@@ -125,14 +121,8 @@ class SD3Transformer2DModel(nnx.Module):
 
     def memory(self, height: int, width: int) -> int:
         """Bytes that one more forward pass takes in a tile, about."""
-        config = self.config
-        tokens = height * width // config.patch_size**2 + TOKENS
-        matrix = matrix_elements(
-            self.dtype, config.num_attention_heads, config.attention_head_dim, tokens
-        )
-        # as of DiT: all tokens once is one, the MLP's inside four, before and after
-        maps = 11 * tokens * kept_channels(config.features)
-        return 4 * 2 * matrix + jnp.dtype(self.dtype).itemsize * maps
+        tokens = height * width // self.config.patch_size**2 + TOKENS
+        return bytes_of_tokens(self.config, self.dtype, tokens)
 
     def vectors(self, condition: JointCondition) -> JointCondition:
         """The condition itself: it is of floating numbers."""

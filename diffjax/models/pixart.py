@@ -22,7 +22,7 @@ from jax.typing import DTypeLike
 from jaxtyping import Array, Bool, Float, Int
 
 from diffjax.errors import DiffjaxError
-from diffjax.models.attention import attend, kept_channels, matrix_elements
+from diffjax.models.attention import attend
 from diffjax.models.config import Count, Edge, Epsilon, NetworkConfig, Scale, Width
 from diffjax.models.dit import sincos_positions
 from diffjax.models.joint import modulated
@@ -32,8 +32,8 @@ from diffjax.models.layers import (
     Make,
     TimestepEmbedding,
     timestep_features,
-    unpatch,
 )
+from diffjax.models.patches import bytes_of_tokens, check_patches, unpatch
 
 FEATURES = 256  # of a sinusoid
 TOKENS = 300  # of T5
@@ -90,11 +90,7 @@ class PixArtTransformer2DConfig(NetworkConfig):
                 f"{source}: cross_attention_dim={self.cross_attention_dim} must be "
                 f"num_attention_heads × attention_head_dim = {d}."
             )
-        if self.sample_size % self.patch_size:
-            raise DiffjaxError(
-                f"{source}: sample_size = {self.sample_size} must be a multiple of "
-                f"patch_size = {self.patch_size}."
-            )
+        check_patches(self.sample_size, self.patch_size, source)
 
     @property
     def features(self) -> int:
@@ -192,13 +188,8 @@ class PixArtTransformer2DModel(nnx.Module):
 
     def memory(self, height: int, width: int) -> int:
         """Bytes that one more forward pass takes in a tile, about."""
-        config = self.config
-        heads = config.num_attention_heads
-        tokens = height * width // config.patch_size**2
-        matrix = matrix_elements(self.dtype, heads, config.attention_head_dim, tokens)
-        matrix = max(matrix, heads * tokens * TOKENS)  # to the text it is not fused
-        maps = 11 * tokens * kept_channels(config.features)  # as of DiT
-        return 4 * 2 * matrix + jnp.dtype(self.dtype).itemsize * maps
+        tokens = height * width // self.config.patch_size**2
+        return bytes_of_tokens(self.config, self.dtype, tokens, others=TOKENS)
 
     def vectors(self, condition: MaskedCondition) -> MaskedCondition:
         """The condition itself: its states are of floating numbers."""

@@ -26,13 +26,13 @@ from diffjax.models.flux import (
     FluxTransformer2DConfig,
     FluxTransformer2DModel,
 )
-from diffjax.models.layers import unpatch
 from diffjax.models.mmdit import (
     JointCondition,
     SD3Transformer2DConfig,
     SD3Transformer2DModel,
 )
 from diffjax.models.network import Network
+from diffjax.models.patches import unpatch
 from diffjax.models.pixart import (
     MaskedCondition,
     PixArtTransformer2DConfig,
