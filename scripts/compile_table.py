@@ -2,10 +2,10 @@
 
     python scripts/compile_table.py --devices h100:1x1x1 v5e:1x1 --out table.json
 
-Stable Diffusion 1.5 and 2 at 512 pixels, XL, 3, 3.5 and FLUX.1 at 1024, DiT-XL/2 at 256
-and 512, with the tiles that `diffjax evaluate` would take. Nothing is run: nothing is
-said of speed but bounds: what the published peaks of a device allow at most (see
-`diffjax bench --compile-for`, which compiles one of these). Columns:
+Stable Diffusion 1.5 and 2 at 512 pixels, XL, 3, 3.5, FLUX.1 and PixArt at 1024, and
+DiT-XL/2 at 256 and 512, with the tiles that `diffjax evaluate` would take. Nothing is
+run: nothing is said of speed but bounds: what the published peaks of a device allow at
+most (see `diffjax bench --compile-for`, which compiles one of these). Columns:
 
     memory         arguments (weights above all) + temporaries, of what JAX can use
     an evaluation  temporaries of the tile / its evaluations; what the planner reckons
@@ -26,8 +26,10 @@ MODELS = {  # a random model, and its resolution
     "SD 2": ("sd-2-base", 512),
     "SDXL": ("sdxl", 1024),
     "SD 3": ("sd-3-medium", 1024),
+    "SD 3.5 medium": ("sd-3.5-medium", 1024),
     "SD 3.5 large": ("sd-3.5-large", 1024),
     "FLUX.1 dev": ("flux-dev", 1024),
+    "PixArt-Σ": ("pixart-sigma", 1024),
     "DiT-256": ("dit-256", 256),
     "DiT-512": ("dit-256", 512),
 }

@@ -61,8 +61,9 @@ def main() -> None:
         "models",
         nargs="*",
         default=[
-            *("sd-1.5", "sd-2-base", "sdxl", "sd-3-medium", "sd-3.5-large"),
-            *("flux-dev", "dit-256"),
+            *("sd-1.5", "sd-2-base", "sdxl", "sd-3-medium"),
+            *("sd-3.5-medium", "sd-3.5-large", "flux-dev", "pixart-sigma"),
+            "dit-256",
         ],
     )
     parser.add_argument("--resolution", type=int, help="instead of the model's")

@@ -22,8 +22,10 @@ UNTRAINED: dict[str, tuple[str, Path]] = {  # the component, and its config
     "sd-2-base": ("unet", ASSETS / "configs" / "sd-2-base.json"),
     "sdxl": ("unet", ASSETS / "configs" / "sdxl.json"),
     "sd-3-medium": ("transformer", ASSETS / "configs" / "sd-3-medium.json"),
+    "sd-3.5-medium": ("transformer", ASSETS / "configs" / "sd-3.5-medium.json"),
     "sd-3.5-large": ("transformer", ASSETS / "configs" / "sd-3.5-large.json"),
     "flux-dev": ("transformer", ASSETS / "configs" / "flux-dev.json"),
+    "pixart-sigma": ("transformer", ASSETS / "configs" / "pixart-sigma.json"),
     "dit-256": ("transformer", ASSETS / "configs" / "dit-256.json"),
 }
 

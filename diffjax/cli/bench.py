@@ -23,8 +23,8 @@ if TYPE_CHECKING:
     from rich.table import Table
 
 UNTRAINED = (
-    *("tiny", "sd-1.5", "sd-2-base", "sdxl", "sd-3-medium", "sd-3.5-large"),
-    *("flux-dev", "dit-256"),
+    *("tiny", "sd-1.5", "sd-2-base", "sdxl", "sd-3-medium", "sd-3.5-medium"),
+    *("sd-3.5-large", "flux-dev", "pixart-sigma", "dit-256"),
 )
 EPILOG = """\b
 Examples:

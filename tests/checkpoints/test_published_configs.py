@@ -131,6 +131,8 @@ def test_configs_of_the_package_are_the_published_ones(name):
         "sd-3-medium": "stabilityai/stable-diffusion-3-medium-diffusers",
         "sd-3.5-large": "stabilityai/stable-diffusion-3.5-large",
         "flux-dev": "black-forest-labs/FLUX.1-dev",
+        "sd-3.5-medium": "stabilityai/stable-diffusion-3.5-medium",
+        "pixart-sigma": "PixArt-alpha/PixArt-Sigma-XL-2-1024-MS",
     }
     if name == "tiny":  # the package's own model
         return
