@@ -132,7 +132,8 @@ class SingleBlock(nnx.Module):
         q, k = (rotated(each, angles, heads) for each in (q, k))
         along = attend(q, k, v, heads)
         beside = jax.nn.gelu(self.proj_mlp(u), approximate=True)
-        return w + gate * self.proj_out(jnp.concatenate([along, beside], axis=-1))
+        both = jnp.concatenate([along, beside], axis=-1)
+        return within_half(w + gate * self.proj_out(both))
 
 
 class FluxTransformer2DModel(nnx.Module):
@@ -226,6 +227,7 @@ class FluxTransformer2DModel(nnx.Module):
         rotate = partial(rotated, angles=angles, heads=heads)
         for block in self.transformer_blocks:
             x, y = block(x, y, c, rotate)
+            y = within_half(y)
         both = jnp.concatenate([x, y])
         for single in self.single_transformer_blocks:
             both = single(both, c, angles)
@@ -235,6 +237,14 @@ class FluxTransformer2DModel(nnx.Module):
 
     def _sinusoids(self, x: Array) -> Array:
         return timestep_features(x, TIMESTEP_FEATURES).astype(self.dtype)
+
+
+def within_half(x: Array) -> Array:
+    """What overflowed in float16 is the largest number that it has, as in diffusers."""
+    if x.dtype != jnp.float16:
+        return x
+    largest = jnp.finfo(jnp.float16).max
+    return jnp.clip(x, -largest, largest)
 
 
 def packed(latent: Float[Array, "h w c"]) -> Float[Array, "l 4*c"]:

@@ -222,6 +222,22 @@ def test_bfloat16_is_as_near_as_diffusers_own(name):
     assert 1e-4 < ours < 1.5 * half
 
 
+def test_flux_overflows_in_float16_as_diffusers_does():
+    """Sums over its blocks are cut off, of texts and, later, of both together."""
+    kind, config = "FLUX", GUIDED | {"num_layers": 1}
+    model = torch_model(kind, config)
+    tensors = model.state_dict()
+    tensors["transformer_blocks.0.ff_context.net.2.weight"].mul_(1e4)
+    tensors["single_transformer_blocks.0.proj_out.weight"].mul_(1e4)
+    expected = theirs(kind, config, model.half())
+    network = ours_of(kind, config, model.float(), jnp.float16)
+    found = run(network, *inputs(config), np.float32(GUIDANCE))
+    assert np.isfinite(expected).all()
+    assert error(found, expected) < 0.1
+    exact = theirs(kind, config, model.float())
+    assert error(exact, expected) > 0.5  # so it did matter
+
+
 @pytest.fixture(scope="module", params=CASES)
 def case(request):
     kind, config = CASES[request.param]
