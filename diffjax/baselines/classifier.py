@@ -17,7 +17,8 @@ from jaxtyping import Array, Float, Float32, UInt8
 from diffjax.baselines.resnet import ResNet, ResNetConfig
 from diffjax.checkpoints.components import TRANSFORMERS_STEM
 from diffjax.checkpoints.formats import read_tensors
-from diffjax.checkpoints.mappings import Names, fill, to_torch
+from diffjax.checkpoints.mappings import fill, to_torch
+from diffjax.checkpoints.naming import Names
 from diffjax.checkpoints.networks import read_json
 from diffjax.data.images import load_image, preprocess
 from diffjax.errors import DiffjaxError

@@ -10,7 +10,7 @@ import jax.numpy as jnp
 from flax import nnx
 from jax.typing import DTypeLike
 
-from diffjax.checkpoints import mappings, original_dit
+from diffjax.checkpoints import mappings, naming, original_dit
 from diffjax.checkpoints.components import COMPONENTS, SPLIT, STEMS
 from diffjax.checkpoints.formats import read_tensors
 from diffjax.errors import DiffjaxError
@@ -45,27 +45,27 @@ class Kind:
 
     module: Callable[..., nnx.Module]
     config: Any  # a config dataclass with ``from_dict``
-    names: mappings.Names
+    names: naming.Names
 
 
 NETWORKS: dict[str, Kind] = {
     kind.module.__name__: kind
     for kind in (
-        Kind(UNet2DConditionModel, UNet2DConditionConfig, mappings.UNET),
-        Kind(DiTTransformer2DModel, DiTTransformer2DConfig, mappings.DIT),
-        Kind(SD3Transformer2DModel, SD3Transformer2DConfig, mappings.SD3),
-        Kind(FluxTransformer2DModel, FluxTransformer2DConfig, mappings.FLUX),
-        Kind(PixArtTransformer2DModel, PixArtTransformer2DConfig, mappings.PIXART),
-        Kind(AutoencoderKL, AutoencoderKLConfig, mappings.AUTOENCODER),
-        Kind(CLIPTextModel, CLIPTextConfig, mappings.CLIP_TEXT),
-        Kind(CLIPTextModelPooled, CLIPTextPooledConfig, mappings.CLIP_TEXT),
+        Kind(UNet2DConditionModel, UNet2DConditionConfig, naming.UNET),
+        Kind(DiTTransformer2DModel, DiTTransformer2DConfig, naming.DIT),
+        Kind(SD3Transformer2DModel, SD3Transformer2DConfig, naming.SD3),
+        Kind(FluxTransformer2DModel, FluxTransformer2DConfig, naming.FLUX),
+        Kind(PixArtTransformer2DModel, PixArtTransformer2DConfig, naming.PIXART),
+        Kind(AutoencoderKL, AutoencoderKLConfig, naming.AUTOENCODER),
+        Kind(CLIPTextModel, CLIPTextConfig, naming.CLIP_TEXT),
+        Kind(CLIPTextModelPooled, CLIPTextPooledConfig, naming.CLIP_TEXT),
         Kind(
             CLIPTextModelWithProjection,
             CLIPTextWithProjectionConfig,
-            mappings.CLIP_TEXT_WITH_PROJECTION,
+            naming.CLIP_TEXT_WITH_PROJECTION,
         ),
-        Kind(T5EncoderModel, T5Config, mappings.T5_ENCODER),
-        Kind(MaskedT5EncoderModel, MaskedT5Config, mappings.T5_ENCODER),
+        Kind(T5EncoderModel, T5Config, naming.T5_ENCODER),
+        Kind(MaskedT5EncoderModel, MaskedT5Config, naming.T5_ENCODER),
     )
 }
 
@@ -108,7 +108,7 @@ def load_network(
     source = str(weights or folder)
     if name == "transformer" and original_dit.is_original(tensors):
         tensors = original_dit.split_attention(tensors, config, source)
-        config, names = original_dit.original_config(config), mappings.ORIGINAL_DIT
+        config, names = original_dit.original_config(config), naming.ORIGINAL_DIT
     empty = network_shapes(folder, config, dtype)
     state = mappings.fill(empty.state, tensors, names, source)
     return config, Network(empty.graphdef, state if on_host else jax.device_put(state))

@@ -1,7 +1,7 @@
 """DiT as the program of its paper saves it: facebookresearch/DiT's .pt files.
 
 Three things differ from what diffusers makes of them, besides the names in
-``mappings.ORIGINAL_DIT``:
+``naming.ORIGINAL_DIT``:
 
     blocks.N.attn.qkv  [3d, d]  →  to_q, to_k, to_v  [d, d] each
     timestep  ω_i = 10000^(−i / 128)  and not  10000^(−i / 127)

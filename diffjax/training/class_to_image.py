@@ -7,7 +7,7 @@ import numpy as np
 from jaxtyping import Int32, UInt8
 from rich.console import Console
 
-from diffjax.checkpoints.mappings import DIT
+from diffjax.checkpoints.naming import DIT
 from diffjax.models.dit import DiTTransformer2DConfig, DiTTransformer2DModel
 from diffjax.training.initial import initial_network
 from diffjax.training.kind import Kind

@@ -13,7 +13,7 @@ from flax import nnx
 from jaxtyping import Int32, UInt8
 from rich.console import Console
 
-from diffjax.checkpoints.mappings import AUTOENCODER
+from diffjax.checkpoints.naming import AUTOENCODER
 from diffjax.checkpoints.schedulers import read_schedule
 from diffjax.models.autoencoder import AutoencoderKL
 from diffjax.models.unet import TextCondition

@@ -19,7 +19,8 @@ import jax
 import numpy as np
 from flax import nnx
 
-from diffjax.checkpoints.mappings import Names, to_torch
+from diffjax.checkpoints.mappings import to_torch
+from diffjax.checkpoints.naming import Names
 from diffjax.files import write_json
 from diffjax.training.beginning import Beginning
 from diffjax.training.recipes import Diffusion, TextToImage

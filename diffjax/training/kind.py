@@ -9,7 +9,7 @@ import numpy as np
 from flax import nnx
 from jaxtyping import Int32, UInt8
 
-from diffjax.checkpoints.mappings import Names
+from diffjax.checkpoints.naming import Names
 
 Ids = Int32[np.ndarray, "b ..."]
 

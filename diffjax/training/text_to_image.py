@@ -11,7 +11,7 @@ import numpy as np
 from jaxtyping import Int32, UInt8
 from rich.console import Console
 
-from diffjax.checkpoints.mappings import CLIP_TEXT, UNET
+from diffjax.checkpoints.naming import CLIP_TEXT, UNET
 from diffjax.checkpoints.tokenizer import Tokenizer
 from diffjax.data.scenes import scenes
 from diffjax.models.clip import CLIPTextConfig, CLIPTextModel

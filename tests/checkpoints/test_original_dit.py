@@ -20,7 +20,8 @@ from safetensors.torch import save_file
 from test_catalog import hub  # noqa: F401  a fixture
 
 from diffjax.checkpoints.loading import load_model
-from diffjax.checkpoints.mappings import ORIGINAL_DIT, match
+from diffjax.checkpoints.mappings import match
+from diffjax.checkpoints.naming import ORIGINAL_DIT
 from diffjax.checkpoints.networks import empty_network, kind_of
 from diffjax.checkpoints.original_dit import original_config, split_attention
 from diffjax.errors import DiffjaxError

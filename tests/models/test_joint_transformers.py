@@ -15,7 +15,7 @@ from flax import nnx
 from pipelines import error, from_torch, normal, quick_jit, to_torch
 from published import REAL, RUN, T5, TEXT_3, TEXT_3_2, TEXT_FLUX, VAE, VAE_FLUX
 
-from diffjax.checkpoints import mappings
+from diffjax.checkpoints import mappings, naming
 from diffjax.checkpoints.catalog import MODELS
 from diffjax.checkpoints.networks import empty_network
 from diffjax.errors import DiffjaxError
@@ -86,19 +86,19 @@ KINDS = {
     "SD3": (
         SD3Transformer2DModel,
         SD3Transformer2DConfig,
-        mappings.SD3,
+        naming.SD3,
         diffusers.SD3Transformer2DModel,
     ),
     "FLUX": (
         FluxTransformer2DModel,
         FluxTransformer2DConfig,
-        mappings.FLUX,
+        naming.FLUX,
         diffusers.FluxTransformer2DModel,
     ),
     "PixArt": (
         PixArtTransformer2DModel,
         PixArtTransformer2DConfig,
-        mappings.PIXART,
+        naming.PIXART,
         diffusers.PixArtTransformer2DModel,
     ),
 }

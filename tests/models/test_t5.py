@@ -14,7 +14,7 @@ from pipelines import error, quick_jit
 from published import REAL, T5
 from transformers.models.t5.modeling_t5 import T5Attention
 
-from diffjax.checkpoints import mappings
+from diffjax.checkpoints import mappings, naming
 from diffjax.errors import DiffjaxError
 from diffjax.models.network import Network
 from diffjax.models.t5 import T5Config, T5EncoderModel, buckets
@@ -42,7 +42,7 @@ def case():
     config = T5Config.from_dict(model.config.to_dict())
     graphdef, state = nnx.split(T5EncoderModel(config, rngs=None))
     tensors = {name: tensor.numpy() for name, tensor in model.state_dict().items()}
-    state = mappings.fill(state, tensors, mappings.T5_ENCODER, "here")
+    state = mappings.fill(state, tensors, naming.T5_ENCODER, "here")
     ids = np.random.default_rng(0).integers(0, SMALL["vocab_size"], (2, LENGTH))
     return model, Network(graphdef, state), ids
 
@@ -99,7 +99,7 @@ def test_full_size_keys_and_shapes():
         for key, tensor in model.state_dict().items()
     }
     graphdef, state = nnx.split(T5EncoderModel(T5Config.from_dict(T5), rngs=None))
-    mappings.match(state, tensors, mappings.T5_ENCODER, "XXL")
+    mappings.match(state, tensors, naming.T5_ENCODER, "XXL")
     assert 2 * Network(graphdef, state).parameters == TOTAL_SIZE
 
 
@@ -122,7 +122,7 @@ def test_keys_are_those_of_the_published_index(repository):
     config = T5Config.from_dict(json.loads((folder / "config.json").read_text()))
     graphdef, state = nnx.split(T5EncoderModel(config, rngs=None))
     flat = nnx.to_flat_state(state)
-    ours = [mappings.torch_names(path, mappings.T5_ENCODER, 0) for path, _ in flat]
+    ours = [mappings.torch_names(path, naming.T5_ENCODER, 0) for path, _ in flat]
     assert {key for keys in ours for key in keys} == set(index["weight_map"])
     assert 2 * Network(graphdef, state).parameters == TOTAL_SIZE
 
@@ -156,7 +156,7 @@ def test_float_types(case):
         )
     )
     tensors = {name: tensor.numpy() for name, tensor in model.state_dict().items()}
-    state = mappings.fill(state, tensors, mappings.T5_ENCODER, "here")
+    state = mappings.fill(state, tensors, naming.T5_ENCODER, "here")
     half = np.asarray(run(Network(graphdef, state), ids))
     expected = theirs(model, ids)
     in_half = copy.deepcopy(model).bfloat16()

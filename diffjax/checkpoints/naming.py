@@ -1,0 +1,165 @@
+"""How networks are named in checkpoints: one table for each kind.
+
+Our attribute names are the torch ones but for the renames here. ``mappings`` reads
+files by these tables.
+"""
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field, replace
+
+
+@dataclass(frozen=True, kw_only=True)
+class Names:
+    """How one kind of network is named in checkpoints.
+
+    Attributes:
+        renames: (ours, torch) fragments of dotted names. A ``*`` in the torch
+            fragment stands for every block: diffusers repeats that tensor.
+        aliases: (pattern, replacement) from names of older or newer files to the
+            torch names of the other tables.
+        ignored: patterns of tensors that are not parameters, with the reason.
+    """
+
+    renames: tuple[tuple[str, str], ...] = ()
+    aliases: tuple[tuple[str, str], ...] = ()
+    ignored: Mapping[str, str] = field(default_factory=dict)
+
+
+UNET = Names(
+    renames=(
+        ("to_out", "to_out.0"),
+        ("ff.proj_in", "ff.net.0.proj"),
+        ("ff.proj_out", "ff.net.2"),
+    )
+)
+AUTOENCODER = Names(
+    renames=(
+        ("attention.to_q", "to_q"),
+        ("attention.to_k", "to_k"),
+        ("attention.to_v", "to_v"),
+        ("attention.to_out", "to_out.0"),
+    ),
+    aliases=(  # files from before diffusers 0.16
+        (r"\.query\.", ".to_q."),
+        (r"\.key\.", ".to_k."),
+        (r"\.value\.", ".to_v."),
+        (r"\.proj_attn\.", ".to_out.0."),
+    ),
+)
+CLIP_TEXT = Names(
+    renames=(
+        ("token_embedding", "text_model.embeddings.token_embedding"),
+        ("position_embedding", "text_model.embeddings.position_embedding"),
+        ("layers", "text_model.encoder.layers"),
+        ("final_layer_norm", "text_model.final_layer_norm"),
+    ),
+    aliases=((r"^(?=embeddings\.|encoder\.|final_layer_norm\.)", "text_model."),),
+    ignored={
+        r"text_model\.embeddings\.position_ids": "a buffer: 0, 1, 2, …",
+        r"text_projection\.weight": "only used for the pooled output",
+    },
+)
+CLIP_TEXT_WITH_PROJECTION = replace(
+    CLIP_TEXT,
+    ignored={
+        name: why
+        for name, why in CLIP_TEXT.ignored.items()
+        if not name.startswith("text_projection")
+    },
+)
+T5_ENCODER = Names(
+    renames=(
+        ("layers", "encoder.block"),
+        ("attention_norm", "layer.0.layer_norm"),
+        ("attention", "layer.0.SelfAttention"),
+        ("ff_norm", "layer.1.layer_norm"),
+        ("ff", "layer.1.DenseReluDense"),
+        ("bias", "encoder.block.0.layer.0.SelfAttention.relative_attention_bias"),
+        ("final_norm", "encoder.final_layer_norm"),
+    ),
+    ignored={r"encoder\.embed_tokens\.weight": "the same table as shared.weight"},
+)
+DIT = Names(
+    renames=(
+        ("patch", "pos_embed.proj"),
+        ("adaln", "norm1.linear"),
+        *UNET.renames,
+        ("timestep_embedder", "transformer_blocks.*.norm1.emb.timestep_embedder"),
+        (
+            "class_embedder",
+            "transformer_blocks.*.norm1.emb.class_embedder.embedding_table",
+        ),
+    ),
+    ignored={r"pos_embed\.pos_embed": "a buffer: the sinusoids are computed"},
+)
+
+# The text's part of attention has names of its own in diffusers' one Attention.
+SD3 = Names(
+    renames=(
+        ("patch", "pos_embed.proj"),
+        ("positions.weight", "pos_embed.pos_embed"),
+        ("timestep_embedder", "time_text_embed.timestep_embedder"),
+        ("text_embedder", "time_text_embed.text_embedder"),
+        ("proj_out_1", "norm_out.linear"),
+        ("proj_out_2", "proj_out"),
+        ("image.adaln", "norm1.linear"),
+        ("text.adaln", "norm1_context.linear"),
+        ("text.attention.to_q", "attn.add_q_proj"),
+        ("text.attention.to_k", "attn.add_k_proj"),
+        ("text.attention.to_v", "attn.add_v_proj"),
+        ("text.attention.to_out", "attn.to_add_out"),
+        ("text.attention.norm_q", "attn.norm_added_q"),
+        ("text.attention.norm_k", "attn.norm_added_k"),
+        ("image.attention", "attn"),
+        ("image.attention_2", "attn2"),
+        ("to_out", "to_out.0"),
+        ("image.ff", "ff"),
+        ("text.ff", "ff_context"),
+        ("ff.proj_in", "ff.net.0.proj"),
+        ("ff.proj_out", "ff.net.2"),
+        ("ff_context.proj_in", "ff_context.net.0.proj"),
+        ("ff_context.proj_out", "ff_context.net.2"),
+    )
+)
+
+PIXART = Names(
+    renames=(
+        ("patch", "pos_embed.proj"),
+        ("timestep_embedder", "adaln_single.emb.timestep_embedder"),
+        ("resolution_embedder", "adaln_single.emb.resolution_embedder"),
+        ("aspect_ratio_embedder", "adaln_single.emb.aspect_ratio_embedder"),
+        ("adaln", "adaln_single.linear"),
+        ("caption_1", "caption_projection.linear_1"),
+        ("caption_2", "caption_projection.linear_2"),
+        ("scale_shift.weight", "scale_shift_table"),
+        *UNET.renames,
+    ),
+    ignored={r"caption_projection\.y_embedding": "in place of a prompt in training"},
+)
+FLUX = Names(
+    renames=(
+        *(each for each in SD3.renames if each[0] not in ("patch", "positions.weight")),
+        ("guidance_embedder", "time_text_embed.guidance_embedder"),
+        ("adaln", "norm.linear"),  # of single blocks
+    )
+)
+
+# As the program of the paper (Peebles & Xie 2023) names them, which stores c's MLP and
+# table once; its fused attn.qkv is split by ``original_dit``.
+ORIGINAL_DIT = Names(
+    renames=(
+        ("transformer_blocks", "blocks"),
+        ("patch", "x_embedder.proj"),
+        ("adaln", "adaLN_modulation.1"),
+        ("attn1.to_out", "attn.proj"),
+        ("attn1", "attn"),
+        ("ff.proj_in", "mlp.fc1"),
+        ("ff.proj_out", "mlp.fc2"),
+        ("timestep_embedder.linear_1", "t_embedder.mlp.0"),
+        ("timestep_embedder.linear_2", "t_embedder.mlp.2"),
+        ("class_embedder", "y_embedder.embedding_table"),
+        ("proj_out_1", "final_layer.adaLN_modulation.1"),
+        ("proj_out_2", "final_layer.linear"),
+    ),
+    ignored={"pos_embed": "a buffer: compared with the sinusoids that are computed"},
+)
