@@ -48,6 +48,29 @@ class GroupNorm(nnx.GroupNorm):
         return (normal * self.scale[...] + self.bias[...]).astype(self.dtype)
 
 
+class BatchNorm(nnx.Module):
+    """Normalisation of [..., c] by statistics that are fixed: those of training."""
+
+    def __init__(self, channels: int, epsilon: float, make: "Make") -> None:
+        self.epsilon, self.dtype = epsilon, make.dtype
+        drawn = make.rngs is not None
+        self.scale, self.bias, self.mean, self.var = (
+            nnx.Param(
+                jnp.full(channels, value, jnp.float32)
+                if drawn
+                else _shape(None, (channels,), jnp.float32)
+            )
+            for value in (1, 0, 0, 1)
+        )
+
+    def __call__(self, x: Float[Array, "*n c"]) -> Float[Array, "*n c"]:
+        """Normalise, in float32."""
+        slope = self.scale[...] * jax.lax.rsqrt(self.var[...] + self.epsilon)
+        normal = (x.astype(jnp.float32) - self.mean[...]) * slope + self.bias[...]
+        out: Array = normal.astype(self.dtype)
+        return out
+
+
 class _NoKeys(nnx.Rngs):
     """Stands where flax asks for keys that nothing is drawn with."""
 
@@ -140,6 +163,10 @@ class Make:
             use_fast_variance=False,
             **self._drawn("scale", "bias"),
         )
+
+    def batch_norm(self, channels: int, epsilon: float) -> BatchNorm:
+        """[..., channels]; statistics and parameters in float32."""
+        return BatchNorm(channels, epsilon, self)
 
     def layer_norm(
         self, features: int, epsilon: float, affine: bool = True
