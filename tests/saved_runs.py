@@ -9,6 +9,7 @@ from diffjax.data.prompts import Prompts
 from diffjax.runs.folder import open_run, read_run
 from diffjax.runs.outcomes import decision_columns
 from diffjax.strategies import strategy_to_dict
+from diffjax.strategies.base import ErrorTable
 from diffjax.strategies.base import run as run_strategy
 from diffjax.strategies.exhaustive import Exhaustive
 
@@ -114,7 +115,7 @@ def decided(table, strategy, T, classidx, classes, save_errors):
 
     state = run_strategy(strategy, len(table), T, evaluate, classidx)
     seen = state.table.errors
-    row = decision_columns(seen, strategy.decide(state), classidx, classes)
+    row = decision_columns(ErrorTable(seen), strategy.decide(state), classidx, classes)
     if save_errors:
         row |= {
             "timesteps": state.samples.timesteps,

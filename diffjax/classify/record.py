@@ -1,6 +1,7 @@
 """What is known of one image after its classification.
 
-    Δ_c     = mean of e[c, s] − e[b, s] over the samples s that c has seen,
+    Δ_c     = mean of e[c, s] − e[b, s] over the samples s that c has seen (by their
+              weights, where they have some),
               b the class that is best on them
     score_c = exp(−Δ_c / τ) / Σ_c′ exp(−Δ_c′ / τ)
 
@@ -15,7 +16,7 @@ it, and nor is a score a calibrated probability until τ has been fitted on labe
 images.
 """
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import cached_property
 from typing import Any
 
@@ -133,10 +134,11 @@ class Record:
         return errors
 
     @property
-    def compared(self) -> Float[np.ndarray, "P S"]:
+    def compared(self) -> ErrorTable:
         """What the decision compares: the errors, less what was foreseen of them."""
-        errors = self.table.errors
-        return errors if self.foreseen is None else errors - self.foreseen
+        if self.foreseen is None:
+            return self.table
+        return replace(self.table, errors=self.table.errors - self.foreseen)
 
     def differences(self) -> tuple[Float[np.ndarray, "C"], Float[np.ndarray, "C"]]:
         """Return Δ of each class and its standard error; zero for the winner.
@@ -144,7 +146,7 @@ class Record:
         NaN and infinite for a class that was never evaluated.
         """
         best = best_prompts(self.prompt_decision, self.classidx)
-        return class_differences(self.compared[best], self.decision)
+        return class_differences(self.compared.rows(best), self.decision)
 
     def by_timestep(
         self,
@@ -178,6 +180,16 @@ class Record:
                 entry |= {"pruned": True, "n_samples": int(decision.n_samples[c])}
             entries.append(entry)
         return entries
+
+    def _weights(self) -> dict[str, Any]:
+        """The samples with their weights, where they have some."""
+        samples = self.samples
+        if samples.weights is None:
+            return {}
+        columns = (samples.timesteps, samples.noises, samples.weights)
+        rows = zip(*(column.tolist() for column in columns), strict=True)
+        names = ("timestep", "noise", "weight")
+        return {"samples": [dict(zip(names, row, strict=True)) for row in rows]}
 
     def __repr__(self) -> str:
         """One line: the best classes and their scores, evaluations, confidence."""
@@ -224,6 +236,7 @@ class Record:
                 | ({"truncated": True} if prompt in self.truncated else {})
                 for prompt, c in zip(self.prompts.prompts, self.classidx, strict=True)
             ],
+            **self._weights(),
             "timesteps": timesteps.tolist(),
             "errors": [  # a list, since two classes may share a name
                 {

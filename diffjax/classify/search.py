@@ -82,8 +82,9 @@ class ImageSearch:
                 self.state = estimates.shorten(self.state, self.z0, self.key, self.told)
             except NotFiniteError as failure:
                 self._failure = failure
+        table = self.state.table
         self._tables = {
-            loss: ErrorTable(np.full_like(self.state.table.errors, np.nan))
+            loss: replace(table, errors=np.full_like(table.errors, np.nan))
             for loss in settings.also
         }
 

@@ -12,7 +12,7 @@ from diffjax.classify.seen import told as told_by
 from diffjax.evaluation.task import Task
 from diffjax.scoring.cost import tile_cost
 from diffjax.scoring.rows import most_classes, split_classes, width_for
-from diffjax.strategies.base import ErrorTable, Request, State, run_on
+from diffjax.strategies.base import Request, State, run_on
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -105,7 +105,8 @@ def make_plan(task: Task, classifier: DiffusionClassifier) -> Plan:
         state = estimates.shorten(state, z0, 0, told)
         cost = estimates.cost()
         flops, seconds = cost.flops, cost.seconds
-    empty = ErrorTable(state.table.errors.copy())  # it is written in place
+    # it is written in place
+    empty = replace(state.table, errors=state.table.errors.copy())
     fewest = run_on(strategy, replace(state, table=empty), plain).n_evaluations
     state = run_on(strategy, state, evaluate)
     shape = classifier.latent_shape

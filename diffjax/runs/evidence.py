@@ -31,7 +31,7 @@ from diffjax.runs.outcomes import Outcomes
 from diffjax.runs.rescoring import rank_saved, saved_errors
 from diffjax.runs.run import Run
 from diffjax.runs.weights import Saved
-from diffjax.strategies.base import best_prompts
+from diffjax.strategies.base import ErrorTable, best_prompts
 
 MAX_CLASSES = 16  # a larger matrix cannot be read
 MOST_CONFUSED = 12
@@ -194,7 +194,7 @@ def error_curve(run: Run, found: Outcomes) -> ErrorCurve | None:
         if label < 0:
             continue
         other = ranking[0] if ranking[0] != label else ranking[1]
-        best = best_prompts(rank_saved(saved.errors), classidx)
+        best = best_prompts(rank_saved(ErrorTable(saved.errors)), classidx)
         d = saved.errors[best[other]].astype(np.float64) - saved.errors[best[label]]
         seen = ~np.isnan(d)
         t = saved.timesteps

@@ -41,7 +41,7 @@ from diffjax.runs.outcomes import decision_columns
 from diffjax.runs.rescoring import rank_saved
 from diffjax.runs.run import Run
 from diffjax.strategies import strategy_to_dict
-from diffjax.strategies.base import Decision
+from diffjax.strategies.base import Decision, ErrorTable
 from diffjax.strategies.staged import Staged
 
 N_TIMESTEPS = 1000
@@ -297,14 +297,15 @@ def _columns(file: Path, prompts: Prompts) -> dict[str, Any]:
             f"0 to {C - 1}. Give the prompts file of that run."
         )
     classidx = np.asarray(prompts.classidx)
-    decision = _with_winner(rank_saved(result.errors), classidx, result, file)
+    table = ErrorTable(result.errors)
+    decision = _with_winner(rank_saved(table), classidx, result, file)
     samples = np.arange(len(result.timesteps))
     return {
         "label": result.label,
         "timesteps": result.timesteps,
         "noises": samples,
         "errors": result.errors.ravel(),
-        **decision_columns(result.errors, decision, classidx, np.arange(C)),
+        **decision_columns(table, decision, classidx, np.arange(C)),
     }
 
 

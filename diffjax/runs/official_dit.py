@@ -39,6 +39,7 @@ from diffjax.runs.outcomes import decision_columns
 from diffjax.runs.rescoring import rank_saved
 from diffjax.runs.run import Run
 from diffjax.strategies import strategy_to_dict
+from diffjax.strategies.base import ErrorTable
 from diffjax.strategies.exhaustive import Exhaustive
 
 ALSO = ("l1", "vlb", "l2+vlb")
@@ -234,7 +235,8 @@ def _decisions(
     }
     local = np.arange(C)
     for loss, errors in tables.items():
-        decided = decision_columns(errors, rank_saved(errors), local, classes)
+        table = ErrorTable(errors)
+        decided = decision_columns(table, rank_saved(table), local, classes)
         if loss == "l2":
             row |= decided | {"errors": errors.ravel()}
         else:

@@ -15,6 +15,7 @@ from diffjax.runs.rows import lists
 from diffjax.runs.run import Run
 from diffjax.strategies.base import (
     Decision,
+    ErrorTable,
     best_prompts,
     class_decision,
     class_differences,
@@ -123,7 +124,7 @@ def local_numbers(run: Run) -> Int[np.ndarray, " D"]:
 
 
 def decision_columns(
-    errors: Float[np.ndarray, "P S"],
+    table: ErrorTable,
     prompt_decision: Decision,
     classidx: Int[np.ndarray, "P"],
     classes: Int[np.ndarray, "C"],
@@ -131,14 +132,14 @@ def decision_columns(
     """The columns of a row that hold what was decided.
 
     Args:
-        errors: that the decision compares, NaN where not evaluated.
+        table: the errors that the decision compares.
         prompt_decision: about the P prompts.
         classidx: the local class of each prompt; prompts of one class compete.
         classes: the data set's number of each local class.
     """
     decision = class_decision(prompt_decision, classidx)
     best = best_prompts(prompt_decision, classidx)
-    mean, standard_error = class_differences(errors[best], decision)
+    mean, standard_error = class_differences(table.rows(best), decision)
     runner_up = decision.ranking[1]
     return {
         "prediction": int(classes[decision.winner]),

@@ -50,6 +50,7 @@ from diffjax.strategies.base import (
     best_prompts,
     rank,
     run_on,
+    weigh,
 )
 from diffjax.strategies.shortlist import restrict
 
@@ -124,7 +125,7 @@ def rescore(
     labelled = [
         Labelled(
             saved=image,
-            rows=best_prompts(rank_saved(image.errors), classidx),
+            rows=best_prompts(rank_saved(ErrorTable(image.errors)), classidx),
             label=int(to_local[row["label"]]),
         )
         for row, image in zip(good, saved, strict=True)
@@ -138,14 +139,13 @@ def rescore(
     )
     for i, (row, image) in enumerate(zip(good, saved, strict=True)):
         if strategy is None:
-            errors = image.errors * chosen.of(i, image.timesteps)
-            errors = errors.astype(np.float32)
-            decision = rank_saved(errors)
+            table = ErrorTable(image.errors, chosen.of(i, image.timesteps))
+            decision = rank_saved(table)
         else:
             among = None if row["candidates"] is None else to_local[row["candidates"]]
             state = _replay(run, row["id"], image, strategy, chosen, i, among)
-            errors, decision = state.table.errors, strategy.decide(state)
-        row |= decision_columns(errors, decision, classidx, run.classes)
+            table, decision = state.table, strategy.decide(state)
+        row |= decision_columns(table, decision, classidx, run.classes)
         if row["prediction"] == row["label"]:
             row["thumbnail"] = None  # there only for mistakes
     settings: dict[str, Any] = {
@@ -230,15 +230,10 @@ def _factors(run: Run, loss: str, space: str | None) -> Float[np.ndarray, "T"] |
     return np.broadcast_to(factors, n) ** DEGREES[loss]
 
 
-def rank_saved(errors: Float[np.ndarray, "P S"]) -> Decision:
-    """The decision that a table alone allows: who saw fewer samples was dropped before.
-
-    Args:
-        errors: NaN where not evaluated.
-    """
-    table = ErrorTable(errors)
+def rank_saved(table: ErrorTable) -> Decision:
+    """What a table alone allows: who saw fewer samples was dropped before."""
     n = table.n_samples()
-    samples = np.arange(errors.shape[1])
+    samples = np.arange(table.errors.shape[1])
     return rank(
         State(
             samples=Samples(timesteps=samples, noises=samples),
@@ -342,10 +337,9 @@ def _replay(
     columns = order[taken.timesteps]
     timesteps = image.timesteps[columns]
     errors = image.errors[:, columns]
-    weighted = (errors * weights.of(i, timesteps)).astype(np.float32)
 
     def evaluate(state: State, request: Request) -> Float[np.ndarray, "k s"]:
-        cells: np.ndarray = weighted[np.ix_(request.classes, request.samples)]
+        cells: np.ndarray = errors[np.ix_(request.classes, request.samples)]
         absent = np.argwhere(np.isnan(cells))
         if len(absent):
             prompt, sample = absent[0]
@@ -359,6 +353,7 @@ def _replay(
 
     classidx = np.asarray(run.prompts.classidx)
     state = strategy.start(n_prompts, n_samples, classidx)
+    state = weigh(state, weights.of(i, timesteps))
     if among is not None:
         state = restrict(state, among.tolist())
     return run_on(strategy, state, evaluate)

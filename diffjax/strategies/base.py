@@ -56,7 +56,8 @@ class State:
         over: whether the rounds that are left are not needed.
         estimate: float64 [C], what was thought of each class before the first round,
             by which those that were never evaluated are ranked.
-        foreseen: float32 [C, S], an estimate of the errors less its mean; or None.
+        foreseen: float32 [C, S], an estimate of the errors less its weighted mean; or
+            None.
         n_gradients: forward and backward passes that the estimate took.
         deficits: float64 [2, C], by how much worse than the best each was when it was
             dropped, and the standard error that this was surely above; NaN for others.
@@ -87,7 +88,7 @@ class State:
         """The errors less what was foreseen: the same mean over all samples."""
         if self.foreseen is None:
             return self.table
-        return ErrorTable(self.table.errors - self.foreseen)
+        return replace(self.table, errors=self.table.errors - self.foreseen)
 
     @property
     def n_evaluations(self) -> int:
@@ -110,7 +111,8 @@ class Decision:
             mean error; then the dropped, last dropped first, by the mean error at
             the moment they were dropped; those dropped before the first round, by
             the estimate that had them dropped. Ties go to the smaller index.
-        mean_error: float64 [C] over the samples seen, less what was foreseen of them.
+        mean_error: float64 [C] over the samples seen, by their weights, less what was
+            foreseen of them.
         n_samples: int [C], how many that were. Means over different numbers of
             samples are not comparable.
         pruned: bool [C], the dropped.
@@ -172,10 +174,11 @@ class Strategy(Protocol):
             raise DiffjaxError(
                 "There are no classes to choose from; give at least one."
             )
+        empty = np.full((n_classes, len(samples)), np.nan, np.float32)
         return State(
             samples=samples,
             ends=ends,
-            table=ErrorTable(np.full((n_classes, len(samples)), np.nan, np.float32)),
+            table=ErrorTable(empty, samples.weights),
             dropped=np.full(n_classes, NEVER),
             groups=groups,
         )
@@ -245,6 +248,15 @@ def check_finite(
         )
 
 
+def weigh(state: State, weights: Float[np.ndarray, "S"] | None) -> State:
+    """Give the samples of a state other weights, before the first round."""
+    return replace(
+        state,
+        samples=replace(state.samples, weights=weights),
+        table=replace(state.table, weights=weights),
+    )
+
+
 def drop(state: State, classes: Int[np.ndarray, "k"]) -> State:
     """Drop living classes; before the first round this is a shortlist."""
     dropped = state.dropped.copy()
@@ -297,7 +309,7 @@ def class_decision(decision: Decision, classidx: Int[np.ndarray, "P"]) -> Decisi
 
 
 def class_differences(
-    errors: Float[np.ndarray, "C S"], decision: Decision
+    table: ErrorTable, decision: Decision
 ) -> tuple[Float[np.ndarray, "C"], Float[np.ndarray, "C"]]:
     """How much worse each class is than the winner, and the standard error of that.
 
@@ -305,10 +317,9 @@ def class_differences(
     rested on. NaN and infinite for a class that was never evaluated.
 
     Args:
-        errors: that the decision compares.
+        table: the errors that the decision compares.
         decision: about the same classes.
     """
-    table = ErrorTable(errors)
     paired = table.difference(table.leaders(decision.winner))
     if decision.deficits is None:
         return paired.mean, paired.standard_error

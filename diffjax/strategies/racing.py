@@ -53,6 +53,9 @@ with t(3) errors and a risk of 1 %, in 1.2 % of all cases. The confidence is abo
 decision on all N samples, not about its being right; of classes that a shortlist or a
 prefilter left out, it says nothing.
 
+Where samples have weights w, with a mean of 1 over those seen, m_c is the mean of
+w_s d_s, and v_c is of w_s (d_s − m_c): the error of a ratio.
+
 Where a shortlist's estimates foresee the errors of the race's own samples, e is what
 was not foreseen (``State.unforeseen``): the same mean over all N, with less variance.
 """
@@ -168,17 +171,22 @@ class Racing(Strategy):
         classes = np.flatnonzero(state.living)
         n, N = state.n_used, len(state.samples)
         errors = state.unforeseen.errors[classes, :n].astype(np.float64)
-        leader = int(np.argmin(errors.mean(axis=1)))
-        difference = errors - errors[leader]
+        weights = state.samples.first(n)
+        leader = int(np.argmin((weights * errors).mean(axis=1)))
+        difference = weights * (errors - errors[leader])
+        mean = difference.mean(axis=1)
         order = np.lexsort((state.samples.noises[:n], state.samples.timesteps[:n]))
         steps = np.diff(difference[:, order], axis=1)
+        steps -= mean[:, None] * np.diff(weights[order])
         variance = np.square(steps).sum(axis=1) / (2 * (n - 1))
+        if not weights.any():
+            variance[:] = np.inf
         spread = float(state.table.errors[classes[leader], :n].std(ddof=1, dtype=float))
         groups = classes if state.groups is None else state.groups[classes]
         return _Standing(
             classes=classes,
             foreign=groups != groups[leader],
-            mean=difference.mean(axis=1),
+            mean=mean,
             standard_error=np.sqrt(variance * (1 / n - 1 / N)),
             degrees=2 * (n - 1) ** 2 / (3 * n - 4),
             looks=1 + np.log2(N / self.floor),

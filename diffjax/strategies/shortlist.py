@@ -91,23 +91,25 @@ def shorten(
     if not np.isfinite(estimates).all():
         raise overflowed("The gradients of the shortlist are not finite")
     estimate = estimates.mean(axis=1, dtype=np.float64)
+    columns = None if samples is None else _places(state.samples, samples)
+    foreseen = None
+    if columns is not None:
+        ordered = estimates[:, columns]
+        if state.samples.weights is not None:
+            estimate = np.average(ordered, axis=1, weights=state.samples.weights)
+        foreseen = (ordered - estimate[:, None]).astype(estimates.dtype)
     groups = _groups(state)
     best = np.full(groups.max() + 1, np.inf)
     np.minimum.at(best, groups, np.where(state.living, estimate, np.inf))
     kept = np.argsort(best, kind="stable")[:k]
-    foreseen = None
-    if samples is not None:
-        foreseen = _foreseen(estimates, samples, state.samples)
     state = replace(
         state, estimate=estimate, foreseen=foreseen, n_gradients=n_gradients
     )
     return drop(state, np.flatnonzero(~np.isin(groups, kept)))
 
 
-def _foreseen(
-    estimates: Float[np.ndarray, "C s"], samples: Samples, own: Samples
-) -> Float[np.ndarray, "C s"] | None:
-    """ê less its mean, in the order of a strategy's own samples; None for others."""
+def _places(own: Samples, samples: Samples) -> Int[np.ndarray, "s"] | None:
+    """Where each of a strategy's own samples is among others; None unless all are."""
     theirs = np.lexsort((samples.noises, samples.timesteps))
     ours = np.lexsort((own.noises, own.timesteps))
     if len(theirs) != len(ours) or not (
@@ -115,10 +117,9 @@ def _foreseen(
         and np.array_equal(samples.noises[theirs], own.noises[ours])
     ):
         return None
-    centred = estimates - estimates.mean(axis=1, keepdims=True, dtype=np.float64)
-    foreseen = np.empty_like(estimates)
-    foreseen[:, ours] = centred[:, theirs]
-    return foreseen
+    places = np.empty_like(ours)
+    places[ours] = theirs
+    return places
 
 
 def restrict(state: State, classes: Sequence[int]) -> State:

@@ -1,6 +1,12 @@
-"""The table of errors of a run, and what is asked for and read of it."""
+"""The table of errors of a run, and what is asked for and read of it.
 
-from dataclasses import dataclass
+What strategies compare is the weighted mean error over the samples that a class has
+seen, with weights of samples w = 1 unless something else is said:
+
+    e_c = Σ_s w_s e[c, s] / Σ_s w_s
+"""
+
+from dataclasses import dataclass, replace
 
 import numpy as np
 from jaxtyping import Float, Int
@@ -13,13 +19,22 @@ class Samples:
     Attributes:
         timesteps: int [S].
         noises: int [S], which of the image's noise draws each sample uses.
+        weights: float64 [S], w, not negative and with a mean of 1; None for ones.
     """
 
     timesteps: Int[np.ndarray, "S"]
     noises: Int[np.ndarray, "S"]
+    weights: Float[np.ndarray, "S"] | None = None
 
     def __len__(self) -> int:
         return len(self.timesteps)
+
+    def first(self, n: int) -> Float[np.ndarray, "n"]:
+        """The weights of the first n, with a mean of 1; zeros if all of them are."""
+        if self.weights is None:
+            return np.ones(n)
+        weights = self.weights[:n]
+        return weights / (weights.mean() or 1)
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
@@ -40,9 +55,9 @@ class PairedDifference:
     """How much larger each class's error is than its leader's, on shared samples.
 
     Attributes:
-        mean: float64 [C], NaN where no sample is shared.
-        standard_error: float64 [C] of the mean; infinite below two shared samples,
-            zero for a leader of itself.
+        mean: float64 [C], weighted; NaN where no sample is shared.
+        standard_error: float64 [C] of the mean, as of a ratio of two means; infinite
+            below two shared samples, zero for a leader of itself.
         n_samples: int [C], the number of shared samples.
     """
 
@@ -58,9 +73,20 @@ class ErrorTable:
     The array belongs to its run and is written IN PLACE: a copy for each of many
     rounds of a 1000 × 1000 table would cost more than the bookkeeping. Earlier states
     of the same run therefore see later errors; nothing is ever overwritten.
+
+    Means are weighted by ``weights``, w; the errors themselves stay as they are.
     """
 
     errors: Float[np.ndarray, "C S"]
+    weights: Float[np.ndarray, "S"] | None = None
+
+    def rows(self, rows: Int[np.ndarray, "k"]) -> "ErrorTable":
+        """Some of its classes, of a copy."""
+        return replace(self, errors=self.errors[rows])
+
+    @property
+    def _weights(self) -> Float[np.ndarray, "S"]:
+        return np.ones(self.errors.shape[1]) if self.weights is None else self.weights
 
     def identical(self) -> bool:
         """Whether several classes have the same errors wherever all were evaluated."""
@@ -88,7 +114,7 @@ class ErrorTable:
 
     def mean(self) -> Float[np.ndarray, "C"]:
         """The mean error of each class over what it has seen; NaN for nothing."""
-        return _mean(self.errors.astype(np.float64), self.n_samples())
+        return _mean(self.errors.astype(np.float64), self._weights)[0]
 
     def leaders(self, winner: int) -> Int[np.ndarray, "C"]:
         """For each class the one that was best on the samples that it has seen.
@@ -104,7 +130,7 @@ class ErrorTable:
         seen = ~np.isnan(self.errors)
         n = seen.sum(axis=1)
         order = np.argsort(-seen.sum(axis=0), kind="stable")  # of the samples' use
-        known = np.where(seen, self.errors, 0).astype(np.float64)
+        known = np.where(seen, self.errors, 0).astype(np.float64) * self._weights
         totals = known[:, order].cumsum(axis=1)
         leaders = np.full(len(n), winner)
         for k in np.unique(n[(n > 0) & (n < n[winner])]):
@@ -117,16 +143,25 @@ class ErrorTable:
         errors = self.errors.astype(np.float64)
         d = errors - errors[leaders]
         n = (~np.isnan(d)).sum(axis=1)
-        mean = _mean(d, n)
-        spread = np.nansum((d - mean[:, None]) ** 2, axis=1)
-        many = np.maximum(n, 2)  # only to keep the division below quiet
-        standard_error = np.where(n < 2, np.inf, np.sqrt(spread / (many - 1) / many))
+        mean, total = _mean(d, self._weights)
+        spread = np.nansum((self._weights * (d - mean[:, None])) ** 2, axis=1)
+        # that of a mean of n terms w (d − mean) / (mean of w)
+        poor = (n < 2) | (total == 0)
+        scale = np.where(poor, 1, total) ** 2 * np.maximum(n - 1, 1)
+        standard_error = np.where(poor, np.inf, np.sqrt(spread * n / scale))
         standard_error[np.arange(len(n)) == leaders] = 0.0
         return PairedDifference(mean, standard_error, n)
 
 
 def _mean(
-    values: Float[np.ndarray, "C S"], n: Int[np.ndarray, "C"]
-) -> Float[np.ndarray, "C"]:
-    # np.nanmean would warn about rows without any value.
-    return np.where(n == 0, np.nan, np.nansum(values, axis=1) / np.maximum(n, 1))
+    values: Float[np.ndarray, "C S"], weights: Float[np.ndarray, "S"]
+) -> tuple[Float[np.ndarray, "C"], Float[np.ndarray, "C"]]:
+    """The weighted mean of what is not NaN, and the sum of its weights.
+
+    NaN for a row without any value; 0 where all weights are, which tell nothing apart.
+    """
+    there = ~np.isnan(values)
+    total = (there * weights).sum(axis=1)
+    sums = np.nansum(values * weights, axis=1)
+    mean = np.where(there.any(axis=1), sums / np.where(total > 0, total, 1), np.nan)
+    return mean, total

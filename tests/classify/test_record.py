@@ -131,7 +131,7 @@ def test_no_class_is_better_than_the_best_on_what_it_has_seen(seed):
     )
     decision = strategy.decide(state)
     winner = decision.winner
-    mean, error = class_differences(state.table.errors, decision)
+    mean, error = class_differences(state.table, decision)
     dropped = decision.pruned & (decision.n_samples < 64)
     assert dropped.any() and (mean[dropped] > 1.5 * error[dropped]).all()
     paired = state.table.difference(state.table.leaders(winner))
