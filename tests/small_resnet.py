@@ -2,7 +2,7 @@
 
 from flax import nnx
 
-from diffjax.baselines.classifier import load_classifier, save_classifier
+from diffjax.baselines.own import load_classifier, save_classifier
 from diffjax.baselines.resnet import ResNet, ResNetConfig
 
 SMALL = ResNetConfig(

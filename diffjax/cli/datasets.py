@@ -69,8 +69,7 @@ data_options = together(
         ),
     ),
 )
-class_options = section(
-    "prompts",
+prompt_files = together(
     option(
         "--prompts",
         "FILE.csv|NAME",
@@ -95,6 +94,10 @@ class_options = section(
         "Prompt with a {} for the data set's class name; may be repeated.",
         multiple=True,
     ),
+)
+class_options = section(
+    "prompts",
+    prompt_files,
     which_classes,
     option(
         "--prefilter",

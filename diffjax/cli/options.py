@@ -330,6 +330,12 @@ model_option, models_option = (
     )
     for more in ("", AGAIN)
 )
+revision_option = option("--revision", "REV", "Branch, tag or commit on Hugging Face.")
+cache_option = option("--cache-dir", "DIR", "Where downloads are kept.")
+offline_option = switch(
+    "--offline", "Take downloads from the cache; no network.", name="local_files_only"
+)
+hub_options = together(revision_option, cache_option, offline_option)
 part_options = section(
     "model",
     option("--unet", "PATH", f"U-Net {ELSEWHERE}"),
@@ -369,18 +375,14 @@ part_options = section(
         "Variant of the weights, such as fp16, bf16 or non_ema; parts without it "
         "have their plain ones taken.",
     ),
-    option("--revision", "REV", "Branch, tag or commit on Hugging Face."),
-    option("--cache-dir", "DIR", "Where downloads are kept."),
+    revision_option,
+    cache_option,
     option(
         "--prompt-cache",
         "DIR",
         "Folder that keeps what text encoders say of prompts for other runs.",
     ),
-    switch(
-        "--offline",
-        "Take downloads from the cache; no network.",
-        name="local_files_only",
-    ),
+    offline_option,
 )
 checkpoint_options = together(section("model", model_option), part_options)
 json_option = switch("--json", "JSON on standard output.", name="as_json")

@@ -1,4 +1,4 @@
-"""Evaluates a trained classifier into a run like those of diffusion models.
+"""Evaluates a model to compare with into a run like those of diffusion models.
 
 The difference Δ of a class is log p(prediction) − log p(class), and the run's
 temperature is 1, so that the scores of a report are the classifier's probabilities.
@@ -12,7 +12,12 @@ from typing import Any
 import numpy as np
 from jaxtyping import Float
 
-from diffjax.baselines.classifier import ImageClassifier
+from diffjax.baselines.classifier import (
+    Baseline,
+    Classifier,
+    ImageClassifier,
+    device,
+)
 from diffjax.classify.progress import Progress
 from diffjax.data.prompts import Prompts
 from diffjax.errors import DiffjaxError, overflowed
@@ -22,14 +27,14 @@ from diffjax.models.network import digest
 from diffjax.runs.folder import RunWriter, open_run, read_run, write_summary
 from diffjax.runs.header import FORMAT
 from diffjax.runs.metrics import summary
-from diffjax.runs.robustness import KIND
 
 CHUNK = 512  # images read at once
+CHUNK_BYTES = 2**27  # that their pixels take at most
 
 
 def evaluate_baseline(
     task: Task,
-    classifier: ImageClassifier,
+    model: Baseline,
     path: Path,
     *,
     asked: dict[str, Any] | None = None,
@@ -39,8 +44,8 @@ def evaluate_baseline(
     """Evaluate a task, or what is missing of it, into the run at ``path``.
 
     Args:
-        task: images and classes; the prompts do not matter.
-        classifier: trained on the classes of the data set.
+        task: images and classes; prompts matter to zero-shot models alone.
+        model: trained on the classes of the data set, or told of them by the prompts.
         path: the run's folder; a run of the same configuration there goes on.
         asked: further settings to keep in the header, as JSON values.
         progress: is told of every image.
@@ -53,11 +58,7 @@ def evaluate_baseline(
         DiffjaxError: if the classifier lacks a class, or the folder holds something
             else.
     """
-    columns = task.model_ids(classifier.n_classes, classifier.class_names)
-    names = tuple(task.class_names[c] for c in task.classes)
-    prompts = Prompts(
-        prompts=names, classidx=tuple(range(len(names))), class_names=names
-    )
+    classifier, columns, prompts = _told(task, model)
     header = _header(task, classifier, columns, asked or {})
     with open_run(path, header, prompts, save_errors=False) as run:
         opened(run)
@@ -65,8 +66,9 @@ def evaluate_baseline(
         right = run.rows["label"].to_numpy() == run.rows["prediction"].to_numpy()
         progress.begin(len(task.indices), len(run.rows), int(right.sum()))
         todo = [int(i) for i in task.indices if int(i) not in run.done]
-        for start in range(0, len(todo), CHUNK):
-            for row in _rows(task, classifier, columns, todo[start : start + CHUNK]):
+        chunk = min(CHUNK, max(1, CHUNK_BYTES // (12 * classifier.resolution**2)))
+        for start in range(0, len(todo), chunk):
+            for row in _rows(task, classifier, columns, todo[start : start + chunk]):
                 run.add(row)
                 failed = row.get("error") is not None
                 right = not failed and row["prediction"] == row["label"]
@@ -78,9 +80,23 @@ def evaluate_baseline(
     return result
 
 
+def _told(
+    task: Task, model: Baseline
+) -> tuple[Classifier, Sequence[tuple[int, ...]], Prompts]:
+    """A classifier, the ids by which it knows each class, and what a run keeps."""
+    if not isinstance(model, ImageClassifier):
+        one_to_one = [(c,) for c in range(len(task.classes))]
+        return model.of(task.prompts), one_to_one, task.prompts
+    columns = task.model_ids(len(model.class_names), model.class_names)
+    names = tuple(task.class_names[c] for c in task.classes)
+    numbers = tuple(range(len(names)))
+    prompts = Prompts(prompts=names, classidx=numbers, class_names=names)
+    return model, columns, prompts
+
+
 def _rows(
     task: Task,
-    classifier: ImageClassifier,
+    classifier: Classifier,
     columns: Sequence[tuple[int, ...]],
     indices: Sequence[int],
 ) -> Iterator[dict[str, Any]]:
@@ -98,10 +114,15 @@ def _rows(
     if not read:
         return
     found = classifier.log_probabilities(np.stack([pixels for _, pixels in read]))
-    # a class of the data set may be several of the classifier's
-    scores = np.stack(
-        [np.logaddexp.reduce(found[:, list(ids)], axis=1) for ids in columns], axis=1
-    )
+    if len(columns) == found.shape[1] and all(
+        ids == (c,) for c, ids in enumerate(columns)
+    ):
+        scores = found
+    else:  # a class of the data set may be several of the classifier's
+        scores = np.stack(
+            [np.logaddexp.reduce(found[:, list(ids)], axis=1) for ids in columns],
+            axis=1,
+        )
     seconds = (time.perf_counter() - start) / len(read)
     for (row, _), each in zip(read, scores, strict=True):
         if np.isfinite(each).all():
@@ -125,7 +146,7 @@ def _decision(scores: Float[np.ndarray, " C"], classes: np.ndarray) -> dict[str,
 
 def _header(
     task: Task,
-    classifier: ImageClassifier,
+    classifier: Classifier,
     columns: Sequence[tuple[int, ...]],
     asked: dict[str, Any],
 ) -> dict[str, Any]:
@@ -144,10 +165,10 @@ def _header(
         "classes": list(task.classes),
         "model": {
             "name": classifier.name,
-            "kind": KIND,
+            "kind": classifier.kind,
             "fingerprint": digest(map(repr, described.items())),
             **described,
             "ids": digest([repr(columns)]),
         },
-        "environment": environment(classifier.device),
+        "environment": environment(device()),
     }

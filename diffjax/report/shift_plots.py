@@ -12,8 +12,9 @@ if TYPE_CHECKING:
     from matplotlib.axes import Axes
     from matplotlib.figure import Figure
 
-COLOURS = dict(zip(FAMILIES, ("#D55E00", "#0072B2", "#009E73"), strict=True))
-MARKERS = dict(zip(FAMILIES, "osD", strict=True))
+HUES = ("#D55E00", "#CC79A7", "#0072B2", "#009E73")
+COLOURS = dict(zip(FAMILIES, HUES, strict=True))
+MARKERS = dict(zip(FAMILIES, "o^sD", strict=True))
 
 
 def robustness_figure(points: Sequence[Point]) -> "Figure":

@@ -33,7 +33,10 @@ HEADER = "run.json"
 # what must agree for a run to go on
 DECIDING = ("format", "experiment", "model", "data", "class_names", "classes")
 NAMES = {  # but for these: what they name is known by what it holds
-    "experiment": ("dataset", "classes", "prompts", "classnames", "templates"),
+    "experiment": (
+        *("dataset", "split", "classes"),
+        *("prompts", "classnames", "templates"),
+    ),
     "model": ("model", "name", "revision", "elsewhere", "fingerprint"),
     "data": ("name", "pool"),
 }

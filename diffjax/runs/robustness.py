@@ -39,6 +39,7 @@ ALL = "all"  # in place of a kind of shift: the mean over all shifts
 KIND = "discriminative"  # of a baseline, in its header
 FAMILIES = {
     KIND: "discriminative",
+    "contrastive": "contrastive",
     "class": "diffusion, class-conditional",
     "text": "diffusion, text-to-image",
 }

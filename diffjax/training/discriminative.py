@@ -12,7 +12,7 @@ from flax import nnx
 from jaxtyping import Int32, UInt8
 from rich.console import Console
 
-from diffjax.baselines.classifier import save_classifier
+from diffjax.baselines.own import save_classifier
 from diffjax.baselines.resnet import ResNet, ResNetConfig, resnet_loss
 from diffjax.training.batches import PixelBatch, batch_items, item_pixels
 from diffjax.training.initial import initial_network

@@ -10,11 +10,8 @@ import pytest
 from flax import nnx
 from small_resnet import NAMES, SMALL
 
-from diffjax.baselines.classifier import (
-    BATCH,
-    load_classifier,
-    save_classifier,
-)
+from diffjax.baselines.classifier import batch_of
+from diffjax.baselines.own import load_classifier, save_classifier
 from diffjax.baselines.resnet import ResNet, ResNetConfig, resnet_loss
 from diffjax.errors import DiffjaxError
 
@@ -87,7 +84,7 @@ def test_it_learns_colours(model):
 def test_saved_and_loaded(model, folder):
     classifier = load_classifier(folder)
     assert classifier.class_names == NAMES and classifier.resolution == 8
-    pixels = np.asarray(images(BATCH + 3))
+    pixels = np.asarray(images(batch_of(8) + 3))
     found = classifier.log_probabilities(pixels)
     wanted = jax.nn.log_softmax(jax.vmap(model)(jnp.asarray(pixels)))
     np.testing.assert_allclose(found, wanted, atol=1e-5)

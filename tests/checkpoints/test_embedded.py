@@ -7,7 +7,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from diffjax.baselines.classifier import EMBEDDED, load_classifier
+from diffjax.baselines.own import EMBEDDED, load_classifier
 from diffjax.checkpoints.catalog import MODELS
 from diffjax.checkpoints.loading import load_model
 from diffjax.checkpoints.resolving import resolve

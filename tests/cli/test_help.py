@@ -43,7 +43,11 @@ DEVICE = "--dtype", "--cells", "--shard-weights"
 SHARE = "--process-index", "--process-count"
 TOLD = "--json", "--quiet"
 HELP = {
-    "baseline": (*WHICH, "--max-pixels", "--out", "--allow-errors", *TOLD),
+    "baseline": (
+        *("--prompts", "--classnames", "--templates", "--clip-name", "--template"),
+        *("--revision", "--cache-dir", "--offline"),
+        *(*WHICH, "--max-pixels", "--out", "--allow-errors", *TOLD),
+    ),
     "bench": (
         *("--random", "--blocks", "--classes", "--dtype", "--resolution"),
         *("--compile-for", *PARTS, *TOLD),

@@ -9,7 +9,7 @@ from flax import nnx
 from small_resnet import NAMES, small_classifier
 from tiny_sets import write_folder
 
-from diffjax.baselines.classifier import load_classifier, save_classifier
+from diffjax.baselines.own import load_classifier, save_classifier
 from diffjax.errors import DiffjaxError
 from diffjax.evaluation import baselines
 from diffjax.evaluation.baselines import evaluate_baseline

@@ -13,7 +13,7 @@ import pipelines
 import pytest
 from pipelines import denoise, edit_json, error, from_torch, normal, to_torch
 
-from diffjax.baselines.classifier import EMBEDDED, load_classifier
+from diffjax.baselines.own import EMBEDDED, load_classifier
 from diffjax.baselines.resnet import ResNetConfig
 from diffjax.checkpoints import networks
 from diffjax.checkpoints.components import STEMS

@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from diffjax.baselines.classifier import load_classifier
+from diffjax.baselines.own import load_classifier
 from diffjax.checkpoints.loading import load_model
 from diffjax.data.corruptions import every_corruption
 from diffjax.report.compare import read_report

@@ -11,7 +11,7 @@ import pytest
 from rich.console import Console
 from safetensors.numpy import load_file
 
-from diffjax.baselines.classifier import load_classifier
+from diffjax.baselines.own import load_classifier
 from diffjax.classify.classifier import DiffusionClassifier
 from diffjax.errors import DiffjaxError
 from diffjax.training.recipes import (
