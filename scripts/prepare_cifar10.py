@@ -38,8 +38,8 @@ KNOWN_SHA256 = {
 Read = Callable[[str], bytes]  # a member's content by its file name
 
 
-def read_archive(path: Path, any_digest: bool) -> dict[str, Split]:
-    """The train and test splits of either archive, recognised by its file names."""
+def read_archive(path: Path, any_digest: bool) -> tuple[dict[str, Split], list[str]]:
+    """The splits of either archive, recognised by file names, and the class names."""
     if not any_digest and sha256(path) not in KNOWN_SHA256:
         raise ValueError(
             f"{path} is neither of the two known archives: its download "
@@ -65,7 +65,7 @@ def read_archive(path: Path, any_digest: bool) -> dict[str, Split]:
             )
         else:
             raise ValueError(f"{path} is not a CIFAR-10 archive that is known here")
-    return splits
+    return splits, CLASS_NAMES
 
 
 def _binary_splits(read: Read) -> dict[str, Split]:
@@ -123,7 +123,6 @@ def main(arguments: list[str] | None = None) -> None:
         source_help="one of the two archives above",
         dataset="cifar10",
         version=VERSION,
-        class_names=CLASS_NAMES,
         ids=True,
     )
 

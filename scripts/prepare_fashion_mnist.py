@@ -38,8 +38,8 @@ KNOWN_SHA256 = {
 }
 
 
-def read_folder(folder: Path, any_digest: bool) -> dict[str, Split]:
-    """The train and test splits of the four files.
+def read_folder(folder: Path, any_digest: bool) -> tuple[dict[str, Split], list[str]]:
+    """The train and test splits of the four files, and the class names.
 
     Raises:
         ValueError: a file is not what it should be.
@@ -63,7 +63,7 @@ def read_folder(folder: Path, any_digest: bool) -> dict[str, Split]:
             read_idx(content(prefix, "labels"), (), f"{prefix}-labels"),
         )
         for split, prefix in SPLITS.items()
-    }
+    }, CLASS_NAMES
 
 
 def read_idx(raw: bytes, shape: tuple[int, ...], name: str) -> np.ndarray:
@@ -95,7 +95,6 @@ def main(arguments: list[str] | None = None) -> None:
         source_help="of the four files",
         dataset="fashion_mnist",
         version=VERSION,
-        class_names=CLASS_NAMES,
     )
 
 

@@ -25,7 +25,7 @@ DAMAGED = (OSError, EOFError, ValueError, tarfile.TarError, zlib.error)
 
 def prepare(
     arguments: Sequence[str] | None,
-    read: Callable[[Path, bool], dict[str, Split]],
+    read: Callable[[Path, bool], tuple[dict[str, Split], Sequence[str]]],
     *,
     description: str,
     source: str,
@@ -37,8 +37,8 @@ def prepare(
 
     Args:
         arguments: of the command line; None for the program's own.
-        read: the download's path, and whether unknown digests are accepted, to splits;
-            raises one of ``DAMAGED``.
+        read: the download's path, and whether unknown digests are accepted, to splits
+            and class names in label order; raises one of ``DAMAGED``.
         description: of the script.
         source: what the download is, for the usage line.
         source_help: likewise, in words.
@@ -61,8 +61,10 @@ def prepare(
     options = parser.parse_args(arguments)
     data_dir = options.data_dir.expanduser().absolute()
     try:
-        splits = read(options.source, options.any_digest)
-        target = write_arrays(splits, data_dir, dataset=dataset, **catalogue)
+        splits, names = read(options.source, options.any_digest)
+        target = write_arrays(
+            splits, data_dir, dataset=dataset, class_names=names, **catalogue
+        )
     except DAMAGED as error:
         sys.exit(f"prepare_{dataset}: {error}")
     counts = (f"{len(labels)} {split}" for split, (_, labels) in splits.items())

@@ -28,6 +28,7 @@ UNLABELLED_TEST = frozenset({"imagenet2012", "places365_small"})
 _SCRIPTS = {
     "cifar10": "prepare_cifar10.py ARCHIVE",
     "fashion_mnist": "prepare_fashion_mnist.py FOLDER",
+    "quickdraw": "prepare_quickdraw.py ARCHIVE",
 }
 _READ_AT_ONCE = 64  # examples: amortises a call, bounds the memory
 _SAMPLE = 16  # examples, evenly spread, in the fingerprint

@@ -9,6 +9,7 @@ from pathlib import Path
 import numpy as np
 import prepare_cifar10
 import prepare_fashion_mnist
+import prepare_quickdraw
 import pytest
 from tiny_sets import forbid_network, png, random_splits
 
@@ -222,3 +223,63 @@ def test_damaged_files_are_refused(fashion, tmp_path, content, message):
     arguments = (folder, "--any-digest", "--data-dir", tmp_path)
     assert message in fails(prepare_fashion_mnist, *arguments)
     assert not (tmp_path / "fashion_mnist").exists()
+
+
+# QuickDraw
+
+
+@pytest.fixture
+def few_classes(monkeypatch):
+    monkeypatch.setattr(prepare_quickdraw, "N_CLASSES", 20)
+
+
+def drawing_files(n_classes=20):
+    """The lists of two drawings a class, in numbers that are no multiples of 1/255."""
+    rng = np.random.default_rng(0)
+    drawings = rng.integers(0, 1001, (100, 28 * 28)) / 1000
+    files = {}
+    for c in range(n_classes):
+        lines = [json.dumps(row) for row in np.roll(drawings, c).tolist()[:2]]
+        text = "\r\n".join(lines * 50) + "\r\n"
+        files[f"{'Zz'[c % 2]}{c:03d} thing.ndjson.gz"] = compressed(text.encode())
+    return drawings, files
+
+
+def write_drawings(path, files):
+    return write_tar(path, "package/src/drawings", files)
+
+
+def test_the_drawings_of_a_package_become_a_data_set(few_classes, tmp_path, capsys):
+    drawings, files = drawing_files()
+    archive = write_drawings(tmp_path / "package.tgz", files)
+    prepare_quickdraw.main([str(archive), "--any-digest", "--data-dir", str(tmp_path)])
+    assert "1700 train, 300 test images" in capsys.readouterr().out
+    source = open_tfds("quickdraw", "test", tmp_path)
+    names = [name.removesuffix(".ndjson.gz") for name in files]
+    assert source.class_names == tuple(sorted(names, key=str.casefold))
+    for example in source:
+        c = int(source.class_names[example.label][1:4])
+        expected = [np.roll(drawings, c)[i].reshape(28, 28) for i in (0, 1)]
+        close = [np.abs(example.image[..., 0] / 255 - each).max() for each in expected]
+        assert min(close) <= 0.5 / 255 + 1e-6
+        assert np.ptp(example.image, axis=-1).max() == 0
+    assert (np.bincount([example.label for example in source]) == 15).all()
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        (dict.popitem, "holds 19 classes, not 20"),
+        (lambda f: f.update({next(iter(f)): compressed(b"[1, 2]\r\n")}), "not 100"),
+        (lambda f: f.update({next(iter(f)): compressed(b"[1,")}), "not lists of"),
+        (lambda f: f.update({next(iter(f)): b"damaged"}), "incorrect header"),
+    ],
+)
+def test_other_drawings_are_refused(few_classes, tmp_path, change, message):
+    _, files = drawing_files()
+    change(files)
+    archive = write_drawings(tmp_path / "package.tgz", files)
+    arguments = (prepare_quickdraw, archive, "--data-dir", tmp_path)
+    assert "not the package's version 1.0.6" in fails(*arguments)
+    assert message in fails(*arguments, "--any-digest")
+    assert not (tmp_path / "quickdraw").exists()

@@ -127,6 +127,7 @@ def test_data_dir_from_the_environment(data_dir, monkeypatch):
     [
         ("cifar10", r"scripts/prepare_cifar10\.py ARCHIVE --data-dir DIR"),
         ("fashion_mnist", r"scripts/prepare_fashion_mnist\.py FOLDER --data-dir DIR"),
+        ("quickdraw", r"scripts/prepare_quickdraw\.py ARCHIVE --data-dir DIR"),
         ("food101", "tfds build food101 --file_format array_record --data_dir DIR"),
         (
             "imagenet_v2",
