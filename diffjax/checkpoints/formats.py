@@ -350,4 +350,6 @@ _READERS: dict[str, Callable[[Path], Tensors]] = {
     ".msgpack": _read_msgpack,
     ".bin": _read_torch,
     ".pt": _read_torch,
+    ".pth": _read_torch,
+    ".ckpt": _read_torch,
 }

@@ -14,14 +14,20 @@ import jax.numpy as jnp
 import numpy as np
 from jax.typing import DTypeLike
 
-from diffjax.checkpoints import fitting
+from diffjax.checkpoints import fitting, single_file
 from diffjax.checkpoints.catalog import ASSETS
 from diffjax.checkpoints.components import COMPONENTS, RUNS, STEMS
 from diffjax.checkpoints.conditioning import load_conditioner
 from diffjax.checkpoints.families import TextFamily, family_of
 from diffjax.checkpoints.networks import load_network, network_config, read_json
 from diffjax.checkpoints.parts import REPLACED, Parts, spelled_out
-from diffjax.checkpoints.resolving import require_variant, resolve, resolve_component
+from diffjax.checkpoints.resolving import (
+    require_variant,
+    resolve,
+    resolve_component,
+    whole_file,
+    whole_parts,
+)
 from diffjax.choices import DTYPES
 from diffjax.data.kept import KeptArrays
 from diffjax.errors import DiffjaxError, unknown
@@ -55,7 +61,8 @@ def load_model(
     Args:
         name_or_path: A folder in the diffusers layout, a name of ``diffjax models``,
             or a Hugging Face id; of a whole pipeline of Stable Diffusion (1, 2, XL, 3,
-            3.5), FLUX.1, PixArt or DiT. A path that exists comes first.
+            3.5), FLUX.1, PixArt or DiT. Or a single file of a whole Stable Diffusion
+            1, 2 or XL. A path that exists comes first.
         dtype: Number type in which the denoiser computes and keeps its weights; "auto"
             is bfloat16 on accelerators and float32 on a CPU. Autoencoder and text
             encoder, which run once an image or prompt, stay in float32, but for T5 on
@@ -84,8 +91,16 @@ def load_model(
     dtype = compute_dtype(dtype)
     weights = {name: place for name, place in elsewhere.items() if place.is_file()}
     elsewhere = {n: place for n, place in elsewhere.items() if n not in weights}
+    place, scheduled = name_or_path, {}
+    if (whole := whole_file(name_or_path)) is not None:
+        file, layout = whole
+        place, scheduled = layout.folder, layout.schedule
+        weights, elsewhere = whole_parts(file, layout, weights, elsewhere, **asked)
+    held = {v for file in weights.values() for v in single_file.variants_in(file)}
+    if variant in held:  # so no folder has to have it
+        asked["variant"] = None
     folder = resolve(
-        name_or_path,
+        place,
         revision=revision,
         without=(*elsewhere, *left_out, *(OPTIONAL[name] for name in left_out)),
         weightless=tuple(weights),
@@ -113,7 +128,7 @@ def load_model(
             for name in STEMS
             if name in there and name not in weights
         }
-        require_variant(str(name_or_path), variant, names)
+        require_variant(str(name_or_path), asked.get("variant"), names)
     family = _check_configs(index, folder, denoiser, component_folder, there, guidance)
     denoiser_config, denoiser_network = load_network(
         # one device may not hold it; the classifier places it
@@ -143,7 +158,11 @@ def load_model(
         "scaling_factor": vae_config.scaling_factor,
         "shift_factor": vae_config.shift_factor or 0.0,
         **fitting.process(
-            read_json(scheduler), scheduler, denoiser_config, vae_config, shift
+            read_json(scheduler) | scheduled,
+            scheduler,
+            denoiser_config,
+            vae_config,
+            shift,
         ),
         "downscale": vae_config.downscale,
         "multiple": vae_config.downscale * getattr(denoiser_config, "patch_size", 1),

@@ -58,8 +58,9 @@ def torch_names(path: ParameterPath, names: Names, blocks: int) -> list[str]:
     """Every torch name under which the parameter at ``path`` is stored."""
     name = ".".join(map(str, (*path[:-1], _LEAVES[str(path[-1])])))
     for ours, torch in names.renames:
-        # whole dotted parts only, so that "to_out" leaves "to_out_2" alone
-        name = re.sub(rf"(?<![^.]){re.escape(ours)}(?![^.])", torch, name)
+        if ours in name:  # most are not, and to look is quick
+            # whole dotted parts only, so that "to_out" leaves "to_out_2" alone
+            name = re.sub(rf"(?<![^.]){re.escape(ours)}(?![^.])", torch, name)
     if "*" not in name:
         return [name]
     return [name.replace("*", str(i)) for i in range(blocks)]

@@ -10,7 +10,7 @@ import jax.numpy as jnp
 from flax import nnx
 from jax.typing import DTypeLike
 
-from diffjax.checkpoints import mappings, naming, original_dit
+from diffjax.checkpoints import mappings, naming, original_dit, original_sd
 from diffjax.checkpoints.components import COMPONENTS, SPLIT, STEMS
 from diffjax.checkpoints.formats import read_tensors
 from diffjax.errors import DiffjaxError
@@ -109,6 +109,8 @@ def load_network(
     if name == "transformer" and original_dit.is_original(tensors):
         tensors = original_dit.split_attention(tensors, config, source)
         config, names = original_dit.original_config(config), naming.ORIGINAL_DIT
+    elif original_sd.is_original(name, tensors):
+        tensors, names = original_sd.part(name, tensors, config, source, variant)
     empty = network_shapes(folder, config, dtype)
     state = mappings.fill(empty.state, tensors, names, source)
     return config, Network(empty.graphdef, state if on_host else jax.device_put(state))

@@ -27,8 +27,9 @@ class Parts(Access, total=False):
     """Keyword arguments that say where the parts of a model come from.
 
     Each part is a folder or a Hugging Face id; a network may also be a file of weights
-    alone, for what the pipeline's own config.json describes. A transformer's file may
-    also be one that the program of DiT's paper saved.
+    alone, for what the pipeline's own config.json describes, or a whole Stable
+    Diffusion's single file. A transformer's file may also be one that the program of
+    DiT's paper saved.
 
     Attributes:
         unet: U-Net to use instead of the pipeline's own.
@@ -52,7 +53,8 @@ class Parts(Access, total=False):
         local_files_only: Whether to take downloads from the cache alone, without the
             network.
         variant: Variant of the weights, such as "fp16" or "non_ema". Components without
-            it have their plain weights taken, but one must have it.
+            it have their plain weights taken, but one must have it. A single file may
+            have "ema", averaged weights, and "non_ema".
         prompt_cache: Folder that keeps what text encoders say of prompts. Text encoders
             are read only for prompts that are not there.
     """

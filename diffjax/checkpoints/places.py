@@ -143,6 +143,8 @@ def contents(folder: Path) -> str:
         if file.suffix in _SINGLE_FILES and file.is_file():
             if what := single_file.foreign(file):
                 return f" It has {file.name}. {what}"
+            if single_file.layout_of(file):
+                return f" It has {file}, a whole model in a single file: name that."
             break  # one is enough to look into
     names = sorted(entry.name for entry in folder.iterdir())
     if not names:

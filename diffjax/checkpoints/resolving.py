@@ -15,7 +15,7 @@ from typing import Any, Unpack
 
 from diffjax.checkpoints import places, single_file
 from diffjax.checkpoints.catalog import ASSETS, MODELS
-from diffjax.checkpoints.components import COMPONENTS, STEMS
+from diffjax.checkpoints.components import COMPONENTS, STEMS, option
 from diffjax.checkpoints.formats import (
     WEIGHTS,
     is_weight_file,
@@ -100,6 +100,61 @@ def resolve_component(
     )
 
 
+def whole_file(name_or_path: str | Path) -> tuple[Path, single_file.Layout] | None:
+    """The file that a name is, if it holds a whole model, and how."""
+    path = places.existing(str(name_or_path))
+    if path is None or not is_weight_file(path):
+        return None
+    layout = single_file.layout_of(path)
+    return None if layout is None else (path, layout)
+
+
+def whole_parts(
+    file: Path,
+    layout: single_file.Layout,
+    weights: Mapping[str, Path],
+    elsewhere: Mapping[str, Path],
+    **asked: Any,
+) -> tuple[dict[str, Path], dict[str, Path]]:
+    """Files of weights and folders of all components of a model in a single file.
+
+    Its tokenizers are those of the model that it is a copy of, which has a name.
+
+    Args:
+        file: the single file.
+        layout: what it holds.
+        weights: of components that are taken from other files.
+        elsewhere: folders of components that are taken from there.
+        **asked: as for ``resolve_component``.
+
+    Raises:
+        DiffjaxError: if a component is in none of them.
+    """
+    own = {
+        c: file for c in layout.components if c not in weights and c not in elsewhere
+    }
+    weights, elsewhere = {**weights, **own}, dict(elsewhere)
+    for name in _components(layout.folder / "model_index.json"):
+        if name in weights or name in elsewhere or name == "scheduler":
+            continue
+        if name in STEMS:
+            raise DiffjaxError(
+                f"{file} holds {' and '.join(layout.components)} of a {layout.name}, "
+                f"but no {name}. Name one with {option(name)}, for example "
+                f"{layout.name}."
+            )
+        hub_id = MODELS[layout.name].hub_id
+        assert hub_id is not None
+        try:
+            elsewhere[name] = resolve_component(hub_id, name, **asked)
+        except DiffjaxError as error:
+            raise DiffjaxError(
+                f"{file} has no tokenizer, and that of {layout.name} is not at hand: "
+                f"{error} Or name the folder of a CLIP tokenizer with {option(name)}."
+            ) from error
+    return weights, elsewhere
+
+
 def _local_or_hub_id(name_or_path: str | Path) -> Path | str:
     name = str(name_or_path)
     if path := places.existing(name):
@@ -159,8 +214,8 @@ def require_variant(
         weights = filter(WEIGHTS.fullmatch, sorted(map("/".join, files)))
         raise DiffjaxError(
             f"{where} has no weights of the variant {variant!r}. Found: "
-            f"{', '.join(weights)}. Leave --variant (variant= in Python) away, or name "
-            "one of those."
+            f"{', '.join(weights) or 'one file'}. Leave --variant (variant= in Python) "
+            "away, or name one of those."
         )
 
 

@@ -1,41 +1,107 @@
 """What a file of weights holds, by the names in its header: nothing else is read.
 
-A whole model in a single file, as CompVis, Stability AI and most fine-tuners publish
-them, is recognised and refused with the way to convert it; so are other files that are
-easily taken for a network's weights.
+A whole Stable Diffusion 1, 2 or XL in a single file, as CompVis, Stability AI and most
+fine-tuners publish them, is a model: its configs are in the package. Files that are
+easily taken for one are named for what they are.
 """
 
 import re
-import shlex
+import warnings
 import zipfile
+from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Any
 
+from diffjax.checkpoints.catalog import ASSETS
 from diffjax.checkpoints.components import RUNS
+from diffjax.checkpoints.original_sd import AVERAGED, AVERAGED_PREFIX, PREFIXES
 
 _MOST_BYTES = 2**26  # of the part of a torch file that has its names
 _WHOLE = "model.diffusion_model."
-# of a whole model: which one, by further names in it
+_READ = "Stable Diffusion 1.x, 2.x and XL"
+# by a name in a whole file: its short name, and the folder of its configs
 _VERSIONS = (
-    ("model.diffusion_model.joint_blocks.", "Stable Diffusion 3"),
-    ("model.diffusion_model.double_blocks.", "FLUX"),
-    ("conditioner.embedders.", "Stable Diffusion XL"),
-    ("cond_stage_model.model.", "Stable Diffusion 2.x"),
-    ("cond_stage_model.transformer.", "Stable Diffusion 1.x"),
+    ("conditioner.embedders.1.model.", "sdxl", "sdxl"),
+    ("cond_stage_model.model.", "sd-2.1", "sd-2"),
+    ("cond_stage_model.transformer.", "sd-1.5", "sd-1"),
 )
-_PIPELINES = {  # that convert what diffjax runs
-    "Stable Diffusion XL": "StableDiffusionXLPipeline",
-    "Stable Diffusion 2.x": "StableDiffusionPipeline",
-    "Stable Diffusion 1.x": "StableDiffusionPipeline",
-}
-_LORA = re.compile(r"\blora_(unet|te\d?)_|\.lora_(A|B|up|down)\.|\.lora\.(up|down)\.")
+CONFIGS = ASSETS / "single_file"
+# what no code reads, by a name in it, whole or alone
+_REFUSED = (
+    ("joint_blocks.0.", "Stable Diffusion 3"),
+    ("double_blocks.0.", "FLUX"),
+    ("conditioner.embedders.0.model.", "refiner of Stable Diffusion XL"),
+    ("edm_mean", "Playground 2.5"),
+    ("edm_vpred.", "CosXL"),
+)
+_LORA = re.compile(
+    r"\blora_(unet|te\d?|transformer)_|\.lora_(A|B|up|down)\.|[._]lora\.(up|down)\."
+)
 # weights of a network alone, by a name in them: what it is of, a model that has one,
 # and the option that takes it
 _ALONE = (
     ("x_embedder.proj.", "a DiT", "dit-256", "transformer"),
     ("down_blocks.0.resnets.0.time_emb_proj.", "a U-Net", "sd-1.5", "unet"),
+    ("input_blocks.0.0.", "a U-Net", "sd-1.5", "unet"),
     ("text_model.encoder.layers.", "a text encoder", "sd-1.5", "text-encoder"),
     ("encoder.down_blocks.0.", "an autoencoder", "sd-1.5", "vae"),
+    ("encoder.down.0.block.0.", "an autoencoder", "sd-1.5", "vae"),
 )
+
+
+@dataclass(frozen=True, kw_only=True)
+class Layout:
+    """What a whole model in a single file is.
+
+    Attributes:
+        name: as ``diffjax models`` has it, whose tokenizers it has.
+        folder: of the package, with its configs.
+        components: that the file holds.
+        schedule: what its scheduler's config says besides.
+    """
+
+    name: str
+    folder: Path
+    components: tuple[str, ...]
+    schedule: dict[str, Any] = field(default_factory=dict)
+
+
+def layout_of(path: Path) -> Layout | None:
+    """What a file holds that is a whole model; None for any other file."""
+    names = names_in(path)
+    if foreign(path, names) or _WHOLE not in names:
+        return None
+    found = [(name, folder) for mark, name, folder in _VERSIONS if mark in names]
+    if not found:
+        return None
+    name, folder = found[0]
+    schedule: dict[str, Any] = {}
+    if re.search(r"\bv_pred\b", names):  # as trainers of Stable Diffusion XL mark it
+        schedule["prediction_type"] = "v_prediction"
+    if re.search(r"\bztsnr\b", names):
+        schedule["rescale_betas_zero_snr"] = True
+    if folder == "sd-2":
+        warnings.warn(
+            f"{path} is taken for a Stable Diffusion 2 of 768 pixels and v-prediction, "
+            "as diffusers does: nothing in the file tells it from a base model, of 512 "
+            "pixels and ε. If it is one, name that model and take its parts from the "
+            f"file: --model sd-2.1-base --unet {path} --vae {path} --text-encoder "
+            f"{path}",
+            stacklevel=2,
+        )
+    held = [c for c, each in PREFIXES.items() if any(p in names for p in each)]
+    return Layout(
+        name=name,
+        folder=CONFIGS / folder,
+        components=tuple(held),
+        schedule=schedule,
+    )
+
+
+def variants_in(path: Path) -> tuple[str, ...]:
+    """Variants of the weights that a whole model in a file has, if there are two."""
+    both = AVERAGED_PREFIX in names_in(path)
+    return (AVERAGED, f"non_{AVERAGED}") if both else ()
 
 
 def names_in(path: Path) -> str:
@@ -73,22 +139,18 @@ def foreign(path: Path, names: str | None = None) -> str:
         Sentences that begin with "It is"; the empty text for any other file.
     """
     names = names_in(path) if names is None else names
-    if _WHOLE in names:
-        version = next((v for mark, v in _VERSIONS if mark in names), "diffusion model")
-        if version not in _PIPELINES:
-            return f"It is a whole {version} in a single file. diffjax runs {RUNS}."
-        return _convert(f"a whole {version}", _PIPELINES[version], path)
     if _LORA.search(names):
         return (
-            "It is a LoRA: changes to a model's weights. Add them once with diffusers, "
-            "pipeline.load_lora_weights(...), pipeline.fuse_lora(), "
-            "pipeline.unload_lora_weights(), pipeline.save_pretrained('FOLDER'), and "
-            "name FOLDER."
+            "It is a LoRA: changes to a model's weights. Name it beside the model that "
+            f"it changes: --lora {path} (lora= in Python)."
         )
-    if "encoder.down.0.block.0." in names:
-        return _convert("an autoencoder", "AutoencoderKL", path)
-    if "input_blocks.0.0." in names:
-        return _convert("a U-Net", "UNet2DConditionModel", path)
+    for mark, version in _REFUSED:
+        alone = "conditioner.embedders.1.model." not in names
+        if mark in names and (alone or not mark.startswith("conditioner")):
+            return (
+                f"It is a {version} in a single file; of these diffjax reads {_READ}. "
+                f"As folders in the diffusers layout it runs {RUNS}."
+            )
     return ""
 
 
@@ -104,17 +166,6 @@ def alone(path: Path) -> str:
                 f"such as {model}, and these beside it, with --{option} {path}."
             )
     return (
-        "A model is a folder in the diffusers layout, with model_index.json in it; "
-        "name the folder."
-    )
-
-
-def _convert(what: str, cls: str, path: Path) -> str:
-    program = (
-        f"from diffusers import {cls}; "
-        f'{cls}.from_single_file({str(path)!r}).save_pretrained("FOLDER")'
-    )
-    return (
-        f"It is {what} in a single file, in a layout that is not read: convert it once "
-        f"with diffusers, and name the folder: python -c {shlex.quote(program)}"
+        "A model is a folder in the diffusers layout, with model_index.json in it, or "
+        f"a file of a whole {_READ}; name the folder or the file."
     )

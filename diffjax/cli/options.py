@@ -322,8 +322,9 @@ model_option, models_option = (
     option(
         "--model",
         "NAME",
-        "A folder in the diffusers layout, a name of `diffjax models`, or a Hugging "
-        f"Face id: the first that there is.{more}",
+        "A folder in the diffusers layout, a file of a whole Stable Diffusion 1, 2 or "
+        "XL, a name of `diffjax models`, or a Hugging Face id: the first that there "
+        f"is.{more}",
         multiple=bool(more),
         default=("tiny",) if more else "tiny",
         shell_complete=completion.models,
