@@ -3,7 +3,8 @@
 torch's ``weights_only`` builds nothing but tensors, numbers, text and containers. Some
 files hold numpy numbers besides. Those name two functions of numpy's, which are not let
 in either: small stand-ins of our own take their place, that know integers alone. A
-training checkpoint's command line, an argparse.Namespace, has a stand-in too.
+training checkpoint's command line, an argparse.Namespace, has a stand-in too, and so
+has the class by which PyTorch Lightning names the state of what saved it.
 """
 
 import warnings
@@ -52,6 +53,10 @@ def load_torch(path: Path, *, instead: str) -> Any:
                 (_integer, "numpy.core.multiarray.scalar"),  # before numpy 2
                 (_IntegerType, "numpy.dtype"),
                 (_Options, "argparse.Namespace"),
+                (
+                    _Saver,
+                    "pytorch_lightning.callbacks.model_checkpoint.ModelCheckpoint",
+                ),
             ]
         ):
             return torch.load(
@@ -133,6 +138,10 @@ def _checked(path: Path, instead: str) -> bool:
 
 class _Options:
     """Stands in for argparse.Namespace: an object that attributes are set on."""
+
+
+class _Saver:
+    """Stands in for a class that is a key of a table, as in Stable Diffusion 1.4."""
 
 
 class _IntegerType:

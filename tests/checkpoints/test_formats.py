@@ -397,9 +397,9 @@ def test_no_weights_says_what_was_looked_for_and_found(tmp_path):
 def test_no_such_file_and_unknown_kind(tmp_path):
     with pytest.raises(DiffjaxError, match="There is no weight file"):
         read_tensors(tmp_path / "absent.safetensors")
-    (tmp_path / "model.ckpt").write_bytes(b"x")
+    (tmp_path / "model.gguf").write_bytes(b"x")
     with pytest.raises(DiffjaxError, match="cannot read weights of this kind"):
-        read_tensors(tmp_path / "model.ckpt")
+        read_tensors(tmp_path / "model.gguf")
 
 
 WRITERS = {

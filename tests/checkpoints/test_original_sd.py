@@ -4,6 +4,8 @@ import gzip
 import json
 import re
 import shutil
+import sys
+import types
 from pathlib import Path
 
 import numpy as np
@@ -17,6 +19,7 @@ from diffusers.loaders import single_file_utils as theirs
 from flax import nnx
 
 from diffjax.checkpoints import original_sd, single_file
+from diffjax.checkpoints.formats import read_tensors
 from diffjax.checkpoints.loading import load_model
 from diffjax.checkpoints.mappings import torch_names
 from diffjax.checkpoints.networks import empty_network, kind_of, load_network
@@ -150,6 +153,23 @@ def test_averaged_weights(models, configs, tmp_path):
         load_network(folder / "unet", "unet", weights=bad, variant="ema")
     with pytest.raises(DiffjaxError, match="no weights of the variant 'fp16'"):
         load_model(path, tokenizer=folder, variant="fp16")
+
+
+def test_what_lightning_leaves_in_a_file(tmp_path, monkeypatch):
+    """A class as a key, in a published file; nothing of it is imported."""
+    name = "pytorch_lightning.callbacks.model_checkpoint"
+    module = types.ModuleType(name)
+    module.ModelCheckpoint = type("ModelCheckpoint", (), {"__module__": name})
+    content = {
+        "state_dict": {"a": torch.ones(2)},
+        "callbacks": {module.ModelCheckpoint: {"best_model_path": ""}},
+    }
+    for part in (name, "pytorch_lightning", "pytorch_lightning.callbacks"):
+        monkeypatch.setitem(sys.modules, part, module)
+    torch.save(content, tmp_path / "a.ckpt")
+    monkeypatch.undo()
+    with pytest.warns(UserWarning, match="state_dict is taken of it"):
+        assert [*read_tensors(tmp_path / "a.ckpt")] == ["a"]
 
 
 def change(tensors, *, without="", **more):
