@@ -404,6 +404,43 @@ def _read_checkpoint(folder: Path) -> Any:
     return model.conditioner.tokenize(["a photo of a ship."]).ids.tolist()
 
 
+def _write_classifier(folder: Path) -> None:
+    """A vision transformer as transformers saves it."""
+    from flax import nnx
+    from safetensors.numpy import save_file
+
+    from diffjax.checkpoints.mappings import to_torch
+    from diffjax.checkpoints.naming import VIT_CLASSIFIER
+    from diffjax.models.vit import (
+        ViTForImageClassification,
+        ViTForImageClassificationConfig,
+    )
+
+    numbers = {"hidden_size": 8, "intermediate_size": 8, "num_hidden_layers": 1}
+    numbers |= {"num_attention_heads": 2, "image_size": 16, "patch_size": 8}
+    config = ViTForImageClassificationConfig(num_labels=2, **numbers)
+    state = nnx.state(ViTForImageClassification(config, rngs=nnx.Rngs(0)))
+    tensors = to_torch(state, VIT_CLASSIFIER)
+    for key in ("cls_token", "position_embeddings"):
+        tensors[f"vit.embeddings.{key}"] = tensors[f"vit.embeddings.{key}"][None]
+    save_file(
+        {key: np.ascontiguousarray(t) for key, t in tensors.items()},
+        folder / "model.safetensors",
+    )
+    named = {"architectures": ["ViTForImageClassification"], "model_type": "vit"}
+    labels = {"id2label": {"0": "cat", "1": "dog"}}
+    _put(folder / "config.json", json.dumps(named | numbers | labels).encode())
+    seen = {"size": 16, "image_mean": [0.5] * 3, "image_std": [0.5] * 3, "resample": 2}
+    _put(folder / "preprocessor_config.json", json.dumps(seen).encode())
+
+
+def _read_classifier(folder: Path) -> Any:
+    from diffjax.checkpoints.image_classifiers import load_image_classifier
+
+    found = load_image_classifier(folder)
+    return found.class_names, found.processing(picture()).shape
+
+
 def _write_parts_of_a_model(folder: Path) -> None:
     tiny = ROOT / "diffjax" / "assets" / "tiny"
     name = "diffusion_pytorch_model.safetensors"
@@ -713,6 +750,12 @@ KINDS: dict[str, Kind] = {
         write=_write_parts_of_a_model,
         damaged={"*.safetensors": "bytes", "vae/*.safetensors": "bytes"},
         read=_read_parts_of_a_model,
+        heavy=True,
+    ),
+    "classifier": Kind(
+        write=_write_classifier,
+        damaged={"*.json": "json", "*.safetensors": "bytes"},
+        read=_read_classifier,
         heavy=True,
     ),
     "latents": _array("latents.npy", _noises(), _read_latents, heavy=True),

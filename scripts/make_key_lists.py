@@ -7,6 +7,8 @@ transformers are needed:
 
     python scripts/make_key_lists.py [tests/goldens/keys]
 
+torchvision's own classifiers need torchvision too.
+
 For every checkpoint NAME it writes NAME.json (the config) and NAME.txt.gz: one line
 per tensor, ``key<TAB>comma-separated shape``, sorted by key. Shapes are torch's.
 
@@ -18,6 +20,7 @@ published names back:
   Stable Diffusion 1 and 2 are, have both.
 - The autoencoder: files saved before diffusers 0.15, as that of Stable Diffusion 1,
   call the attention's layers ``query``, ``key``, ``value`` and ``proj_attn``.
+- Vision transformers have the names of transformers 4.
 - DiT repeats the timestep and label embedders in each of its 28 blocks. The file
   holds them 28 times; the model is counted with one.
 """
@@ -146,6 +149,45 @@ DIT_XL_2_256 = {
     "use_linear_projection": False,
 }
 
+VIT_B_16 = {
+    "architectures": ["ViTForImageClassification"],
+    "attention_probs_dropout_prob": 0.0,
+    "hidden_act": "gelu",
+    "hidden_dropout_prob": 0.0,
+    "hidden_size": 768,
+    "image_size": 224,
+    "initializer_range": 0.02,
+    "intermediate_size": 3072,
+    "layer_norm_eps": 1e-12,
+    "model_type": "vit",
+    "num_attention_heads": 12,
+    "num_channels": 3,
+    "num_hidden_layers": 12,
+    "patch_size": 16,
+    "qkv_bias": True,
+}
+VIT_L_32_384 = VIT_B_16 | {
+    "hidden_size": 1024,
+    "image_size": 384,
+    "intermediate_size": 4096,
+    "num_attention_heads": 16,
+    "num_hidden_layers": 24,
+    "patch_size": 32,
+}
+RESNET_101 = {
+    "architectures": ["ResNetForImageClassification"],
+    "depths": [3, 4, 23, 3],
+    "downsample_in_first_stage": False,
+    "embedding_size": 64,
+    "hidden_act": "relu",
+    "hidden_sizes": [256, 512, 1024, 2048],
+    "layer_type": "bottleneck",
+    "model_type": "resnet",
+    "num_channels": 3,
+}
+# torchvision's files have no config: the function that makes the network
+TORCHVISION = {"torchvision-resnet101": "resnet101", "torchvision-vit_l_32": "vit_l_32"}
+
 # name: (config, parameters as the model is counted: repeats once, no buffers)
 CHECKPOINTS: dict[str, tuple[dict[str, Any], int]] = {
     "sd15-unet": (UNET_SD15, 859_520_964),
@@ -158,8 +200,23 @@ CHECKPOINTS: dict[str, tuple[dict[str, Any], int]] = {
     # The authors' 675,129,632 counts the fixed 256 × 1152 position table as well, which
     # diffusers computes and does not store.
     "dit-xl-2-256": (DIT_XL_2_256, 675_129_632 - 256 * 1152),
+    # of 1,000 classes; the published numbers of timm and torchvision
+    "vit-b-16": (VIT_B_16, 86_567_656),
+    "vit-l-32-384": (VIT_L_32_384, 306_632_680),
+    "resnet-101": (RESNET_101, 44_549_160),
+    "torchvision-resnet101": ({}, 44_549_160),
+    "torchvision-vit_l_32": ({}, 306_535_400),
 }
 
+VIT_PUBLISHED = {
+    r"^vit\.layers\.": "vit.encoder.layer.",
+    r"\.attention\.q_proj\.": ".attention.attention.query.",
+    r"\.attention\.k_proj\.": ".attention.attention.key.",
+    r"\.attention\.v_proj\.": ".attention.attention.value.",
+    r"\.attention\.o_proj\.": ".attention.output.dense.",
+    r"\.mlp\.fc1\.": ".intermediate.dense.",
+    r"\.mlp\.fc2\.": ".output.dense.",
+}
 VAE_PUBLISHED = {
     "to_q": "query",
     "to_k": "key",
@@ -167,6 +224,7 @@ VAE_PUBLISHED = {
     "to_out.0": "proj_attn",
 }
 REPEATED = re.compile(r"transformer_blocks\.\d+\.norm1\.emb\.")
+BUFFERS = ("position_ids", "running_mean", "running_var", "num_batches_tracked")
 
 
 def state_shapes(name: str, config: dict[str, Any]) -> Shapes:
@@ -177,6 +235,10 @@ def state_shapes(name: str, config: dict[str, Any]) -> Shapes:
         CLIPTextConfig,
         CLIPTextModel,
         CLIPTextModelWithProjection,
+        ResNetConfig,
+        ResNetForImageClassification,
+        ViTConfig,
+        ViTForImageClassification,
     )
 
     arguments = {k: v for k, v in config.items() if not k.startswith("_")}
@@ -187,6 +249,16 @@ def state_shapes(name: str, config: dict[str, Any]) -> Shapes:
             model = AutoencoderKL(**arguments)
         elif name == "sdxl-text-2":
             model = CLIPTextModelWithProjection(CLIPTextConfig(**arguments))
+        elif name in TORCHVISION:
+            from torchvision.models import get_model
+
+            model = get_model(TORCHVISION[name])
+        elif name.startswith("vit-"):
+            config = ViTConfig(num_labels=1000, **arguments)
+            model = ViTForImageClassification(config)
+        elif name.startswith("resnet-"):
+            config = ResNetConfig(num_labels=1000, **arguments)
+            model = ResNetForImageClassification(config)
         elif name.endswith("-text"):
             model = CLIPTextModel(CLIPTextConfig(**arguments))
         else:
@@ -201,6 +273,10 @@ def state_shapes(name: str, config: dict[str, Any]) -> Shapes:
 
 def published(name: str, shapes: Shapes, config: dict[str, Any]) -> Shapes:
     """The same tensors under the names of the public file."""
+    if name.startswith("vit-"):
+        for today, then in VIT_PUBLISHED.items():
+            shapes = {re.sub(today, then, key): shape for key, shape in shapes.items()}
+        return shapes
     if name.endswith("-text"):
         shapes = {f"text_model.{key}": shape for key, shape in shapes.items()}
         positions = (1, config["max_position_embeddings"])
@@ -226,11 +302,11 @@ def size(shape: tuple[int, ...]) -> int:
 
 
 def parameters(shapes: Shapes) -> int:
-    """Parameters of the model: repeated embedders once, index buffers never."""
+    """Parameters of the model: repeated embedders once, buffers never."""
     once = {
         REPEATED.sub("", key): shape
         for key, shape in shapes.items()
-        if not key.endswith("position_ids")
+        if not key.endswith(BUFFERS)
     }
     return sum(map(size, once.values()))
 

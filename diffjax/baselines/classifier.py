@@ -16,6 +16,7 @@ import numpy as np
 from jaxtyping import Array, Float, Float32, UInt8
 from PIL import Image
 
+from diffjax.checkpoints.image_classifiers import NAMELESS
 from diffjax.data.images import load_image
 from diffjax.data.prompts import Prompts
 from diffjax.models.network import Network
@@ -90,6 +91,13 @@ class ImageClassifier(Classifier):
     config: dict[str, Any]
     sees: dict[str, Any] = field(default_factory=dict)
     kind = DISCRIMINATIVE
+
+    @property
+    def known_names(self) -> tuple[str, ...] | None:
+        """The names of the classes, if they have any but those of ``NAMELESS``."""
+        n = len(self.class_names)
+        nameless = self.class_names == tuple(map(NAMELESS.format, range(n)))
+        return None if nameless else self.class_names
 
     def describe(self) -> dict[str, Any]:
         """All that decides its numbers; plain JSON values."""

@@ -1,6 +1,7 @@
 """KIND:NAME → a model to compare with.
 
 resnet, FOLDER    the small ResNet of the package, or one that `diffjax train` made
+vit:, resnet:     classifiers that others trained, of ``trained``
 """
 
 from collections.abc import Callable
@@ -9,12 +10,13 @@ from typing import Any, Unpack
 
 from diffjax.baselines.classifier import Baseline
 from diffjax.baselines.own import load_classifier
+from diffjax.baselines.trained import load_resnet, load_vit
 from diffjax.checkpoints.parts import Access
 from diffjax.errors import DiffjaxError
 
 # the name, how the Hub is reached → the model, named KIND:NAME
 Loader = Callable[..., Baseline]
-KINDS: dict[str, Loader] = {}
+KINDS: dict[str, Loader] = {"vit": load_vit, "resnet": load_resnet}
 
 
 def load_baseline(name: str, **access: Unpack[Access]) -> Baseline:

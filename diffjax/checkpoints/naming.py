@@ -7,6 +7,8 @@ files by these tables.
 from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 
+MOST_STAGES = 8  # of a ResNet: more entries no list of a config has
+
 
 @dataclass(frozen=True, kw_only=True)
 class Names:
@@ -162,4 +164,81 @@ ORIGINAL_DIT = Names(
         ("proj_out_2", "final_layer.linear"),
     ),
     ignored={"pos_embed": "a buffer: compared with the sinusoids that are computed"},
+)
+
+# Classifiers as transformers 4 saved them, and the names that its 5th version has.
+VIT_CLASSIFIER = Names(
+    renames=(
+        ("patch", "vit.embeddings.patch_embeddings.projection"),
+        ("class_token.weight", "vit.embeddings.cls_token"),
+        ("positions.weight", "vit.embeddings.position_embeddings"),
+        ("attention.to_q", "attention.attention.query"),
+        ("attention.to_k", "attention.attention.key"),
+        ("attention.to_v", "attention.attention.value"),
+        ("attention.to_out", "attention.output.dense"),
+        ("fc1", "intermediate.dense"),
+        ("fc2", "output.dense"),
+        ("layers", "vit.encoder.layer"),
+        ("layernorm", "vit.layernorm"),
+    ),
+    aliases=(
+        (r"^vit\.layers\.", "vit.encoder.layer."),
+        (r"\.attention\.q_proj\.", ".attention.attention.query."),
+        (r"\.attention\.k_proj\.", ".attention.attention.key."),
+        (r"\.attention\.v_proj\.", ".attention.attention.value."),
+        (r"\.attention\.o_proj\.", ".attention.output.dense."),
+        (r"\.mlp\.fc1\.", ".intermediate.dense."),
+        (r"\.mlp\.fc2\.", ".output.dense."),
+    ),
+    ignored={r"vit\.pooler\.dense\.(weight|bias)": "the classes go around the pooler"},
+)
+_COUNTER = {r"(.*\.)?num_batches_tracked": "a counter of training"}
+RESNET_CLASSIFIER = Names(
+    renames=(
+        ("embedder", "resnet.embedder.embedder"),
+        *(
+            (f"stages.{i}", f"resnet.encoder.stages.{i}.layers")
+            for i in range(MOST_STAGES)
+        ),
+        ("classifier", "classifier.1"),
+    ),
+    ignored=_COUNTER,
+)
+# The same as torchvision's own files name them; ``torchvision`` splits what they fuse.
+TORCHVISION_VIT = Names(
+    renames=(
+        ("patch", "conv_proj"),
+        ("class_token.weight", "class_token"),
+        ("positions.weight", "encoder.pos_embedding"),
+        ("layernorm_before", "ln_1"),
+        ("layernorm_after", "ln_2"),
+        ("attention", "self_attention"),
+        ("to_out", "out_proj"),
+        ("fc1", "mlp.0"),
+        ("fc2", "mlp.3"),
+        ("layers", "encoder.layers"),
+        ("layernorm", "encoder.ln"),
+        ("classifier", "heads.head"),
+    ),
+    aliases=(
+        (r"^encoder\.layers\.encoder_layer_(\d+)\.", r"encoder.layers.\1."),
+        (r"\.mlp\.linear_1\.", ".mlp.0."),  # files from before torchvision 0.13
+        (r"\.mlp\.linear_2\.", ".mlp.3."),
+    ),
+)
+TORCHVISION_RESNET = Names(
+    renames=(
+        ("embedder.convolution", "conv1"),
+        ("embedder.normalization", "bn1"),
+        *(
+            (f"layer.{i}.{ours}", f"{torch}{i + 1}")
+            for i in range(3)
+            for ours, torch in (("convolution", "conv"), ("normalization", "bn"))
+        ),
+        ("shortcut.convolution", "downsample.0"),
+        ("shortcut.normalization", "downsample.1"),
+        *((f"stages.{i}", f"layer{i + 1}") for i in range(MOST_STAGES)),
+        ("classifier", "fc"),
+    ),
+    ignored=_COUNTER,
 )

@@ -29,6 +29,10 @@ from diffjax.models.flux import FluxTransformer2DConfig, FluxTransformer2DModel
 from diffjax.models.mmdit import SD3Transformer2DConfig, SD3Transformer2DModel
 from diffjax.models.network import Network
 from diffjax.models.pixart import PixArtTransformer2DConfig, PixArtTransformer2DModel
+from diffjax.models.resnet import (
+    ResNetForImageClassification,
+    ResNetForImageClassificationConfig,
+)
 from diffjax.models.t5 import (
     MaskedT5Config,
     MaskedT5EncoderModel,
@@ -37,6 +41,10 @@ from diffjax.models.t5 import (
 )
 from diffjax.models.unet import UNet2DConditionModel
 from diffjax.models.unet_config import UNet2DConditionConfig
+from diffjax.models.vit import (
+    ViTForImageClassification,
+    ViTForImageClassificationConfig,
+)
 
 
 @dataclass(frozen=True)
@@ -66,6 +74,16 @@ NETWORKS: dict[str, Kind] = {
         ),
         Kind(T5EncoderModel, T5Config, naming.T5_ENCODER),
         Kind(MaskedT5EncoderModel, MaskedT5Config, naming.T5_ENCODER),
+        Kind(
+            ViTForImageClassification,
+            ViTForImageClassificationConfig,
+            naming.VIT_CLASSIFIER,
+        ),
+        Kind(
+            ResNetForImageClassification,
+            ResNetForImageClassificationConfig,
+            naming.RESNET_CLASSIFIER,
+        ),
     )
 }
 
@@ -102,7 +120,7 @@ def load_network(
         DiffjaxError: if config or weights are missing, damaged or do not fit.
     """
     config = network_config(folder, name, network)
-    names = _kind_of_config(config).names
+    names = kind_of_config(config).names
     tensors = read_tensors(weights or folder, stem=STEMS[name], variant=variant)
     tensors = mappings.without_wrappers(tensors)
     source = str(weights or folder)
@@ -153,7 +171,7 @@ def network_config(folder: Path, name: str, network: str | None = None) -> Any:
         }
     path = folder / "config.json"
     raw = read_json(path)
-    named = _class_names_in(raw, path)
+    named = classes_named_in(raw, path)
     # diffusers and transformers once had Flax classes, whose files are those of torch's
     # classes but for the layout, and the prefix here
     known = [cls for n in named if (cls := n.removeprefix("Flax")) in classes]
@@ -167,8 +185,12 @@ def network_config(folder: Path, name: str, network: str | None = None) -> Any:
     return NETWORKS[classes[cls]].config.from_dict(raw, str(path))
 
 
-def _class_names_in(config: Mapping[str, Any], path: Path) -> list[str]:
-    """What a config.json says it describes: in diffusers' key, or transformers'."""
+def classes_named_in(config: Mapping[str, Any], path: Path) -> list[str]:
+    """What a config.json says it describes: in diffusers' key, or transformers'.
+
+    Raises:
+        DiffjaxError: if what stands there is no name.
+    """
     one, many = config.get("_class_name"), config.get("architectures")
     named = [one, *(many if isinstance(many, list) else [many])]
     named = [name for name in named if name is not None]
@@ -193,13 +215,14 @@ def empty_network(
     Raises:
         DiffjaxError: if the config's numbers do not fit one another.
     """
-    make = _kind_of_config(config).module
+    make = kind_of_config(config).module
     module = make(config, rngs=None, dtype=dtype, param_dtype=dtype)
     graphdef, state = nnx.split(module)
     return graphdef, state
 
 
-def _kind_of_config(config: Any) -> Kind:
+def kind_of_config(config: Any) -> Kind:
+    """The networks that have a config of this type."""
     [kind] = [each for each in NETWORKS.values() if each.config is type(config)]
     return kind
 

@@ -29,7 +29,8 @@ EPILOG = """\b
 Examples:
   diffjax baseline resnet cifar10 --data-dir data
   diffjax baseline runs/resnet/model cifar10 --corrupt all --out runs/shifts
-  diffjax baseline clip:ViT-H-14 pets food101 --data-dir data"""
+  diffjax baseline clip:ViT-H-14 pets food101 --data-dir data
+  diffjax baseline vit:google/vit-base-patch16-224 imagenet imagenet_a"""
 
 
 @group.command(
@@ -88,11 +89,11 @@ def baseline(
 ) -> None:
     """Evaluate what diffusion models are compared with, as evaluate does these.
 
-    MODEL is KIND:NAME, as clip:openai/clip-vit-base-patch32, with a folder, a short
-    name or a Hugging Face id; "resnet", which comes with the package; or a folder that
-    `diffjax train resnet` wrote. DATASET is a preset, or what the dataset option of
-    evaluate takes. The runs are such as `diffjax report` and `diffjax robustness`
-    compare.
+    MODEL is KIND:NAME, with clip, vit or resnet for KIND and a folder, a file, a short
+    name or a Hugging Face id for NAME, as clip:openai/clip-vit-base-patch32; "resnet",
+    which comes with the package; or a folder that `diffjax train resnet` wrote. DATASET
+    is a preset, or what the dataset option of evaluate takes. The runs are such as
+    `diffjax report` and `diffjax robustness` compare.
     """
     console, stdout = start()
     with loading(console, quiet, f"loading {model}"):

@@ -42,6 +42,32 @@ def imagenet_classes(class_names: Sequence[str]) -> tuple[tuple[int, ...], ...] 
     return tuple((ids[name],) for name in found)
 
 
+def places_of_imagenet(names: Sequence[str] | None) -> Sequence[int]:
+    """Where a model with 1,000 classes has each of ImageNet's: in order, unless it
+    names them by WordNet ids in another.
+    """
+    ids = None if names is None else imagenet_classes(names)
+    if ids is None:
+        return range(len(wordnet_ids()))
+    place = {imagenet: own for own, (imagenet,) in enumerate(ids)}
+    return [place[i] for i in range(len(place))]
+
+
+def are_imagenet(names: Sequence[str]) -> bool:
+    """Whether a model's 1,000 classes are ImageNet's in their order, by their names.
+
+    They are, if half of them agree in a word: names differ from list to list.
+    """
+
+    def words(text: str) -> set[str]:
+        return set(re.findall(r"[^\W_]+", text.lower()))
+
+    if imagenet_classes(names) is not None:
+        return True
+    both = zip(names, imagenet_names(), strict=True)
+    return sum(bool(words(a) & words(b)) for a, b in both) >= len(names) / 2
+
+
 def readable_names(class_names: Sequence[str]) -> list[str]:
     """What prompts call the classes of a data set.
 

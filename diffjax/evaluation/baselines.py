@@ -87,7 +87,7 @@ def _told(
     if not isinstance(model, ImageClassifier):
         one_to_one = [(c,) for c in range(len(task.classes))]
         return model.of(task.prompts), one_to_one, task.prompts
-    columns = task.model_ids(len(model.class_names), model.class_names)
+    columns = task.model_ids(len(model.class_names), model.known_names)
     names = tuple(task.class_names[c] for c in task.classes)
     numbers = tuple(range(len(names)))
     prompts = Prompts(prompts=names, classidx=numbers, class_names=names)

@@ -11,7 +11,7 @@ from jaxtyping import Float, Int
 
 from diffjax.classify.candidates import Candidates
 from diffjax.classify.classifier import DiffusionClassifier
-from diffjax.data.imagenet import readable_names
+from diffjax.data.imagenet import places_of_imagenet, readable_names
 from diffjax.data.labels import class_ids
 from diffjax.data.prefilter import Prefilter
 from diffjax.data.prompts import Prompts
@@ -103,7 +103,9 @@ class Task:
                 "Leave --prompts out."
             )
         if source.model_classes is not None and n == 1000:
-            return [source.model_classes[c] for c in self.classes]
+            place = places_of_imagenet(names)
+            ours = (source.model_classes[c] for c in self.classes)
+            return [tuple(place[i] for i in ids) for ids in ours]
         stored = [source.class_names[c] for c in self.classes]
         if names is None and n == len(source.class_names):
             return [(c,) for c in self.classes]

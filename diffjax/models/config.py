@@ -154,7 +154,8 @@ class NetworkConfig:
                 if not fits(values[key], hint):
                     problems.append(f"{key}={_shown(value)} must be {in_words(hint)}.")
                 elif value is not None and _is_float(hint):
-                    values[key] = float(value)
+                    many = isinstance(value, list | tuple)
+                    values[key] = tuple(map(float, value)) if many else float(value)
             elif key in cls.fixed:
                 allowed = cls.fixed[key]
                 allowed = allowed if isinstance(allowed, tuple) else (allowed,)

@@ -16,7 +16,8 @@ from flax import nnx
 
 from diffjax.checkpoints.catalog import MODELS
 from diffjax.checkpoints.mappings import match
-from diffjax.checkpoints.networks import empty_network, kind_of
+from diffjax.checkpoints.networks import NETWORKS, empty_network, kind_of
+from diffjax.checkpoints.torchvision import is_torchvision, torchvision_network
 from diffjax.errors import DiffjaxError
 
 KEYS = Path(__file__).parents[1] / "goldens" / "keys"
@@ -29,7 +30,14 @@ PARTS = {
     "sdxl-unet": "unet",
     "sdxl-text-2": "text_encoder_2",
     "dit-xl-2-256": "transformer",
+    # classifiers, by the class of networks
+    "vit-b-16": "ViTForImageClassification",
+    "vit-l-32-384": "ViTForImageClassification",
+    "resnet-101": "ResNetForImageClassification",
+    "torchvision-resnet101": "ResNetForImageClassification",
+    "torchvision-vit_l_32": "ViTForImageClassification",
 }
+STATISTICS = 2 * 52_672  # of ResNet-101's norms: no parameters, but stored
 
 
 def weightless(name):
@@ -38,18 +46,26 @@ def weightless(name):
     pairs = (line.split("\t") for line in lines.splitlines())
     zero = np.float32(0)
     return {
-        key: np.broadcast_to(zero, tuple(map(int, shape.split(","))))
+        key: np.broadcast_to(zero, tuple(map(int, filter(None, shape.split(",")))))
         for key, shape in pairs
     }
 
 
 @pytest.fixture(scope="module", params=PARTS)
 def checkpoint(request):
-    """A checkpoint's name, tensors, and our empty network for its config."""
+    """A checkpoint's name, tensors, names, and our empty network for its config."""
     name = request.param
-    config = json.loads((KEYS / f"{name}.json").read_text())
-    _, state = empty_network(kind_of(PARTS[name]).config.from_dict(config, name))
-    return name, weightless(name), state
+    tensors = weightless(name)
+    if is_torchvision(tensors):
+        config, tensors, names = torchvision_network(tensors, name)
+        assert type(config) is NETWORKS[PARTS[name]].config
+    else:
+        part = PARTS[name]
+        kind = NETWORKS[part] if part in NETWORKS else kind_of(part)
+        raw = json.loads((KEYS / f"{name}.json").read_text())
+        config, names = kind.config.from_dict(raw, name), kind.names
+    _, state = empty_network(config)
+    return name, tensors, names, state
 
 
 def test_every_list_is_tested():
@@ -57,8 +73,8 @@ def test_every_list_is_tested():
 
 
 def test_public_checkpoint_fits(checkpoint):
-    name, tensors, state = checkpoint
-    arrays = match(state, tensors, kind_of(PARTS[name]).names, name)
+    name, tensors, names, state = checkpoint
+    arrays = match(state, tensors, names, name)
     expected = {path: leaf.shape for path, leaf in nnx.to_flat_state(state)}
     assert {path: array.shape for path, array in arrays.items()} == expected
     total = sum(map(prod, expected.values()))
@@ -71,14 +87,18 @@ def test_public_checkpoint_fits(checkpoint):
         "sdxl-unet": MODELS["sdxl"].denoiser_parameters,
         "sdxl-text-2": 694_659_840,
         "dit-xl-2-256": MODELS["dit-256"].denoiser_parameters,
+        "vit-b-16": 86_567_656,
+        "vit-l-32-384": 306_632_680,
+        "resnet-101": 44_549_160 + STATISTICS,
+        "torchvision-resnet101": 44_549_160 + STATISTICS,
+        "torchvision-vit_l_32": 306_535_400,
     }
     assert total == counted[name]
 
 
 def test_any_difference_is_noticed(checkpoint):
     """One error names what is missing, what is new, and what has another shape."""
-    name, tensors, state = checkpoint
-    names = kind_of(PARTS[name]).names
+    _, tensors, names, state = checkpoint
     keys = sorted(key for key in tensors if key.endswith("weight"))
     lost, changed = keys[0], keys[-1]
     damaged = tensors | {"more.weight": np.zeros(3, np.float32)}
@@ -99,10 +119,9 @@ def test_any_difference_is_noticed(checkpoint):
 
 def test_each_tensor_is_needed(checkpoint):
     """A file without a certain tensor never passes, whichever it is."""
-    name, tensors, state = checkpoint
-    names = kind_of(PARTS[name]).names
+    name, tensors, names, state = checkpoint
     for key in list(tensors)[:: max(1, len(tensors) // 15)]:
-        if not key.endswith("position_ids"):
+        if not key.endswith(("position_ids", "num_batches_tracked")):
             fewer = {k: v for k, v in tensors.items() if k != key}
             with pytest.raises(DiffjaxError, match=r"missing \(1\)"):
                 match(state, fewer, names, name)
