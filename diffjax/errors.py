@@ -13,6 +13,7 @@ OPTIONAL = {
     "orbax.checkpoint": '"diffjax[train]"',
     "sentencepiece.sentencepiece_model_pb2": '"diffjax[t5]"',
     "torch": '"diffjax[torch]"',
+    "ftfy": "ftfy",
     "pandas": "pandas",
     "wandb": "wandb",
     "tensorboardX": "tensorboardX",

@@ -3,7 +3,8 @@
 The lists prove the name tables without any weights. They are made from the torch
 classes of diffusers and transformers on the meta device (no memory is taken) with
 the configs that stand in the public repositories, so torch, diffusers and
-transformers are needed:
+transformers are needed, and for CLIP's two towers OpenCLIP (pip install
+open_clip_torch):
 
     python scripts/make_key_lists.py [tests/goldens/keys]
 
@@ -148,6 +149,24 @@ DIT_XL_2_256 = {
     "upcast_attention": False,
     "use_linear_projection": False,
 }
+# model_cfg of open_clip_config.json
+_CLIP_TEXT = {"context_length": 77, "vocab_size": 49408}
+CLIP_RN50 = {
+    "embed_dim": 1024,
+    "quick_gelu": True,
+    "text_cfg": {**_CLIP_TEXT, "heads": 8, "layers": 12, "width": 512},
+    "vision_cfg": {
+        **{"image_size": 224, "layers": [3, 4, 6, 3], "patch_size": None, "width": 64},
+    },
+}
+CLIP_VIT_H_14 = {
+    "embed_dim": 1024,
+    "text_cfg": {**_CLIP_TEXT, "heads": 16, "layers": 24, "width": 1024},
+    "vision_cfg": {
+        **{"head_width": 80, "image_size": 224, "layers": 32, "patch_size": 14},
+        "width": 1280,
+    },
+}
 
 VIT_B_16 = {
     "architectures": ["ViTForImageClassification"],
@@ -206,6 +225,9 @@ CHECKPOINTS: dict[str, tuple[dict[str, Any], int]] = {
     "resnet-101": (RESNET_101, 44_549_160),
     "torchvision-resnet101": ({}, 44_549_160),
     "torchvision-vit_l_32": ({}, 306_535_400),
+    # OpenCLIP's table of results has them in millions: 102.01 and 986.11
+    "clip-rn50": (CLIP_RN50, 102_007_137),
+    "clip-vit-h-14": (CLIP_VIT_H_14, 986_109_441),
 }
 
 VIT_PUBLISHED = {
@@ -241,6 +263,12 @@ def state_shapes(name: str, config: dict[str, Any]) -> Shapes:
         ViTForImageClassification,
     )
 
+    if name.startswith("clip-"):
+        import open_clip
+
+        with torch.device("meta"):
+            model = open_clip.CLIP(**config)
+        return {key: tuple(value.shape) for key, value in model.state_dict().items()}
     arguments = {k: v for k, v in config.items() if not k.startswith("_")}
     with torch.device("meta"):
         if name.endswith("-unet"):

@@ -2,6 +2,7 @@
 
 resnet, FOLDER    the small ResNet of the package, or one that `diffjax train` made
 vit:, resnet:     classifiers that others trained, of ``trained``
+clip:             CLIP and OpenCLIP, of ``clip``
 """
 
 from collections.abc import Callable
@@ -9,6 +10,7 @@ from pathlib import Path
 from typing import Any, Unpack
 
 from diffjax.baselines.classifier import Baseline
+from diffjax.baselines.clip import load_clip
 from diffjax.baselines.own import load_classifier
 from diffjax.baselines.trained import load_resnet, load_vit
 from diffjax.checkpoints.parts import Access
@@ -16,7 +18,11 @@ from diffjax.errors import DiffjaxError
 
 # the name, how the Hub is reached → the model, named KIND:NAME
 Loader = Callable[..., Baseline]
-KINDS: dict[str, Loader] = {"vit": load_vit, "resnet": load_resnet}
+KINDS: dict[str, Loader] = {
+    "clip": load_clip,
+    "vit": load_vit,
+    "resnet": load_resnet,
+}
 
 
 def load_baseline(name: str, **access: Unpack[Access]) -> Baseline:

@@ -56,7 +56,8 @@ def without_wrappers(tensors: Mapping[str, np.ndarray]) -> dict[str, np.ndarray]
 
 def torch_names(path: ParameterPath, names: Names, blocks: int) -> list[str]:
     """Every torch name under which the parameter at ``path`` is stored."""
-    name = ".".join(map(str, (*path[:-1], _LEAVES[str(path[-1])])))
+    *modules, leaf = map(str, path)  # a module's own numbers keep their name
+    name = ".".join((*modules, _LEAVES.get(leaf, leaf)))
     for ours, torch in names.renames:
         if ours in name:  # most are not, and to look is quick
             # whole dotted parts only, so that "to_out" leaves "to_out_2" alone

@@ -69,6 +69,51 @@ CLIP_TEXT_WITH_PROJECTION = replace(
         if not name.startswith("text_projection")
     },
 )
+# Both towers in one file: as transformers' CLIPModel names them, and as the program of
+# the paper and OpenCLIP do; ``open_clip`` splits what these fuse.
+CLIP_BOTH = Names(
+    renames=(
+        ("vision.patch_embedding", "vision_model.embeddings.patch_embedding"),
+        ("vision.class_embedding", "vision_model.embeddings.class_embedding"),
+        (
+            "vision.position_embedding",
+            "vision_model.embeddings.position_embedding.weight",
+        ),
+        ("vision.layers", "vision_model.encoder.layers"),
+        ("vision.projection", "visual_projection"),
+        ("vision", "vision_model"),
+        ("text.text_projection", "text_projection"),
+        *((f"text.{ours}", torch) for ours, torch in CLIP_TEXT.renames),
+    ),
+    ignored={r"(text|vision)_model\.embeddings\.position_ids": "a buffer: 0, 1, 2, …"},
+)
+OPEN_CLIP = Names(
+    renames=(
+        ("vision.patch_embedding", "visual.conv1"),
+        ("vision.position_embedding", "visual.positional_embedding"),
+        ("vision.pre_layrnorm", "visual.ln_pre"),
+        ("vision.post_layernorm", "visual.ln_post"),
+        ("vision.layers", "visual.transformer.resblocks"),
+        ("vision.projection", "visual.proj"),
+        ("vision", "visual"),
+        ("text.token_embedding", "token_embedding"),
+        ("text.position_embedding.weight", "positional_embedding"),
+        ("text.layers", "transformer.resblocks"),
+        ("text.final_layer_norm", "ln_final"),
+        ("text.text_projection", "text_projection"),
+        ("layer_norm1", "ln_1"),
+        ("layer_norm2", "ln_2"),
+        ("self_attn", "attn"),
+        ("fc1", "c_fc"),
+        ("fc2", "c_proj"),
+    ),
+    aliases=((r"^text\.", ""),),  # of models whose text tower is a module of its own
+    ignored={
+        r"(.*\.)?num_batches_tracked": "a counter of training",
+        r"attn_mask": "a buffer: the causal mask",
+        r"input_resolution|context_length|vocab_size": "numbers of the network",
+    },
+)
 T5_ENCODER = Names(
     renames=(
         ("layers", "encoder.block"),

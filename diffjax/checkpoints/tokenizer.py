@@ -5,8 +5,12 @@ one, cut into words, single digits and runs of signs; each is bytes that are mer
 pairs, its last byte marked by ``</w>``. Added tokens, such as those of textual
 inversion, are found first and never cut. The tokenizers library does the work;
 transformers' CLIPTokenizer, which takes seconds to import, sets it up in the same way.
+
+OpenCLIP's is the same but for what it does with a text before: it mends what looks
+wrongly decoded (ftfy), resolves entities of HTML, and reads ``<|endoftext|>`` as text.
 """
 
+import html
 from collections.abc import Collection, Sequence
 from pathlib import Path
 from typing import Any
@@ -18,13 +22,11 @@ from diffjax.checkpoints.tokenizer_files import (
     not_readable,
     read_tokenizer_files,
 )
-from diffjax.errors import DiffjaxError
+from diffjax.errors import DiffjaxError, optional
 from diffjax.models.conditioner import Tokens, as_text
 
-WORDS = (
-    r"<\|startoftext\|>|<\|endoftext\|>|'s|'t|'re|'ve|'m|'ll|'d"
-    r"|[\p{L}]+|[\p{N}]|[^\s\p{L}\p{N}]+"
-)
+OPEN_WORDS = r"'s|'t|'re|'ve|'m|'ll|'d|[\p{L}]+|[\p{N}]|[^\s\p{L}\p{N}]+"
+WORDS = rf"<\|startoftext\|>|<\|endoftext\|>|{OPEN_WORDS}"
 
 
 class Tokenizer:
@@ -50,7 +52,7 @@ class Tokenizer:
         """
         files = read_tokenizer_files(folder)
         try:
-            self._tokenizer = _byte_pairs(files)
+            self._tokenizer = self._made(files)
         except Exception as error:  # the library raises plain exceptions
             raise not_readable(folder, error) from error
         ids = self._tokenizer.get_vocab()
@@ -88,7 +90,7 @@ class Tokenizer:
         """
         ids = np.full((len(prompts), self.length), self._pad, np.int32)
         cut = []
-        texts = [self._with_all_vectors(prompt) for prompt in prompts]
+        texts = [self._prepared(prompt) for prompt in prompts]
         for row, encoding in zip(ids, self._tokenizer.encode_batch(texts), strict=True):
             tokens = encoding.ids
             cut.append(len(tokens) > self.length)
@@ -103,7 +105,11 @@ class Tokenizer:
                 row[-len(tokens) :] = tokens
         return Tokens(ids=ids, truncated=tuple(cut))
 
-    def _with_all_vectors(self, prompt: str) -> str:
+    def _made(self, files: TokenizerFiles) -> Any:
+        """The tokenizer of the tokenizers library."""
+        return _byte_pairs(files)
+
+    def _prepared(self, prompt: str) -> str:
         """A prompt in which a concept's first token stands for all its tokens."""
         prompt = as_text(prompt)
         if not self._vectors:
@@ -112,6 +118,43 @@ class Tokenizer:
         for text in sorted(self._vectors.keys() & set(found)):
             prompt = prompt.replace(text, self._vectors[text])
         return prompt
+
+
+class OpenCLIPTokenizer(Tokenizer):
+    """The same as OpenCLIP's program has it: padded with 0, by texts made clean."""
+
+    def __init__(self, folder: Path, length: int, vocab_size: int) -> None:
+        """Arguments and errors are those of ``Tokenizer``."""
+        super().__init__(folder, length, vocab_size)
+        self._pad, self._pad_right, self._cut_right = 0, True, True
+
+    def _made(self, files: TokenizerFiles) -> Any:
+        from tokenizers import Regex, normalizers, pre_tokenizers
+
+        tokenizer = _byte_pairs(files)
+        tokenizer.normalizer = normalizers.Sequence([])
+        tokenizer.pre_tokenizer = pre_tokenizers.Sequence(
+            [
+                pre_tokenizers.Split(Regex(OPEN_WORDS), "removed", invert=True),
+                pre_tokenizers.ByteLevel(add_prefix_space=False, use_regex=False),
+            ]
+        )
+        tokenizer.encode_special_tokens = True
+        return tokenizer
+
+    def _prepared(self, prompt: str) -> str:
+        """A prompt made clean.
+
+        Raises:
+            DiffjaxError: if one that is not printable ASCII needs ftfy, which is not
+                installed.
+        """
+        text = as_text(prompt)
+        if not (text.isascii() and text.isprintable()):
+            what = "A prompt of other than printable ASCII characters, read as OpenCLIP"
+            text = optional("ftfy", f"{what} does,").fix_text(text)
+        text = html.unescape(html.unescape(text))
+        return " ".join(text.split()).lower()
 
 
 def _vectors(added: Collection[str]) -> dict[str, str]:

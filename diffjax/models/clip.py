@@ -11,7 +11,7 @@ config keys as transformers' ``CLIPTextModel`` and ``CLIPTextModelWithProjection
 """
 
 from dataclasses import dataclass
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, Protocol, runtime_checkable
 
 import jax.numpy as jnp
 from flax import nnx
@@ -89,6 +89,22 @@ class CLIPTextWithProjectionConfig(CLIPTextPooledConfig):
     projection_dim: Width = 512
 
 
+@runtime_checkable
+class Layered(Protocol):
+    """The numbers of a layer."""
+
+    @property
+    def hidden_size(self) -> int: ...  # noqa: D102
+    @property
+    def intermediate_size(self) -> int: ...  # noqa: D102
+    @property
+    def num_attention_heads(self) -> int: ...  # noqa: D102
+    @property
+    def hidden_act(self) -> Activation: ...  # noqa: D102
+    @property
+    def layer_norm_eps(self) -> float: ...  # noqa: D102
+
+
 class TextOutput(NamedTuple):
     """What an encoder says of a prompt, float32.
 
@@ -104,12 +120,12 @@ class TextOutput(NamedTuple):
 
 
 class SelfAttention(nnx.Module):
-    """Causal multi-head self-attention."""
+    """Multi-head self-attention: causal of texts, of all with all of images."""
 
-    def __init__(self, features: int, heads: int, make: Make) -> None:
+    def __init__(self, features: int, heads: int, causal: bool, make: Make) -> None:
         if features % heads:
             raise DiffjaxError(f"{features} features do not divide into {heads} heads.")
-        self.heads = heads
+        self.heads, self.causal = heads, causal
         self.q_proj = make.linear(features, features)
         self.k_proj = make.linear(features, features)
         self.v_proj = make.linear(features, features)
@@ -118,13 +134,13 @@ class SelfAttention(nnx.Module):
     def __call__(self, x: Float[Array, "l d"]) -> Float[Array, "l d"]:
         """[l, d] → [l, d]."""
         q, k, v = self.q_proj(x), self.k_proj(x), self.v_proj(x)
-        return self.out_proj(attend(q, k, v, self.heads, causal=True))
+        return self.out_proj(attend(q, k, v, self.heads, causal=self.causal))
 
 
 class MLP(nnx.Module):
     """Two linear layers around the activation."""
 
-    def __init__(self, config: CLIPTextConfig, make: Make) -> None:
+    def __init__(self, config: Layered, make: Make) -> None:
         self.fc1 = make.linear(config.hidden_size, config.intermediate_size)
         self.fc2 = make.linear(config.intermediate_size, config.hidden_size)
         self.activation = ACTIVATIONS[config.hidden_act]
@@ -137,10 +153,10 @@ class MLP(nnx.Module):
 class EncoderLayer(nnx.Module):
     """Pre-norm attention and MLP, each with its residual."""
 
-    def __init__(self, config: CLIPTextConfig, make: Make) -> None:
+    def __init__(self, config: Layered, make: Make, *, causal: bool) -> None:
         d, epsilon = config.hidden_size, config.layer_norm_eps
         self.layer_norm1 = make.layer_norm(d, epsilon)
-        self.self_attn = SelfAttention(d, config.num_attention_heads, make)
+        self.self_attn = SelfAttention(d, config.num_attention_heads, causal, make)
         self.layer_norm2 = make.layer_norm(d, epsilon)
         self.mlp = MLP(config, make)
 
@@ -168,7 +184,10 @@ class CLIPTextModel(nnx.Module):
         self.token_embedding = make.embedding(config.vocab_size, d)
         self.position_embedding = make.embedding(config.max_position_embeddings, d)
         self.layers = nnx.List(
-            [EncoderLayer(config, make) for _ in range(config.num_hidden_layers)]
+            [
+                EncoderLayer(config, make, causal=True)
+                for _ in range(config.num_hidden_layers)
+            ]
         )
         self.final_layer_norm = make.layer_norm(d, config.layer_norm_eps)
 

@@ -188,6 +188,14 @@ class Make:
             features, epsilon=epsilon, dtype=self.dtype, **self._drawn("scale")
         )
 
+    def table(self, *shape: int) -> nnx.Param[Any]:
+        """Numbers of a module itself, which keep its attribute's name in files."""
+        if self.rngs is None:
+            return nnx.Param(_shape(None, shape, self.param_dtype))
+        scale = shape[-1] ** -0.5 if shape else 1.0
+        draw = nnx.initializers.normal(scale, self.param_dtype)
+        return nnx.Param(draw(self.rngs.params(), shape))
+
     def embedding(self, entries: int, features: int) -> nnx.Embed:
         """Integer → [features]."""
         return nnx.Embed(

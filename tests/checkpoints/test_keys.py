@@ -16,9 +16,12 @@ from flax import nnx
 
 from diffjax.checkpoints.catalog import MODELS
 from diffjax.checkpoints.mappings import match
+from diffjax.checkpoints.naming import OPEN_CLIP
 from diffjax.checkpoints.networks import NETWORKS, empty_network, kind_of
+from diffjax.checkpoints.open_clip import open_clip_config, unfused
 from diffjax.checkpoints.torchvision import is_torchvision, torchvision_network
 from diffjax.errors import DiffjaxError
+from diffjax.models.clip_image import CLIP
 
 KEYS = Path(__file__).parents[1] / "goldens" / "keys"
 PARTS = {
@@ -37,7 +40,7 @@ PARTS = {
     "torchvision-resnet101": "ResNetForImageClassification",
     "torchvision-vit_l_32": "ViTForImageClassification",
 }
-STATISTICS = 2 * 52_672  # of ResNet-101's norms: no parameters, but stored
+TOWERS = ("clip-rn50", "clip-vit-h-14")  # of OpenCLIP, both in one file
 
 
 def weightless(name):
@@ -51,11 +54,15 @@ def weightless(name):
     }
 
 
-@pytest.fixture(scope="module", params=PARTS)
+@pytest.fixture(scope="module", params=[*PARTS, *TOWERS])
 def checkpoint(request):
     """A checkpoint's name, tensors, names, and our empty network for its config."""
     name = request.param
     tensors = weightless(name)
+    if name in TOWERS:
+        raw = json.loads((KEYS / f"{name}.json").read_text())
+        _, state = nnx.split(CLIP(open_clip_config(raw, name), rngs=None))
+        return name, unfused(tensors), OPEN_CLIP, state
     if is_torchvision(tensors):
         config, tensors, names = torchvision_network(tensors, name)
         assert type(config) is NETWORKS[PARTS[name]].config
@@ -69,7 +76,10 @@ def checkpoint(request):
 
 
 def test_every_list_is_tested():
-    assert {path.name.split(".")[0] for path in KEYS.iterdir()} == set(PARTS)
+    assert {path.name.split(".")[0] for path in KEYS.iterdir()} == {
+        *PARTS,
+        *TOWERS,
+    }
 
 
 def test_public_checkpoint_fits(checkpoint):
@@ -77,7 +87,11 @@ def test_public_checkpoint_fits(checkpoint):
     arrays = match(state, tensors, names, name)
     expected = {path: leaf.shape for path, leaf in nnx.to_flat_state(state)}
     assert {path: array.shape for path, array in arrays.items()} == expected
-    total = sum(map(prod, expected.values()))
+    total = sum(
+        prod(shape)
+        for path, shape in expected.items()
+        if path[-1] not in ("mean", "var")  # of batch norms, which nobody counts
+    )
     counted = {
         "sd15-unet": MODELS["sd-1.5"].denoiser_parameters,
         "sd2-unet": MODELS["sd-2-base"].denoiser_parameters,
@@ -89,9 +103,12 @@ def test_public_checkpoint_fits(checkpoint):
         "dit-xl-2-256": MODELS["dit-256"].denoiser_parameters,
         "vit-b-16": 86_567_656,
         "vit-l-32-384": 306_632_680,
-        "resnet-101": 44_549_160 + STATISTICS,
-        "torchvision-resnet101": 44_549_160 + STATISTICS,
+        "resnet-101": 44_549_160,
+        "torchvision-resnet101": 44_549_160,
         "torchvision-vit_l_32": 306_535_400,
+        # in millions 102.01 and 986.11, as OpenCLIP publishes them
+        "clip-rn50": 102_007_137,
+        "clip-vit-h-14": 986_109_441,
     }
     assert total == counted[name]
 
