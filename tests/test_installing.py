@@ -25,7 +25,7 @@ ONLY_IN = {
     "torch": "checkpoints",
 }
 # of the scripts that compare, and compilers for devices that are elsewhere
-NOT_OURS = {"torchvision", "libtpu"}
+NOT_OURS = {"torchvision", "libtpu", "open-clip-torch"}
 NOT_ON_WINDOWS = {"curses", "fcntl", "grp", "pty", "pwd", "resource", "termios", "tty"}
 NOT_TO_CLASSIFY = ("orbax", "tensorstore", "tensorflow_datasets", "torch")
 
