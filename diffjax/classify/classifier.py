@@ -27,6 +27,7 @@ from diffjax.classify.record import Record
 from diffjax.classify.search import ImageSearch
 from diffjax.classify.seen import Encoded, is_one, see, sizes_for, told
 from diffjax.classify.settings import Chosen, Options, Settings, settings_from
+from diffjax.classify.supply import Supply
 from diffjax.data.images import ImageSource
 from diffjax.data.prompts import DEFAULT_TEMPLATE, Prompts, split_labels
 from diffjax.errors import DiffjaxError, NotFiniteError
@@ -262,7 +263,8 @@ class DiffusionClassifier:
         """Classify an image, or several together, and tell everything.
 
         What is known of an image does not depend on those beside it. Several are read
-        one by one, as they are needed; their records come in the same order.
+        one by one, in another thread and a few ahead of being needed; their records
+        come in the same order.
 
         Args:
             image: A path, URL, PIL image or array; or several of them.
@@ -322,12 +324,12 @@ class DiffusionClassifier:
         """Classify images that are made ready, many at a time.
 
         This is the one way from an image to its decision: ``classify``, the command
-        line and evaluations of data sets go it. Images are taken as they are needed,
-        and come back as they get done, in any order.
+        line and evaluations of data sets go it. Images are made ready in a thread, a
+        few ahead of being needed, and come back as they get done, in any order.
 
         Args:
             images: Images, each with a name of the caller's, by which it comes back;
-                or, in place of an image, the error that says why it could not be read.
+                or the error that says why it could not be read. A thread takes them.
             candidates: The classes to choose from, as ``candidates`` or ``classes``
                 returned them.
             progress: An object that is told of evaluations; whoever takes the results
@@ -351,9 +353,10 @@ class DiffusionClassifier:
         n_timesteps = self.model.schedule.n_timesteps
         estimates = self.estimates(candidates)
         unread: list[tuple[Name, DiffjaxError]] = []
+        supply = Supply(images, self.work)
 
         def searches() -> Iterator[ImageSearch]:
-            for name, image in images:
+            for name, image in supply:
                 key = image.key if isinstance(image, Encoded) else 0
                 check_same(key, self._mesh, "images")
                 if isinstance(image, DiffjaxError):
@@ -372,16 +375,17 @@ class DiffusionClassifier:
                 yield search
 
         packer = Packer(self.grid, candidates.conditions, rows, self.work)
-        for search in packer.run(searches()):
-            assert isinstance(search, ImageSearch)  # it gives back what it was given
-            progress.open.discard(search)
-            try:
-                yield search.name, search.record(described)
-            except NotFiniteError as error:
-                yield search.name, error
-            while unread:
-                yield unread.pop(0)
-        yield from unread
+        with supply:
+            for search in packer.run(searches()):
+                assert isinstance(search, ImageSearch)  # what it was given
+                progress.open.discard(search)
+                try:
+                    yield search.name, search.record(described)
+                except NotFiniteError as error:
+                    yield search.name, error
+                while unread:
+                    yield unread.pop(0)
+            yield from unread
 
     def estimates(self, candidates: Candidates) -> Estimates | None:
         """Return what makes shortlists of the candidates; None if all take part."""
