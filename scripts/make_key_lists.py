@@ -7,6 +7,10 @@ transformers are needed, and for CLIP's two towers OpenCLIP (pip install
 open_clip_torch):
 
     python scripts/make_key_lists.py [tests/goldens/keys]
+    python scripts/make_key_lists.py --programs SIT REPA [tests/goldens/keys]
+
+The second command makes those of SiT and REPA, from the model classes of their authors'
+programs in folders beside (github.com/willisma/SiT and sihyun-yu/REPA, with timm).
 
 torchvision's own classifiers need torchvision too.
 
@@ -26,7 +30,9 @@ published names back:
   holds them 28 times; the model is counted with one.
 """
 
+import argparse
 import gzip
+import importlib.util
 import inspect
 import json
 import re
@@ -74,6 +80,7 @@ UNET_SD2 = UNET_SD15 | {
     "use_linear_projection": True,
 }
 ROOT = Path(__file__).resolve().parent.parent
+BARE = ROOT / "diffjax" / "assets" / "bare"
 SDXL = ROOT / "diffjax" / "assets" / "configs" / "sdxl.json"
 UNET_SDXL = json.loads(SDXL.read_text(encoding="utf-8"))
 VAE_SD = {
@@ -239,6 +246,19 @@ VIT_PUBLISHED = {
     r"\.mlp\.fc1\.": ".intermediate.dense.",
     r"\.mlp\.fc2\.": ".output.dense.",
 }
+# name: (the program, its function, settings, numbers in a file); as the program of SiT
+# prints them, with the table of positions
+OF_PROGRAMS: dict[str, tuple[str, str, dict[str, Any], int]] = {
+    "sit-s-2-256": ("models.py", "SiT_S_2", {}, 32_963_360),
+    "sit-xl-2-256": ("models.py", "SiT_XL_2", {}, 675_129_632),
+    "repa-xl-2-256": (
+        "models/sit.py",
+        "SiT_XL_2",
+        {"z_dims": [768], "fused_attn": False, "qk_norm": False},
+        675_111_184 + 8_131_328,  # of the projectors
+    ),
+}
+
 VAE_PUBLISHED = {
     "to_q": "query",
     "to_k": "key",
@@ -299,6 +319,20 @@ def state_shapes(name: str, config: dict[str, Any]) -> Shapes:
     return {key: tuple(value.shape) for key, value in model.state_dict().items()}
 
 
+def program_shapes(file: Path, function: str, settings: dict[str, Any]) -> Shapes:
+    """Key and shape of all that a model of a program's own would save."""
+    import torch
+
+    spec = importlib.util.spec_from_file_location("program", file)
+    if spec is None or spec.loader is None:
+        sys.exit(f"{file} is no Python file")
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    with torch.device("meta"):
+        model = getattr(module, function)(**settings)
+    return {key: tuple(value.shape) for key, value in model.state_dict().items()}
+
+
 def published(name: str, shapes: Shapes, config: dict[str, Any]) -> Shapes:
     """The same tensors under the names of the public file."""
     if name.startswith("vit-"):
@@ -354,10 +388,26 @@ def write(folder: Path, name: str, shapes: Shapes, config: dict[str, Any]) -> No
 
 def main() -> None:
     """Write all lists and print a table of counts; a wrong count is an error."""
+    parser = argparse.ArgumentParser(description=__doc__)
     here = ROOT / "tests" / "goldens" / "keys"
-    folder = Path(sys.argv[1]) if len(sys.argv) > 1 else here
+    parser.add_argument("folder", nargs="?", type=Path, default=here)
+    parser.add_argument("--programs", nargs=2, type=Path, metavar=("SIT", "REPA"))
+    asked = parser.parse_args()
+    folder = asked.folder
     folder.mkdir(parents=True, exist_ok=True)
     print(f"{'checkpoint':<14}{'tensors':>8}{'parameters':>14}{'in the file':>14}")
+    if asked.programs:
+        sit, repa = asked.programs
+        for name, (file, function, settings, expected) in OF_PROGRAMS.items():
+            program = repa if name.startswith("repa") else sit
+            shapes = program_shapes(program / file, function, settings)
+            stored = sum(map(size, shapes.values()))
+            print(f"{name:<14}{len(shapes):>8}{'':>14}{stored:>14,}")
+            if stored != expected:
+                sys.exit(f"{name}: {stored:,} numbers, but {expected:,} are known")
+            config = json.loads((BARE / name / "transformer/config.json").read_text())
+            write(folder, name, shapes, config)
+        return
     for name, (config, expected) in CHECKPOINTS.items():
         shapes = published(name, state_shapes(name, config), config)
         count, stored = parameters(shapes), sum(map(size, shapes.values()))

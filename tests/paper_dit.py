@@ -1,5 +1,8 @@
 """DiT in torch, written from the paper (Peebles & Xie 2023, section 3 and figure 3).
 
+SiT and REPA are that network: they predict a velocity (Ma et al. 2024, section 3), the
+latter with projectors beside it in training (Yu et al. 2024, section 3.2).
+
 Its parameters have the names and shapes of the published files, such as
 DiT-XL-2-256x256.pt: one linear map for queries, keys and values, the embedders once,
 and a table of positions that is stored though it is not trained.
@@ -111,16 +114,16 @@ class Embedded(nn.Module):
 class DiT(nn.Module):
     """z [n, 4, h, w], t [n], class ids [n] → [n, 8, h, w]: ε and the variance's v."""
 
-    def __init__(self, edge, classes, *, width, depth, heads, patch):
+    def __init__(self, edge, classes, *, width, depth, heads, patch, channels=8):
         super().__init__()
-        self.patch = patch
+        self.patch, self.channels = patch, channels
         self.x_embedder = Embedded("proj", nn.Conv2d(4, width, patch, patch))
         self.t_embedder = Timestep(width)
         self.y_embedder = Embedded("embedding_table", nn.Embedding(classes + 1, width))
         table = positions(width, edge // patch)
         self.pos_embed = nn.Parameter(table, requires_grad=False)
         self.blocks = nn.ModuleList([Block(width, heads) for _ in range(depth)])
-        self.final_layer = Last(width, patch * patch * 8)
+        self.final_layer = Last(width, patch * patch * channels)
 
     def forward(self, z, t, y):
         n, _, h, w = z.shape
@@ -129,5 +132,24 @@ class DiT(nn.Module):
         c = self.t_embedder(t) + self.y_embedder.embedding_table(y)
         for block in self.blocks:
             x = block(x, c)
-        x = self.final_layer(x, c).reshape(n, h // p, w // p, p, p, 8)
-        return x.permute(0, 5, 1, 3, 2, 4).reshape(n, 8, h, w)
+        x = self.final_layer(x, c).reshape(n, h // p, w // p, p, p, self.channels)
+        return x.permute(0, 5, 1, 3, 2, 4).reshape(n, self.channels, h, w)
+
+
+class SiT(DiT):
+    """z, t [n] of [0, 1] where 1 is data, ids → x − ε, half of the output."""
+
+    def forward(self, z, t, y):
+        return super().forward(z, t, y)[:, :4]
+
+
+class REPA(DiT):
+    """z, t [n] of [0, 1] where 1 is noise, ids → ε − x; the projectors stand idle."""
+
+    def __init__(self, edge, classes, *, aligned=16, **size):
+        super().__init__(edge, classes, channels=4, **size)
+        width = size["width"]
+        layers = [nn.Linear(width, 32), nn.SiLU(), nn.Linear(32, 32), nn.SiLU()]
+        self.projectors = nn.ModuleList(
+            [nn.Sequential(*layers, nn.Linear(32, aligned))]
+        )

@@ -6,13 +6,29 @@ from pathlib import Path
 from typing import Literal
 
 ASSETS = Path(__file__).parent.parent / "assets"  # with the models in the package
+BARE = ASSETS / "bare"  # pipelines whose weights are elsewhere
+
+
+@dataclass(frozen=True, kw_only=True)
+class Bare:
+    """Where the parts of a model are whose network is published as a file alone.
+
+    ``file`` is in the repository ``hub_id`` of the model; where that has none,
+    ``address`` says where else its authors publish it. ``vae`` is the id of the
+    autoencoder that it was trained with.
+    """
+
+    file: str | None = None
+    address: str | None = None
+    vae: str = "stabilityai/sd-vae-ft-mse"
 
 
 @dataclass(frozen=True, kw_only=True)
 class Model:
     """A model that can be named in short.
 
-    ``hub_id`` is None for a model inside the package. ``resolution`` is the side of
+    ``hub_id`` is None for a model inside the package, and for one that is not on the
+    Hub, which ``bare`` tells apart. ``resolution`` is the side of
     its images in pixels. Parameter counts take what a file repeats once.
     """
 
@@ -24,6 +40,7 @@ class Model:
     total_parameters: int
     licence: str
     note: str
+    bare: Bare | None = None
 
 
 _stable_diffusion_1 = partial(
@@ -64,10 +81,17 @@ _dit = partial(
     licence="CC BY-NC 4.0",
     note="the 1,000 ImageNet classes; may need the torch extra",
 )
+_velocity = partial(
+    Model,
+    kind="class",
+    licence="MIT",
+    note="flow; the 1,000 ImageNet classes; needs the torch extra",
+)
 
 # Stability AI withdrew its SD 2 repositories in November 2025; sd2-community keeps
 # copies, which Stability AI does not maintain. SD 1.5 has moved likewise. Licences are
-# those of the model cards, and of DiT's own repository for code and weights.
+# those of the model cards, and of the repositories of DiT, SiT and REPA for code and
+# weights.
 MODELS: dict[str, Model] = {
     model.name: model
     for model in (
@@ -171,5 +195,36 @@ MODELS: dict[str, Model] = {
         ),
         _dit(name="dit-256", hub_id="facebook/DiT-XL-2-256", resolution=256),
         _dit(name="dit-512", hub_id="facebook/DiT-XL-2-512", resolution=512),
+        *(
+            _velocity(
+                name=f"sit-{size.lower()}-2-256",
+                hub_id="nyu-visionx/SiT-collections",
+                resolution=256,
+                denoiser_parameters=n,
+                total_parameters=n + 83_653_863,
+                bare=Bare(file=f"SiT-{size}-2-256.pt"),
+            )
+            for size, n in (
+                ("S", 32_858_896),
+                ("B", 130_303_504),
+                ("L", 457_824_272),
+                ("XL", 674_816_272),
+            )
+        ),
+        *(
+            _velocity(
+                name=name,
+                hub_id=None,
+                resolution=resolution,
+                denoiser_parameters=674_816_272,
+                total_parameters=674_816_272 + 83_653_863,
+                note="flow; the 1,000 ImageNet classes; its file is fetched by hand",
+                bare=Bare(address=address),
+            )
+            for name, resolution, address in (
+                ("sit-xl-2-512", 512, None),
+                ("repa-xl-2-256", 256, "https://github.com/sihyun-yu/REPA"),
+            )
+        ),
     )
 }

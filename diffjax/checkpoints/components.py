@@ -88,7 +88,7 @@ SPLIT = {
     }
 }
 # families, for messages
-RUNS = "Stable Diffusion 1.x, 2.x, XL, 3 and 3.5, FLUX.1, PixArt, and DiT"
+RUNS = "Stable Diffusion 1.x, 2.x, XL, 3 and 3.5, FLUX.1, PixArt, DiT, SiT and REPA"
 # those that have weights: the stem of their file names
 STEMS = {name: each.stem for name, each in COMPONENTS.items() if each.stem}
 

@@ -6,6 +6,7 @@ from typing import Any
 
 from diffjax.checkpoints.components import RUNS
 from diffjax.checkpoints.schedulers import read_schedule
+from diffjax.data.imagenet import imagenet_names
 from diffjax.errors import DiffjaxError
 from diffjax.models.autoencoder import AutoencoderKLConfig
 from diffjax.models.clip import CLIPTextConfig, CLIPTextWithProjectionConfig
@@ -217,6 +218,8 @@ def class_names(
 ) -> tuple[str, ...] | None:
     """Names of the class ids, from id2label in the pipeline's index if it has it.
 
+    In place of names it may say "imagenet".
+
     Raises:
         DiffjaxError: if it names others.
     """
@@ -224,6 +227,8 @@ def class_names(
     if not labels:
         return None
     n = config.num_embeds_ada_norm
+    if labels == "imagenet":
+        labels = {str(i): name for i, name in enumerate(imagenet_names())}
     if not isinstance(labels, dict) or set(labels) != {str(i) for i in range(n)}:
         raise DiffjaxError(
             f"{folder / 'model_index.json'}: id2label must name the class ids "

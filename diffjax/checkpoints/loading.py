@@ -15,6 +15,7 @@ import numpy as np
 from jax.typing import DTypeLike
 
 from diffjax.checkpoints import fitting, single_file
+from diffjax.checkpoints.bare import bare_parts
 from diffjax.checkpoints.catalog import ASSETS
 from diffjax.checkpoints.components import COMPONENTS, RUNS, STEMS
 from diffjax.checkpoints.conditioning import load_conditioner
@@ -44,6 +45,8 @@ PIPELINES = (
     "PixArtAlphaPipeline",
     "PixArtSigmaPipeline",
     "DiTPipeline",
+    "SiTPipeline",
+    "REPAPipeline",
 )
 NONE = "none"  # in place of a part that a pipeline can do without
 OPTIONAL = {"text_encoder_3": "tokenizer_3"}
@@ -61,8 +64,8 @@ def load_model(
     Args:
         name_or_path: A folder in the diffusers layout, a name of ``diffjax models``,
             or a Hugging Face id; of a whole pipeline of Stable Diffusion (1, 2, XL, 3,
-            3.5), FLUX.1, PixArt or DiT. Or a single file of a whole Stable Diffusion
-            1, 2 or XL. A path that exists comes first.
+            3.5), FLUX.1, PixArt, DiT, SiT or REPA. Or a single file of a whole Stable
+            Diffusion 1, 2 or XL. A path that exists comes first.
         dtype: Number type in which the denoiser computes and keeps its weights; "auto"
             is bfloat16 on accelerators and float32 on a CPU. Autoencoder and text
             encoder, which run once an image or prompt, stay in float32, but for T5 on
@@ -88,6 +91,7 @@ def load_model(
         for name, place in named.items()
         if place is not None
     }
+    elsewhere |= bare_parts(name_or_path, elsewhere, **asked)
     dtype = compute_dtype(dtype)
     weights = {name: place for name, place in elsewhere.items() if place.is_file()}
     elsewhere = {n: place for n, place in elsewhere.items() if n not in weights}
@@ -130,6 +134,8 @@ def load_model(
         }
         require_variant(str(name_or_path), asked.get("variant"), names)
     family = _check_configs(index, folder, denoiser, component_folder, there, guidance)
+    scheduler = folder / "scheduler" / "scheduler_config.json"
+    scheduler_config = read_json(scheduler) | scheduled
     denoiser_config, denoiser_network = load_network(
         # one device may not hold it; the classifier places it
         component_folder(denoiser),
@@ -138,11 +144,11 @@ def load_model(
         on_host=True,
         variant=variant,
         weights=weights.get(denoiser),
+        scheduler=str(scheduler_config.get("_class_name")),
     )
     vae_config, autoencoder = load_network(
         component_folder("vae"), "vae", variant=variant, weights=weights.get("vae")
     )
-    scheduler = folder / "scheduler" / "scheduler_config.json"
     common: dict[str, Any] = {
         "name": str(name_or_path),
         "origin": {
@@ -158,11 +164,7 @@ def load_model(
         "scaling_factor": vae_config.scaling_factor,
         "shift_factor": vae_config.shift_factor or 0.0,
         **fitting.process(
-            read_json(scheduler) | scheduled,
-            scheduler,
-            denoiser_config,
-            vae_config,
-            shift,
+            scheduler_config, scheduler, denoiser_config, vae_config, shift
         ),
         "downscale": vae_config.downscale,
         "multiple": vae_config.downscale * getattr(denoiser_config, "patch_size", 1),

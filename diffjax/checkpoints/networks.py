@@ -103,6 +103,7 @@ def load_network(
     variant: str | None = None,
     weights: Path | None = None,
     network: str | None = None,
+    scheduler: str = "",
 ) -> tuple[Any, Network]:
     """One network and its config from its own folder.
 
@@ -115,6 +116,8 @@ def load_network(
         variant: of the weights, if they have it.
         weights: a file to read them from instead.
         network: as for ``network_config``.
+        scheduler: the class of a denoiser's, by which a file of weights is read that
+            DiT's, SiT's or REPA's program saved.
 
     Raises:
         DiffjaxError: if config or weights are missing, damaged or do not fit.
@@ -125,6 +128,7 @@ def load_network(
     tensors = mappings.without_wrappers(tensors)
     source = str(weights or folder)
     if name == "transformer" and original_dit.is_original(tensors):
+        tensors = original_dit.of_program(tensors, config, scheduler, source)
         tensors = original_dit.split_attention(tensors, config, source)
         config, names = original_dit.original_config(config), naming.ORIGINAL_DIT
     elif original_sd.is_original(name, tensors):

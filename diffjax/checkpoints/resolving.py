@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import Any, Unpack
 
 from diffjax.checkpoints import places, single_file
-from diffjax.checkpoints.catalog import ASSETS, MODELS
+from diffjax.checkpoints.catalog import ASSETS, BARE, MODELS
 from diffjax.checkpoints.components import COMPONENTS, STEMS, option
 from diffjax.checkpoints.formats import (
     WEIGHTS,
@@ -166,8 +166,10 @@ def _local_or_hub_id(name_or_path: str | Path) -> Path | str:
             )
         return path
     if name in MODELS:
-        hub_id = MODELS[name].hub_id
-        return hub_id or ASSETS / name
+        model = MODELS[name]
+        if model.bare is not None:
+            return BARE / name
+        return model.hub_id or ASSETS / name
     return places.hub_id(name)
 
 

@@ -75,6 +75,12 @@ FLOWS = (
     "FlowMatchHeunDiscreteScheduler",
     "FlowMatchLCMScheduler",
 )
+# Flows of programs that have no scheduler's file: ours, what their networks predict and
+# what they are told of the time
+PROGRAMS: dict[str, tuple[str, str]] = {
+    "SiTScheduler": ("reverse_flow", "signal"),
+    "REPAScheduler": ("flow", "sigma"),
+}
 
 
 def read_schedule(
@@ -92,10 +98,10 @@ def read_schedule(
             number in it is not supported.
     """
     name = _scheduler_class(config, source)
-    if name in FLOWS:
+    if name in FLOWS or name in PROGRAMS:
         sigma = _flow_sigmas(config, source, tokens)
         try:
-            return Schedule.flow(sigma)
+            return Schedule.flow(sigma, *PROGRAMS.get(name, ()))
         except DiffjaxError as error:
             raise DiffjaxError(f"{source}: {error}") from error
     if _flag(config, "use_flow_sigmas", False, source):
@@ -232,7 +238,7 @@ def _scheduler_class(config: Mapping[str, Any], source: str) -> str:
     name = config.get("_class_name")
     if isinstance(name, str):
         name = name.removeprefix("Flax")
-    known = (*SCHEDULERS, *FLOWS)
+    known = (*SCHEDULERS, *FLOWS, *PROGRAMS)
     why = (
         "Models of other classes are trained with continuous noise levels or shifted "
         "ones, on discrete tokens, or by a flow matching of their own."

@@ -40,7 +40,7 @@ _LORA = re.compile(
 # weights of a network alone, by a name in them: what it is of, a model that has one,
 # and the option that takes it
 _ALONE = (
-    ("x_embedder.proj.", "a DiT", "dit-256", "transformer"),
+    ("x_embedder.proj.", "a DiT or a SiT", "dit-256 or sit-xl-2-256", "transformer"),
     ("down_blocks.0.resnets.0.time_emb_proj.", "a U-Net", "sd-1.5", "unet"),
     ("input_blocks.0.0.", "a U-Net", "sd-1.5", "unet"),
     ("text_model.encoder.layers.", "a text encoder", "sd-1.5", "text-encoder"),

@@ -10,7 +10,7 @@ import numpy as np
 from flax import nnx
 from jax.typing import DTypeLike
 
-from diffjax.checkpoints.catalog import ASSETS
+from diffjax.checkpoints.catalog import ASSETS, BARE
 from diffjax.checkpoints.networks import empty_network, kind_of, read_json
 from diffjax.errors import unknown
 from diffjax.models.conditions import floating, with_floating
@@ -27,6 +27,10 @@ UNTRAINED: dict[str, tuple[str, Path]] = {  # the component, and its config
     "flux-dev": ("transformer", ASSETS / "configs" / "flux-dev.json"),
     "pixart-sigma": ("transformer", ASSETS / "configs" / "pixart-sigma.json"),
     "dit-256": ("transformer", ASSETS / "configs" / "dit-256.json"),
+    **{
+        name: ("transformer", BARE / name / "transformer" / "config.json")
+        for name in ("sit-s-2-256", "sit-b-2-256", "sit-xl-2-256")
+    },
 }
 
 

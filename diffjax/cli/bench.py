@@ -25,6 +25,7 @@ if TYPE_CHECKING:
 UNTRAINED = (
     *("tiny", "sd-1.5", "sd-2-base", "sdxl", "sd-3-medium", "sd-3.5-medium"),
     *("sd-3.5-large", "flux-dev", "pixart-sigma", "dit-256"),
+    *("sit-s-2-256", "sit-b-2-256", "sit-xl-2-256"),
 )
 EPILOG = """\b
 Examples:

@@ -363,7 +363,7 @@ def test_unknown_names():
 
 def test_short_names_stand_for_hub_ids(hub):
     for model in MODELS.values():
-        if model.hub_id:
+        if model.hub_id and not model.bare:
             hub.add(model.hub_id, NEEDED | {"README.md": model.name.encode()})
             folder = resolve(model.name)
             assert model.hub_id.replace("/", "--") in str(folder)

@@ -119,7 +119,7 @@ def test_other_families_are_refused_before_their_weights_are_read(repository, tm
         assert word in str(caught.value)
 
 
-@pytest.mark.parametrize("name", UNTRAINED)
+@pytest.mark.parametrize("name", [n for n in UNTRAINED if "sit-" not in n])
 def test_configs_of_the_package_are_the_published_ones(name):
     part, path = UNTRAINED[name]
     ours = json.loads(path.read_text(encoding="utf-8"))
@@ -176,9 +176,10 @@ CATALOGUE = {
 }
 
 
-@pytest.mark.parametrize("name", [n for n, m in MODELS.items() if m.hub_id])
+@pytest.mark.parametrize("name", CATALOGUE)
 def test_the_catalogue_says_what_the_configs_say(name):
     """Of repositories that have moved, the name has stayed."""
+    assert {*CATALOGUE} == {n for n, m in MODELS.items() if m.hub_id and not m.bare}
     model, parts = MODELS[name], published.RUN[CATALOGUE[name]]
     assert model.hub_id.split("/")[1] == CATALOGUE[name].split("/")[1]
     assert model.kind == ("class" if "DiT" in model.hub_id else "text")

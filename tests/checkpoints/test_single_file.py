@@ -130,7 +130,9 @@ def test_a_part_s_weights_in_place_of_a_model(folder, tmp_path):
         load_model(folder, **{part: path})
     dit = DiT(8, 10, width=24, depth=1, heads=2, patch=2)
     torch.save({"ema": dit.state_dict()}, tmp_path / "dit.pt")
-    with pytest.raises(DiffjaxError, match="--transformer"):
+    with pytest.raises(
+        DiffjaxError, match=r"a SiT alone.*sit-xl-2-256, and .*--transformer"
+    ):
         load_model(tmp_path / "dit.pt")
 
 
