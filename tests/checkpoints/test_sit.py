@@ -2,6 +2,7 @@
 
 import gzip
 import json
+from functools import partial
 from itertools import pairwise
 from pathlib import Path
 
@@ -89,6 +90,12 @@ def velocities(network, time):
     return jax.vmap(network.module(), (0, None, 0))(LATENTS, time, IDS)
 
 
+@pipelines.quick_jit
+def noises(network, schedule, index):
+    one = partial(predict, network, schedule)
+    return jax.vmap(one, (0, None, 0))(LATENTS, index, IDS)
+
+
 @pytest.mark.parametrize("program", PROGRAMS)
 def test_predictions_at_fractions_of_time(folders, tmp_path, program):
     """Bare and in a training checkpoint; time reaches the network, and no integer."""
@@ -136,9 +143,7 @@ def test_noise_is_what_the_program_s_velocity_says(folders, tmp_path, program):
         # (a, s) of x and ε in x_t; x_t − a (x − ε) = ε, whatever a
         a = t if program == "SiT" else 1 - t
         np.testing.assert_allclose(schedule.signal[index], a, atol=1e-6)
-        noise, variance = jax.vmap(
-            lambda z, c, i=index: predict(loaded.denoiser, schedule, z, jnp.int32(i), c)
-        )(LATENTS, jnp.asarray(IDS))
+        noise, variance = noises(loaded.denoiser, schedule, index)
         assert variance is None
         assert error(np.asarray(noise), LATENTS - a * to_data * v) <= BOUND
 

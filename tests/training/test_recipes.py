@@ -4,10 +4,14 @@ import dataclasses
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 import pytest
 from flax import nnx
+from scipy.special import expit
+from scipy.stats import norm
 
 from diffjax.baselines.resnet import ResNet, ResNetConfig
+from diffjax.checkpoints.schedulers import read_schedule
 from diffjax.models.autoencoder import AutoencoderKL, AutoencoderKLConfig
 from diffjax.models.clip import CLIPTextConfig, CLIPTextModel
 from diffjax.models.dit import DiTTransformer2DConfig, DiTTransformer2DModel
@@ -68,7 +72,33 @@ def test_a_denoiser_fits_the_latents_of_its_data(recipe):
         assert dit.sample_size == latent.shape[0]
         found = shape_of(DiTTransformer2DModel, dit, z, t, t)
         h, w, c = latent.shape
-        assert found.shape == (h, w, 2 * c)  # and what is said of the variance
+        flow = "Flow" in recipe.scheduler["_class_name"]
+        # and what is said of the variance, which a flow's steps have none of
+        assert found.shape == (h, w, c if flow else 2 * c)
+
+
+def test_the_flow_is_trained_as_tiny_dit_is():
+    """So that nothing but the process tells them apart, and the variance it lacks."""
+    dit, flow = get_recipe("tiny-dit"), get_recipe("tiny-flow")
+    same = {"name", "summary", "scheduler", "transformer", "logit_normal"}
+    assert {f.name for f in dataclasses.fields(dit)} - same == {
+        f.name
+        for f in dataclasses.fields(dit)
+        if getattr(dit, f.name) == getattr(flow, f.name)
+    }
+    assert flow.transformer == dict(dit.transformer) | {"out_channels": 4}
+    # the signal-to-noise ratios that are trained on: their mean, spread and middle
+    q = (np.arange(2000) + 0.5) / 2000
+
+    def log_ratios(recipe):
+        schedule = read_schedule(recipe.scheduler, recipe.name)
+        t = 1000 * expit(norm.ppf(q, *recipe.logit_normal))
+        a, s = (np.asarray(x)[t.astype(int)] for x in (schedule.signal, schedule.sigma))
+        return np.log(np.maximum(a, 1e-6) / s)
+
+    ours, theirs = log_ratios(flow), log_ratios(dit)
+    assert abs(ours.mean() - theirs.mean()) < 0.05
+    assert abs(ours.std() - theirs.std()) < 0.05
 
 
 @pytest.mark.parametrize("recipe", of(Discriminative), ids=lambda r: r.name)
