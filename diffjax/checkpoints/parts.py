@@ -28,8 +28,8 @@ class Parts(Access, total=False):
 
     Each part is a folder or a Hugging Face id; a network may also be a file of weights
     alone, for what the pipeline's own config.json describes, or a whole Stable
-    Diffusion's single file. A transformer's file may also be one that the program of
-    DiT's paper saved.
+    Diffusion's single file. A transformer's file may also be one that the programs of
+    DiT, SiT or REPA saved.
 
     Attributes:
         unet: U-Net to use instead of the pipeline's own.

@@ -240,7 +240,7 @@ RECIPES: dict[str, Recipe] = {
         ),
         ClassToImage(
             name="tiny-flow",
-            summary="The same network as a flow: SiT in miniature.",
+            summary="tiny-dit as a flow: SiT in miniature, on Fashion-MNIST.",
             dataset="fashion_mnist",
             mirror=False,
             # tiny-dit's signal-to-noise ratios as often, to be compared with it: those
