@@ -410,8 +410,10 @@ def test_parameter_counts_are_those_of_the_key_lists():
 def test_key_lists_come_with_their_configs():
     names = sorted(path.name.removesuffix(".txt.gz") for path in KEYS.glob("*.txt.gz"))
     assert names == sorted(path.stem for path in KEYS.glob("*.json"))
-    assert len(names) == 11
+    assert len(names) == 16
     for name in names:
+        if name.startswith("torchvision-"):
+            continue  # which has no configs
         config = json.loads((KEYS / f"{name}.json").read_text())
         assert "_class_name" in config or "architectures" in config
 
@@ -421,7 +423,12 @@ def test_key_lists_are_what_the_script_makes(tmp_path):
     script = Path(__file__).parents[2] / "scripts" / "make_key_lists.py"
     subprocess.run([sys.executable, script, tmp_path], check=True)
     made = {path.name: path.read_bytes() for path in tmp_path.iterdir()}
-    assert made == {path.name: path.read_bytes() for path in KEYS.iterdir()}
+    of_programs = ("sit-", "repa-")  # which are not at hand
+    assert made == {
+        path.name: path.read_bytes()
+        for path in KEYS.iterdir()
+        if not path.name.startswith(of_programs)
+    }
 
 
 def test_environment_offline_and_light_import(tmp_path):
