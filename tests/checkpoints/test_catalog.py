@@ -410,12 +410,6 @@ def test_parameter_counts_are_those_of_the_key_lists():
 def test_key_lists_come_with_their_configs():
     names = sorted(path.name.removesuffix(".txt.gz") for path in KEYS.glob("*.txt.gz"))
     assert names == sorted(path.stem for path in KEYS.glob("*.json"))
-    assert len(names) == 16
-    for name in names:
-        if name.startswith("torchvision-"):
-            continue  # which has no configs
-        config = json.loads((KEYS / f"{name}.json").read_text())
-        assert "_class_name" in config or "architectures" in config
 
 
 @pytest.mark.slow
