@@ -10,6 +10,7 @@ import numpy as np
 
 from diffjax.checkpoints import fitting
 from diffjax.checkpoints.families import TextFamily
+from diffjax.checkpoints.lora import Changes
 from diffjax.checkpoints.networks import load_network, network_config, network_shapes
 from diffjax.checkpoints.t5_tokenizer import T5Tokenizer
 from diffjax.checkpoints.tokenizer import Tokenizer
@@ -37,6 +38,7 @@ def load_conditioner(
     weights: Mapping[str, Path],
     kept: KeptArrays | None = None,
     empty_is_zero: bool = False,
+    changes: Mapping[str, Changes] | None = None,
 ) -> Conditioner:
     """Load the text encoders and tokenizers of a pipeline.
 
@@ -49,6 +51,7 @@ def load_conditioner(
         kept: where conditions are kept, with the fingerprints of text encoders by
             their files: one that is known there is not read before it is needed.
         empty_is_zero: whether the empty prompt's condition is zeros.
+        changes: what LoRAs add to the weights, by component.
 
     Raises:
         DiffjaxError: if one of them is missing, damaged or does not fit.
@@ -61,7 +64,14 @@ def load_conditioner(
     for name, (tokenizer, kind, length, lower) in family.encoders.items():
         config = network_config(place(name), name, kind)
         network = _text_encoder(
-            place(name), name, kind, config, variant, weights.get(name), kept
+            place(name),
+            name,
+            kind,
+            config,
+            variant,
+            weights.get(name),
+            kept,
+            (changes or {}).get(name, Changes()),
         )
         tokenize: Tokenizer | T5Tokenizer
         if length is None:
@@ -98,6 +108,7 @@ def _text_encoder(
     variant: str | None,
     weights: Path | None,
     kept: KeptArrays | None,
+    changes: Changes,
 ) -> OnDemand:
     # T5's weights would take 19 GB in float32; it was trained in bfloat16
     large = isinstance(config, T5Config) and jax.default_backend() != "cpu"
@@ -112,12 +123,14 @@ def _text_encoder(
             variant=variant,
             weights=weights,
             network=kind,
+            changes=changes,
         )[1]
 
-    places = [folder, *([] if weights is None else [weights])]
+    places = [folder, *([] if weights is None else [weights]), *changes.files]
     shapes = network_shapes(folder, config, dtype)
     files = [(str(place.resolve()), state_of(place)) for place in places]
-    weights_of = digest_of(repr((files, variant, shapes.layout)))
+    decides = repr((files, variant, shapes.layout))
+    weights_of = digest_of(decides, changes.identity)
     known = None if kept is None else kept.get(weights_of, FINGERPRINT)
     most = LARGE_TEXT_ENCODER.get(jax.default_backend(), LARGE_ELSEWHERE)
     network = OnDemand(

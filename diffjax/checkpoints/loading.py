@@ -20,7 +20,13 @@ from diffjax.checkpoints.catalog import ASSETS
 from diffjax.checkpoints.components import COMPONENTS, RUNS, STEMS
 from diffjax.checkpoints.conditioning import load_conditioner
 from diffjax.checkpoints.families import TextFamily, family_of
-from diffjax.checkpoints.networks import load_network, network_config, read_json
+from diffjax.checkpoints.lora import Loras
+from diffjax.checkpoints.networks import (
+    claimed,
+    load_network,
+    network_config,
+    read_json,
+)
 from diffjax.checkpoints.parts import REPLACED, Parts, spelled_out
 from diffjax.checkpoints.resolving import (
     require_variant,
@@ -78,6 +84,7 @@ def load_model(
     asked: dict[str, Any] = {**parts}
     named = {name: asked.pop(name, None) for name in REPLACED}
     revision, cache = asked.pop("revision", None), asked.pop("prompt_cache", None)
+    loras = Loras(listed(asked.pop("lora", None)))
     guidance, shift = (
         None if (value := asked.pop(name, None)) is None else float(value)
         for name in ("guidance", "shift")  # 3 and 3.0 are one setting
@@ -136,6 +143,14 @@ def load_model(
     family = _check_configs(index, folder, denoiser, component_folder, there, guidance)
     scheduler = folder / "scheduler" / "scheduler_config.json"
     scheduler_config = read_json(scheduler) | scheduled
+    changes = {}
+    if loras.files:
+        changed = {denoiser: None, **_text_networks(family)}
+        changes = {
+            name: claimed(loras, component_folder(name), name, network)
+            for name, network in changed.items()
+        }
+        loras.check(name_or_path)
     denoiser_config, denoiser_network = load_network(
         # one device may not hold it; the classifier places it
         component_folder(denoiser),
@@ -145,6 +160,7 @@ def load_model(
         variant=variant,
         weights=weights.get(denoiser),
         scheduler=str(scheduler_config.get("_class_name")),
+        changes=changes.get(denoiser),
     )
     vae_config, autoencoder = load_network(
         component_folder("vae"), "vae", variant=variant, weights=weights.get("vae")
@@ -158,6 +174,7 @@ def load_model(
             "elsewhere": told,
             **({"variant": variant} if variant else {}),
             **({} if shift is None else {"shift": shift}),
+            **({"lora": [each.record() for each in loras.files]} if changes else {}),
         },
         "denoiser": denoiser_network,
         "autoencoder": autoencoder,
@@ -173,7 +190,7 @@ def load_model(
         "learned_variance": denoiser == "transformer"
         and denoiser_config.out_channels == 2 * denoiser_config.in_channels,
         # of other parts nobody knows what they have learned
-        "limits": None if elsewhere or weights else _limits(folder / LIMITS),
+        "limits": None if elsewhere or weights or changes else _limits(folder / LIMITS),
         "configs": {denoiser: differing(denoiser_config), "vae": differing(vae_config)},
     }
     if family is None:
@@ -192,11 +209,25 @@ def load_model(
         weights=weights,
         kept=None if cache is None else KeptArrays(Path(cache), "prompts"),
         empty_is_zero=empty_is_zero,
+        changes=changes,
     )
     common["configs"] |= conditioner.configs
     return DiffusionModel(
         kind="text", conditioner=conditioner, sizes=family.sizes, **common
     )
+
+
+def _text_networks(family: TextFamily | None) -> dict[str, str | None]:
+    """Components that are text encoders, and what runs them."""
+    encoders = {} if family is None else family.encoders
+    return {name: each.network for name, each in encoders.items()}
+
+
+def listed(asked: Any) -> list[str | Path]:
+    """One name, several or none, as a list."""
+    if asked is None:
+        return []
+    return [asked] if isinstance(asked, str | Path) else list(asked)
 
 
 def _limits(file: Path) -> Limits | None:

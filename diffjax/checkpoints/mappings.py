@@ -16,7 +16,7 @@ lists all differences.
 """
 
 import re
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Any
 
 import jax.numpy as jnp
@@ -29,6 +29,7 @@ from diffjax.errors import DiffjaxError
 ALIGNMENT = 64  # bytes; of arrays that JAX shares with its CPU "devices"
 
 ParameterPath = tuple[Any, ...]  # of attribute names and list indices
+Changes = Mapping[ParameterPath, Sequence[Callable[[], np.ndarray]]]
 
 _EXPONENTS = {"float16": 0x7C00, "bfloat16": 0x7F80}  # their bits
 _PART = 1 << 20  # numbers that are looked at together
@@ -72,10 +73,13 @@ def fill(
     tensors: Mapping[str, np.ndarray],
     names: Names,
     source: str,
+    changes: Changes | None = None,
 ) -> nnx.State[Any, Any]:
     """The abstract ``state`` with every parameter taken from ``tensors``, on the host.
 
     Arguments and errors are those of ``match``; parameters keep the state's dtypes.
+    ``changes`` are added to parameters in float32, before they get theirs: functions
+    that return ΔW as [out, all else].
     Each is copied once, out of the file and into our layout, and nothing of the file
     is held on to: JAX takes the copies as they are where the host is the device.
     """
@@ -84,7 +88,12 @@ def fill(
     blocks = _count_blocks(path for path, _ in flat)
 
     def filled(path: ParameterPath, leaf: Any) -> Any:
-        array = _copied(arrays[path], np.dtype(leaf.dtype))
+        array = arrays[path]
+        for change in (changes or {}).get(path, ()):
+            shape = torch_shape(leaf.shape, str(path[-1]))
+            delta = _to_ours(change().reshape(shape), str(path[-1]), leaf.ndim)
+            array = array.astype(np.float32) + delta
+        array = _copied(array, np.dtype(leaf.dtype))
         if not all_finite(array):
             name = torch_names(path, names, blocks)[0]
             raise _not_finite(f"{source}: {name}", arrays[path], array)
@@ -153,7 +162,7 @@ def match(
         ]
         array = _to_ours(first, str(path[-1]), parameter.ndim)
         if array.shape != parameter.shape:
-            wanted = _torch_shape(parameter.shape, str(path[-1]))
+            wanted = torch_shape(parameter.shape, str(path[-1]))
             misshapen.append(f"{keys[0]}: {list(first.shape)}, expected {wanted}")
         elif not jnp.issubdtype(array.dtype, jnp.floating):
             misshapen.append(f"{keys[0]}: {array.dtype}, expected a float type")
@@ -238,7 +247,8 @@ def _to_theirs(array: np.ndarray, leaf: str) -> np.ndarray:
     return array.transpose(3, 2, 0, 1) if array.ndim == 4 else array.T
 
 
-def _torch_shape(shape: tuple[int, ...], leaf: str) -> list[int]:
+def torch_shape(shape: tuple[int, ...], leaf: str) -> list[int]:
+    """The shape in a checkpoint of a parameter of ours."""
     # a broadcast scalar has the shape and takes no memory
     return list(_to_theirs(np.broadcast_to(np.float32(0), shape), leaf).shape)
 

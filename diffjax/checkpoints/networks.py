@@ -13,6 +13,7 @@ from jax.typing import DTypeLike
 from diffjax.checkpoints import mappings, naming, original_dit, original_sd
 from diffjax.checkpoints.components import COMPONENTS, SPLIT, STEMS
 from diffjax.checkpoints.formats import read_tensors
+from diffjax.checkpoints.lora import Changes, Loras
 from diffjax.errors import DiffjaxError
 from diffjax.files import MAX_JSON_BYTES, parse_json, read_text
 from diffjax.models.autoencoder import AutoencoderKL, AutoencoderKLConfig
@@ -104,6 +105,7 @@ def load_network(
     weights: Path | None = None,
     network: str | None = None,
     scheduler: str = "",
+    changes: Changes | None = None,
 ) -> tuple[Any, Network]:
     """One network and its config from its own folder.
 
@@ -118,6 +120,7 @@ def load_network(
         network: as for ``network_config``.
         scheduler: the class of a denoiser's, by which a file of weights is read that
             DiT's, SiT's or REPA's program saved.
+        changes: what LoRAs add to the weights.
 
     Raises:
         DiffjaxError: if config or weights are missing, damaged or do not fit.
@@ -134,8 +137,18 @@ def load_network(
     elif original_sd.is_original(name, tensors):
         tensors, names = original_sd.part(name, tensors, config, source, variant)
     empty = network_shapes(folder, config, dtype)
-    state = mappings.fill(empty.state, tensors, names, source)
+    added = None if changes is None else changes.of
+    state = mappings.fill(empty.state, tensors, names, source, added)
     return config, Network(empty.graphdef, state if on_host else jax.device_put(state))
+
+
+def claimed(
+    loras: Loras, folder: Path, name: str, network: str | None = None
+) -> Changes:
+    """What LoRAs change in a network, by its config alone; as for ``load_network``."""
+    config = network_config(folder, name, network)
+    state = network_shapes(folder, config).state
+    return loras.claim(name, config, _kind_of_config(config).names, state)
 
 
 def network_shapes(

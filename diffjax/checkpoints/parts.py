@@ -2,7 +2,7 @@
 
 import functools
 import inspect
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any, TypedDict, TypeVar, cast, get_args
 
@@ -44,6 +44,8 @@ class Parts(Access, total=False):
             name it too where a text encoder needs its own.
         tokenizer_2: Tokenizer to use instead of that of the second text encoder.
         tokenizer_3: Tokenizer to use instead of that of the third text encoder.
+        lora: LoRA to merge into the weights, FILE or FILE:SCALE, or several of them,
+            which add up.
         guidance: Guidance that FLUX.1 dev is told; 3.5 by default.
         shift: Shift of a flow's noise levels, instead of what its scheduler says; with
             1 they are spread evenly.
@@ -68,6 +70,7 @@ class Parts(Access, total=False):
     tokenizer: str | Path | None
     tokenizer_2: str | Path | None
     tokenizer_3: str | Path | None
+    lora: str | Path | Sequence[str | Path] | None
     guidance: float | None
     shift: float | None
     variant: str | None

@@ -35,7 +35,8 @@ _REFUSED = (
     ("edm_vpred.", "CosXL"),
 )
 _LORA = re.compile(
-    r"\blora_(unet|te\d?|transformer)_|\.lora_(A|B|up|down)\.|[._]lora\.(up|down)\."
+    r"\blora_(unet|te\d?|transformer)_|\.lora_(A|B|up|down)\."
+    r"|[._]lora(_linear_layer)?\.(up|down)\.|\.(hada|lokr)_w"
 )
 # weights of a network alone, by a name in them: what it is of, a model that has one,
 # and the option that takes it

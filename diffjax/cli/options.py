@@ -356,6 +356,7 @@ part_options = section(
     ),
     option("--tokenizer-2", "PATH", "The same for the second text encoder."),
     option("--tokenizer-3", "PATH", "The same for the third."),
+    option("--lora", "FILE[:X]", f"LoRA to merge, at scale X.{AGAIN}", multiple=True),
     option(
         "--shift",
         "X",
