@@ -148,7 +148,7 @@ def claimed(
     """What LoRAs change in a network, by its config alone; as for ``load_network``."""
     config = network_config(folder, name, network)
     state = network_shapes(folder, config).state
-    return loras.claim(name, config, _kind_of_config(config).names, state)
+    return loras.claim(name, config, kind_of_config(config).names, state)
 
 
 def network_shapes(
