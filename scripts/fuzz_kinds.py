@@ -455,6 +455,80 @@ def _read_parts_of_a_model(folder: Path) -> Any:
     return load_model("tiny", vae=folder / "vae.safetensors").scaling_factor
 
 
+def _write_single_file(folder: Path) -> None:
+    """A U-Net as the original programs name it, with what makes the file a whole."""
+    from safetensors.numpy import save_file
+
+    from diffjax.checkpoints.mappings import to_torch
+    from diffjax.checkpoints.original_sd import unet_names
+    from diffjax.checkpoints.untrained import random_network
+    from diffjax.models.unet_config import UNet2DConditionConfig
+
+    numbers: dict[str, Any] = {"sample_size": 8, "block_out_channels": [4, 4]}
+    numbers |= {"norm_num_groups": 2, "cross_attention_dim": 4, "layers_per_block": 1}
+    numbers |= {"attention_head_dim": 2, "in_channels": 4, "out_channels": 4}
+    numbers |= {"down_block_types": ["CrossAttnDownBlock2D", "DownBlock2D"]}
+    numbers |= {"up_block_types": ["UpBlock2D", "CrossAttnUpBlock2D"]}
+    _put(folder / "unet" / "config.json", json.dumps(numbers).encode())
+    config = UNet2DConditionConfig.from_dict(numbers, "config")
+    tensors = to_torch(random_network(config).state, unet_names(config))
+    unet = {f"model.diffusion_model.{key}": t for key, t in tensors.items()}
+    averaged = {
+        f"model_ema.diffusion_model{key.replace('.', '')}": t
+        for key, t in tensors.items()
+    }
+    names = ("cond_stage_model.transformer.x", "first_stage_model.x", "betas")
+    others = {name: np.ones(1, np.float32) for name in names}
+    whole = {k: np.ascontiguousarray(t) for k, t in (unet | averaged | others).items()}
+    save_file(whole, folder / "whole.safetensors")
+
+
+def _read_single_file(folder: Path) -> Any:
+    from diffjax.checkpoints.networks import load_network
+    from diffjax.checkpoints.single_file import layout_of
+
+    path = folder / "whole.safetensors"
+    found: list[Any] = [layout_of(path)]
+    for variant in ("ema", "non_ema"):
+        _, network = load_network(
+            folder / "unet", "unet", weights=path, variant=variant, on_host=True
+        )
+        found.append(network.fingerprint)
+    return found
+
+
+def _write_lora(folder: Path) -> None:
+    from safetensors.numpy import save_file
+
+    rng = np.random.default_rng(0)
+    tensors = {}
+    for name in ("attn1.to_q", "conv1"):
+        kernel = (3, 3) if name == "conv1" else ()
+        down, up = (2, 4, *kernel), (4, 2, *((1, 1) if kernel else ()))
+        key = f"unet.{name}"
+        tensors[f"{key}.lora_A.weight"] = rng.normal(size=down).astype(np.float32)
+        tensors[f"{key}.lora_B.weight"] = rng.normal(size=up).astype(np.float16)
+        tensors[f"{key}.alpha"] = np.array(4, np.float32)
+    del tensors["unet.attn1.to_q.alpha"]
+    told = json.dumps({"unet.lora_alpha": 3, "unet.alpha_pattern": {"conv1": 2}})
+    metadata = {"lora_adapter_metadata": told}
+    save_file(tensors, folder / "pytorch_lora_weights.safetensors", metadata)
+    (folder / "peft").mkdir()
+    save_file(tensors, folder / "peft" / "adapter_model.safetensors")
+    settings = b'{"lora_alpha": 8, "use_rslora": true, "alpha_pattern": {"to_q": 2}}'
+    _put(folder / "peft" / "adapter_config.json", settings)
+
+
+def _read_lora(folder: Path) -> Any:
+    from diffjax.checkpoints.lora import Change, read_lora
+
+    return [
+        Change(pair.down, pair.up, pair.scale)().tobytes()
+        for place in (folder, folder / "peft")
+        for pair in read_lora(place).pairs.values()
+    ]
+
+
 def _read_latents(path: Path) -> Any:
     from diffjax.training.latents import read_latents
 
@@ -744,6 +818,18 @@ KINDS: dict[str, Kind] = {
         write=_write_checkpoint,
         damaged={"model_index.json": "json"},
         read=_read_checkpoint,
+        heavy=True,
+    ),
+    "single-file": Kind(
+        write=_write_single_file,
+        damaged={"whole.safetensors": "bytes"},
+        read=_read_single_file,
+        heavy=True,
+    ),
+    "lora": Kind(
+        write=_write_lora,
+        damaged={"*.safetensors": "bytes", "peft/*.json": "json"},
+        read=_read_lora,
         heavy=True,
     ),
     "parts-of-a-model": Kind(

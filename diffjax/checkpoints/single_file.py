@@ -160,6 +160,8 @@ def alone(path: Path) -> str:
     names = names_in(path)
     if sentence := foreign(path, names):
         return sentence
+    if not names and path.suffix == ".safetensors":
+        return "It is damaged or incomplete: download it again."
     for mark, what, model, option in _ALONE:
         if mark in names:
             return (

@@ -219,6 +219,16 @@ def test_files_that_do_not_fit(models, configs, tmp_path, kind, changes, words):
 
 
 @pytest.mark.filterwarnings("ignore")
+@pytest.mark.parametrize("suffix", ["safetensors", "ckpt"])
+def test_a_file_that_breaks_off(models, configs, tmp_path, suffix):
+    folder, _, tensors = models["sd-1"]
+    path = original_files.save(tmp_path / f"a.{suffix}", tensors)
+    path.write_bytes(path.read_bytes()[:-5000])
+    with pytest.raises(DiffjaxError, match="damaged"):
+        load_model(path, tokenizer=folder)
+
+
+@pytest.mark.filterwarnings("ignore")
 def test_what_a_file_says_of_its_schedule(models, configs, tmp_path):
     folder, _, tensors = models["sdxl"]
     marks = {"v_pred": torch.zeros(0), "ztsnr": torch.zeros(0)}
