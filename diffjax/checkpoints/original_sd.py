@@ -30,6 +30,7 @@ import numpy as np
 
 from diffjax.checkpoints.components import option
 from diffjax.checkpoints.naming import CLIP_TEXT, UNET, Names
+from diffjax.checkpoints.single_file import AVERAGED, AVERAGED_PREFIX, PREFIXES
 from diffjax.errors import DiffjaxError
 from diffjax.models.autoencoder import AutoencoderKLConfig
 from diffjax.models.clip import CLIPTextConfig, CLIPTextWithProjectionConfig
@@ -38,19 +39,6 @@ from diffjax.models.unet_config import UNet2DConditionConfig
 
 Tensors = Mapping[str, np.ndarray]
 
-AVERAGED = "ema"  # the variant of the weights that names them
-AVERAGED_PREFIX = "model_ema.diffusion_model"
-# what stands before a component's names in a whole file
-PREFIXES = {
-    "unet": ("model.diffusion_model.",),
-    "vae": ("first_stage_model.",),
-    "text_encoder": (
-        "cond_stage_model.transformer.",
-        "cond_stage_model.model.",
-        "conditioner.embedders.0.transformer.",
-    ),
-    "text_encoder_2": ("conditioner.embedders.1.model.",),
-}
 # names that each component has without a prefix
 _ALONE = {
     "unet": "input_blocks.0.0.weight",

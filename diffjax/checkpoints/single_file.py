@@ -14,8 +14,20 @@ from typing import Any
 
 from diffjax.checkpoints.catalog import ASSETS
 from diffjax.checkpoints.components import RUNS
-from diffjax.checkpoints.original_sd import AVERAGED, AVERAGED_PREFIX, PREFIXES
 
+AVERAGED = "ema"  # the variant of the weights that names them
+AVERAGED_PREFIX = "model_ema.diffusion_model"
+# what stands before a component's names in a whole file
+PREFIXES = {
+    "unet": ("model.diffusion_model.",),
+    "vae": ("first_stage_model.",),
+    "text_encoder": (
+        "cond_stage_model.transformer.",
+        "cond_stage_model.model.",
+        "conditioner.embedders.0.transformer.",
+    ),
+    "text_encoder_2": ("conditioner.embedders.1.model.",),
+}
 _MOST_BYTES = 2**26  # of the part of a torch file that has its names
 _WHOLE = "model.diffusion_model."
 _READ = "Stable Diffusion 1.x, 2.x and XL"
