@@ -221,8 +221,11 @@ def _write_prefilter(folder: Path) -> None:
 def _read_prefilter(name: str) -> Callable[[Path], Any]:
     def read(folder: Path) -> Any:
         from diffjax.data.prefilter import read_prefilter
+        from diffjax.data.sources import Example
 
-        return read_prefilter(folder / name).choose("first", np.zeros((1, 1, 3)))
+        pixels = np.zeros((1, 1, 3))
+        example = Example(image=pixels.astype(np.uint8), label=0, id="first")
+        return read_prefilter(folder / name).choose(example, pixels)
 
     return read
 

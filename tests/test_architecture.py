@@ -31,7 +31,7 @@ MAY_IMPORT = {
     "classify": LOW
     | {"checkpoints", "data", "models", "schedules", "scoring", "strategies"}
     | {"tracing"},
-    "baselines": LOW | {"checkpoints", "data", "models", "tracing"},
+    "baselines": LOW | {"checkpoints", "data", "models", "scoring", "tracing"},
     "training": LOW
     | {"baselines", "checkpoints", "data", "models", "schedules", "scoring", "tracing"},
     "runs": LOW | {"checkpoints", "classify", "data", "strategies"},

@@ -11,6 +11,7 @@ one of a single prompt.
 import re
 import warnings
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any, Unpack
 
@@ -39,6 +40,7 @@ from diffjax.data.prompts import Prompts
 from diffjax.errors import DiffjaxError, overflowed
 from diffjax.models.config import differing
 from diffjax.models.network import Network, digest
+from diffjax.scoring.cost import count_flops
 from diffjax.tracing import jit
 
 # those that the paper compares with, by OpenCLIP's names of their architectures
@@ -82,7 +84,7 @@ class ClipClassifier(Classifier):
         return in_batches(
             lambda x: _log_probabilities(loaded.vision, classes, x),
             pixels,
-            batch_of(self.resolution),
+            batch_of(self.resolution) if len(pixels) > 1 else 1,
             n,
         )
 
@@ -174,6 +176,15 @@ def load_clip(name: str, **access: Unpack[Access]) -> Clip:
     return Clip(name=f"clip:{name}", loaded=load_contrastive(_place(name, access)))
 
 
+def image_flops(classifier: ClipClassifier) -> float:
+    """FLOPs that one image takes; those of the texts are for all images together."""
+    loaded, edge = classifier.loaded, classifier.resolution
+    pixels = jnp.zeros((1, edge, edge, 3), jnp.float32)
+    classes = jnp.asarray(classifier.classes)
+    # a function of its own, which no jit has traced with fused attention
+    return count_flops(partial(_answers), loaded.vision, classes, pixels)
+
+
 def described(loaded: Contrastive) -> dict[str, Any]:
     """All that decides its numbers; plain JSON values."""
     config = loaded.config
@@ -221,18 +232,17 @@ def _text_features(network: Network, ids: Array) -> Float[Array, "n p"]:
     return features
 
 
-@jit
-def _image_features(network: Network, pixels: Array) -> Float[Array, "n p"]:
+def _seen(network: Network, pixels: Array) -> Float[Array, "n p"]:
     model: Any = network.module()
     features: Array = _unit(jax.vmap(model)(pixels))
     return features
 
 
-@jit
-def _log_probabilities(
-    network: Network, classes: Array, pixels: Array
-) -> Float[Array, "n C"]:
-    features = _image_features(network, pixels)
+def _answers(network: Network, classes: Array, pixels: Array) -> Float[Array, "n C"]:
+    features = _seen(network, pixels)
     logits = jnp.matmul(features, classes.T, precision="highest")
     out: Array = jax.nn.log_softmax(logits)
     return out
+
+
+_image_features, _log_probabilities = jit(_seen), jit(_answers)

@@ -101,9 +101,10 @@ class_options = section(
     which_classes,
     option(
         "--prefilter",
-        "FILE",
-        "Candidate classes of each image, as CLIP may have chosen them: a .csv or "
-        ".parquet with the columns id and classes. Reported apart.",
+        "clip:NAME:k=N|FILE",
+        "Candidate classes of each image: the N that CLIP finds best, NAME as for "
+        "baseline; or of a .csv or .parquet with the columns id and classes. Reported "
+        "apart.",
     ),
     merge_option,
 )

@@ -203,17 +203,22 @@ def summary_table(summary: Mapping[str, Any]) -> RenderableType:
     table.add_row("images", f"{summary['images']:,}", rest)
     if summary["failed_images"]:
         table.add_row("failed", f"{summary['failed_images']:,}", "")
-    if filtered := summary.get("prefilter"):
-        low, high = filtered["recall_interval"] or (0.0, 1.0)
-        table.add_row(
-            "prefilter",
-            f"{filtered['recall']:.1%}" if filtered["recall"] is not None else "",
-            f"of labels left; 95 %: {100 * low:.1f} to {100 * high:.1f}",
-        )
+    for way in ("prefilter", "shortlist"):
+        if filtered := summary.get(way):
+            low, high = filtered["recall_interval"] or (0.0, 1.0)
+            table.add_row(
+                way,
+                f"{filtered['recall']:.1%}" if filtered["recall"] is not None else "",
+                f"of labels left; 95 %: {100 * low:.1f} to {100 * high:.1f}",
+            )
     if summary["evaluations_per_image"] is not None:
         table.add_row(
             "evaluations", f"{summary['evaluations_per_image']:,.0f}", "an image"
         )
+        if flops := summary.get("flops_per_image"):
+            own = summary.get("prefilter", {}).get("flops")
+            share = f"; the prefilter's {own / flops:.1%} of them" if own else ""
+            table.add_row("FLOPs", f"{flops:.3g}", f"an image{share}")
         table.add_row("seconds", f"{summary['seconds_per_image']:.2f}", "an image")
     title = Text(f"{summary['dataset']} · {summary['model']}", style="bold")
     return Group(title, table)

@@ -19,6 +19,7 @@ from typing import Any
 import numpy as np
 from jaxtyping import Float
 
+from diffjax.data.sources import Example
 from diffjax.errors import DiffjaxError
 from diffjax.files import decode_text, parse_csv, read_bytes, user_path
 
@@ -33,15 +34,19 @@ class Prefilter:
 
     Attributes:
         name: the name of the file or function.
-        choose: from an image's id and its pixels [h, w, 3] in [−1, 1], as the model
-            sees them, the classes by the data set's numbers.
+        choose: from an example and its pixels [h, w, 3] in [−1, 1], as the model sees
+            them, the classes by the data set's numbers.
         fingerprint: 16 hex digits of the file's content; None for a function, whose
             name alone tells it from others.
+        most: of classes, that it leaves of any image, if that is known.
+        flops: that it takes for an image; 0 where somebody else did the work.
     """
 
     name: str
-    choose: Callable[[str, Float[np.ndarray, "h w 3"]], Sequence[int]]
+    choose: Callable[[Example, Float[np.ndarray, "h w 3"]], Sequence[int]]
     fingerprint: str | None = None
+    most: int | None = None
+    flops: Callable[[], float] = lambda: 0.0
 
     @classmethod
     def of(
@@ -77,12 +82,13 @@ def read_prefilter(path: str | Path) -> Prefilter:
             raise DiffjaxError(f"{where}: the image {name} has no candidate classes.")
         table[name] = classes
 
-    def choose(name: str, _: Float[np.ndarray, "h w 3"]) -> tuple[int, ...]:
+    def choose(example: Example, _: Float[np.ndarray, "h w 3"]) -> tuple[int, ...]:
+        name = example.id
         if name not in table:
-            example = next(iter(table), "none")
+            first = next(iter(table), "none")
             raise DiffjaxError(
                 f"{path} has no candidate classes for the image {name}. Its images are "
-                f"{example}, …; they must go by the data set's ids."
+                f"{first}, …; they must go by the data set's ids."
             )
         return table[name]
 

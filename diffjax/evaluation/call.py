@@ -53,7 +53,8 @@ class EvaluateOptions(Options, total=False):
         templates: File of templates, as CLIP_benchmark has it.
         clip_name: What these files call the data set.
         template: Prompt with a {} for the class name, or several.
-        prefilter: File of each image's candidate classes.
+        prefilter: File of each image's candidate classes, or "clip:NAME:k=20" for
+            those that CLIP finds best.
         paper: Whether to take a preset's strategy and loss from the paper.
     """
 

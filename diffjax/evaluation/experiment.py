@@ -9,14 +9,16 @@ from diffjax.data.classes import parse_classes, read_classes
 from diffjax.data.corruptions import CorruptedSource, parse_corruption
 from diffjax.data.datasets import open_source
 from diffjax.data.imagenet import readable_names
-from diffjax.data.prefilter import read_prefilter
+from diffjax.data.prefilter import Prefilter, read_prefilter
 from diffjax.data.presets import classes_file, find_preset, prompts_file
 from diffjax.data.prompts import Prompts
 from diffjax.data.sources import Source
 from diffjax.data.subsets import limited, select
 from diffjax.data.templates import read_clip_benchmark
 from diffjax.errors import DiffjaxError
+from diffjax.evaluation.prefiltering import asks_for_clip, clip_prefilter
 from diffjax.evaluation.task import Task, make_task
+from diffjax.files import user_path
 from diffjax.runs.header import limited_evenly
 
 
@@ -41,7 +43,7 @@ class Experiment:
         clip_name: what CLIP_benchmark's tables call the data set, where one of the
             files is a table.
         template: templates for the data set's own class names.
-        prefilter: a file of each image's candidate classes.
+        prefilter: a file of each image's candidate classes, or clip:NAME:k=N.
         max_pixels: of image files; see ``data.images.load_image``.
         image_column: of a data set of Hugging Face, where types do not tell it.
         label_column: as ``image_column``.
@@ -106,20 +108,27 @@ class Experiment:
         )
         nested = run is None or not limited_evenly(run)
         indices = limited(pool, self.limit, nested=nested)
-        prefilter = None if self.prefilter is None else read_prefilter(self.prefilter)
-        return make_task(
+        task = make_task(
             source,
             indices,
             self._prompts(source),
             chosen,
-            prefilter,
             pool=pool if nested else None,
         )
+        return replace(task, prefilter=self._prefilter(task, offline))
 
     def as_dict(self) -> dict[str, Any]:
         """Plain JSON values; prompts themselves are not among them."""
         named = self.prompts if isinstance(self.prompts, str) else None
         return asdict(self) | {"template": list(self.template), "prompts": named}
+
+    def _prefilter(self, task: Task, offline: bool) -> Prefilter | None:
+        asked = self.prefilter
+        if asked is None:
+            return None
+        if user_path(asked).exists() or not asks_for_clip(asked):
+            return read_prefilter(asked)
+        return clip_prefilter(asked, task.prompts, task.classes, offline=offline)
 
     def _prompts(self, source: Source) -> Prompts | None:
         given = {

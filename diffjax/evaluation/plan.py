@@ -13,6 +13,7 @@ from diffjax.evaluation.task import Task
 from diffjax.scoring.cost import tile_cost
 from diffjax.scoring.rows import most_classes, split_classes, width_for
 from diffjax.strategies.base import Request, State, run_on
+from diffjax.strategies.shortlist import restrict
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -100,11 +101,14 @@ def make_plan(task: Task, classifier: DiffusionClassifier) -> Plan:
     state = strategy.start(n_prompts, n_timesteps, classidx)
     flops, seconds = 0.0, 0.0
     told = told_by(classifier.settings, classifier.resolution, classifier.resolution)
+    if task.prefilter is not None and task.prefilter.most is not None:
+        state = restrict(state, range(task.prefilter.most))
+        flops = task.prefilter.flops()
     if (estimates := classifier.estimates(candidates)) is not None:
         z0 = np.zeros(classifier.latent_shape, np.float32)
         state = estimates.shorten(state, z0, 0, told)
         cost = estimates.cost()
-        flops, seconds = cost.flops, cost.seconds
+        flops, seconds = flops + cost.flops, cost.seconds
     # it is written in place
     empty = replace(state.table, errors=state.table.errors.copy())
     fewest = run_on(strategy, replace(state, table=empty), plain).n_evaluations

@@ -16,10 +16,12 @@ from diffjax import __version__
 from diffjax.choices import SPACES
 from diffjax.classify.candidates import Candidates
 from diffjax.classify.classifier import DiffusionClassifier
+from diffjax.classify.seen import told as told_by
 from diffjax.data.prompts import Prompts
 from diffjax.evaluation.task import Task
 from diffjax.models.network import digest
 from diffjax.runs.header import FORMAT
+from diffjax.scoring.cost import evaluation_flops
 from diffjax.strategies import strategy_to_dict
 
 PACKAGES = ("jax", "jaxlib", "flax", "numpy", "pillow")
@@ -62,7 +64,27 @@ def make_header(
         **({} if candidates.limits is None else {"limits": candidates.limits}),
         **where_from(classifier, _told(classifier, task.prompts, candidates)),
         **(_spaces(classifier) if asked.get("save_errors") else {}),
+        **_costs(task, classifier, candidates),
     }
+
+
+def _costs(
+    task: Task, classifier: DiffusionClassifier, candidates: Candidates
+) -> dict[str, Any]:
+    """FLOPs of an evaluation, and of the prefilter for an image, where few classes are
+    chosen of many: what cost so little is to be compared.
+    """
+    if task.prefilter is None and classifier.settings.shortlist is None:
+        return {}
+    edge = classifier.resolution
+    evaluation = evaluation_flops(
+        classifier.grid,
+        candidates.conditions,
+        classifier.latent_shape,
+        told_by(classifier.settings, edge, edge),
+    )
+    prefilter = 0.0 if task.prefilter is None else task.prefilter.flops()
+    return {"flops": {"evaluation": evaluation, "prefilter": prefilter}}
 
 
 def _spaces(classifier: DiffusionClassifier) -> dict[str, Any]:

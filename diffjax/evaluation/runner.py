@@ -138,7 +138,7 @@ def _check_prefilter(task: Task, classifier: DiffusionClassifier) -> None:
         pixels = classifier.pixels(example.image)
     except DiffjaxError:
         return  # this one cannot be read; others may
-    task.among(example.id, pixels)
+    task.among(example, pixels)
 
 
 def encoded(
@@ -169,7 +169,7 @@ def _read(
         example = task.source[index]
         row |= {"id": example.id, "label": example.label}
         seen = see(example.image, classifier.settings)
-        return row, (seen, task.among(example.id, seen.pixels))
+        return row, (seen, task.among(example, seen.pixels))
     except DiffjaxError as error:
         return row, error
 

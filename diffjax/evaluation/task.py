@@ -15,7 +15,7 @@ from diffjax.data.imagenet import places_of_imagenet, readable_names
 from diffjax.data.labels import class_ids
 from diffjax.data.prefilter import Prefilter
 from diffjax.data.prompts import Prompts
-from diffjax.data.sources import Source
+from diffjax.data.sources import Example, Source
 from diffjax.errors import DiffjaxError
 
 
@@ -44,13 +44,13 @@ class Task:
     pool: Int[np.ndarray, " N"] | None = None
 
     def among(
-        self, name: str, pixels: Float[np.ndarray, "h w 3"]
+        self, example: Example, pixels: Float[np.ndarray, "h w 3"]
     ) -> tuple[int, ...] | None:
         """What the prefilter leaves of the candidates, in local numbers.
 
         Args:
-            name: the image's id.
-            pixels: in [−1, 1].
+            example: of the source.
+            pixels: of it in [−1, 1], as the model sees them.
 
         Returns:
             Ascending; None where there is no prefilter.
@@ -60,7 +60,8 @@ class Task:
         """
         if self.prefilter is None:
             return None
-        chosen = {int(c) for c in self.prefilter.choose(name, pixels)}
+        name = example.id
+        chosen = {int(c) for c in self.prefilter.choose(example, pixels)}
         n = len(self.class_names)
         if wrong := [c for c in chosen if not 0 <= c < n]:
             raise DiffjaxError(

@@ -167,6 +167,15 @@ def _comparison(
     return row
 
 
+def _cost(row: Row) -> str:
+    """What a run's decisions cost, and its prefilter's part, if that is known."""
+    total, prefilter = row.get("flops_per_image"), row.get("prefilter_flops")
+    if total is None:
+        return ""
+    share = f", {float(prefilter) / float(total):.1%} CLIP's" if prefilter else ""
+    return f"; {float(total):.3g} FLOPs an image{share}"
+
+
 def _notes(members: Sequence[tuple[RunReport, Outcomes]]) -> list[str]:
     notes = []
     rows = [run.row for run, _ in members]
@@ -192,6 +201,15 @@ def _notes(members: Sequence[tuple[RunReport, Outcomes]]) -> list[str]:
                 f"{name} chose among the classes that a prefilter, {row['prefilter']}, "
                 "had left of each image; its accuracy is that of both together."
             )
+        for way in ("prefilter", "shortlist"):
+            if rate := run.rate(f"{way}_recall"):
+                low, high = 100 * rate.low, 100 * rate.high
+                notes.append(
+                    f"{name}: the {way} left {row[f'{way}_classes_per_image']:,.1f} "
+                    f"classes an image, and the label among them for "
+                    f"{100 * rate.value:.1f} % ({low:.1f} to {high:.1f})"
+                    f"{_cost(row)}."
+                )
         if row["labels_not_among_candidates"]:
             notes.append(
                 f"{name}: {row['labels_not_among_candidates']:,} of {images:,} labels "

@@ -25,7 +25,7 @@ UNKNOWN = "unknown"  # a fingerprint of the paper's program's models
 LEVELS = (
     *((), ("method",), ("loss",), ("method", "loss"), ("strategy",)),
     ("strategy", "loss"),
-    ("strategy", "loss", "weights", "prefilter", "seed"),
+    ("strategy", "loss", "weights", "prefilter", "shortlist", "seed"),
     ("run",),
 )
 

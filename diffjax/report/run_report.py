@@ -23,7 +23,12 @@ from diffjax.runs.metrics import (
 )
 from diffjax.runs.outcomes import Outcomes, failures, no_results
 from diffjax.runs.run import Run
-from diffjax.strategies import strategy_from_dict, strategy_to_text
+from diffjax.strategies import (
+    shortlist_from_dict,
+    shortlist_to_text,
+    strategy_from_dict,
+    strategy_to_text,
+)
 
 Row = dict[str, str | int | float | None]
 ENDS = ("", "_low", "_high")  # of the keys of a rate: itself and its interval
@@ -143,6 +148,7 @@ def _row(run: Run, name: str) -> Row:
         "model_fingerprint": str(header["model"]["fingerprint"]),
         "strategy": strategy_text(experiment.get("strategy")),
         "prefilter": prefilter["name"] if isinstance(prefilter, dict) else None,
+        "shortlist": _shortlist(experiment.get("shortlist")),
         "loss": None if experiment.get("loss") is None else loss_name(experiment),
         "weights": experiment.get("weights"),
         "seed": experiment.get("seed"),
@@ -157,14 +163,27 @@ def _row(run: Run, name: str) -> Row:
         row[metric] = value
         if interval := figures["intervals"].get(metric):
             row[f"{metric}_low"], row[f"{metric}_high"] = interval
-    if filtered := figures.get("prefilter"):
-        row["prefilter_recall"] = filtered["recall"]
-        if interval := filtered["recall_interval"]:
-            row["prefilter_recall_low"], row["prefilter_recall_high"] = interval
-        row["prefilter_classes_per_image"] = filtered["classes_per_image"]
+    for way in ("prefilter", "shortlist"):
+        if filtered := figures.get(way):
+            row[f"{way}_recall"] = filtered["recall"]
+            if interval := filtered["recall_interval"]:
+                row[f"{way}_recall_low"], row[f"{way}_recall_high"] = interval
+            row[f"{way}_classes_per_image"] = filtered["classes_per_image"]
+    row["prefilter_flops"] = figures.get("prefilter", {}).get("flops")
+    row["flops_per_image"] = figures.get("flops_per_image")
     for key in ("temperature", "evaluations_per_image", "seconds_per_image"):
         row[key] = figures[key]
     return row
+
+
+def _shortlist(described: object) -> str | None:
+    """A header's shortlist as the command line writes it."""
+    if not isinstance(described, dict):
+        return None
+    try:
+        return shortlist_to_text(shortlist_from_dict(described))
+    except DiffjaxError:  # of a later version
+        return ":".join(f"{key}={value}" for key, value in described.items())
 
 
 def settings(header: Mapping[str, Any], prefix: str = "") -> Iterator[tuple[str, str]]:

@@ -63,6 +63,31 @@ def other_metrics(group: Group) -> Table:
     return f"Other metrics; in brackets: {INTERVAL}; ECE: {ECE_KIND}", header, rows
 
 
+def narrowed(group: Group) -> Table | None:
+    """A row a run that chose among few classes of many; None if none did."""
+    rows = [
+        (
+            run.name,
+            str(run.row[way]),
+            number(run.row[f"{way}_classes_per_image"], ",.1f"),
+            interval_text(run.rate(f"{way}_recall")),
+            interval_text(run.accuracy),
+            number(run.row["evaluations_per_image"], ",.0f"),
+            number(run.row["flops_per_image"], ".3g"),
+            number(run.row["prefilter_flops"], ".3g"),
+        )
+        for run in group.runs
+        for way in ("prefilter", "shortlist")
+        if run.rate(f"{way}_recall")
+    ]
+    header = (
+        *("run", "chosen by", "classes left", "label among them %", "top-1 %"),
+        *("evaluations per image", "FLOPs per image", "of these, prefilter"),
+    )
+    caption = f"Few classes of many, chosen first; in brackets: {INTERVAL}"
+    return (caption, header, rows) if rows else None
+
+
 def captions(runs: Sequence[CaptionReport]) -> Table:
     """A row a run of captions and images: its scores, and what it is."""
     header = ("run", *(f"{text} %" for text in SCORES.values()), "examples", "model")
@@ -308,6 +333,8 @@ def strategy(run: RunReport) -> str:
     extra = f", weights {weights}" if weights else ""
     if prefilter := run.row["prefilter"]:
         extra += f", prefilter {prefilter}"
+    if shortlist := run.row["shortlist"]:
+        extra += f", shortlist {shortlist}"
     return f"{run.row['strategy'] or NOTHING}{extra}"
 
 

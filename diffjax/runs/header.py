@@ -9,6 +9,8 @@ class_names   of all classes of the data set
 classes       its numbers of the candidates
 spaces        where errors are saved, their factors in other spaces than noise, one a
               timestep; see ``schedules``. As the next, it decides nothing
+flops         where classes were chosen first, FLOPs of an evaluation, and of the
+              prefilter for an image
 environment, created, …: where and when it arose, which decides nothing
 """
 

@@ -218,7 +218,7 @@ def summary(run: Run) -> dict[str, Any]:
         "images": n,
         "failed_images": len(run.rows) - n,
         "labels_not_among_candidates": int((found.local_labels < 0).sum()),
-        **prefiltered(run),
+        **narrowed(run),
         **({"limits": header["limits"]} if "limits" in header else {}),
         "evaluations_per_image": _mean(run, "evaluations"),
         "seconds_per_image": _mean(run, "seconds"),
@@ -233,29 +233,48 @@ def summary(run: Run) -> dict[str, Any]:
     }
 
 
-def prefiltered(run: Run) -> dict[str, Any]:
-    """ "prefilter", where there was one: how often it left the label, and how many.
+def narrowed(run: Run) -> dict[str, Any]:
+    """ "prefilter" and "shortlist", where there was one, and what a decision cost.
 
-    Keys: name, fingerprint; recall, the share of images whose label it left, and its
-    interval; classes_per_image; acc1_of_these, the accuracy on these images. What is a
-    share of no images is None.
+    Their keys: what the header says of them; recall, the share of images whose label
+    they left, and its interval; classes_per_image; acc1_of_these, the accuracy on
+    those images. What is a share of no images is None. A class that a shortlist left
+    out has seen no sample. Where the header knows FLOPs, "flops_per_image" are those
+    of all evaluations and of the prefilter, whose own are its "flops".
     """
-    described = run.header["experiment"].get("prefilter")
-    if not isinstance(described, dict):
-        return {}
-    columns = ("label", "prediction", "candidates")
-    rows = run.good.select(columns).to_pylist()
-    kept = [row for row in rows if row["label"] in row["candidates"]]
-    right = sum(row["label"] == row["prediction"] for row in kept)
-    n, k, left = len(rows), len(kept), sum(len(row["candidates"]) for row in rows)
+    experiment, costs = run.header["experiment"], run.header.get("flops")
+    good, found = run.good, dict[str, Any]()
+    n = len(good)
+    if isinstance(described := experiment.get("prefilter"), dict):
+        left = good["candidates"].to_pylist()
+        found["prefilter"] = described | _left(good, left)
+    if n and isinstance(described := experiment.get("shortlist"), dict):
+        classes = np.asarray(run.classes)
+        seen = good["n_samples"].to_pylist()
+        left = [classes[np.asarray(each) > 0].tolist() for each in seen]
+        found["shortlist"] = described | _left(good, left)
+    known = isinstance(costs, dict) and {"evaluation", "prefilter"} <= set(costs)
+    evaluations = _mean(run, "evaluations")
+    if known and evaluations is not None:
+        assert isinstance(costs, dict)
+        prefilter = float(costs["prefilter"])
+        found["flops_per_image"] = evaluations * float(costs["evaluation"]) + prefilter
+        if prefilter and "prefilter" in found:
+            found["prefilter"]["flops"] = prefilter
+    return found
+
+
+def _left(good: Any, left: Sequence[Sequence[int]]) -> dict[str, Any]:
+    """How often the label is among what was left of the classes of each image."""
+    labels, predictions = (good[c].to_pylist() for c in ("label", "prediction"))
+    each = list(zip(labels, predictions, left, strict=True))
+    kept = [label == prediction for label, prediction, among in each if label in among]
+    n, k = len(each), len(kept)
     return {
-        "prefilter": {
-            **described,
-            "recall": k / n if n else None,
-            "recall_interval": wilson(k, n) if n else None,
-            "classes_per_image": left / n if n else None,
-            "acc1_of_these": right / k if k else None,
-        }
+        "recall": k / n if n else None,
+        "recall_interval": wilson(k, n) if n else None,
+        "classes_per_image": sum(map(len, left)) / n if n else None,
+        "acc1_of_these": sum(kept) / k if k else None,
     }
 
 

@@ -51,20 +51,7 @@ def tile_cost(
         latent_shape: (h, w, c) of the images.
         told: what one of them tells of a condition besides.
     """
-    place = np.arange(tile.blocks)
-    blocks = Blocks(
-        keys=place.astype(np.uint32),
-        z0=np.zeros((tile.blocks, *latent_shape), np.float32),
-        timesteps=(place % grid.schedule.n_timesteps).astype(np.int32),
-        noises=place.astype(np.int32) % N_NOISES,
-        classes=np.arange(tile.cells, dtype=np.int32).reshape(-1, tile.classes)
-        % count(conditions),
-        told={
-            name: np.broadcast_to(leaf, (tile.blocks, *leaf.shape))
-            for name, leaf in (told or {}).items()
-        },
-    )
-    arguments = (grid.denoiser, grid.schedule, grid.noise, conditions, blocks)
+    arguments = _arguments(grid, tile, conditions, latent_shape, told)
     options = {"losses": grid.losses, "mesh": grid.mesh, "sharded": grid.sharded}
     # one device's share: the analysis is of the program that each of them runs
     compiled = tile_errors.lower(*arguments, **options).compile()
@@ -81,6 +68,45 @@ def tile_cost(
         seconds=median_seconds(run),
         bytes_accessed=None if size is None else size * grid.mesh.size,
     )
+
+
+def evaluation_flops(
+    grid: Grid,
+    conditions: Any,
+    latent_shape: tuple[int, int, int],
+    told: Mapping[str, np.ndarray] | None = None,
+) -> float:
+    """FLOPs of one class on one sample, where no other class shares any of them.
+
+    Arguments are those of ``tile_cost``; nothing is compiled.
+    """
+    tile = Tile(blocks=1, classes=1)
+    arguments = _arguments(grid, tile, conditions, latent_shape, told)
+    return count_flops(partial(block_errors, losses=grid.losses), *arguments)
+
+
+def _arguments(
+    grid: Grid,
+    tile: Tile,
+    conditions: Any,
+    latent_shape: tuple[int, int, int],
+    told: Mapping[str, np.ndarray] | None,
+) -> tuple[Any, ...]:
+    """Of ``block_errors`` for such a tile."""
+    place = np.arange(tile.blocks)
+    blocks = Blocks(
+        keys=place.astype(np.uint32),
+        z0=np.zeros((tile.blocks, *latent_shape), np.float32),
+        timesteps=(place % grid.schedule.n_timesteps).astype(np.int32),
+        noises=place.astype(np.int32) % N_NOISES,
+        classes=np.arange(tile.cells, dtype=np.int32).reshape(-1, tile.classes)
+        % count(conditions),
+        told={
+            name: np.broadcast_to(leaf, (tile.blocks, *leaf.shape))
+            for name, leaf in (told or {}).items()
+        },
+    )
+    return grid.denoiser, grid.schedule, grid.noise, conditions, blocks
 
 
 def count_flops(function: Callable[..., object], *arguments: Any) -> float:

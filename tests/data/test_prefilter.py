@@ -7,6 +7,7 @@ import pytest
 from saved_runs import tables, write_run
 
 from diffjax.data.prefilter import Prefilter, read_prefilter
+from diffjax.data.sources import Example
 from diffjax.errors import DiffjaxError
 from diffjax.report.compare import read_report
 from diffjax.report.page import page
@@ -18,6 +19,10 @@ from diffjax.strategies.racing import Racing
 from diffjax.strategies.shortlist import restrict, shorten
 
 PIXELS = np.zeros((2, 2, 3), np.float32)
+
+
+def example(name):
+    return Example(image=np.zeros((2, 2, 3), np.uint8), label=0, id=name)
 
 
 def write(path, rows):
@@ -36,9 +41,9 @@ def test_a_file_gives_each_image_its_classes(tmp_path, suffix):
     path = write(tmp_path / f"clip{suffix}", rows)
     prefilter = read_prefilter(path)
     for name, classes in rows:
-        assert prefilter.choose(name, PIXELS) == tuple(classes)
+        assert prefilter.choose(example(name), PIXELS) == tuple(classes)
     with pytest.raises(DiffjaxError, match=r"no candidate classes .* c\.jpg.*b\.jpg"):
-        prefilter.choose("c.jpg", PIXELS)
+        prefilter.choose(example("c.jpg"), PIXELS)
     before = prefilter.describe()
     assert before["name"] == path.name and len(before["fingerprint"]) == 16
     write(path, [("b.jpg", [5, 3])])
@@ -50,7 +55,7 @@ def test_a_function_is_known_by_its_name():
         return [int(pixels.sum()), 1]
 
     prefilter = Prefilter.of(best_two)
-    assert prefilter.choose("any", PIXELS) == [0, 1]
+    assert prefilter.choose(example("any"), PIXELS) == [0, 1]
     assert prefilter.describe()["name"].endswith("best_two")
 
 

@@ -175,10 +175,10 @@ def test_several_model_classes_may_stand_for_a_class(imagenet_classifier, tmp_pa
 def test_a_prefilter_leaves_the_rest_unevaluated(whole, classifier, tmp_path):
     left = {f"image {k}": (k % 4, 3) for k in range(N) if k != 5}
 
-    def choose(name, pixels):
-        if name not in left:
-            raise DiffjaxError(f"{name} is unknown")
-        return left[name]
+    def choose(example, pixels):
+        if example.id not in left:
+            raise DiffjaxError(f"{example.id} is unknown")
+        return left[example.id]
 
     prefilter = Prefilter(name="clip.csv", choose=choose, fingerprint="0" * 16)
     indices = [2, 3, 4, 5, 7]
@@ -207,9 +207,9 @@ def test_a_prefilter_leaves_the_rest_unevaluated(whole, classifier, tmp_path):
 
 @pytest.mark.parametrize(("classes", "match"), [((), "no class"), ((9,), "class 9")])
 def test_a_prefilter_that_leaves_nothing_is_refused(classes, match):
-    prefilter = Prefilter(name="clip", choose=lambda name, pixels: classes)
+    prefilter = Prefilter(name="clip", choose=lambda example, pixels: classes)
     with pytest.raises(DiffjaxError, match=match):
-        task_of(Made(), prefilter=prefilter).among("a", np.zeros((2, 2, 3)))
+        task_of(Made(), prefilter=prefilter).among(Made()[0], np.zeros((2, 2, 3)))
 
 
 def test_a_function_leaves_labels_of_one_image(classifier):
