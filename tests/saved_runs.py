@@ -91,7 +91,7 @@ def write_run(
         "created": "2024-01-01T00:00:00+00:00",
     }
     for part, values in changes.items():
-        header[part] |= values
+        header[part] = header.get(part, {}) | values
     with open_run(path, header, prompts, save_errors=save_errors) as writer:
         for i, (table, label) in enumerate(zip(errors, labels, strict=True)):
             row = {"index": i, "id": f"image {i}", "label": int(label), "seconds": 1.0}

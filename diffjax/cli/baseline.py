@@ -67,7 +67,7 @@ Examples:
         "--out",
         "RUN",
         "Folder of the run, or of the runs; a run that is there goes on.",
-        show_default="runs/DATASET-MODEL",
+        show_default="runs/DATASET-KIND-NAME, or -baseline",
     ),
     switch("--allow-errors", "End well even if some images could not be read."),
     json_option,

@@ -172,7 +172,8 @@ def _cost(row: Row) -> str:
     total, prefilter = row.get("flops_per_image"), row.get("prefilter_flops")
     if total is None:
         return ""
-    share = f", {float(prefilter) / float(total):.1%} CLIP's" if prefilter else ""
+    part = 100 * float(prefilter or 0) / float(total)
+    share = f", {part:.1f} % of them the prefilter's" if prefilter else ""
     return f"; {float(total):.3g} FLOPs an image{share}"
 
 

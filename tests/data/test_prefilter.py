@@ -153,6 +153,45 @@ def test_a_run_tells_how_often_the_label_was_left(tmp_path):
     assert "left 2.0 classes an image, and the label" in text
 
 
+def test_a_prefilter_and_a_shortlist_beside_each_other(tmp_path):
+    errors, labels = tables(4, 3, 8, gap=3)
+    costs = {"evaluation": 2e9, "prefilter": 4e9}
+    described = {"name": "clip:a/b:k=2", "fingerprint": "0" * 16}
+    clip = write_run(
+        tmp_path / "clip",
+        errors,
+        labels,
+        header={"experiment": {"prefilter": described}, "flops": costs},
+        columns={"candidates": [[0, 1]] * 4, "evaluations": [16] * 4},
+    )
+    left = [[8, 8, 0], [8, 0, 8], [0, 8, 8], [8, 8, 0]]
+    short = write_run(
+        tmp_path / "short",
+        errors,
+        labels,
+        header={
+            "experiment": {"shortlist": {"k": 2}},
+            "flops": costs | {"prefilter": 0.0},
+        },
+        columns={"n_samples": left, "evaluations": [22] * 4},
+    )
+    one, other = summary(clip), summary(short)
+    assert one["flops_per_image"] == 16 * 2e9 + 4e9
+    assert one["prefilter"]["flops"] == 4e9
+    assert other["flops_per_image"] == 22 * 2e9
+    found = other["shortlist"]
+    kept = [each[label] > 0 for label, each in zip(labels, left, strict=True)]
+    assert found["k"] == 2 == found["classes_per_image"]
+    assert found["recall"] == sum(kept) / 4 and "flops" not in found
+    report = read_report([clip.path, short.path])
+    notes = " ".join(report.groups[0].notes)
+    assert "the prefilter left 2.0 classes an image" in notes
+    assert "3.6e+10 FLOPs an image, 11.1 % of them the prefilter's." in notes
+    assert "the shortlist left 2.0 classes an image" in notes
+    assert "4.4e+10 FLOPs an image." in notes
+    assert "label among them %" in page(report)
+
+
 def test_other_runs_say_nothing_of_prefilters(tmp_path):
     errors, labels = tables(2, 3, 8)
     run = write_run(tmp_path / "run", errors, labels)

@@ -1,4 +1,4 @@
-"""CLIP as a prefilter, beside a shortlist, on the same images."""
+"""CLIP as a prefilter."""
 
 import dataclasses
 
@@ -13,12 +13,9 @@ from diffjax.evaluation import plan
 from diffjax.evaluation.experiment import Experiment
 from diffjax.evaluation.runner import evaluate
 from diffjax.files import read_json
-from diffjax.report.compare import read_report
-from diffjax.report.page import page
 from diffjax.runs.folder import read_run
 from diffjax.scoring.cost import Cost
 from diffjax.strategies.exhaustive import Exhaustive
-from diffjax.strategies.shortlist import Shortlist
 
 STRATEGY = Exhaustive(n_samples=4)
 
@@ -33,9 +30,7 @@ def task_of(prefilter=None, **others):
     return Experiment(dataset="made", prefilter=prefilter, **others).task(source=Made())
 
 
-def test_a_run_among_clips_best_classes_and_one_by_a_shortlist(
-    folder, classifier, tmp_path, monkeypatch
-):
+def test_a_run_among_clips_best_classes(folder, classifier, tmp_path, monkeypatch):
     task = task_of(f"clip:{folder}:k=2")
     exhaustive = variant(classifier, strategy=STRATEGY)
     result = evaluate(task, exhaustive, tmp_path / "clip")
@@ -55,20 +50,6 @@ def test_a_run_among_clips_best_classes_and_one_by_a_shortlist(
     assert result["flops_per_image"] == pytest.approx(total)
     monkeypatch.setattr(plan, "tile_cost", lambda *_: Cost(flops=1.0, seconds=1.0))
     assert plan.make_plan(task, exhaustive).evaluations_per_image == 8
-    # the same images by the other way
-    shortlist = variant(exhaustive, shortlist=Shortlist(k=2, n_samples=2))
-    other = evaluate(task_of(), shortlist, tmp_path / "short")
-    rows = read_run(tmp_path / "short").rows.to_pylist()
-    left = [np.flatnonzero(row["n_samples"]).tolist() for row in rows]
-    assert {len(each) for each in left} == {2} == {other["shortlist"]["k"]}
-    assert other["shortlist"]["recall"] == np.mean(
-        [row["label"] in each for row, each in zip(rows, left, strict=True)]
-    )
-    report = read_report([tmp_path / "clip", tmp_path / "short"])
-    notes = " ".join(report.groups[0].notes)
-    assert "the prefilter left 2.0 classes" in notes and "CLIP's" in notes
-    assert "the shortlist left 2.0 classes" in notes
-    assert "label among them %" in page(report)
 
 
 def test_what_is_refused(folder, classifier, tmp_path):
