@@ -255,6 +255,35 @@ def _read_winoground(folder: Path) -> Any:
     return [each.captions for each in examples]
 
 
+def _write_captions(folder: Path) -> None:
+    """A file each of ARO, SugarCrepe, VALSE and COLA, and a list of one's own."""
+    for name in ("a.jpg", "b.jpg"):
+        (folder / "images").mkdir(exist_ok=True)
+        picture().save(folder / "images" / name)
+    box = {"bbox_x": 0, "bbox_y": 0, "bbox_w": 9, "bbox_h": 9}
+    aro = {"image_path": "a.jpg", "true_caption": "a cat", "false_caption": "a dog"}
+    votes = {"mturk": {"caption": 3, "foil": 0}, "linguistic_phenomena": "actions"}
+    for name, content in {
+        "aro": [
+            aro | box | {"relation_name": "on"},
+            aro | box | {"attributes": [1, 2]},
+        ],
+        "sugar": {"0": {"filename": "a.jpg", "caption": "a", "negative_caption": "b"}},
+        "valse": {"x": {"image_file": "a.jpg", "caption": "a", "foil": "b", **votes}},
+        "cola": [["https://a.b/a.jpg", "a cat", "https://a.b/b.jpg", "a dog"]],
+    }.items():
+        _put(folder / f"{name}.json", json.dumps(content).encode())
+    line = json.dumps({"image": "b.jpg", "captions": ["a", "b", "c"], "tag": "x"})
+    _put(folder / "mine.choices.jsonl", f"{line}\n{line}\n".encode())
+
+
+def _read_captions(folder: Path) -> Any:
+    from diffjax.data.compositional import read_captions
+
+    names = ("aro.json", "sugar.json", "valse.json", "cola.json", "mine.choices.jsonl")
+    return [read_captions(folder / name) for name in names]
+
+
 def _write_aircraft(folder: Path) -> None:
     data = folder / "fgvc-aircraft-2013b" / "data"
     _put(data / "variants.txt", b"707-320\n737-200\n")
@@ -767,6 +796,11 @@ KINDS: dict[str, Kind] = {
         write=_write_winoground,
         damaged={"data/examples.jsonl": "json"},
         read=_read_winoground,
+    ),
+    "captions": Kind(
+        write=_write_captions,
+        damaged={"*.json": "json", "*.jsonl": "json"},
+        read=_read_captions,
     ),
     "aircraft": Kind(
         write=_write_aircraft,

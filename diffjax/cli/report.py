@@ -131,7 +131,8 @@ def _print(report: "Report", output: "Console") -> None:
         say(shift_headline(shifts))
     for captions in report.captions:
         for run in captions.runs:
-            what = f"{run.row['model']}, by {run.row['loss']}"
+            loss = run.row["loss"]
+            what = f"{run.row['model']}, by {loss}" if loss else str(run.row["model"])
             output.print(Text(f"{captions.title}: {run.name} ({what})", style="italic"))
             output.print(winoground_table(run.summary))
         say(caption_headline(captions), captions.notes)

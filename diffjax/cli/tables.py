@@ -236,6 +236,9 @@ def _facts() -> FittingTable:
     )
 
 
+MOST_TAGS = 60  # lines of a table
+
+
 def winoground_table(summary: Mapping[str, Any]) -> RenderableType:
     """Show scores overall, by collapsed tag and by tag, in percent with intervals."""
     names = {  # and how early they go
@@ -245,6 +248,13 @@ def winoground_table(summary: Mapping[str, Any]) -> RenderableType:
         "image_normalised": ("image,\nnorm.", 2),
         "group_normalised": ("group,\nnorm.", 1),
     }
+    note = (
+        "percent, with 95 % intervals; chance: 25, 25, 16.7. norm.: errors less those "
+        "under the empty caption, which makes images comparable."
+    )
+    if "chance" in summary:
+        names = {"text": ("right", 0)}
+        note = f"percent, with 95 % intervals; chance: {100 * summary['chance']:.3g}."
     table = FittingTable(
         columns=(
             Column(title="examples", style="bold"),
@@ -252,9 +262,12 @@ def winoground_table(summary: Mapping[str, Any]) -> RenderableType:
             *(Column(title=title, goes=goes) for title, goes in names.values()),
         )
     )
-    tags = ("by_collapsed_tag", "by_tag")
-    rows = [("all", summary["overall"])]
-    rows += [row for each in tags for row in summary[each].items()]
+    rows = [("all", summary["overall"]), *summary["by_collapsed_tag"].items()]
+    tags = summary["by_tag"]
+    if len(tags) <= MOST_TAGS:
+        rows += tags.items()
+    else:
+        note += f" The {len(tags)} tags are in the run's summary.json and its report."
     for tag, entry in rows:
         cells = [entry.get(score) for score in names]
         texts = [
@@ -262,10 +275,8 @@ def winoground_table(summary: Mapping[str, Any]) -> RenderableType:
             for cell in cells
         ]
         table.add_row(tag, f"{entry['n']:,}", *texts)
-    note = (
-        "percent, with 95 % intervals; chance: 25, 25, 16.7. norm.: errors less those "
-        "under the empty caption, which makes images comparable."
-    )
+    for name, mean in summary.get("mean_over_tags", {}).items():
+        note += f" {name}, mean of {mean['tags']} tags: {100 * mean['score']:.1f}."
     return Group(table, Text(note, style="dim"))
 
 

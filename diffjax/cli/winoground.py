@@ -5,6 +5,7 @@ from pathlib import Path
 from typing import Any
 
 import click
+from click.core import ParameterSource
 
 from diffjax.cli.completion import folders
 from diffjax.cli.group import Failure, group, keep, loading, print_json, start
@@ -21,21 +22,29 @@ from diffjax.cli.options import (
     section,
     switch,
 )
+from diffjax.errors import DiffjaxError
 
+ACCESS = ("revision", "cache_dir", "local_files_only")
 EPILOG = """\b
-Example:
-  diffjax winoground winoground --model sd-2-base --limit 40"""
+Examples:
+  diffjax winoground winoground --model sd-2-base --limit 40
+  diffjax winoground winoground --model clip:ViT-H-14
+  diffjax winoground sugar-crepe/data --images val2017 --model clip:RN50"""
 
 
 @group.command(
     usual=(
-        *("--limit", "--n-samples", "--loss", "--model", "--dtype", "--cells"),
+        *("--limit", "--images", "--n-samples", "--loss", "--model", "--dtype"),
         *("--out", "--allow-errors", "--json", "--quiet"),
     ),
     epilog=EPILOG,
 )
 @click.argument("folder", metavar="DIR", shell_complete=folders)
-@section("data", number("--limit", "Take so many examples, spread evenly."))
+@section(
+    "data",
+    number("--limit", "Take so many examples, spread evenly."),
+    path("--images", "DIR", "Folder with the images, if not beside the captions."),
+)
 @image_options
 @section(
     "deciding",
@@ -63,6 +72,7 @@ Example:
 )
 def winoground(
     folder: str,
+    images: Path | None,
     n_samples: int,
     limit: int | None,
     max_pixels: int | None,
@@ -76,16 +86,19 @@ def winoground(
     quiet: bool,
     **options: Any,
 ) -> None:
-    """Match captions and images of Winoground, or of a set in its format.
+    """Match captions and images, of Winoground and other compositional sets.
 
-    DIR holds data/examples.jsonl and data/images/. Reported are the text, image and
-    group scores, overall and by tag, with 95 % intervals; "normalised" subtracts the
-    errors under the empty caption. Every example's errors and scores are in the run.
+    DIR holds Winoground, COLA, ARO, SugarCrepe or VALSE as their authors publish them,
+    or is one of the files. Of the first two, with two images an example, text, image
+    and group scores are reported, of the others how often the right caption fits best;
+    overall and by tag, with 95 % intervals. "Normalised" subtracts the errors under the
+    empty caption. A model may be clip:NAME too, as for `diffjax baseline`. Every
+    example's errors and scores are in the run.
     """
-    from diffjax.data.winoground import read_winoground
+    from diffjax.data.compositional import read_captions
 
     console, stdout = start()
-    examples = read_winoground(folder)
+    examples = read_captions(folder, images)
     if limit is not None and limit < len(examples):
         chosen = (i * len(examples) // limit for i in range(limit))
         examples = tuple(examples[i] for i in chosen)
@@ -93,28 +106,34 @@ def winoground(
         from diffjax.evaluation.launchers import share_of
 
         share = share_of(process_index, process_count, distributed=distributed)
+        from diffjax.baselines.naming import KINDS, load_baseline
         from diffjax.classify.classifier import DiffusionClassifier
         from diffjax.classify.progress import Progress
         from diffjax.cli.tables import winoground_table
         from diffjax.evaluation.bar import Bar
+        from diffjax.evaluation.captions import CaptionModel, ClipCaptions
         from diffjax.evaluation.winoground import evaluate_winoground
         from diffjax.strategies.exhaustive import Exhaustive
 
-        strategy = Exhaustive(n_samples=n_samples)
-        classifier = DiffusionClassifier.from_pretrained(
-            model, strategy=strategy, **options
-        )
+        scorer: CaptionModel | DiffusionClassifier
+        if model.partition(":")[0] in KINDS and not Path(model).exists():
+            scorer = ClipCaptions(load_baseline(model, **_access(options)))
+        else:
+            strategy = Exhaustive(n_samples=n_samples)
+            scorer = DiffusionClassifier.from_pretrained(
+                model, strategy=strategy, **options
+            )
     name = Path(folder).resolve().name
-    out = out or Path("runs") / f"{name}-{Path(model).name}"
+    out = out or Path("runs") / f"{name}-{Path(model).name.replace(':', '-')}"
     with Bar(console, f"{name}, text score", quiet=quiet) as bar:
         result = evaluate_winoground(
             examples,
-            classifier,
+            scorer,
             out,
             name=name,
             max_pixels=max_pixels,
             share=share,
-            progress=Progress(watch=bar.show, images_each=2),
+            progress=Progress(watch=bar.show, images_each=len(examples[0].images)),
             opened=partial(keep, n=len(examples)),
         )
     print_json(result) if as_json else stdout.print(winoground_table(result))
@@ -133,3 +152,17 @@ def winoground(
             "run's rows say why. The same command tries them again; --allow-errors "
             "accepts them."
         )
+
+
+def _access(options: dict[str, Any]) -> dict[str, Any]:
+    """How the Hub is reached, of options that are otherwise a diffusion model's."""
+    context = click.get_current_context()
+    given = [
+        f"--{name.replace('_', '-')}"
+        for name in ("n_samples", *options)
+        if name not in ACCESS
+        and context.get_parameter_source(name) is ParameterSource.COMMANDLINE
+    ]
+    if given:
+        raise DiffjaxError(f"Only diffusion models take {', '.join(given)}.")
+    return {name: options[name] for name in ACCESS}

@@ -9,7 +9,7 @@ import numpy as np
 from diffjax.classify.settings import loss_name
 from diffjax.report.paired import Rate, Standing, standing
 from diffjax.report.run_report import ENDS, Row, readable, settings, strategy_text
-from diffjax.runs.winoground import SCORES, TASK, CaptionRun, summarise
+from diffjax.runs.winoground import CHANCE, CHOICE, SCORES, CaptionRun, summarise
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
@@ -37,6 +37,23 @@ class CaptionReport:
     def rate(self, score: str) -> Rate | None:
         """A score over all examples; None without one."""
         return rate_of(self.summary["overall"], score)
+
+    @property
+    def choice(self) -> bool:
+        """Whether examples have one image, and captions to choose from."""
+        return bool(self.row["task"] == CHOICE)
+
+    @property
+    def scores(self) -> tuple[str, ...]:
+        """The names of the scores that there are."""
+        return ("text",) if self.choice else SCORES
+
+    @property
+    def chance(self) -> dict[str, float]:
+        """What guessing has of each score."""
+        if not self.choice:
+            return CHANCE
+        return {"text": float(self.summary.get("chance", 0.5))}
 
     @property
     def tags(self) -> list[tuple[str, dict[str, Any]]]:
@@ -118,7 +135,7 @@ def _report(name: str, run: CaptionRun) -> CaptionReport:
         "run": name,
         "path": readable(run.path),
         "dataset": str(run.header["data"]["name"]),
-        "task": TASK,
+        "task": str(experiment.get("task")),
         "model": str(run.header["model"]["name"]),
         "model_fingerprint": str(run.header["model"].get("fingerprint")),
         "strategy": strategy_text(experiment.get("strategy")),

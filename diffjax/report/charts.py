@@ -20,7 +20,6 @@ from diffjax.report.run_report import Calibration, RunReport
 from diffjax.runs.evidence import Confusions, ErrorCurve
 from diffjax.runs.metrics import wilson
 from diffjax.runs.robustness import ALL, Point
-from diffjax.runs.winoground import CHANCE
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -65,10 +64,11 @@ def accuracy_chart(runs: Sequence[RunReport]) -> "Figure":
 def caption_chart(runs: Sequence[CaptionReport]) -> "Figure":
     """A bar a score of each run, with its 95 % interval; marks where chance is."""
     rows = [
-        (run.name, [(text, run.rate(score), BLUE) for score, text in SCORES.items()])
+        (run.name, [(SCORES[score], run.rate(score), BLUE) for score in run.scores])
         for run in runs
     ]
-    return _bar_chart(rows, "examples that are right", [*CHANCE.values()])
+    chance = runs[0].chance
+    return _bar_chart(rows, "examples that are right", [*chance.values()])
 
 
 def shift_chart(points: Sequence[Point]) -> "Figure":

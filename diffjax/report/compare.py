@@ -27,7 +27,7 @@ from diffjax.runs.folder import read_run
 from diffjax.runs.header import read_header
 from diffjax.runs.outcomes import Outcomes, outcomes
 from diffjax.runs.run import Run
-from diffjax.runs.winoground import TASK, CaptionRun, read_caption_run
+from diffjax.runs.winoground import TASKS, CaptionRun, read_caption_run
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
@@ -105,7 +105,7 @@ def read_report(
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")  # whoever reads the run tells
             task = read_header(Path(path))["experiment"].get("task")
-        if task == TASK:
+        if task in TASKS:
             captions.append((name, read_caption_run(Path(path))))
             continue
         run = read_run(path, errors=errors)

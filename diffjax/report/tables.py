@@ -90,11 +90,12 @@ def narrowed(group: Group) -> Table | None:
 
 def captions(runs: Sequence[CaptionReport]) -> Table:
     """A row a run of captions and images: its scores, and what it is."""
-    header = ("run", *(f"{text} %" for text in SCORES.values()), "examples", "model")
+    scores = runs[0].scores
+    header = ("run", *(f"{SCORES[score]} %" for score in scores), "examples", "model")
     rows = [
         (
             run.name,
-            *(interval_text(run.rate(score)) for score in SCORES),
+            *(interval_text(run.rate(score)) for score in scores),
             number(run.row["images"]),
             str(run.row["model"]),
         )
@@ -105,10 +106,15 @@ def captions(runs: Sequence[CaptionReport]) -> Table:
 
 def tags(run: CaptionReport) -> Table:
     """A row a tag of the examples, the first for all."""
-    header = ("examples", "n", *(f"{text} %" for text in SCORES.values()))
+    scores = run.scores
+    header = ("examples", "n", *(f"{SCORES[score]} %" for score in scores))
     rows = [
-        (tag, f"{entry['n']:,}", *(interval_text(rate_of(entry, s)) for s in SCORES))
+        (tag, f"{entry['n']:,}", *(interval_text(rate_of(entry, s)) for s in scores))
         for tag, entry in run.tags
+    ]
+    rows += [
+        (f"{name}, mean of {mean['tags']} tags", "", f"{100 * mean['score']:.1f}")
+        for name, mean in run.summary.get("mean_over_tags", {}).items()
     ]
     return f"Scores by tag; in brackets: {INTERVAL}", header, rows
 

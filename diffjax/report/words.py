@@ -9,7 +9,6 @@ from diffjax.report.crosstable import CrossTable
 from diffjax.report.paired import LEVEL, Place, Standing
 from diffjax.report.shifts import Shifts
 from diffjax.report.tables import percent, rate_text
-from diffjax.runs.winoground import CHANCE
 
 NAMED = 4  # runs that a sentence names
 LONGEST = 60  # characters of such a name
@@ -37,10 +36,10 @@ def caption_headline(group: CaptionGroup) -> str:
         return "No run has a result."
     if group.standing is None:
         [(run, text)] = known
+        what = "the right caption" if run.choice else "the caption of both images"
         return (
-            f"{ends(run.name, LONGEST)} finds the caption of both images in "
-            f"{rate_text(text)} of the examples, where chance finds "
-            f"{percent(CHANCE['text'])}."
+            f"{ends(run.name, LONGEST)} finds {what} in {rate_text(text)} of the "
+            f"examples, where chance finds {percent(run.chance['text'])}."
         )
     what = "has the best text score"
     return _standing(group.standing, len(known), "example", what)

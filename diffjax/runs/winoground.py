@@ -11,6 +11,11 @@ Chance is 25 %, 25 % and 16.7 %. Some images have smaller errors under any capti
 which makes the plain image score unsound. Normalised scores take
 s(c, i) = e("", i) − e(c, i), with the empty caption; the text score is the same.
 
+Of other sets an image has a caption that fits and some that do not: then the text score
+is s(c0, i) > s(c, i) for all others c, and chance is one in as many as there are. The
+mean over tags counts each once, as in the tables of ARO's and SugarCrepe's authors.
+COLA is matched as Winoground; what its authors report is the image score.
+
 Sources: Thrush et al. 2022 (arXiv 2204.03162) for the scores; Li et al. 2023, section
 4.2 and the appendix, for diffusion models.
 """
@@ -23,6 +28,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from jaxtyping import Bool, Float
 
+from diffjax.data.compositional import counts
 from diffjax.errors import DiffjaxError
 from diffjax.runs.folder import SUMMARY
 from diffjax.runs.header import read_header, require, same_run
@@ -33,6 +39,8 @@ if TYPE_CHECKING:
     import pyarrow as pa
 
 TASK = "winoground"  # of a run's header
+CHOICE = "caption_choice"  # the same, of examples with one image
+TASKS = (TASK, CHOICE)
 SCORES = ("text", "image", "group", "image_normalised", "group_normalised")
 CHANCE = dict(zip(SCORES, (1 / 4, 1 / 4, 1 / 6, 1 / 4, 1 / 6), strict=True))
 CAPTIONS = ("caption 0", "caption 1", "empty")  # rows of an example's errors
@@ -83,10 +91,11 @@ def read_caption_run(path: Path) -> CaptionRun:
         DiffjaxError: if there is none, or a file of it is damaged.
     """
     header = read_header(path)
-    if header["experiment"].get("task") != TASK:
+    task = header["experiment"].get("task")
+    if task not in TASKS:
         raise DiffjaxError(f"{path} is not a run of `diffjax winoground`.")
     require(header, ("model.name", "data.name"), path)
-    rows, damaged = read_rows(path, columns(), ours=same_run(header))
+    rows, damaged = read_rows(path, columns(str(task)), ours=same_run(header))
     status = "damaged" if damaged else "in progress"
     # the number of examples is not in the header: a summary tells that all are there
     if (path / SUMMARY).exists():
@@ -119,14 +128,20 @@ def winoground_scores(
     }
 
 
-def columns() -> "pa.Schema":
+def columns(task: str = TASK) -> "pa.Schema":
     """Of a run's rows: one an example."""
     import pyarrow as pa
 
     texts = ("id", "tag", "secondary_tag", "collapsed_tag", "error")
+    both: dict[str, Any] = {
+        **{"index": pa.int64(), "seconds": pa.float32(), "evaluations": pa.int32()},
+        **{name: pa.string() for name in texts},
+    }
+    if task == CHOICE:  # errors by caption, the right one first
+        errors = pa.list_(pa.float32())
+        return pa.schema(both | {"caption_errors": errors, "text": pa.bool_()})
     return pa.schema(
-        {"index": pa.int64(), "seconds": pa.float32(), "evaluations": pa.int32()}
-        | {name: pa.string() for name in texts}
+        both
         | {name: pa.float32() for name in cells()}
         | {score: pa.bool_() for score in SCORES}
     )
@@ -145,21 +160,46 @@ def summarise(rows: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
 
     Returns:
         "overall", and "by_collapsed_tag" and "by_tag" by their names: the number of
-        examples "n", and each of ``SCORES`` as a proportion with its 95 % interval
-        (Wilson). Rows that failed count in "failed_examples" alone.
+        examples "n", and each of ``SCORES`` that there is as a proportion with its 95 %
+        interval (Wilson). Of choices, "mean_over_tags" by collapsed tag: the mean of
+        the text scores of its tags, and how many of these count, and "chance". Rows
+        that failed count in "failed_examples" alone.
     """
     good = [row for row in rows if row["error"] is None]
-    return {
+    found = {
         "overall": _proportions(good),
         "by_collapsed_tag": _by(good, "collapsed_tag"),
         "by_tag": _by(good, "tag"),
         "examples": len(good),
         "failed_examples": len(rows) - len(good),
     }
+    if good and "caption_errors" in good[0]:
+        chances = [1 / len(row["caption_errors"]) for row in good]
+        found["chance"] = sum(chances) / len(good)
+        found["mean_over_tags"] = _means(good)
+    return found
+
+
+def _means(rows: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
+    """Over the tags that count, by collapsed tag, where there are several."""
+    right: dict[str, dict[str, list[bool]]] = {}
+    for row in rows:
+        tags = right.setdefault(row["collapsed_tag"], {})
+        tags.setdefault(row["tag"], []).append(bool(row["text"]))
+    found = {}
+    for name, tags in right.items():
+        scores = [
+            sum(each) / len(each)
+            for tag, each in tags.items()
+            if counts(name, tag, len(each))
+        ]
+        if len(tags) > 1 and scores:
+            found[name] = {"score": sum(scores) / len(scores), "tags": len(scores)}
+    return found
 
 
 def _by(rows: Sequence[Mapping[str, Any]], tag: str) -> dict[str, Any]:
-    tags = sorted({row[tag] for row in rows})
+    tags = sorted({row[tag] for row in rows} - {""})
     return {t: _proportions([row for row in rows if row[tag] == t]) for t in tags}
 
 
@@ -167,8 +207,9 @@ def _proportions(rows: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
     n = len(rows)
     if not n:
         return {"n": 0}
-    counts = {score: sum(bool(row[score]) for row in rows) for score in SCORES}
+    known = [score for score in SCORES if score in rows[0]]
+    right = {score: sum(bool(row[score]) for row in rows) for score in known}
     return {"n": n} | {
         score: {"score": k / n, "interval": list(wilson(k, n))}
-        for score, k in counts.items()
+        for score, k in right.items()
     }

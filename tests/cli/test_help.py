@@ -88,8 +88,8 @@ HELP = {
     "study": ("--out", "--json", "--allow-partial"),
     "train": ("--data-dir", "--out", "--length", "--steps", "--init", "--seed"),
     "winoground": (
-        *("--n-samples", "--limit", *ERRORS, *IMAGES, *PARTS, *DEVICE, *SHARE),
-        *("--distributed", "--out", "--allow-errors", *TOLD),
+        *("--n-samples", "--limit", "--images", *ERRORS, *IMAGES, *PARTS, *DEVICE),
+        *(*SHARE, "--distributed", "--out", "--allow-errors", *TOLD),
     ),
 }
 
