@@ -35,6 +35,7 @@ from diffjax.checkpoints.resolving import (
     whole_file,
     whole_parts,
 )
+from diffjax.checkpoints.temperatures import temperatures_in
 from diffjax.choices import DTYPES
 from diffjax.data.kept import KeptArrays
 from diffjax.errors import DiffjaxError, unknown
@@ -191,6 +192,9 @@ def load_model(
         and denoiser_config.out_channels == 2 * denoiser_config.in_channels,
         # of other parts nobody knows what they have learned
         "limits": None if elsewhere or weights or changes else _limits(folder / LIMITS),
+        "temperatures": {}
+        if elsewhere or weights or changes
+        else temperatures_in(folder),
         "configs": {denoiser: differing(denoiser_config), "vae": differing(vae_config)},
     }
     if family is None:

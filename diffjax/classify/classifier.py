@@ -21,11 +21,11 @@ from diffjax.checkpoints.loading import load_model
 from diffjax.checkpoints.parts import Parts, spelled_out
 from diffjax.classify.candidates import Candidates, candidates_of, class_candidates
 from diffjax.classify.estimates import Estimates
-from diffjax.classify.placing import placed
+from diffjax.classify.placing import placed, settled
 from diffjax.classify.progress import Progress
 from diffjax.classify.record import Record
 from diffjax.classify.search import ImageSearch
-from diffjax.classify.seen import Encoded, is_one, see, sizes_for, told
+from diffjax.classify.seen import Encoded, is_one, see, told
 from diffjax.classify.settings import Chosen, Options, Settings, settings_from
 from diffjax.classify.supply import Supply
 from diffjax.data.images import ImageSource
@@ -39,9 +39,6 @@ from diffjax.scoring.placement import block_mesh, check_same
 from diffjax.scoring.work import Work
 
 PARTS = Parts.__annotations__
-# as the models were trained
-TRANSFORMS = {"text": "resize_crop", "class": "adm"}
-
 
 Labels = Iterable[Any] | Prompts | Candidates | None
 Prefilter = Callable[[np.ndarray], Sequence[int]]
@@ -54,15 +51,9 @@ class DiffusionClassifier:
     def __init__(self, model: DiffusionModel, settings: Settings | None = None) -> None:
         """Place a loaded model on this process's devices."""
         settings = settings or Settings()
-        self.model = model
-        self.resolution = settings.resolution or model.resolution
-        self.transform = settings.transform or TRANSFORMS[model.kind]
-        self.settings = replace(
-            settings,
-            resolution=self.resolution,
-            transform=self.transform,
-            sizes=sizes_for(model, settings.sizes),
-        )
+        self.settings, self.calibration = settled(settings, model)
+        self.resolution = self.settings.resolution or model.resolution
+        self.transform = self.settings.transform
         self._mesh = block_mesh(jax.devices() if settings.devices == "global" else None)
         check_resolution(self.resolution, model)
         edge = self.resolution // model.downscale
@@ -349,7 +340,7 @@ class DiffusionClassifier:
         check_same(zlib.crc32(asked.encode()), self._mesh, "labels and settings")
         rows = len(candidates.prompts.prompts)
         settings = replace(self.settings, strategy=self.settings.strategy.of(rows))
-        described = self.model.origin | settings.as_dict()
+        described = self.model.origin | settings.as_dict() | self.calibration
         n_timesteps = self.model.schedule.n_timesteps
         estimates = self.estimates(candidates)
         unread: list[tuple[Name, DiffjaxError]] = []

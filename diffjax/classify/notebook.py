@@ -30,6 +30,8 @@ def record_html(record: "Record") -> str:
         notes.insert(0, f"and {more:,} more")
     if record.confidence is not None:
         notes.append(f"{record.confidence:.3f} sure that all samples decide alike")
+    if record.calibrated is False:
+        notes.append("scores are not calibrated")
     if record.limits is not None:
         notes.append(record.limits)
     picture = b64encode(_png(record.pixels)).decode()

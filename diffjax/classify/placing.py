@@ -1,10 +1,12 @@
 """A model on the devices, ready to evaluate: what settings make of it."""
 
+from dataclasses import replace
 from pathlib import Path
 
 from jax.sharding import Mesh
 
-from diffjax.classify.settings import Settings
+from diffjax.classify.seen import sizes_for
+from diffjax.classify.settings import Settings, temperature_for
 from diffjax.errors import DiffjaxError
 from diffjax.models.diffusion import DiffusionModel
 from diffjax.scoring.grid import Grid
@@ -16,6 +18,31 @@ from diffjax.scoring.placement import (
     replicate,
     shards_weights,
 )
+
+# as the models were trained
+TRANSFORMS = {"text": "resize_crop", "class": "adm"}
+
+
+def settled(
+    settings: Settings, model: DiffusionModel
+) -> tuple[Settings, dict[str, bool]]:
+    """Fill in what a model says where settings do not.
+
+    Returns:
+        The settings, and what is known of their temperature: see ``temperature_for``.
+
+    Raises:
+        DiffjaxError: If sizes are asked for that the model is not told.
+    """
+    temperature, calibration = temperature_for(settings, model.temperatures)
+    full = replace(
+        settings,
+        resolution=settings.resolution or model.resolution,
+        transform=settings.transform or TRANSFORMS[model.kind],
+        sizes=sizes_for(model, settings.sizes),
+        temperature=temperature,
+    )
+    return full, calibration
 
 
 def placed(

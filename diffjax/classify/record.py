@@ -12,8 +12,8 @@ winner later; the standard error of Δ_c is then the one by which a race was sur
 pruned class look better than one that outlived it.
 
 τ, the temperature, is in units of the error. The order of classes does not depend on
-it, and nor is a score a calibrated probability until τ has been fitted on labelled
-images.
+it, and nor is a score a calibrated probability unless τ has been fitted on labelled
+images, which ``Record.calibrated`` says.
 """
 
 from dataclasses import dataclass, field, replace
@@ -91,6 +91,11 @@ class Record:
     foreseen: Float[np.ndarray, "P S"] | None = None
     settings: dict[str, Any] = field(default_factory=dict)
     also: dict[str, Verdict] = field(default_factory=dict)
+
+    @property
+    def calibrated(self) -> bool | None:
+        """Whether the temperature was fitted to labels; None if it was asked for."""
+        return self.settings.get("calibrated")
 
     @property
     def labels(self) -> tuple[str, ...]:
@@ -225,6 +230,7 @@ class Record:
             **({} if self.limits is None else {"limits": self.limits}),
             "scores": self.scores(),
             "temperature": self.temperature,
+            **({} if self.calibrated is None else {"calibrated": self.calibrated}),
             "confidence": self.confidence,
             **({} if self.confidence is None else {"confidence_of": SURE_OF}),
             "evaluations": self.evaluations,

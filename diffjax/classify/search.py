@@ -174,7 +174,7 @@ class ImageSearch:
             samples=state.samples,
             table=state.table,
             prompt_decision=self._strategy.decide(state),
-            temperature=self._settings.temperature,
+            temperature=float(settings["temperature"]),
             seconds=self.seconds,
             foreseen=state.foreseen,
             settings=settings,

@@ -66,7 +66,9 @@ class Settings:
         noise: "image" gives each image its own noise, a function of the seed and of the
             image's pixels, or in a data set of its id; "shared" gives all images the
             same; a path is the file that noise is read from.
-        temperature: The temperature of the scores, in units of the error.
+        temperature: The temperature of the scores, in units of the error; None for the
+            one that the model comes with for the loss, or else a default that was
+            fitted to nothing.
         resolution: The number of pixels along an edge; None for the model's own.
         transform: How an image becomes a square: "resize_crop" or "adm"; None for the
             one that the model's kind wants.
@@ -96,7 +98,7 @@ class Settings:
     also: tuple[str, ...] = ()
     seed: int = 0
     noise: str = "image"
-    temperature: float = TEMPERATURE
+    temperature: float | None = None
     resolution: int | None = None
     transform: str | None = None
     interpolation: str = "bicubic"
@@ -136,7 +138,7 @@ class Settings:
                     f"{self.space} are larger by a factor that it does not know. Use "
                     f"{' or '.join(DEGREES)} there."
                 )
-        if not 0 < self.temperature < inf:
+        if self.temperature is not None and not 0 < self.temperature < inf:
             raise DiffjaxError(
                 f"The temperature is {self.temperature}; it must be above 0 and finite."
             )
@@ -174,6 +176,25 @@ def loss_name(settings: Mapping[str, Any]) -> str:
     """The loss of settings as JSON values, with its space: "l2 of velocity"."""
     space = settings.get("space", "noise")
     return f"{settings['loss']}{'' if space == 'noise' else f' of {space}'}"
+
+
+def temperature_for(
+    settings: Settings, fitted: Mapping[str, float]
+) -> tuple[float, dict[str, bool]]:
+    """Choose the temperature of a model's scores.
+
+    Args:
+        settings: Which may ask for one.
+        fitted: Temperatures that the model comes with, by the loss that decides.
+
+    Returns:
+        The temperature, and {"calibrated": whether it was fitted to labels}; {} of one
+        that was asked for.
+    """
+    if settings.temperature is not None:
+        return settings.temperature, {}
+    loss = loss_name(settings.as_dict())
+    return fitted.get(loss, TEMPERATURE), {"calibrated": loss in fitted}
 
 
 class Chosen(TypedDict, total=False):

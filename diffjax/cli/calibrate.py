@@ -13,21 +13,29 @@ from diffjax.cli.group import (
     partial_option,
     print_json,
 )
-from diffjax.cli.options import switch
+from diffjax.cli.options import path, switch
 
 EPILOG = """\b
 Example:
   diffjax calibrate runs/pets
-  diffjax classify cat.jpg --labels cat,dog --temperature runs/pets"""
+  diffjax classify cat.jpg --labels cat,dog --temperature runs/pets
+  diffjax calibrate runs/pets --save ./my-model"""
 
 WHEN = ("before", "after")
 
 
 @group.command(epilog=EPILOG)
 @click.argument("run", metavar="RUN", shell_complete=completion.runs)
+@path(
+    "--save",
+    "FOLDER",
+    "Folder of a model that the temperature is to come with: whoever loads it has it "
+    "by default, for the loss of the run.",
+    name="model",
+)
 @switch("--json", "JSON on standard output.", name="as_json")
 @partial_option
-def calibrate(run: str, as_json: bool, allow_partial: bool) -> None:
+def calibrate(run: str, model: Path | None, as_json: bool, allow_partial: bool) -> None:
     """Fit the temperature of the scores to a run's labels.
 
     Writes RUN/calibration.json, with the negative log-likelihood (NLL) and the expected
@@ -37,16 +45,19 @@ def calibrate(run: str, as_json: bool, allow_partial: bool) -> None:
     """
     from diffjax.classify.temperature import CALIBRATION
     from diffjax.runs.calibration import calibrate as fit
-    from diffjax.runs.calibration import write_calibration
+    from diffjax.runs.calibration import save_calibration, write_calibration
     from diffjax.runs.folder import read_run
 
     found = read_run(run, errors=False)
     result = fit(found)
-    path = None if result["worse"] else write_calibration(found, result)
-    print_json(result) if as_json else _show(result, path)
-    if path is None:
+    written = None if result["worse"] else write_calibration(found, result)
+    print_json(result) if as_json else _show(result, written)
+    if written is None:
         told = [_why(result, found.path / CALIBRATION), found.shortfall]
         raise Failure("\n".join(filter(None, told)))
+    if model is not None:
+        file = save_calibration(model, result)
+        click.echo(f"{model.name} comes with it now: {file}", err=True)
     fail_if_partial([found.shortfall], allow_partial)
 
 

@@ -85,10 +85,12 @@ def classify(
         from diffjax.cli.tables import legend, ranking_table
 
     drawn: list[tuple[str, Record]] = []
+    shown: list[Record] = []
 
     def show(image: str, record: "Record") -> None:
         if not shows:
             return
+        shown.append(record)
         if as_json:
             print_json({"image": image} | record.as_dict(), indent=None)
         else:
@@ -109,7 +111,7 @@ def classify(
             max_pixels=max_pixels,
         )
         if shows and not as_json and len(failures) < len(images):
-            stdout.print(legend(options["temperature"]))
+            stdout.print(legend(shown[0], options["temperature"]))
         draw(plot, drawn)
         fail(failures)
 

@@ -78,8 +78,10 @@ def number(
 
 def number_or_text(
     context: click.Context, parameter: click.Parameter, value: Any
-) -> float | str:
+) -> float | str | None:
     """Return a number where there is one; anything else stays as it is."""
+    if value is None:
+        return None
     try:
         return float(value)
     except ValueError:
@@ -241,7 +243,7 @@ score_options = section(
         "Temperature of the scores, in units of the error, or a calibrated run "
         "that has it. It does not change the order.",
         type=click.UNPROCESSED,
-        default=TEMPERATURE,
+        show_default=f"the model's, else {TEMPERATURE:g}",
         callback=number_or_text,
         shell_complete=completion.runs,
     ),

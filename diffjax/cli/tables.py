@@ -10,7 +10,6 @@ from rich.text import Text
 
 from diffjax.checkpoints.catalog import Model
 from diffjax.classify.record import Record
-from diffjax.classify.temperature import read_temperature
 from diffjax.cli.columns import Column, FittingTable
 from diffjax.report.plots import UNIT
 
@@ -64,20 +63,24 @@ def ranking_table(record: Record, name: str, *, top: int = 10) -> RenderableType
     return Group(*lines)
 
 
-def legend(temperature: float | str) -> Text:
+def legend(record: Record, asked: float | str | None) -> Text:
     """Say in one line what scores and Δ are.
 
     Args:
-        temperature: A number, or the calibrated run that has it.
+        record: Of one of the images.
+        asked: The temperature that was asked for: a number, or the calibrated run that
+            has it.
     """
-    if isinstance(temperature, str):
-        what, value = f"fitted on {temperature}", read_temperature(temperature)
+    if isinstance(asked, str):
+        what = f"fitted on {asked}"
+    elif record.calibrated:
+        what = "fitted to labels, as it comes with the model"
     else:
-        what, value = "not a calibrated probability", temperature
+        what = "scores are not calibrated"
     return Text(
         "Δ: paired error difference to the class that is best on the samples seen "
         "± standard error. "
-        f"score: softmax of −Δ/τ, τ = {value:.3g}; {what}. "
+        f"score: softmax of −Δ/τ, τ = {record.temperature:.3g}; {what}. "
         "Times of the first images hold compilation.",
         style="dim",
     )

@@ -109,7 +109,7 @@ def _told(
 
 def settings_of(classifier: DiffusionClassifier) -> dict[str, Any]:
     """The settings that decide, as JSON values."""
-    settings = classifier.settings.as_dict()
+    settings = classifier.settings.as_dict() | classifier.calibration
     for name in ("cells", "shard_weights", "devices"):
         del settings[name]  # they change the speed alone
     if settings["noise"] not in ("image", "shared"):

@@ -5,7 +5,7 @@ condition = a tree: what the conditioner makes of a prompt, or a class id
 ε̂ = noise that the denoiser's prediction for (z_t, t, condition) stands for
 """
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field, replace
 from typing import Any, Literal, Protocol, runtime_checkable
 
@@ -47,6 +47,7 @@ class DiffusionModel:
         class_names: names of the class ids, of class models that have them.
         n_classes: the number of class ids, of class models.
         limits: what it has learned, where that is little; None for a large model.
+        temperatures: of scores, as fitted to labels, by the loss that decides.
         unguided: whether there is a condition of no class.
         sizes: whether an image tells the denoiser its size (``conditions.told_of``).
         configs: what the networks' configs say, by component.
@@ -70,6 +71,7 @@ class DiffusionModel:
     sizes: bool = False
     schedule_at: Callable[[int], Schedule] | None = None
     limits: Limits | None = None
+    temperatures: Mapping[str, float] = field(default_factory=dict)
     unguided: bool = True
     shift_factor: float = 0.0
     largest: int | None = None

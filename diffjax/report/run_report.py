@@ -36,9 +36,16 @@ ENDS = ("", "_low", "_high")  # of the keys of a rate: itself and its interval
 
 @dataclass(frozen=True, kw_only=True, eq=False)
 class Calibration:
-    """The reliability of a run's scores, at some temperature."""
+    """The reliability of a run's scores, at some temperature.
+
+    Attributes:
+        temperature: of the scores.
+        calibrated: whether it was fitted to labels; None where nobody knows.
+        reliability: of the scores.
+    """
 
     temperature: float
+    calibrated: bool | None
     reliability: Reliability
 
     @property
@@ -202,17 +209,19 @@ def _calibrations(run: Run, found: Outcomes) -> tuple[Calibration, ...]:
     known = found.local_labels >= 0
     if not known.any():
         return ()
-    temperatures = [temperature_of(run)]
+    temperatures = [(temperature_of(run), run.header["experiment"].get("calibrated"))]
     if (run.path / CALIBRATION).exists():
-        temperatures.append(read_temperature(run.path))
-    scores = [run_log_scores(found, t)[known].max(axis=1) for t in temperatures]
-    return tuple(
-        Calibration(
+        temperatures.append((read_temperature(run.path), True))
+
+    def calibration(temperature: float, calibrated: bool | None) -> Calibration:
+        scores = np.exp(run_log_scores(found, temperature)[known].max(axis=1))
+        return Calibration(
             temperature=temperature,
-            reliability=reliability(np.exp(score), found.correct[known]),
+            calibrated=calibrated,
+            reliability=reliability(scores, found.correct[known]),
         )
-        for temperature, score in zip(temperatures, scores, strict=True)
-    )
+
+    return tuple(calibration(*each) for each in temperatures)
 
 
 def strategy_text(strategy: object) -> str | None:

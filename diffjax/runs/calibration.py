@@ -18,6 +18,7 @@ from typing import Any
 import numpy as np
 from jaxtyping import Float
 
+from diffjax.checkpoints.temperatures import save_temperature
 from diffjax.classify.record import log_scores, settled_differences
 from diffjax.classify.settings import loss_name
 from diffjax.classify.temperature import CALIBRATION
@@ -139,6 +140,16 @@ def calibrate(run: Run) -> dict[str, Any]:
         "loss": loss_name(experiment),
         "strategy": experiment.get("strategy"),
     }
+
+
+# of a calibration, what a model's folder tells
+TOLD = ("temperature", "nll_after", "ece_after", "ece_kind", "images", "dataset")
+
+
+def save_calibration(folder: Path, calibration: dict[str, Any]) -> Path:
+    """Write a temperature into a model's folder, with which it comes from now on."""
+    told = {name: calibration[name] for name in (*TOLD, "strategy")}
+    return save_temperature(folder, calibration["loss"], told)
 
 
 def write_calibration(run: Run, calibration: dict[str, Any]) -> Path:

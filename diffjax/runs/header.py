@@ -38,6 +38,7 @@ NAMES = {  # but for these: what they name is known by what it holds
     "experiment": (
         *("dataset", "split", "classes"),
         *("prompts", "classnames", "templates"),
+        "calibrated",  # where it stands, the temperature was not asked for
     ),
     "model": ("model", "name", "revision", "elsewhere", "fingerprint"),
     "data": ("name", "pool"),
@@ -205,6 +206,8 @@ def differences(there: Mapping[str, Any], here: Mapping[str, Any]) -> list[str]:
     for key in DECIDING:
         one, other = there[key], model if key == "model" else here[key]
         names = NAMES.get(key, ())
+        if key == "experiment" and "calibrated" in other:
+            names = (*names, "temperature")  # a run keeps the one that it has
         if key == "model" and "weights" not in one:  # the only one it has
             names = () if one.get("fingerprint") == "unknown" else names[:-1]
         if grows(there, here):

@@ -15,6 +15,7 @@ import numpy as np
 from jaxtyping import Float, Int
 
 from diffjax.choices import DEGREES, SPACES
+from diffjax.classify.settings import loss_name
 from diffjax.errors import DiffjaxError, unknown
 from diffjax.runs.folder import (
     open_run,
@@ -260,6 +261,10 @@ def write_rescored(rescored: Rescored, path: Path) -> Run:
     experiment = run.header["experiment"] | settings | {"also": []}
     if "space" not in settings:
         experiment.pop("space", None)
+    if "calibrated" in experiment and loss_name(experiment) != loss_name(
+        run.header["experiment"]
+    ):
+        experiment["calibrated"] = False  # the temperature is still the first loss's
     experiment["derived_from"] = str(run.path)
     if settings["strategy"] is None:
         experiment["strategy"] = run.header["experiment"].get("strategy")

@@ -101,6 +101,7 @@ def test_the_record_is_the_grid(classifier):
         [float(e) for e in record.errors[winner]]
     )
     assert text["settings"]["strategy"]["name"] == "exhaustive"
+    assert text["calibrated"] is record.calibrated is False
 
 
 @pytest.mark.parametrize("cells", [1, 3, 6])

@@ -1,12 +1,20 @@
 import json
+import shutil
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
 import pytest
 from click.testing import CliRunner
 from saved_runs import write_run
+from small import text_model
 
+import diffjax
+from diffjax.checkpoints.catalog import ASSETS
+from diffjax.checkpoints.loading import load_model
+from diffjax.checkpoints.temperatures import temperatures_in
 from diffjax.classify.classifier import DiffusionClassifier
+from diffjax.classify.settings import Settings
 from diffjax.classify.temperature import read_temperature
 from diffjax.cli.commands import group
 from diffjax.errors import DiffjaxError
@@ -15,6 +23,10 @@ from diffjax.runs.calibration import (
     fit_temperature,
     write_calibration,
 )
+from diffjax.runs.folder import read_run
+from diffjax.runs.header import differences
+from diffjax.runs.metrics import reliability, run_log_scores
+from diffjax.runs.outcomes import outcomes
 
 RNG = np.random.default_rng(0)
 
@@ -198,3 +210,71 @@ def test_a_classifier_loads_it(tmp_path, recwarn):
         DiffusionClassifier.from_pretrained("tiny", loss="l1", temperature=str(path))
     with pytest.raises(DiffjaxError, match="There is no calibration"):
         DiffusionClassifier.from_pretrained("tiny", temperature="nowhere")
+
+
+# ---- temperatures that models come with
+
+SAVED = Path(diffjax.__file__).parents[1] / "notebooks" / "saved"
+
+
+@pytest.mark.parametrize(
+    ("run", "model", "before"),
+    [("tiny-cifar10", "tiny", 0.25), ("dit-fashion", "tiny-dit", 0.1)],
+)
+def test_scores_of_the_embedded_models_are_probabilities(run, model, before):
+    """On all test images, of which few took part in the fit, under other settings."""
+    run = read_run(SAVED / run, errors=False)
+    found = outcomes(run)
+
+    def ece(temperature):
+        scores = np.exp(run_log_scores(found, temperature).max(axis=1))
+        return reliability(scores, found.correct).ece
+
+    assert ece(1e-3) > before
+    assert ece(temperatures_in(ASSETS / model)["l2"]) <= 0.05
+
+
+def test_a_model_comes_with_what_was_fitted_unless_something_else_is_asked_for():
+    model = replace(text_model(), temperatures={"l2": 0.2, "l1 of data": 0.3})
+
+    def chosen(**settings):
+        classifier = DiffusionClassifier(model, Settings(**settings))
+        return classifier.settings.temperature, classifier.calibration
+
+    assert chosen() == (0.2, {"calibrated": True})
+    assert chosen(loss="l1") == (1e-3, {"calibrated": False})
+    assert chosen(loss="l1", space="data") == (0.3, {"calibrated": True})
+    assert chosen(temperature=0.4) == (0.4, {})
+
+
+def test_calibrate_writes_it_into_the_folder_of_a_model(tmp_path):
+    errors, labels = calibrated(200, 0.5)
+    run = write_run(tmp_path / "run", errors, labels)
+    folder = tmp_path / "model"
+    shutil.copytree(ASSETS / "tiny-dit", folder)
+    command = ["calibrate", str(run.path), "--save"]
+    done = CliRunner().invoke(group, [*command, str(folder)])
+    assert done.exit_code == 0 and str(folder / "calibration.json") in done.stderr
+    fitted = {run.header["experiment"]["loss"]: read_temperature(run.path)}
+    before = temperatures_in(ASSETS / "tiny-dit")
+    assert load_model(folder).temperatures == before | fitted
+    # of a part from elsewhere nobody knows
+    assert load_model(folder, vae=str(ASSETS / "tiny-dit" / "vae")).temperatures == {}
+    refused = CliRunner().invoke(group, [*command, str(tmp_path)])
+    assert refused.exit_code == 2 and "no model_index.json" in refused.stderr
+    for content in ('{"l2": {"temperature": 0}}', '{"l2": {}}', '{"l2": true}', "["):
+        (folder / "calibration.json").write_text(content)
+        with pytest.raises(DiffjaxError, match=r"calibration\.json"):
+            temperatures_in(folder)
+
+
+def test_a_run_keeps_the_default_that_it_was_begun_under(tmp_path):
+    errors, labels = calibrated(20, 0.5)
+    there = write_run(tmp_path / "run", errors, labels).header
+    asked = there | {"experiment": there["experiment"] | {"temperature": 0.7}}
+    assert differences(there, asked) == ["experiment.temperature: 0.1 there, 0.7 here"]
+    for calibrated_ in (True, False):
+        default = {"temperature": 0.7, "calibrated": calibrated_}
+        here = there | {"experiment": there["experiment"] | default}
+        assert differences(there, here) == []
+        assert differences(here, there) == differences(asked, there)
