@@ -52,7 +52,7 @@ HELP = {
         *("--random", "--blocks", "--classes", "--dtype", "--resolution"),
         *("--compile-for", *PARTS, *TOLD),
     ),
-    "calibrate": ("--json", "--allow-partial"),
+    "calibrate": ("--save", "--json", "--allow-partial"),
     "classify": (
         *("--labels", "--template", "--prompts", "--merge", "--top", "--plot"),
         *(*DECIDING, *IMAGES, *PARTS, *DEVICE, *TOLD),
