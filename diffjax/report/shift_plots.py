@@ -21,7 +21,9 @@ def robustness_figure(points: Sequence[Point]) -> "Figure":
     """A panel a kind of shift: y over x with intervals, the line, and y = x."""
     from matplotlib.figure import Figure
 
-    kinds = [k for k in (ALL, *CORRUPTIONS) if any(p.shift == k for p in points)]
+    there = dict.fromkeys(p.shift for p in points)
+    kinds = [kind for kind in (ALL, *CORRUPTIONS) if kind in there]
+    kinds += [kind for kind in there if kind not in kinds]  # other data sets
     columns = min(3, len(kinds))
     rows = -(-len(kinds) // columns)
     figure = Figure(figsize=(3.3 * columns, 3.2 * rows + 0.5), layout="constrained")

@@ -62,7 +62,8 @@ class Point:
     Attributes:
         model: its name.
         family: its kind, a key of ``FAMILIES``.
-        shift: a kind of corruption, over all of its severities, or ``ALL``.
+        shift: a kind of corruption, over all of its severities, or ``ALL``; of
+            ``natural``, another data set.
         shifts: how many shifts y is the mean of.
         images: that all of the model's runs have.
         clean, clean_low, clean_high: x.
@@ -155,7 +156,7 @@ def robustness(runs: Sequence[Run]) -> list[Point]:
 def fit_lines(points: Sequence[Point]) -> dict[str, Line]:
     """The line of each kind of shift; none where fewer than two models differ in x."""
     lines = {}
-    for shift in (ALL, *CORRUPTIONS):
+    for shift in dict.fromkeys(p.shift for p in points):
         known = [p for p in points if p.family == KIND and p.shift == shift]
         rows = [(p.clean, p.shifted, p.images) for p in known]
         line = _fit(*np.array(rows, float).reshape(-1, 3).T)

@@ -84,7 +84,7 @@ HELP = {
         *("--loss", "--space", "--weights", "--strategy", "--folds", "--bins"),
         *("--out", "--json", "--allow-partial"),
     ),
-    "robustness": ("--plot", "--csv", "--json"),
+    "robustness": ("--plot", "--csv", "--clean", "--json"),
     "study": ("--out", "--json", "--allow-partial"),
     "train": ("--data-dir", "--out", "--length", "--steps", "--init", "--seed"),
     "winoground": (
