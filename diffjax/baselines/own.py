@@ -12,7 +12,7 @@ import numpy as np
 from flax import nnx
 
 from diffjax.baselines.classifier import ImageClassifier
-from diffjax.baselines.resnet import ResNet, ResNetConfig
+from diffjax.baselines.resnet import CLASS_NAME, ResNet, ResNetConfig
 from diffjax.checkpoints.components import TRANSFORMERS_STEM
 from diffjax.checkpoints.formats import read_tensors
 from diffjax.checkpoints.mappings import fill, to_torch
@@ -66,6 +66,11 @@ def load_classifier(name_or_folder: str | Path) -> ImageClassifier:
         )
     path = folder / CONFIG
     raw = read_json(path)
+    if raw.get("_class_name") != CLASS_NAME:
+        raise DiffjaxError(
+            f"{path} is not of `diffjax train resnet`. A classifier of transformers' "
+            f"is vit:{folder} or resnet:{folder}, CLIP is clip:{folder}."
+        )
     config = ResNetConfig.from_dict(raw, str(path))
     names = class_names(raw, config.num_classes, path)
     graphdef, abstract = nnx.split(ResNet(config, rngs=None))

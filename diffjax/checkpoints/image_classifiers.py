@@ -83,7 +83,8 @@ def load_image_classifier(place: Path) -> TrainedClassifier:
     if not known:
         raise DiffjaxError(
             f"{path} describes a {', '.join(named) or 'network that it does not name'};"
-            f" as a classifier of images diffjax runs {' or '.join(CLASSES)}."
+            f" as a classifier of images diffjax runs {' or '.join(CLASSES)}. What "
+            "`diffjax train resnet` makes goes by its folder alone, without a kind."
         )
     names = _class_names(raw, path)
     kind = NETWORKS[known[0]]

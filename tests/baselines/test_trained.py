@@ -11,6 +11,7 @@ from transformers import ViTConfig, ViTForImageClassification
 from transformers.models.vit.image_processing_pil_vit import ViTImageProcessorPil
 
 from diffjax.baselines.naming import load_baseline
+from diffjax.baselines.own import EMBEDDED
 from diffjax.data.imagenet import are_imagenet, imagenet_names, wordnet_ids
 from diffjax.errors import DiffjaxError
 from diffjax.evaluation.baselines import evaluate_baseline
@@ -137,6 +138,10 @@ def test_files_that_do_not_belong_together(tmp_path):
     raw = json.loads(path.read_text())
     with pytest.raises(DiffjaxError, match=r"write vit:"):
         load_baseline(f"resnet:{tmp_path}")
+    with pytest.raises(DiffjaxError, match=r"A classifier of transformers' is vit:"):
+        load_baseline(str(tmp_path))
+    with pytest.raises(DiffjaxError, match=r"goes by its folder alone"):
+        load_baseline(f"resnet:{EMBEDDED['resnet']}")
     for change, message in [
         ({"image_size": 32}, "makes images of 16 pixels, but"),
         ({"num_hidden_layers": 2}, r"missing \(16\)"),
