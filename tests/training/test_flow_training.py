@@ -33,13 +33,14 @@ def pictures(n, seed):
 
 @pytest.mark.slow  # trains
 def test_a_small_flow_learns_and_knows_its_time(tmp_path):
-    recipe = of_length(get_recipe("tiny-flow"), 200)
+    recipe = of_length(get_recipe("tiny-flow"), 120)
     transformer = dict(recipe.transformer) | {
         "num_attention_heads": 3,
         "num_layers": 2,
         "num_embeds_ada_norm": 3,
     }
-    recipe = dataclasses.replace(recipe, transformer=transformer)
+    few = dataclasses.replace(recipe.denoiser, batch=32, log_every=20)
+    recipe = dataclasses.replace(recipe, transformer=transformer, denoiser=few)
     images, labels = pictures(120, 0)
     model = train(
         *(recipe, images, labels, NAMES, tmp_path),
@@ -74,8 +75,10 @@ def test_a_small_flow_learns_and_knows_its_time(tmp_path):
 
     time = loaded.schedule.time
     told = {t: float(loss(time, t)) for t in (20, 250, 500, 750, 980)}
-    # most is known in between: near the image the noise is not, near noise the image
-    assert max(told[250], told[500]) < min(told[20], told[980])
+    # near the image nothing is known of the noise, whose variance is 1; near noise of
+    # the image hardly more than its class, but that says most of it
+    assert list(told.values()) == sorted(told.values(), reverse=True)
+    assert 0.8 < told[20] < 1.5
     for t in (100, 250, 750, 900):  # the other way round it is told another noise level
         assert loss(time, t) < loss(time[::-1], t)
         assert loss(time, t) < loss(jnp.zeros_like(time), t)
