@@ -561,6 +561,25 @@ def _read_lora(folder: Path) -> Any:
     ]
 
 
+def _write_words(folder: Path) -> None:
+    import torch
+    from safetensors.numpy import save_file
+
+    table = np.random.default_rng(0).normal(size=(2, 8)).astype(np.float32)
+    save_file({"emb_params": table}, folder / "toy.safetensors")
+    torch.save({"<toy>": torch.from_numpy(table)}, folder / "toy.bin")
+    content = {"string_to_param": {"*": torch.from_numpy(table)}, "name": "toy", "x": 1}
+    torch.save(content, folder / "toy.pt")
+
+
+def _read_words(folder: Path) -> Any:
+    from diffjax.checkpoints.textual_inversion import read_words
+
+    names = ("toy.safetensors", "toy.bin", "toy.pt")
+    words = [read_words([folder / name])[0] for name in names]
+    return [(w.text, {k: t.tobytes() for k, t in w.vectors.items()}) for w in words]
+
+
 def _read_latents(path: Path) -> Any:
     from diffjax.training.latents import read_latents
 
@@ -862,6 +881,9 @@ KINDS: dict[str, Kind] = {
         damaged={"whole.safetensors": "bytes"},
         read=_read_single_file,
         heavy=True,
+    ),
+    "textual-inversion": Kind(
+        write=_write_words, damaged={"toy.*": "bytes"}, read=_read_words, heavy=True
     ),
     "lora": Kind(
         write=_write_lora,

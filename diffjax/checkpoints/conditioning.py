@@ -1,6 +1,7 @@
 """The text encoders and tokenizers of a pipeline, made a conditioner."""
 
 from collections.abc import Mapping
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -13,9 +14,11 @@ from diffjax.checkpoints.families import TextFamily
 from diffjax.checkpoints.lora import Changes
 from diffjax.checkpoints.networks import load_network, network_config, network_shapes
 from diffjax.checkpoints.t5_tokenizer import T5Tokenizer
+from diffjax.checkpoints.textual_inversion import Learned
 from diffjax.checkpoints.tokenizer import Tokenizer
 from diffjax.checkpoints.unchanged import if_unchanged, state_of
 from diffjax.data.kept import KeptArrays, digest_of
+from diffjax.errors import DiffjaxError
 from diffjax.models.conditioner import Conditioner, Remembered, TextEncoder
 from diffjax.models.config import differing
 from diffjax.models.network import Network, OnDemand
@@ -39,6 +42,7 @@ def load_conditioner(
     kept: KeptArrays | None = None,
     empty_is_zero: bool = False,
     changes: Mapping[str, Changes] | None = None,
+    words: Mapping[str, Learned] | None = None,
 ) -> Conditioner:
     """Load the text encoders and tokenizers of a pipeline.
 
@@ -52,6 +56,7 @@ def load_conditioner(
             their files: one that is known there is not read before it is needed.
         empty_is_zero: whether the empty prompt's condition is zeros.
         changes: what LoRAs add to the weights, by component.
+        words: what textual inversion adds to the tables, by component.
 
     Raises:
         DiffjaxError: if one of them is missing, damaged or does not fit.
@@ -63,6 +68,17 @@ def load_conditioner(
     encoders = {}
     for name, (tokenizer, kind, length, lower) in family.encoders.items():
         config = network_config(place(name), name, kind)
+        learned, first = (words or {}).get(name, Learned()), 0
+        tokenize: Tokenizer | T5Tokenizer
+        if length is None:
+            length = config.max_position_embeddings
+            tokenize, first, config = _with_words(
+                place(tokenizer), length, config, learned
+            )
+        else:
+            tokenize = T5Tokenizer(
+                place(tokenizer), length, config.vocab_size, lower=lower
+            )
         network = _text_encoder(
             place(name),
             name,
@@ -72,15 +88,9 @@ def load_conditioner(
             weights.get(name),
             kept,
             (changes or {}).get(name, Changes()),
+            learned,
+            first,
         )
-        tokenize: Tokenizer | T5Tokenizer
-        if length is None:
-            length = config.max_position_embeddings
-            tokenize = Tokenizer(place(tokenizer), length, config.vocab_size)
-        else:
-            tokenize = T5Tokenizer(
-                place(tokenizer), length, config.vocab_size, lower=lower
-            )
         if name in elsewhere and tokenizer not in elsewhere:
             own = folder / name  # it is not fetched where it is replaced
             rows = network_config(own, name, kind).vocab_size if own.is_dir() else 0
@@ -100,6 +110,24 @@ def load_conditioner(
     )
 
 
+def _with_words(
+    folder: Path, length: int, config: Any, learned: Learned
+) -> tuple[Tokenizer, int, Any]:
+    """A tokenizer with learned words, the id of the first, and a table's config."""
+    rows, n = config.vocab_size, len(learned.tokens)
+    tokenize = Tokenizer(folder, length, rows + n, learned.tokens)
+    first = tokenize.size - n
+    if first > rows:
+        Tokenizer(folder, length, rows)  # says that the two do not go together
+    if learned.rows is not None and learned.rows.shape[1] != config.hidden_size:
+        raise DiffjaxError(
+            f"{learned.files[0]} has vectors of width {learned.rows.shape[1]}, but the "
+            f"text encoder's are of {config.hidden_size}. It was trained for another "
+            "model."
+        )
+    return tokenize, first, replace(config, vocab_size=max(rows, tokenize.size))
+
+
 def _text_encoder(
     folder: Path,
     name: str,
@@ -109,13 +137,15 @@ def _text_encoder(
     weights: Path | None,
     kept: KeptArrays | None,
     changes: Changes,
+    learned: Learned,
+    first: int,
 ) -> OnDemand:
     # T5's weights would take 19 GB in float32; it was trained in bfloat16
     large = isinstance(config, T5Config) and jax.default_backend() != "cpu"
     dtype = jnp.bfloat16 if large else jnp.float32
 
     def read() -> Network:
-        return load_network(
+        network = load_network(
             folder,
             name,
             dtype,
@@ -125,12 +155,14 @@ def _text_encoder(
             network=kind,
             changes=changes,
         )[1]
+        return learned.added(network, config, first) if learned.tokens else network
 
     places = [folder, *([] if weights is None else [weights]), *changes.files]
+    places += learned.files
     shapes = network_shapes(folder, config, dtype)
     files = [(str(place.resolve()), state_of(place)) for place in places]
     decides = repr((files, variant, shapes.layout))
-    weights_of = digest_of(decides, changes.identity)
+    weights_of = digest_of(decides, changes.identity, learned.identity)
     known = None if kept is None else kept.get(weights_of, FINGERPRINT)
     most = LARGE_TEXT_ENCODER.get(jax.default_backend(), LARGE_ELSEWHERE)
     network = OnDemand(

@@ -326,7 +326,7 @@ def _read_torch(path: Path) -> Tensors:
     )
     state = state_dict(load_torch(path, instead=remedy), path)
     try:
-        return {key: _torch_array(value) for key, value in state.items()}
+        return {key: torch_array(value) for key, value in state.items()}
     except TypeError as error:  # sparse, quantised or 8-bit floating point
         raise DiffjaxError(
             f"{path} holds a tensor that numpy has no form for ({error}); save the "
@@ -334,7 +334,7 @@ def _read_torch(path: Path) -> Tensors:
         ) from error
 
 
-def _torch_array(tensor: Any) -> np.ndarray:
+def torch_array(tensor: Any) -> np.ndarray:
     """A torch tensor's memory as an array; numpy has no bfloat16 of its own."""
     import torch
     from ml_dtypes import bfloat16

@@ -36,6 +36,7 @@ from diffjax.checkpoints.resolving import (
     whole_parts,
 )
 from diffjax.checkpoints.temperatures import temperatures_in
+from diffjax.checkpoints.textual_inversion import learned, read_words
 from diffjax.choices import DTYPES
 from diffjax.data.kept import KeptArrays
 from diffjax.errors import DiffjaxError, unknown
@@ -86,6 +87,7 @@ def load_model(
     named = {name: asked.pop(name, None) for name in REPLACED}
     revision, cache = asked.pop("revision", None), asked.pop("prompt_cache", None)
     loras = Loras(listed(asked.pop("lora", None)))
+    words = read_words(listed(asked.pop("textual_inversion", None)))
     guidance, shift = (
         None if (value := asked.pop(name, None)) is None else float(value)
         for name in ("guidance", "shift")  # 3 and 3.0 are one setting
@@ -152,6 +154,7 @@ def load_model(
             for name, network in changed.items()
         }
         loras.check(name_or_path)
+    told_words = learned(words, [*_text_networks(family)], family, name_or_path)
     denoiser_config, denoiser_network = load_network(
         # one device may not hold it; the classifier places it
         component_folder(denoiser),
@@ -176,6 +179,7 @@ def load_model(
             **({"variant": variant} if variant else {}),
             **({} if shift is None else {"shift": shift}),
             **({"lora": [each.record() for each in loras.files]} if changes else {}),
+            **({"textual_inversion": [w.record() for w in words]} if words else {}),
         },
         "denoiser": denoiser_network,
         "autoencoder": autoencoder,
@@ -214,6 +218,7 @@ def load_model(
         kept=None if cache is None else KeptArrays(Path(cache), "prompts"),
         empty_is_zero=empty_is_zero,
         changes=changes,
+        words=told_words,
     )
     common["configs"] |= conditioner.configs
     return DiffusionModel(

@@ -46,6 +46,8 @@ class Parts(Access, total=False):
         tokenizer_3: Tokenizer to use instead of that of the third text encoder.
         lora: LoRA to merge into the weights, FILE or FILE:SCALE, or several of them,
             which add up.
+        textual_inversion: Words that were learned, FILE or FILE:WORD, or several of
+            them; of Stable Diffusion 1, 2 and XL.
         guidance: Guidance that FLUX.1 dev is told; 3.5 by default.
         shift: Shift of a flow's noise levels, instead of what its scheduler says; with
             1 they are spread evenly.
@@ -71,6 +73,7 @@ class Parts(Access, total=False):
     tokenizer_2: str | Path | None
     tokenizer_3: str | Path | None
     lora: str | Path | Sequence[str | Path] | None
+    textual_inversion: str | Path | Sequence[str | Path] | None
     guidance: float | None
     shift: float | None
     variant: str | None

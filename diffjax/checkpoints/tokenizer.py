@@ -37,7 +37,13 @@ class Tokenizer:
         size: one more than the largest id.
     """
 
-    def __init__(self, folder: Path, length: int, vocab_size: int) -> None:
+    def __init__(
+        self,
+        folder: Path,
+        length: int,
+        vocab_size: int,
+        more: Sequence[str] = (),
+    ) -> None:
         """Read ``folder`` (vocab.json and merges.txt, or tokenizer.json).
 
         Args:
@@ -45,16 +51,25 @@ class Tokenizer:
             length: the text encoder's positions; also prompts' padded length,
                 unless the tokenizer's own maximum is smaller.
             vocab_size: the text encoder's.
+            more: tokens that get the ids behind all others and are never split.
 
         Raises:
             DiffjaxError: if the files are missing or damaged, describe no CLIP
-                tokenizer, or number more tokens than the text encoder knows.
+                tokenizer, number more tokens than the text encoder knows, or have one
+                of ``more`` already.
         """
         files = read_tokenizer_files(folder)
         try:
             self._tokenizer = self._made(files)
+            known = self._tokenizer.get_vocab().keys() & set(more)
+            self._tokenizer.add_tokens([*more])
         except Exception as error:  # the library raises plain exceptions
             raise not_readable(folder, error) from error
+        if known:
+            raise DiffjaxError(
+                f"{folder} has the token {min(known)!r} already. Name another word for "
+                "the textual inversion: FILE:WORD."
+            )
         ids = self._tokenizer.get_vocab()
         self.size = max(ids.values()) + 1
         if self.size > vocab_size:

@@ -360,6 +360,9 @@ part_options = section(
     option("--tokenizer-3", "PATH", "The same for the third."),
     option("--lora", "FILE[:X]", f"LoRA to merge, at scale X.{AGAIN}", multiple=True),
     option(
+        "--textual-inversion", "FILE[:WORD]", f"Learned word.{AGAIN}", multiple=True
+    ),
+    option(
         "--shift",
         "X",
         "Shift of a flow's noise levels, instead of its scheduler's; 1 spreads them "

@@ -29,7 +29,7 @@ HEAVY = ("jax", "flax", "transformers", "matplotlib", "torch", "tensorflow_datas
 PARTS = (
     *("--model", "--unet", "--transformer", "--vae", "--text-encoder"),
     *("--text-encoder-2", "--text-encoder-3", "--tokenizer", "--tokenizer-2"),
-    *("--tokenizer-3", "--lora", "--shift", "--guidance"),
+    *("--tokenizer-3", "--lora", "--textual-inversion", "--shift", "--guidance"),
     *("--variant", "--revision", "--cache-dir", "--prompt-cache", "--offline"),
 )
 IMAGES = "--resolution", "--transform", "--interpolation", "--sizes", "--max-pixels"
