@@ -169,6 +169,7 @@ def load_model(
     vae_config, autoencoder = load_network(
         component_folder("vae"), "vae", variant=variant, weights=weights.get("vae")
     )
+    another = bool(elsewhere or weights or changes or words)
     common: dict[str, Any] = {
         "name": str(name_or_path),
         "origin": {
@@ -195,10 +196,8 @@ def load_model(
         "learned_variance": denoiser == "transformer"
         and denoiser_config.out_channels == 2 * denoiser_config.in_channels,
         # of other parts nobody knows what they have learned
-        "limits": None if elsewhere or weights or changes else _limits(folder / LIMITS),
-        "temperatures": {}
-        if elsewhere or weights or changes
-        else temperatures_in(folder),
+        "limits": None if another else _limits(folder / LIMITS),
+        "temperatures": {} if another else temperatures_in(folder),
         "configs": {denoiser: differing(denoiser_config), "vae": differing(vae_config)},
     }
     if family is None:
