@@ -351,11 +351,7 @@ part_options = section(
         "PATH|none",
         f"Third text encoder, of Stable Diffusion 3, {ELSEWHERE} none leaves it out.",
     ),
-    option(
-        "--tokenizer",
-        "PATH",
-        "Tokenizer from another folder or id; needed where a text encoder has its own.",
-    ),
+    option("--tokenizer", "PATH", "Tokenizer of a text encoder that has its own."),
     option("--tokenizer-2", "PATH", "The same for the second text encoder."),
     option("--tokenizer-3", "PATH", "The same for the third."),
     option("--lora", "FILE[:X]", f"LoRA to merge, at scale X.{AGAIN}", multiple=True),
