@@ -385,7 +385,7 @@ class DiffusionClassifier:
             return None
         if self._estimates is None or self._estimates.candidates is not candidates:
             example = told(self.settings, self.resolution, self.resolution)
-            self._estimates = Estimates(
-                shortlist, candidates, self.model, self.grid, self.latent_shape, example
-            )
+            of = (self.model, self.grid, self.latent_shape, example)
+            given = self.settings.given
+            self._estimates = Estimates(shortlist, candidates, *of, given)
         return self._estimates

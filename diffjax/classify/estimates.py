@@ -19,7 +19,7 @@ from diffjax.scoring.gradients import Estimator, bytes_of_gradient, condition_ve
 from diffjax.scoring.grid import Grid
 from diffjax.scoring.noise import ImageNoise
 from diffjax.scoring.placement import cells_that_fit, everywhere, replicate
-from diffjax.strategies.base import State
+from diffjax.strategies.base import Samples, State
 from diffjax.strategies.shortlist import Shortlist, shorten
 from diffjax.tracing import pinned
 
@@ -41,6 +41,7 @@ class Estimates:
         grid: Grid,
         latent_shape: tuple[int, int, int],
         told: Mapping[str, np.ndarray] | None = None,
+        given: Samples | None = None,
     ) -> None:
         """Find the bases.
 
@@ -51,6 +52,7 @@ class Estimates:
             grid: What evaluates them.
             latent_shape: (h, w, c) of the images.
             told: What some image tells the denoiser besides.
+            given: Samples in the place of the shortlist's own, which takes the first.
 
         Raises:
             DiffjaxError: If the schedule has fewer timesteps than the shortlist asks
@@ -58,7 +60,11 @@ class Estimates:
         """
         self.candidates = candidates
         self._shortlist = shortlist
-        self._samples = shortlist.samples(model.schedule.n_timesteps)
+        self._samples = (
+            shortlist.samples(model.schedule.n_timesteps)
+            if given is None
+            else given.head(shortlist.n_samples)
+        )
         self._noise = grid.noise
         self._latent_shape = latent_shape
         self._told = told = told or {}
@@ -85,7 +91,7 @@ class Estimates:
             mesh=grid.mesh,
             sharded=grid.sharded,
         )
-        self.n_gradients = shortlist.n_samples * (
+        self.n_gradients = len(self._samples) * (
             count(bases.points) + shortlist.rounds - 1
         )
 

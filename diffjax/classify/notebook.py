@@ -9,6 +9,8 @@ import numpy as np
 from jaxtyping import Float
 from PIL import Image
 
+from diffjax.classify.samples import few_shot
+
 if TYPE_CHECKING:
     from diffjax.classify.record import Record
 
@@ -32,6 +34,8 @@ def record_html(record: "Record") -> str:
         notes.append(f"{record.confidence:.3f} sure that all samples decide alike")
     if record.calibrated is False:
         notes.append("scores are not calibrated")
+    if seen := few_shot(record.settings):
+        notes.append(seen)
     if record.limits is not None:
         notes.append(record.limits)
     picture = b64encode(_png(record.pixels)).decode()

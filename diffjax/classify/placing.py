@@ -62,6 +62,9 @@ def placed(
     Raises:
         DiffjaxError: If the model cannot have a loss, or there is no such noise.
     """
+    if settings.samples is not None:
+        resolution = settings.resolution or model.resolution
+        settings.samples.check(model.name, model.fingerprint, resolution)
     losses = (settings.loss, *settings.also)
     without = [loss for loss in losses if loss in NEED_VARIANCE]
     if without and not (model.learned_variance and model.schedule.posterior):

@@ -25,6 +25,7 @@ from jaxtyping import Float, Int
 from scipy.special import log_softmax
 
 from diffjax.classify.notebook import record_html
+from diffjax.classify.samples import few_shot
 from diffjax.data.prompts import Prompts
 from diffjax.strategies.base import (
     Decision,
@@ -207,6 +208,8 @@ class Record:
         facts.append(f"{self.evaluations:,} evaluations")
         if self.confidence is not None:
             facts.append(f"{self.confidence:.3f} sure that all samples decide alike")
+        if seen := few_shot(self.settings):
+            facts.append(seen)
         return f"<Record of {', '.join(facts)}>"
 
     def _repr_html_(self) -> str:
@@ -223,9 +226,11 @@ class Record:
             for loss, verdict in self.also.items()
         }
         among = None if self.among is None else [self.labels[c] for c in self.among]
+        seen = few_shot(self.settings)
         return {
             "label": self.label,
             **({"also": also} if also else {}),
+            **({"few_shot": seen} if seen else {}),
             **({} if among is None else {"among": among}),
             **({} if self.limits is None else {"limits": self.limits}),
             "scores": self.scores(),

@@ -74,7 +74,9 @@ class ImageSearch:
         self._asked: Request | None = None
         self._failure: NotFiniteError | None = None
         classidx = np.asarray(candidates.prompts.classidx)
-        self.state: State = self._strategy.start(len(classidx), n_timesteps, classidx)
+        self.state: State = self._strategy.start(
+            len(classidx), n_timesteps, classidx, settings.given
+        )
         if encoded.among is not None:
             self.state = restrict(self.state, encoded.among)
         if estimates is not None:

@@ -21,6 +21,7 @@ from diffjax.choices import (
     TEMPERATURE,
     TRANSFORMS,
 )
+from diffjax.classify.samples import LearnedSamples, few_shot, read_samples
 from diffjax.classify.sizes import read_sizes
 from diffjax.classify.temperature import read_calibration, warn_of_others
 from diffjax.errors import DiffjaxError, unknown
@@ -30,7 +31,7 @@ from diffjax.strategies import (
     strategy_to_dict,
     strategy_to_text,
 )
-from diffjax.strategies.base import Strategy
+from diffjax.strategies.base import Samples, Strategy
 from diffjax.strategies.shortlist import Shortlist
 
 DEFAULT_STRATEGY = parse_strategy(STRATEGY)
@@ -40,6 +41,10 @@ KINDS: dict[str, tuple[Any, str]] = {
     "strategy": (Strategy, "a strategy, as Racing(), or in from_pretrained a text"),
     "shortlist": (Shortlist, "as Shortlist(k=50), or in from_pretrained a text"),
     "also": (tuple, "a tuple of losses"),
+    "samples": (
+        LearnedSamples,
+        "what read_samples returns, or in from_pretrained a path",
+    ),
     "seed": (Integral, WHOLE),
     "noise": (str, '"image", "shared" or a path'),
     "temperature": (Real, "a number, or in from_pretrained a calibrated run's folder"),
@@ -62,6 +67,8 @@ class Settings:
             whose errors differ by factors of the timestep alone; see ``schedules``.
         also: Further losses of the same evaluations, by each of which is decided as
             well.
+        samples: Learned samples that take the place of the strategy's own; None for
+            these. Seed and noise are then theirs.
         seed: The seed of the noise, in [0, 2³²).
         noise: "image" gives each image its own noise, a function of the seed and of the
             image's pixels, or in a data set of its id; "shared" gives all images the
@@ -96,6 +103,7 @@ class Settings:
     loss: str = "l2"
     space: str = "noise"
     also: tuple[str, ...] = ()
+    samples: LearnedSamples | None = None
     seed: int = 0
     noise: str = "image"
     temperature: float | None = None
@@ -138,6 +146,7 @@ class Settings:
                     f"{self.space} are larger by a factor that it does not know. Use "
                     f"{' or '.join(DEGREES)} there."
                 )
+        self._check_samples()
         if self.temperature is not None and not 0 < self.temperature < inf:
             raise DiffjaxError(
                 f"The temperature is {self.temperature}; it must be above 0 and finite."
@@ -151,12 +160,43 @@ class Settings:
             if value is not None and value < 1:
                 raise DiffjaxError(f"{name} is {value}; it must be at least 1.")
 
+    def _check_samples(self) -> None:
+        """Raise DiffjaxError unless learned samples are of this loss and noise."""
+        if self.samples is None:
+            return
+        theirs, own = (
+            loss_name({"loss": each.loss, "space": each.space})
+            for each in (self.samples, self)
+        )
+        if theirs != own:
+            raise DiffjaxError(
+                f"The samples were learned on errors by {theirs}, and {own} is asked "
+                f"for: use --loss {self.samples.loss} --space {self.samples.space}, or "
+                "learn samples of the other."
+            )
+        noise, seed = noise_of(self.samples)
+        if (self.noise, self.seed) != (noise, seed):
+            raise DiffjaxError(
+                f"The samples were learned under the noise {noise!r} of seed {seed}, "
+                f"and {self.noise!r} of seed {self.seed} is asked for: leave --noise "
+                "and --seed away."
+            )
+
+    @property
+    def given(self) -> Samples | None:
+        """The samples that take the place of the strategy's own; None for these."""
+        return None if self.samples is None else self.samples.samples
+
     def as_dict(self) -> dict[str, Any]:
         """Return plain JSON values, without those settings that do nothing."""
         settings = asdict(self) | {
             "strategy": strategy_to_dict(self.strategy),
             "also": list(self.also),
         }
+        if self.samples is None:
+            del settings["samples"]
+        else:
+            settings["samples"] = self.samples.as_dict()
         if self.shortlist is None:
             del settings["shortlist"]  # runs from before there were any go on
         if self.space == "noise":
@@ -169,7 +209,8 @@ class Settings:
         """Loss, strategy and pixels along an edge."""
         loss, strategy = loss_name(self.as_dict()), strategy_to_text(self.strategy)
         pixels = f", {self.resolution} pixels" if self.resolution else ""
-        return f"{loss}, {strategy}{pixels}"
+        seen = few_shot(self.as_dict())
+        return f"{loss}, {strategy}{pixels}{f', {seen}' if seen else ''}"
 
 
 def loss_name(settings: Mapping[str, Any]) -> str:
@@ -205,6 +246,7 @@ class Chosen(TypedDict, total=False):
     loss: str
     space: str
     also: tuple[str, ...]
+    samples: LearnedSamples | str | Path | None
     seed: int
     noise: str
     temperature: float | str | Path | None
@@ -247,6 +289,10 @@ def settings_from(given: Mapping[str, Any], model: str, **defaults: Any) -> Sett
         calibration = read_calibration(place)
         warn_of_others(calibration, model, loss_name({"loss": Settings.loss} | asked))
         asked["temperature"] = float(calibration["temperature"])
+    if isinstance(place := asked.get("samples"), str | Path):
+        asked["samples"] = read_samples(place)
+    if isinstance(samples := asked.get("samples"), LearnedSamples):
+        asked |= _with_samples(samples, asked)
     if isinstance(asked.get("also"), list):
         asked["also"] = tuple(asked["also"])
     if isinstance(asked.get("noise"), Path):
@@ -256,6 +302,23 @@ def settings_from(given: Mapping[str, Any], model: str, **defaults: Any) -> Sett
         if kind is Integral and name in asked:
             asked[name] = int(asked[name])  # JSON knows no other whole numbers
     return Settings(**asked)
+
+
+def noise_of(samples: LearnedSamples) -> tuple[str, int]:
+    """The noise, as ``Settings`` has it, and the seed of learned samples."""
+    noise = samples.noise if samples.noise_file is None else samples.noise_file
+    return noise, samples.seed
+
+
+def _with_samples(samples: LearnedSamples, asked: Mapping[str, Any]) -> dict[str, Any]:
+    """What learned samples say of settings that are at their defaults."""
+    noise, seed = noise_of(samples)
+    known = {"noise": noise, "seed": seed, "temperature": samples.temperature}
+    return {
+        name: value
+        for name, value in known.items()
+        if asked.get(name, getattr(Settings, name)) == getattr(Settings, name)
+    }
 
 
 def _check_kinds(values: Mapping[str, Any]) -> None:

@@ -7,6 +7,7 @@ from diffjax.cli import (  # noqa: F401
     classify,
     evaluate,
     explain,
+    learn,
     models,
     official,
     report,

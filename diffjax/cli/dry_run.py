@@ -95,6 +95,7 @@ def outlook(
         asked: As for ``runner.evaluate``, with "save_errors".
         hint: What to add where the run would be refused.
     """
+    from diffjax.classify.samples import few_shot
     from diffjax.classify.settings import loss_name
     from diffjax.evaluation.plan import make_plan
     from diffjax.evaluation.probe import begun, expected, probe, too_slow
@@ -112,9 +113,11 @@ def outlook(
     strategy = settings.strategy.of(plan.prompts)
     is_usual = strategy == parse_strategy(STRATEGY)
     text = classifier.model.kind == "text"
+    seen = few_shot(settings.as_dict())
+    named = STRATEGY if is_usual else strategy_to_text(strategy)
     return Outlook(
         model=classifier.model.name,
-        strategy=STRATEGY if is_usual else strategy_to_text(strategy),
+        strategy=f"{named}, {seen}" if seen else named,
         loss=loss_name(settings.as_dict()),
         first_prompt=task.prompts.prompts[0] if text else None,
         out=out,

@@ -235,6 +235,12 @@ score_options = section(
         "n_samples=16, base=mean, unconditional or clusters, rounds=1, clusters=8.",
         callback=shortlist,
     ),
+    option(
+        "--samples",
+        "FILE",
+        "Samples that `diffjax learn` has learned on labelled images, in place of the "
+        "strategy's own: few-shot, with their noise and temperature.",
+    ),
     loss_option,
     noise_option,
     option(

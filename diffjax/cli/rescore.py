@@ -34,7 +34,7 @@ Examples:
     ["uniform", "exp", "inverse-sd", "learned"],
     "Over timesteps: exp(−7 t/T), one over the errors' standard deviation, or "
     "learned from the labels by cross-validation.",
-    default="uniform",
+    show_default="the run's: uniform, or those of its learned samples",
 )
 @option(
     "--strategy",
@@ -58,7 +58,7 @@ def rescore(
     run: str,
     loss: str | None,
     space: str | None,
-    weights: str,
+    weights: str | None,
     strategy: str | None,
     n_folds: int,
     n_bins: int,

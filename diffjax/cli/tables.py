@@ -10,6 +10,7 @@ from rich.text import Text
 
 from diffjax.checkpoints.catalog import Model
 from diffjax.classify.record import Record
+from diffjax.classify.samples import few_shot
 from diffjax.cli.columns import Column, FittingTable
 from diffjax.report.plots import UNIT
 
@@ -59,7 +60,8 @@ def ranking_table(record: Record, name: str, *, top: int = 10) -> RenderableType
     if rest := len(record.labels) - len(scores):
         lines.append(Text(f"… and {rest:,} more", style="dim"))
     cost = f"{record.evaluations:,} evaluations in {record.seconds:.1f} s"
-    lines.append(Text(cost, style="dim"))
+    seen = few_shot(record.settings)
+    lines.append(Text(f"{cost}{f'; {seen}' if seen else ''}", style="dim"))
     return Group(*lines)
 
 
@@ -206,6 +208,8 @@ def summary_table(summary: Mapping[str, Any]) -> RenderableType:
     table.add_row("images", f"{summary['images']:,}", rest)
     if summary["failed_images"]:
         table.add_row("failed", f"{summary['failed_images']:,}", "")
+    if seen := summary.get("few_shot"):
+        table.add_row("labels seen", "few-shot", seen.removeprefix("few-shot "))
     for way in ("prefilter", "shortlist"):
         if filtered := summary.get(way):
             low, high = filtered["recall_interval"] or (0.0, 1.0)

@@ -97,8 +97,9 @@ def make_plan(task: Task, classifier: DiffusionClassifier) -> Plan:
         return _errors(request, apart=1e3)
 
     n_timesteps = classifier.model.schedule.n_timesteps
-    strategy = classifier.settings.strategy
-    state = strategy.start(n_prompts, n_timesteps, classidx)
+    settings = classifier.settings
+    strategy = settings.strategy
+    state = strategy.start(n_prompts, n_timesteps, classidx, settings.given)
     flops, seconds = 0.0, 0.0
     told = told_by(classifier.settings, classifier.resolution, classifier.resolution)
     if task.prefilter is not None and task.prefilter.most is not None:

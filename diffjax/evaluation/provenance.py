@@ -1,6 +1,5 @@
 """Where results come from: a run's header, fingerprints, versions, the machine."""
 
-import hashlib
 import os
 import platform
 import subprocess
@@ -16,6 +15,7 @@ from diffjax import __version__
 from diffjax.choices import SPACES
 from diffjax.classify.candidates import Candidates
 from diffjax.classify.classifier import DiffusionClassifier
+from diffjax.classify.samples import file_digest
 from diffjax.classify.seen import told as told_by
 from diffjax.data.prompts import Prompts
 from diffjax.evaluation.task import Task
@@ -113,7 +113,7 @@ def settings_of(classifier: DiffusionClassifier) -> dict[str, Any]:
     for name in ("cells", "shard_weights", "devices"):
         del settings[name]  # they change the speed alone
     if settings["noise"] not in ("image", "shared"):
-        settings["noise"] = f"sha256 {_file_digest(Path(settings['noise']))}"
+        settings["noise"] = f"sha256 {file_digest(Path(settings['noise']))}"
     return settings
 
 
@@ -177,8 +177,3 @@ def git_revision() -> str | None:
     except (OSError, subprocess.TimeoutExpired):
         return None
     return done.stdout.strip() or None
-
-
-def _file_digest(path: Path) -> str:
-    with path.open("rb") as file:
-        return hashlib.file_digest(file, "sha256").hexdigest()[:16]

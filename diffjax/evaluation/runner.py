@@ -125,7 +125,10 @@ def _check_strategy(classifier: DiffusionClassifier, candidates: Candidates) -> 
     """Complain now, before a run is begun, of what would fail for every image."""
     classidx = np.asarray(candidates.prompts.classidx)
     n_timesteps = classifier.model.schedule.n_timesteps
-    state = classifier.settings.strategy.start(len(classidx), n_timesteps, classidx)
+    settings = classifier.settings
+    state = settings.strategy.start(
+        len(classidx), n_timesteps, classidx, settings.given
+    )
     classifier.grid.check(state.samples.timesteps, state.samples.noises)
 
 

@@ -197,6 +197,11 @@ def _notes(members: Sequence[tuple[RunReport, Outcomes]]) -> list[str]:
                 f"{name}: {row['failed_images']:,} of {done:,} images failed; they "
                 "count neither as right nor as wrong."
             )
+        if row["few_shot"]:
+            notes.append(
+                f"{name} is {row['few_shot']}: labels had a say in how it decides, so "
+                "that it does not compare with zero-shot runs as an equal."
+            )
         if row["prefilter"]:
             notes.append(
                 f"{name} chose among the classes that a prefilter, {row['prefilter']}, "

@@ -18,6 +18,7 @@ import numpy as np
 from jaxtyping import Float
 
 from diffjax.classify.record import Record
+from diffjax.classify.samples import few_shot
 from diffjax.classify.settings import loss_name
 from diffjax.errors import DiffjaxError
 from diffjax.report.charts import short
@@ -250,6 +251,7 @@ def _footer(records: Sequence[Record]) -> str:
         f"model {settings['model']}" if "model" in settings else "",
         f"strategy {what}" if what else "",
         f"shortlist {listed}" if listed else "",
+        few_shot(settings) or "",
         f"loss {loss_name(settings)}" if "loss" in settings else "",
         f"τ = {records[0].temperature:g}",
         f"{evaluations:,} evaluations in {seconds:.1f} s",

@@ -8,6 +8,7 @@ from typing import Any
 
 import numpy as np
 
+from diffjax.classify.samples import few_shot
 from diffjax.classify.settings import loss_name
 from diffjax.classify.temperature import CALIBRATION, read_temperature
 from diffjax.errors import DiffjaxError
@@ -156,6 +157,7 @@ def _row(run: Run, name: str) -> Row:
         "strategy": strategy_text(experiment.get("strategy")),
         "prefilter": prefilter["name"] if isinstance(prefilter, dict) else None,
         "shortlist": _shortlist(experiment.get("shortlist")),
+        "few_shot": few_shot(experiment),
         "loss": None if experiment.get("loss") is None else loss_name(experiment),
         "weights": experiment.get("weights"),
         "seed": experiment.get("seed"),

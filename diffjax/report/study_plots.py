@@ -1,6 +1,7 @@
 """The figures of ``studies``, without pyplot, so that there is no global state."""
 
-from typing import TYPE_CHECKING
+from collections.abc import Mapping, Sequence
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
@@ -46,6 +47,26 @@ def study_figure(study: str, table: Table, title: str, chance: float) -> "Figure
         axes.yaxis.set_major_formatter(lambda value, _: f"{100 * value:.0f} %")
     axes.set_title(title, fontsize=10, parse_math=False)
     return figure
+
+
+def learning_figure(
+    rows: Sequence[Mapping[str, Any]], title: str, images: int
+) -> "Figure":
+    """Accuracy against the number of samples, learned and evenly spread.
+
+    Args:
+        rows: of ``runs.learning.curve``.
+        title: names model and data.
+        images: that it was learned on.
+    """
+    table: Table = {"where": [], "samples": [], "accuracy": [], "low": [], "high": []}
+    names = {"learned": f"learned on {images:,} images", "even": "evenly spread"}
+    for way, name in names.items():
+        for row in rows:
+            values = (name, row["samples"], row[way], *row[f"{way}_interval"])
+            for column, value in zip(table.values(), values, strict=True):
+                column.append(value)
+    return study_figure("samples", table, f"{title}, cross-validated", 0.0)
 
 
 def _variance(axes: "Axes", table: Table) -> None:

@@ -337,6 +337,8 @@ def strategy(run: RunReport) -> str:
     """How a run chose what to evaluate, and how it weighted that."""
     weights = run.row["weights"]
     extra = f", weights {weights}" if weights else ""
+    if seen := run.row["few_shot"]:
+        extra += f", {seen}"
     if prefilter := run.row["prefilter"]:
         extra += f", prefilter {prefilter}"
     if shortlist := run.row["shortlist"]:

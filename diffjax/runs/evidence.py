@@ -28,7 +28,7 @@ from diffjax.runs.metrics import (
     wilson,
 )
 from diffjax.runs.outcomes import Outcomes
-from diffjax.runs.rescoring import rank_saved, saved_errors
+from diffjax.runs.rescoring import own_weights, rank_saved, saved_errors
 from diffjax.runs.run import Run
 from diffjax.runs.weights import Saved
 from diffjax.strategies.base import ErrorTable, best_prompts
@@ -222,6 +222,8 @@ def error_curve(run: Run, found: Outcomes) -> ErrorCurve | None:
 
 def sample_curve(run: Run, found: Outcomes) -> SampleCurve | None:
     """Accuracy after n samples; None unless all errors were evaluated and saved."""
+    if own_weights(run.header):  # fewer of learned samples are not the fewer learned
+        return None
     classidx = np.asarray(run.prompts.classidx)
     n_samples = np.zeros(0, np.int64)
     right, images = np.zeros(0, np.int64), 0

@@ -51,6 +51,7 @@ TYPES: dict[str, tuple[type, ...]] = {  # of what is used
     "experiment.also": (list,),
     "experiment.strategy": (dict, str, NoneType),
     "experiment.temperature": (int, float),
+    "experiment.samples": (dict, NoneType),
     "model.name": (str,),
     "model.fingerprint": (str,),
     "model.n_timesteps": (int,),

@@ -25,6 +25,7 @@ from jaxtyping import Bool, Float, Int
 
 from diffjax.choices import TEMPERATURE
 from diffjax.classify.record import log_scores, settled_differences
+from diffjax.classify.samples import few_shot
 from diffjax.runs.outcomes import Outcomes, outcomes
 from diffjax.runs.run import Run
 
@@ -196,6 +197,7 @@ def summary(run: Run) -> dict[str, Any]:
     found = outcomes(run)
     n = len(found.labels)
     header = run.header
+    seen = few_shot(header["experiment"])
     metrics: dict[str, float | None] = dict.fromkeys(
         ("acc1", "acc5", "mean_per_class_recall", "nll", "ece")
     )
@@ -207,7 +209,8 @@ def summary(run: Run) -> dict[str, Any]:
         "dataset": header["data"]["name"],
         "model": header["model"]["name"],
         "pretrained": header["model"]["fingerprint"],
-        "task": "zeroshot_classification",
+        "task": f"{'fewshot' if seen else 'zeroshot'}_classification",
+        **({"few_shot": seen} if seen else {}),
         "metrics": metrics,
         "language": "en",
         "intervals": intervals,

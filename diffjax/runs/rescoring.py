@@ -6,8 +6,8 @@ loss that was evaluated along, by other weights over timesteps, and by any strat
 asks for no more than what was evaluated.
 """
 
-from collections.abc import Iterator
-from dataclasses import dataclass
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -90,7 +90,7 @@ def rescore(
     *,
     loss: str | None = None,
     space: str | None = None,
-    weights: str = "uniform",
+    weights: str | None = None,
     strategy: Strategy | None = None,
     n_folds: int = N_FOLDS,
     n_bins: int = N_BINS,
@@ -106,7 +106,8 @@ def rescore(
         run: with saved errors.
         loss: the run's own, or one that was evaluated along; None for the run's own.
         space: in which l2 and l1 measure, see ``schedules``; None for the run's own.
-        weights: over timesteps, by name; see ``runs.weights``.
+        weights: over timesteps, by name; see ``runs.weights``. None for the run's own:
+            uniform, but for learned samples, "samples".
         strategy: the strategy to simulate.
         n_folds: parts of the images for learned weights.
         n_bins: bins of timesteps for learned weights.
@@ -131,16 +132,22 @@ def rescore(
         )
         for row, image in zip(good, saved, strict=True)
     ]
+    own = own_weights(run.header)
+    weights = weights or ("uniform" if own is None else "samples")
     chosen = weights_by_name(
-        weights,
+        "uniform" if weights == "samples" else weights,
         labelled,
         int(run.header["model"]["n_timesteps"]),
         n_folds=n_folds,
         n_bins=n_bins,
     )
+    if weights == "samples":
+        chosen = replace(chosen, by_sample=own)
     for i, (row, image) in enumerate(zip(good, saved, strict=True)):
         if strategy is None:
-            table = ErrorTable(image.errors, chosen.of(i, image.timesteps))
+            table = ErrorTable(
+                image.errors, chosen.of(i, image.timesteps, image.noises)
+            )
             decision = rank_saved(table)
         else:
             among = None if row["candidates"] is None else to_local[row["candidates"]]
@@ -159,6 +166,15 @@ def rescore(
         settings |= {"folds": n_folds, "bins": n_bins}
     bad = [row for row in rows if row["error"] is not None]
     return Rescored(run=run, settings=settings, rows=good + bad, weights=chosen)
+
+
+def own_weights(header: Mapping[str, Any]) -> dict[tuple[int, int], float] | None:
+    """The weights of a run's learned samples, by timestep and noise; None without."""
+    samples = header["experiment"].get("samples")
+    if not samples:
+        return None
+    pairs = zip(samples["timesteps"], samples["noises"], strict=True)
+    return dict(zip(pairs, samples["weights"], strict=True))
 
 
 def saved_errors(run: Run, loss: str, space: str | None = None) -> Iterator[Saved]:
@@ -358,7 +374,7 @@ def _replay(
 
     classidx = np.asarray(run.prompts.classidx)
     state = strategy.start(n_prompts, n_samples, classidx)
-    state = weigh(state, weights.of(i, timesteps))
+    state = weigh(state, weights.of(i, timesteps, image.noises[columns]))
     if among is not None:
         state = restrict(state, among.tolist())
     return run_on(strategy, state, evaluate)

@@ -25,6 +25,7 @@ import numpy as np
 from jaxtyping import Float, Int
 from scipy.special import expit, logit
 
+from diffjax.classify.samples import few_shot
 from diffjax.data.corruptions import CORRUPTIONS, parse_corruption
 from diffjax.errors import DiffjaxError
 from diffjax.files import json_text, read_csv
@@ -237,6 +238,7 @@ def _correctness(members: Mapping[str, Run]) -> Iterator[Correctness]:
     n, k = len(indices), int(right[""].sum())
     low, high = wilson(k, n)
     model = members[""].header["model"]
+    seen = " (few-shot)" if few_shot(members[""].config) else ""
     kinds = {shift: parse_corruption(shift).kind for shift in members if shift}
     for kind in (ALL, *CORRUPTIONS):
         shifts = [s for s in kinds if kind in (ALL, kinds[s])]
@@ -245,7 +247,7 @@ def _correctness(members: Mapping[str, Run]) -> Iterator[Correctness]:
         shifted: np.ndarray = np.mean([right[shift] for shift in shifts], axis=0)
         mean, (least, most) = float(shifted.mean()), _interval(shifted)
         point = Point(
-            model=str(model["name"]),
+            model=f"{model['name']}{seen}",
             family=str(model.get("kind")),
             shift=kind,
             shifts=len(shifts),

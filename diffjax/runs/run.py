@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from jaxtyping import Int
 
+from diffjax.classify.samples import few_shot
 from diffjax.data.files import ALL
 from diffjax.data.prompts import Prompts
 from diffjax.errors import optional
@@ -146,6 +147,8 @@ class Run:
             + (f" {split}" if split not in (None, ALL) else ""),
             "images": images,
         }
+        if seen := few_shot(self.config):
+            facts["learned"] = seen
         if (accuracy := metrics["metrics"].get("acc1")) is not None:
             low, high = metrics["intervals"]["acc1"]
             facts["accuracy"] = (

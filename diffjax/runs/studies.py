@@ -18,6 +18,7 @@ from dataclasses import dataclass
 import numpy as np
 from jaxtyping import Float, Int
 
+from diffjax.classify.samples import few_shot
 from diffjax.errors import DiffjaxError
 from diffjax.runs.metrics import wilson
 from diffjax.runs.outcomes import check_results, outcomes
@@ -64,6 +65,11 @@ def read_errors(run: Run) -> Errors:
             classes have several prompts.
     """
     check_results(run)
+    if seen := few_shot(run.config):
+        raise DiffjaxError(
+            f"{run.path} is {seen}, and a study is of samples that are spread over "
+            f"timesteps. {REMEDY}"
+        )
     found = outcomes(run)
     if (n := len(run.prompts.classidx)) != len(run.classes):
         raise DiffjaxError(

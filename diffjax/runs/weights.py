@@ -17,7 +17,7 @@ times, each time without one of k parts of the images, which the weights then de
 image's label has a say in its own decision.
 """
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -54,18 +54,28 @@ class Weights:
     Attributes:
         by_timestep: K sets of weights for the T timesteps.
         which: the set that each of the n images uses.
+        by_sample: further factors of some (timestep, noise) pairs.
     """
 
     by_timestep: Float[np.ndarray, "K T"]
     which: Int[np.ndarray, " n"]
+    by_sample: Mapping[tuple[int, int], float] | None = None
 
-    def of(self, image: int, timesteps: Int[np.ndarray, " S"]) -> np.ndarray:
+    def of(
+        self,
+        image: int,
+        timesteps: Int[np.ndarray, " S"],
+        noises: Int[np.ndarray, " S"],
+    ) -> np.ndarray:
         """The weights of an image's samples, float64 [S], with a mean of 1.
 
         Raises:
             DiffjaxError: if all are zero.
         """
         chosen = self.by_timestep[self.which[image], timesteps]
+        if self.by_sample is not None:
+            pairs = zip(timesteps.tolist(), noises.tolist(), strict=True)
+            chosen = chosen * [self.by_sample.get(pair, 1.0) for pair in pairs]
         if not chosen.sum() > 0:
             raise DiffjaxError(
                 "Every timestep of these samples got the weight 0: their errors do "

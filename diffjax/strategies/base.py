@@ -158,18 +158,34 @@ class Strategy(Protocol):
             DiffjaxError: if the schedule has too few timesteps.
         """
 
+    def plan_on(self, given: Samples) -> tuple[Samples, tuple[int, ...]]:
+        """The plan where samples are given, in the order of their use.
+
+        Raises:
+            DiffjaxError: if they are too few, or settings make no sense of them.
+        """
+        return given, (len(given),)
+
     def start(
         self,
         n_classes: int,
         n_timesteps: int,
         groups: Int[np.ndarray, "C"] | None = None,
+        given: Samples | None = None,
     ) -> State:
         """The state before the first round: nothing seen, everyone alive.
 
+        Args:
+            n_classes: how many.
+            n_timesteps: of the schedule.
+            groups: as ``State`` has them.
+            given: samples that take the place of the plan's own.
+
         Raises:
-            DiffjaxError: if there are no classes, or as ``plan`` does.
+            DiffjaxError: if there are no classes, or as the plans do.
         """
-        samples, ends = self.plan(n_timesteps)
+        plan = self.plan(n_timesteps) if given is None else self.plan_on(given)
+        samples, ends = plan
         if n_classes < 1:
             raise DiffjaxError(
                 "There are no classes to choose from; give at least one."

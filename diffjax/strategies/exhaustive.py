@@ -4,7 +4,12 @@ from dataclasses import dataclass
 
 from diffjax.choices import N_SAMPLES
 from diffjax.strategies.base import Samples, Strategy
-from diffjax.strategies.orders import even_timesteps, require_positive, with_trials
+from diffjax.strategies.orders import (
+    even_timesteps,
+    given_samples,
+    require_positive,
+    with_trials,
+)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -27,4 +32,9 @@ class Exhaustive(Strategy):
         """One round with everything in it."""
         timesteps = even_timesteps(self.n_samples, n_timesteps)
         samples = with_trials(timesteps, self.n_trials)
+        return samples, (len(samples),)
+
+    def plan_on(self, given: Samples) -> tuple[Samples, tuple[int, ...]]:
+        """The first ``n_samples`` of the given ones, at once."""
+        samples = given_samples(given, self.n_samples, self.n_trials)
         return samples, (len(samples),)

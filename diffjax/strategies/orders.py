@@ -50,6 +50,20 @@ def van_der_corput(n: int) -> Int[np.ndarray, "n"]:
     return np.argsort(np.argsort((x + 1 / 3) % 1))
 
 
+def given_samples(given: Samples, n: int, n_trials: int) -> Samples:
+    """The first n of samples that are given.
+
+    Raises:
+        DiffjaxError: if each is asked for several times.
+    """
+    if n_trials > 1:
+        raise DiffjaxError(
+            f"n_trials={n_trials} asks for several noises a timestep, and samples that "
+            "are given have theirs. Leave n_trials out."
+        )
+    return given.head(n)
+
+
 def with_trials(timesteps: Int[np.ndarray, "n"], n_trials: int) -> Samples:
     """Each timestep ``n_trials`` times; every sample has a noise of its own."""
     repeated = np.repeat(timesteps, n_trials)

@@ -132,8 +132,15 @@ class Racing(Strategy):
             timesteps=np.tile(timesteps, self.n_trials),
             noises=(order * self.n_trials + trials).ravel(),
         )
-        N = len(samples)
-        return samples, (*range(min(self.floor, N), N, self.chunk), N)
+        return samples, self._looks(len(samples))
+
+    def plan_on(self, given: Samples) -> tuple[Samples, tuple[int, ...]]:
+        """The looks on the first ``n_samples`` of the given ones, as they come."""
+        samples = given_samples(given, self.n_samples, self.n_trials)
+        return samples, self._looks(len(samples))
+
+    def _looks(self, N: int) -> tuple[int, ...]:
+        return (*range(min(self.floor, N), N, self.chunk), N)
 
     def update(
         self, state: State, request: Request, errors: Float[np.ndarray, "k s"]

@@ -30,6 +30,7 @@ from diffjax.errors import DiffjaxError, unknown
 from diffjax.strategies.base import Request, Samples, State, Strategy, drop, rank
 from diffjax.strategies.orders import (
     even_timesteps,
+    given_samples,
     require_positive,
     require_timesteps,
     with_trials,
@@ -93,11 +94,23 @@ class Staged(Strategy):
         n_classes: int,
         n_timesteps: int,
         groups: Int[np.ndarray, "C"] | None = None,
+        given: Samples | None = None,
     ) -> State:
         """The state before the first stage."""
         if not self.to_keep:
-            return self.of(n_classes).start(n_classes, n_timesteps, groups)
-        return super().start(n_classes, n_timesteps, groups)
+            return self.of(n_classes).start(n_classes, n_timesteps, groups, given)
+        return super().start(n_classes, n_timesteps, groups, given)
+
+    def plan_on(self, given: Samples) -> tuple[Samples, tuple[int, ...]]:
+        """Stages of the given samples, as they come; ``order`` is about timesteps."""
+        if self.n_samples[-1] > len(given):
+            raise DiffjaxError(
+                f"The stages ask for {_text(self.n_samples)} samples, and there are "
+                f"{len(given)} learned ones. Say stages of these, as in "
+                f"staged:to_keep=5,1:n_samples={max(1, len(given) // 2)},{len(given)}."
+            )
+        samples = given_samples(given, self.n_samples[-1], self.n_trials)
+        return samples, self.n_samples
 
     def plan(self, n_timesteps: int) -> tuple[Samples, tuple[int, ...]]:
         """One round for each stage; DiffjaxError if none are said."""

@@ -29,6 +29,14 @@ class Samples:
     def __len__(self) -> int:
         return len(self.timesteps)
 
+    def head(self, n: int) -> "Samples":
+        """The first n, or all of them if they are fewer."""
+        n = min(n, len(self))
+        weights = None if self.weights is None else self.first(n)
+        return Samples(
+            timesteps=self.timesteps[:n], noises=self.noises[:n], weights=weights
+        )
+
     def first(self, n: int) -> Float[np.ndarray, "n"]:
         """The weights of the first n, with a mean of 1; zeros if all of them are."""
         if self.weights is None:
