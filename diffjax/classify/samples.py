@@ -169,7 +169,7 @@ def _built(told: Mapping[str, Any]) -> LearnedSamples:
     return LearnedSamples(
         timesteps=tuple(timesteps),
         noises=tuple(noises),
-        weights=tuple((np.array(weights, float) / np.mean(weights)).tolist()),
+        weights=tuple(map(float, weights)),
         noise=str(told["noise"]),
         seed=int(told["seed"]),
         noise_file=None if told.get("noise_file") is None else str(told["noise_file"]),

@@ -134,8 +134,8 @@ def improve(
         _lessons(task, classifier, places, chosen)
         for places in _dealt(run, chosen, course.per_class)
     )
-    places = np.array(samples.noises, np.int32)
-    noise = [classifier.grid.noise.draw(0, k, classifier.latent_shape) for k in places]
+    draw, shape = classifier.grid.noise.draw, classifier.latent_shape
+    noise = [draw(0, k, shape) for k in samples.noises]
     weights = np.array(samples.weights)
     fixed = Fixed(
         denoiser=classifier.grid.denoiser,

@@ -144,6 +144,8 @@ def read_examples(run: Run) -> Examples:
 def choose(excess: Float[np.ndarray, "n c S"], most: int) -> list[Choice]:
     """The best samples of 1, 2, … ``most``, each choice with one more than the last.
 
+    Fewer, where these decide all images rightly.
+
     Raises:
         DiffjaxError: if the errors point to the labels no more than by chance.
     """
@@ -158,9 +160,13 @@ def choose(excess: Float[np.ndarray, "n c S"], most: int) -> list[Choice]:
         trials[:, chosen] = np.inf
         chosen.append(int(trials.min(axis=0).argmin()))
         mine = excess[:, :, chosen]
-        weights = learn(mine / len(chosen))
-        temperature = fit_temperature(mine @ weights)
-        known = mine @ weights / temperature
+        try:
+            weights = learn(mine / len(chosen))
+            known = mine @ weights / fit_temperature(mine @ weights)
+        except DiffjaxError:  # all images are right already
+            if not choices:
+                raise
+            break
         order = np.argsort(-weights, kind="stable")
         choices.append(
             Choice(
@@ -203,7 +209,8 @@ def curve(
         others = np.setdiff1d(np.arange(n), fold)
         choices = choose(examples.excess[others], counts[-1])
         for count in counts:
-            right[count][fold] = choices[count - 1].right(examples.excess[fold])
+            choice = choices[min(count, len(choices)) - 1]
+            right[count][fold] = choice.right(examples.excess[fold])
     rows = []
     for count in counts:
         plain = int(even(S, count).right(examples.excess).sum())
@@ -256,6 +263,7 @@ def learn_samples(
         DiffjaxError: if the run is not such a run, or has too few images.
     """
     examples = read_examples(run)
+    _check_noise(run, noise_file)
     names = [run.class_names[c] for c in run.classes]
     if classes is not None:
         examples = examples.among(classes)
@@ -275,7 +283,6 @@ def learn_samples(
     )
     split = data.get("split")
     row = next(row for row in rows if row["samples"] == count)
-    _check_noise(run, noise_file)
     keep = choice.weights > LEAST * choice.weights.max()
     choice = Choice(samples=choice.samples[keep], weights=choice.weights[keep])
     return LearnedSamples(

@@ -232,9 +232,11 @@ def run(
     n_timesteps: int,
     evaluate: Callable[[State, Request], Float[np.ndarray, "k s"]],
     groups: Int[np.ndarray, "C"] | None = None,
+    given: Samples | None = None,
 ) -> State:
     """Run a strategy to its end; ``evaluate`` computes the errors of a request."""
-    return run_on(strategy, strategy.start(n_classes, n_timesteps, groups), evaluate)
+    state = strategy.start(n_classes, n_timesteps, groups, given)
+    return run_on(strategy, state, evaluate)
 
 
 def run_on(

@@ -76,7 +76,12 @@ from diffjax.strategies.base import (
     drop,
     rank,
 )
-from diffjax.strategies.orders import even_timesteps, require_positive, van_der_corput
+from diffjax.strategies.orders import (
+    even_timesteps,
+    given_samples,
+    require_positive,
+    van_der_corput,
+)
 
 SURE = 1e-50  # a smaller probability is no smaller
 
