@@ -236,10 +236,7 @@ score_options = section(
         callback=shortlist,
     ),
     option(
-        "--samples",
-        "FILE",
-        "Samples that `diffjax learn` has learned on labelled images, in place of the "
-        "strategy's own: few-shot, with their noise and temperature.",
+        "--samples", "FILE", "Samples of `diffjax learn`, with their noise: few-shot."
     ),
     loss_option,
     noise_option,

@@ -152,7 +152,7 @@ def choose(excess: Float[np.ndarray, "n c S"], most: int) -> list[Choice]:
     size = 1 / fit_temperature(excess.mean(axis=2))  # of v, about, in all
     chosen: list[int] = []
     known = np.zeros(excess.shape[:2])  # Σ v_s e[c, s] of those that are chosen
-    choices = []
+    choices: list[Choice] = []
     for _ in range(most):
         trials = np.stack(
             [surprise(known[:, :, None] + v * excess) for v in TRIED * size]
