@@ -21,6 +21,7 @@ from diffjax.cli.options import (
     option,
     path,
     quiet_option,
+    section,
     switch,
 )
 
@@ -29,8 +30,8 @@ if TYPE_CHECKING:
 
     from diffjax.classify.samples import LearnedSamples
     from diffjax.cli.columns import FittingTable
+    from diffjax.evaluation.learning import Step
     from diffjax.runs.run import Run
-    from diffjax.scoring.tuning import Step
 
 EPILOG = """\b
 Example:
@@ -45,34 +46,49 @@ Example:
     usual=("--out", "--count", "--most", "--noises", "--plot", "--json"),
 )
 @click.argument("run", metavar="RUN", shell_complete=completion.runs)
-@new_file("--out", "Where the samples go.", short="-o", show_default="RUN/samples.json")
-@number("--count", "How many samples.", show_default="as few as do as well as more")
-@number("--most", "How many are tried.", default=16)
-@option("--classes", "A:B,...", "Learn from these classes of the run alone, from 0.")
-@path("--noise", "FILE", "The file of the run's noise, if it had one.")
-@switch(
-    "--noises",
-    "Improve the noises too, by gradient, with the model; they go to a file beside.",
+@section(
+    "deciding",
+    number("--count", "How many samples.", show_default="as few as do as well as more"),
+    number("--most", "How many are tried.", default=16),
+    path("--noise", "FILE", "The file of the run's noise, if it had one."),
+    switch(
+        "--noises",
+        "Improve the noises too, by gradient with the model, into a file beside.",
+    ),
+    number(
+        "--teachers",
+        "Images of each class that noises learn from; as many say when to stop.",
+        default=8,
+        name="per_class",
+    ),
+    number("--steps", "Of the gradient, at most.", default=200),
+    number("--batch", "Images a step.", default=8),
+    option("--rate", "X", "Of learning noises.", type=float, default=0.03),
 )
-@number(
-    "--per-class",
-    "Images of each class that noises are learned from; as many say when to stop.",
-    default=8,
+@section(
+    "data",
+    option(
+        "--classes", "A:B,...", "Learn from these classes of the run alone, from 0."
+    ),
+    data_dir_option("Where the run's images are."),
 )
-@number("--steps", "Of the gradient, at most.", default=200)
-@number("--batch", "Images a step.", default=8)
-@option("--rate", "X", "Of learning noises.", type=float, default=0.03)
-@option(
-    "--model",
-    "NAME",
-    "The run's model, if it lies elsewhere now.",
-    shell_complete=completion.models,
+@section(
+    "model",
+    option(
+        "--model",
+        "NAME",
+        "The run's model, if it lies elsewhere now.",
+        shell_complete=completion.models,
+    ),
 )
-@data_dir_option("Where the run's images are.")
-@new_file("--plot", "Draw accuracy against the number of samples.")
-@switch("--json", "JSON on standard output.", name="as_json")
-@quiet_option
-@partial_option
+@section(
+    "output",
+    new_file("--out", "Where the samples go.", short="-o", show_default="in RUN"),
+    new_file("--plot", "Draw accuracy against the number of samples."),
+    switch("--json", "JSON on standard output.", name="as_json"),
+    quiet_option,
+    partial_option,
+)
 def learn(
     run: str,
     out: Path | None,

@@ -169,8 +169,7 @@ prompt_options = section(
         "--labels",
         "A,B,...",
         "Classes to choose from; a name with a comma goes in double quotes. "
-        "Without them a class-conditional model takes "
-        "all of its own.",
+        "Without them a class-conditional model takes all of its own.",
     ),
     option(
         "--template",

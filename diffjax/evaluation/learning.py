@@ -26,14 +26,8 @@ from diffjax.models.conditions import take
 from diffjax.runs.metrics import wilson
 from diffjax.runs.run import Run
 from diffjax.scoring.placement import cells_that_fit
-from diffjax.scoring.tuning import (
-    Fixed,
-    Lessons,
-    Step,
-    Tuned,
-    judge,
-    tune,
-)
+from diffjax.scoring.tuning import Fixed, Lessons, Tuned, judge, tune
+from diffjax.scoring.tuning import Step as Step
 from diffjax.tracing import pinned
 
 KEPT = ("loss", "space", "resolution", "transform", "interpolation", "sizes", "merge")
@@ -213,7 +207,7 @@ def _dealt(
             raise DiffjaxError(
                 f"{run.path} has {len(mine)} images of class {run.classes[c]}, and "
                 f"learning noises takes {2 * per_class}: {per_class} to learn from and "
-                "as many to see when to stop. Use --per-class, or more images."
+                "as many to see when to stop. Use --teachers, or more images."
             )
         taught.append(mine[:per_class])
         held.append(mine[per_class : 2 * per_class])

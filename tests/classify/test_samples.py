@@ -186,5 +186,5 @@ def test_improved_noises_are_read_back_and_used(learned, tmp_path):
     [expected] = image_errors(noises, fixed, of, loss="l2")
     record = clf.classify(task.source[0].image)
     np.testing.assert_allclose(record.table.errors, expected, rtol=1e-4)
-    with pytest.raises(DiffjaxError, match=r"takes 80.*--per-class"):
+    with pytest.raises(DiffjaxError, match=r"takes 80.*--teachers"):
         improve(samples, run, task, classifier, replace(course, per_class=40))

@@ -38,7 +38,7 @@ WHICH = (
     *("--corrupt", "--classes"),
 )
 ERRORS = "--loss", "--space", "--seed", "--noise"
-DECIDING = "--strategy", "--shortlist", *ERRORS, "--temperature"
+DECIDING = "--strategy", "--shortlist", "--samples", *ERRORS, "--temperature"
 DEVICE = "--dtype", "--cells", "--shard-weights"
 SHARE = "--process-index", "--process-count"
 TOLD = "--json", "--quiet"
@@ -77,6 +77,11 @@ HELP = {
     "explain": (
         *("--labels", "--template", "--n-samples", "--bands", "--out"),
         *(*ERRORS, *IMAGES, *PARTS, "--dtype", "--shard-weights", *TOLD),
+    ),
+    "learn": (
+        *("--count", "--most", "--noise", "--noises", "--teachers", "--steps"),
+        *("--batch", "--rate", "--classes", "--data-dir", "--model", "--out", "--plot"),
+        *("--allow-partial", *TOLD),
     ),
     "models": ("--json",),
     "report": ("--html", "--csv", "--table", "--json", "--allow-partial"),
