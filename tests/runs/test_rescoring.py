@@ -1,4 +1,5 @@
 import json
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -195,9 +196,13 @@ def test_weights_have_a_mean_of_one():
         by_timestep=np.array([[1.0, 2.0, 5.0], [0.0, 0.0, 1.0]]),
         which=np.array([0, 1]),
     )
-    assert weights.of(0, np.array([0, 1, 1])).tolist() == [0.6, 1.2, 1.2]
+    noises = np.array([4, 5, 6])
+    assert weights.of(0, np.array([0, 1, 1]), noises).tolist() == [0.6, 1.2, 1.2]
+    by_sample = replace(weights, by_sample={(1, 5): 4.0})
+    found = by_sample.of(0, np.array([0, 1, 1]), noises)
+    assert found == pytest.approx(np.array([3, 24, 6]) / 11)
     with pytest.raises(DiffjaxError, match="weight 0"):
-        weights.of(1, np.array([0, 1]))
+        weights.of(1, np.array([0, 1]), noises[:2])
 
 
 @pytest.mark.parametrize("strategy", [None, STAGED])
