@@ -529,6 +529,41 @@ def _read_single_file(folder: Path) -> Any:
     return found
 
 
+def _write_contrastive(folder: Path) -> None:
+    """CLIP in OpenCLIP's layout, with the tokenizer of tiny."""
+    from flax import nnx
+    from safetensors.numpy import save_file
+
+    from diffjax.checkpoints.catalog import ASSETS
+    from diffjax.checkpoints.mappings import to_torch
+    from diffjax.checkpoints.naming import OPEN_CLIP
+    from diffjax.checkpoints.open_clip import open_clip_config
+    from diffjax.models.clip_image import CLIP
+
+    images = {"image_size": 16, "patch_size": 8, "width": 8, "head_width": 4}
+    texts = {"context_length": 32, "vocab_size": 1208, "width": 8, "heads": 2}
+    model = {"embed_dim": 4, "vision_cfg": images | {"layers": 1}}
+    model |= {"text_cfg": texts | {"layers": 1}}
+    network = CLIP(open_clip_config(model, "a config"), rngs=nnx.Rngs(0))
+    tensors = to_torch(nnx.state(network), OPEN_CLIP)
+    save_file(
+        {key: np.array(t, order="C") for key, t in tensors.items()},
+        folder / "open_clip_model.safetensors",
+    )
+    config = {"model_cfg": model, "preprocess_cfg": {"mean": [0.5] * 3}}
+    _put(folder / "open_clip_config.json", json.dumps(config).encode())
+    for file in (ASSETS / "tiny" / "tokenizer").iterdir():
+        _put(folder / file.name, file.read_bytes())
+
+
+def _read_contrastive(folder: Path) -> Any:
+    from diffjax.checkpoints.contrastive import load_contrastive
+
+    found = load_contrastive(folder)
+    ids = found.tokenize(["a photo of a ship."]).ids.tolist()
+    return found.fingerprint, found.processing(picture()).shape, ids
+
+
 def _write_lora(folder: Path) -> None:
     from safetensors.numpy import save_file
 
@@ -884,6 +919,12 @@ KINDS: dict[str, Kind] = {
     ),
     "textual-inversion": Kind(
         write=_write_words, damaged={"toy.*": "bytes"}, read=_read_words, heavy=True
+    ),
+    "contrastive": Kind(
+        write=_write_contrastive,
+        damaged={"open_clip_config.json": "json", "*.safetensors": "bytes"},
+        read=_read_contrastive,
+        heavy=True,
     ),
     "lora": Kind(
         write=_write_lora,

@@ -7,6 +7,7 @@ installed (pip install open_clip_torch), its images and texts are compared as we
 import json
 import shutil
 import unicodedata
+from functools import partial
 from pathlib import Path
 
 import jax
@@ -21,18 +22,23 @@ from contrastive_models import (
     token_ids,
     write_open_clip,
 )
+from flax import nnx
 from odd_texts import odd_texts, package_texts
 from PIL import Image
 from pipelines import VOCABULARY, write_tokenizer
 
 from diffjax.checkpoints.contrastive import (
+    clip_config,
     load_contrastive,
     names_in,
     open_processing,
 )
+from diffjax.checkpoints.open_clip import open_clip_config
 from diffjax.checkpoints.tokenizer import OpenCLIPTokenizer
 from diffjax.errors import DiffjaxError
+from diffjax.models.clip_image import CLIP
 from diffjax.models.network import Network
+from diffjax.scoring.cost import count_flops
 
 EXPECTED = json.loads(GOLDEN.read_text())
 SIZES = [(101, 77), (64, 64), (65, 64), (67, 64), (64, 67), (20, 33), (333, 500)]
@@ -137,6 +143,57 @@ def test_transformers_compute_the_same(tmp_path):
         (theirs,) = processor(image)["pixel_values"]
         mine = found.processing(image)
         np.testing.assert_array_equal(mine, np.asarray(theirs).transpose(1, 2, 0))
+
+
+def test_the_published_config_of_vit_b_32():
+    """Of openai/clip-vit-base-patch32, but for what is null or false in it."""
+    generic = {
+        **{"chunk_size_feed_forward": 0, "diversity_penalty": 0.0, "dropout": 0.0},
+        **{"attention_dropout": 0.0, "encoder_no_repeat_ngram_size": 0},
+        **{"id2label": {"0": "LABEL_0", "1": "LABEL_1"}, "initializer_factor": 1.0},
+        **{"label2id": {"LABEL_0": 0, "LABEL_1": 1}, "initializer_range": 0.02},
+        **{"layer_norm_eps": 1e-05, "length_penalty": 1.0, "max_length": 20},
+        **{"min_length": 0, "no_repeat_ngram_size": 0, "num_beam_groups": 1},
+        **{"num_beams": 1, "num_return_sequences": 1, "projection_dim": 512},
+        **{"pruned_heads": {}, "repetition_penalty": 1.0, "return_dict": True},
+        **{"temperature": 1.0, "tie_word_embeddings": True, "top_k": 50, "top_p": 1.0},
+        **{"transformers_version": "4.16.0.dev0", "hidden_act": "quick_gelu"},
+    }
+    texts = generic | {
+        **{"bos_token_id": 0, "eos_token_id": 2, "hidden_size": 512},
+        **{"intermediate_size": 2048, "max_position_embeddings": 77},
+        **{"model_type": "clip_text_model", "num_attention_heads": 8},
+        **{"num_hidden_layers": 12, "pad_token_id": 1, "vocab_size": 49408},
+    }
+    images = generic | {
+        **{"hidden_size": 768, "image_size": 224, "intermediate_size": 3072},
+        **{"model_type": "clip_vision_model", "num_attention_heads": 12},
+        **{"num_hidden_layers": 12, "patch_size": 32},
+    }
+    raw = {
+        **{"architectures": ["CLIPModel"], "initializer_factor": 1.0},
+        **{"logit_scale_init_value": 2.6592, "model_type": "clip"},
+        **{"projection_dim": 512, "text_config": texts, "text_config_dict": None},
+        **{"vision_config": images, "vision_config_dict": None},
+    }
+    config = clip_config(raw, "config.json")
+    assert config.text.eos_token_id == 2 and config.vision.n_positions == 50
+    _, state = nnx.split(CLIP(config, rngs=None))
+    # in millions 151.28, as OpenCLIP's table of results has it
+    assert sum(leaf.size for leaf in jax.tree.leaves(state)) == 151_277_313
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(("name", "billions"), [("rn50", 18.18), ("vit-h-14", 381.68)])
+def test_flops_are_those_that_open_clip_publishes(name, billions):
+    """Of an image and a text; counters differ in padding and in what is no product."""
+    raw = json.loads((GOLDEN.parent / "keys" / f"clip-{name}.json").read_text())
+    model = CLIP(open_clip_config(raw, name), rngs=None)
+    pixels = jax.ShapeDtypeStruct((1, 224, 224, 3), np.float32)
+    ids = jax.ShapeDtypeStruct((1, 77), np.int32)
+    found = count_flops(partial(image_features), Network.of(model.vision), pixels)
+    found += count_flops(partial(text_features), Network.of(model.text), ids)
+    assert found == pytest.approx(billions * 1e9, rel=0.06)
 
 
 @pytest.fixture(scope="module")
