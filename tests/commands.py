@@ -4,6 +4,7 @@ import io
 import json
 import re
 import shlex
+import sys
 
 import click
 from click.testing import CliRunner
@@ -94,3 +95,26 @@ class FakeTerminal(Console):
         super().__init__(
             file=io.StringIO(), force_terminal=True, width=100, legacy_windows=False
         )
+
+
+SEVERAL = """
+import sys
+import diffjax.cli
+codes = []
+for line in sys.argv[1].split(";"):
+    sys.argv[1:] = line.split()
+    try:
+        diffjax.cli.main()
+        codes.append(0)
+    except SystemExit as stop:
+        codes.append(stop.code or 0)
+sys.exit(max(codes))
+"""
+
+
+def several(*commands):
+    """Command lines as one process, which exits with the largest of their codes.
+
+    To import what they need is most of what they take.
+    """
+    return [sys.executable, "-c", SEVERAL, ";".join(commands)]

@@ -89,6 +89,42 @@ def class_denoiser() -> Network:
     return random(DiTTransformer2DModel, DIT)
 
 
+class Glance(nnx.Module):
+    """A denoiser that compiles in a blink: every cell looks at its neighbour and at the
+    prompt once. What is proved of whole models by whole networks is in other files.
+    """
+
+    def __init__(self) -> None:
+        rngs = nnx.Rngs(0)
+        self.look = nnx.Linear(4 + 4 + 2, WIDTH, rngs=rngs)
+        self.say = nnx.Linear(2 * WIDTH, 4, rngs=rngs)
+
+    def memory(self, height: int, width: int) -> int:
+        return 4 * height * width * 4 * WIDTH
+
+    def vectors(self, condition: TextCondition) -> TextCondition:
+        return condition
+
+    def condition_shapes(self) -> TextCondition:
+        return TextCondition(jax.ShapeDtypeStruct((TOKENS, WIDTH), jnp.float32))
+
+    def __call__(
+        self, z_t: jax.Array, t: jax.Array, condition: TextCondition
+    ) -> jax.Array:
+        time = jnp.stack([jnp.sin(t / 100), jnp.cos(t / 100)])
+        time = jnp.broadcast_to(time, (*z_t.shape[:2], 2)).astype(z_t.dtype)
+        query = self.look(jnp.concatenate([z_t, jnp.roll(z_t, 1, (0, 1)), time], -1))
+        states = condition.states
+        # classes differ by little, as under large networks
+        read = jax.nn.softmax(query @ states.T, axis=-1) @ states / 4
+        said: jax.Array = self.say(jnp.tanh(jnp.concatenate([query, read], -1)))
+        return said
+
+
+def glance() -> Network:
+    return Network.of(Glance())
+
+
 class Words(nnx.Module):
     """A text encoder that is a table: states of a prompt are its letters' rows."""
 

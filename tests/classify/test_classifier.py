@@ -14,6 +14,7 @@ from PIL import Image
 from small import (
     class_model,
     conditioner,
+    glance,
     images,
     text_denoiser,
     text_model,
@@ -41,7 +42,7 @@ EXHAUSTIVE = Exhaustive(n_samples=6)
 
 @pytest.fixture(scope="module")
 def model():
-    return text_model()
+    return text_model(denoiser=glance())
 
 
 @pytest.fixture(scope="module")
