@@ -212,7 +212,8 @@ def _text(samples: "LearnedSamples") -> str:
     low, high = (100 * end for end in known["interval"])
     where = {
         "cross-validated": f"images of the other {known.get('folds')} folds' samples",
-        "held_out": f"{known.get('images')} images held out, which said when to stop",
+        "held_out": f"{known.get('images')} images that the gradient did not see, but "
+        "which had a say in the samples and said when to stop",
     }[how]
     return (
         f"{len(samples)} samples, {100 * value:.1f} % right ({low:.1f} to {high:.1f}) "

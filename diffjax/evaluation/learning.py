@@ -182,11 +182,11 @@ def write_noises(
     path: Path, samples: LearnedSamples, noises: Float[np.ndarray, "K h w c"]
 ) -> LearnedSamples:
     """Write samples, and their noises to PATH.safetensors beside; return the former."""
-    from safetensors.numpy import save_file
+    from safetensors.numpy import save
 
     place = path.with_suffix(".safetensors")
     with atomic(place) as partial:
-        save_file({"noises": np.ascontiguousarray(noises)}, partial)
+        partial.write_bytes(save({"noises": np.ascontiguousarray(noises)}))
     digest = f"sha256 {file_digest(place)}"
     samples = replace(samples, noise=digest, noise_file=str(place))
     write_samples(path, samples)
