@@ -36,10 +36,11 @@ def main() -> None:
     )
     parser.add_argument("out", metavar="RUN", help="the run's folder")
     parser.add_argument("--data-dir", metavar="DIR", help="of the data sets")
+    parser.add_argument("--steps", type=int, help="stop after so many, for now")
     args = parser.parse_args()
     RECIPES[QUICKDRAW.name] = QUICKDRAW
     try:
-        run_training(QUICKDRAW.name, args.data_dir, args.out)
+        run_training(QUICKDRAW.name, args.data_dir, args.out, steps=args.steps)
     except DiffjaxError as error:
         sys.exit(f"error: {error}")
 

@@ -5,9 +5,10 @@
     python scripts/study_strategies.py runs/full --out study --live --data-dir data
 
 Each strategy is simulated on the errors of each RUN, whose samples stand for its
-timesteps. With --live the run's own model estimates the errors of the run's images
-from gradients, and races among the shortlists are simulated too; a gradient counts for
-three evaluations. Without it no model is needed.
+timesteps; with --classes 10 30 100 also among so many of its classes, drawn at random,
+whatever the images show. With --live the run's own model estimates the errors of the
+run's images from gradients, and races among the shortlists are simulated too; a
+gradient counts for three evaluations. Without it no model is needed.
 
 Agreement is with what all samples decide. A decision that differs is "as good" if the
 class is not surely worse than the best: its mean error over all samples is larger by
@@ -19,8 +20,9 @@ import argparse
 import csv
 import sys
 import zlib
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, fields, replace
+from functools import partial
 from pathlib import Path
 
 import numpy as np
@@ -30,9 +32,11 @@ from rich.progress import track
 
 from diffjax.classify.classifier import DiffusionClassifier
 from diffjax.classify.estimates import Estimates
+from diffjax.data.prompts import Prompts
 from diffjax.errors import DiffjaxError
 from diffjax.evaluation.experiment import Experiment
 from diffjax.files import atomic, write_text
+from diffjax.models.conditions import take
 from diffjax.report.charts import BLUE, COLOURS, GRID, MARKERS, MUTED
 from diffjax.runs.folder import read_run
 from diffjax.runs.metrics import wilson
@@ -44,6 +48,7 @@ from diffjax.strategies.base import (
     Decision,
     ErrorTable,
     Samples,
+    State,
     Strategy,
     best_prompts,
     class_decision,
@@ -51,7 +56,14 @@ from diffjax.strategies.base import (
 )
 from diffjax.strategies.exhaustive import Exhaustive
 from diffjax.strategies.racing import Racing
-from diffjax.strategies.shortlist import Shortlist, shorten
+from diffjax.strategies.shortlist import (
+    DIRECTIONS,
+    FEWEST,
+    Shortlist,
+    enough,
+    shorten,
+    to_check,
+)
 from diffjax.strategies.staged import Staged
 
 CONFIDENCES = (0.5, 0.8, 0.9, 0.95, 0.99)
@@ -62,12 +74,8 @@ STAGES = {
     300: ((500, 50, 10, 1), (1 / 20, 1 / 10, 1 / 2, 1)),  # ImageNet: 50 100 500 1000
 }
 ESTIMATES = (
-    {"n_samples": 8},
     {"n_samples": 16},
-    {"n_samples": 32},
-    {"n_samples": 16, "base": "unconditional"},
-    {"n_samples": 16, "rounds": 2},
-    {"n_samples": 16, "base": "clusters"},
+    {"n_samples": 16, "directions": DIRECTIONS},
 )
 
 
@@ -92,16 +100,19 @@ def strategies(n_classes: int, N: int) -> Iterator[tuple[str, Strategy]]:
 def shortlists(n_classes: int, N: int) -> Iterator[tuple[str, Shortlist]]:
     """Shortlists of a few lengths by each estimate: the family's name, and the list."""
     many = n_classes >= 100
-    lengths = (10, 20, 30, 50, 100) if many else (2, 3, 5)
-    for settings in (*ESTIMATES, *([{"n_samples": N}] if many else [])):
-        if settings.get("base") == "clusters" and not many:
-            continue
+    lengths = (10, 20, 50) if many else (2, 3, 5)
+    whole = [{"n_samples": N}, {"n_samples": N, "directions": DIRECTIONS}]
+    for settings in (*ESTIMATES, *(whole if many else [])):
         for k in lengths:
-            if k >= n_classes:
-                continue
-            shortlist = Shortlist(k=k, **settings)
-            name = shortlist_to_text(shortlist).partition(":")[2] or "n_samples=16"
-            yield f"shortlist {name}, racing", shortlist
+            if k < n_classes and settings["n_samples"] <= N:
+                shortlist = Shortlist(k=k, **settings)
+                name = shortlist_to_text(shortlist).partition(":")[2] or "n_samples=16"
+                yield f"shortlist {name}, racing", shortlist
+    for risk in (0.1, 0.01, 0.001):
+        for directions in (0, DIRECTIONS):
+            shortlist = Shortlist(risk=risk, directions=directions)
+            if shortlist.useful(n_classes):
+                yield f"shortlist auto, {directions} directions, racing", shortlist
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
@@ -109,7 +120,8 @@ class Tables:
     """A run's images that did not fail.
 
     Attributes:
-        run: name of its folder.
+        run: name of its folder, and of how many of its classes.
+        rows: of the run's prompts, those that these tables have: P of them.
         errors: [n, P, S], samples by timestep.
         timesteps: of the samples.
         classidx: the local class of each of the P rows.
@@ -118,6 +130,7 @@ class Tables:
     """
 
     run: str
+    rows: np.ndarray
     errors: np.ndarray
     timesteps: np.ndarray
     classidx: np.ndarray
@@ -175,6 +188,7 @@ def read_tables(run: Run, loss: str | None) -> Tables:
     good = run.rows.filter(run.rows["error"].is_null())
     return Tables(
         run=run.path.name,
+        rows=np.arange(errors.shape[1]),
         errors=errors,
         timesteps=saved[0].timesteps[orders[0]],
         classidx=np.asarray(run.prompts.classidx),
@@ -183,24 +197,55 @@ def read_tables(run: Run, loss: str | None) -> Tables:
     )
 
 
+@dataclass(frozen=True, kw_only=True, eq=False)
+class Guess:
+    """An estimate of a run's images.
+
+    Attributes:
+        errors: ê [P, s] of each, samples by timestep.
+        n_gradients: that it took, an image.
+        n_extra: evaluations that it took besides.
+        own: whether its samples are the run's.
+    """
+
+    errors: list[np.ndarray]
+    n_gradients: int
+    n_extra: int
+    own: bool
+
+
+def among(tables: Tables, n: int) -> Tables:
+    """The same among n of the classes; fewer ones are among more."""
+    n_classes = int(tables.classidx.max()) + 1
+    classes = np.sort(np.random.default_rng(0).permutation(n_classes)[:n])
+    new = np.full(n_classes + 1, -1)  # the last for no candidate
+    new[classes] = np.arange(len(classes))
+    rows = np.flatnonzero(np.isin(tables.classidx, classes))
+    return replace(
+        tables,
+        run=f"{tables.run}, {n} classes",
+        rows=rows,
+        errors=tables.errors[:, rows],
+        classidx=new[tables.classidx[rows]],
+        labels=new[tables.labels],
+    )
+
+
 def play(
     strategy: Strategy,
     errors: np.ndarray,
     classidx: np.ndarray,
-    shortlist: tuple[int, np.ndarray, int, Samples | None] | None = None,
+    shorten: Callable[[State], State] = lambda state: state,
 ) -> Decision:
-    """A strategy's decision about the P rows of an image, perhaps of the best k by ê.
+    """A strategy's decision about the P rows of an image.
 
     Args:
         strategy: to simulate.
         errors: of all samples, [P, S].
         classidx: the class of each row.
-        shortlist: k, ê [P, s], how many gradients these took, and their samples, if
-            they are among the columns of the errors.
+        shorten: what a shortlist does to the state.
     """
-    state = strategy.start(*errors.shape, classidx)
-    if shortlist is not None:
-        state = shorten(state, *shortlist)
+    state = shorten(strategy.start(*errors.shape, classidx))
     columns = errors[:, state.samples.timesteps]
     state = run_on(
         strategy,
@@ -208,6 +253,23 @@ def play(
         lambda _, request: columns[np.ix_(request.classes, request.samples)],
     )
     return strategy.decide(state)
+
+
+def shortened(
+    state: State, shortlist: Shortlist, guess: Guess, image: int, errors: np.ndarray
+) -> State:
+    """The state of an image after a shortlist, which is checked on its saved errors."""
+    found, k, n_extra = guess.errors[image], shortlist.k, guess.n_extra
+    N = errors.shape[1]
+    # the same cells as the run's: columns of its errors
+    samples = Samples(timesteps=np.arange(N), noises=np.arange(N))
+    if k is None and shortlist.risk is not None:
+        rows, columns = to_check(state, found, samples)
+        checks = errors[np.ix_(rows, columns)]
+        k = enough(state, found, samples, rows, columns, checks, shortlist.risk)
+        n_extra += checks.size
+    same = samples if guess.own else None
+    return shorten(state, k or len(errors), found, guess.n_gradients, same, n_extra)
 
 
 def judge(
@@ -243,13 +305,21 @@ def judge(
 
 
 def study(run: Run, args: argparse.Namespace) -> Iterator[Result]:
-    """All strategies on one run; with ``--live`` also after shortlists.
+    """All strategies on one run, and among fewer of its classes.
 
     Raises:
         DiffjaxError: if its errors were not saved, or its model is another by now.
     """
     tables = read_tables(run, args.loss)
-    N, C = tables.errors.shape[2], len(run.classes)
+    for n in (*args.classes, len(run.classes)):
+        yield from compare(
+            run, among(tables, n) if n < len(run.classes) else tables, args
+        )
+
+
+def compare(run: Run, tables: Tables, args: argparse.Namespace) -> Iterator[Result]:
+    """All strategies; with ``--live`` also after shortlists."""
+    N, C = tables.errors.shape[2], int(tables.classidx.max()) + 1
     full: list[Decision] = []
     todo = list(strategies(C, N))
     for family, strategy in track(todo, description=f"{run.path}, simulated"):
@@ -262,19 +332,17 @@ def study(run: Run, args: argparse.Namespace) -> Iterator[Result]:
     lists = list(shortlists(C, N))
     estimates = estimate(run, tables, [each for _, each in lists], args)
     for family, shortlist in track(lists, description=f"{run.path}, shortlists"):
-        guesses, n_gradients = estimates[_key(shortlist)]
-        # the same cells as the run's: columns of its errors
-        samples = shortlist.samples(run.header["model"]["n_timesteps"])
-        same = np.array_equal(samples.timesteps, tables.timesteps)
-        columns = Samples(timesteps=np.arange(N), noises=np.arange(N))
+        guess = estimates[_key(shortlist, N)]
         decisions = [
             play(
                 racing,
                 errors,
                 tables.classidx,
-                (shortlist.k, guess, n_gradients, columns if same else None),
+                partial(
+                    shortened, shortlist=shortlist, guess=guess, image=i, errors=errors
+                ),
             )
-            for errors, guess in zip(tables.errors, guesses, strict=True)
+            for i, errors in enumerate(tables.errors)
         ]
         text = f"{shortlist_to_text(shortlist)}, {strategy_to_text(racing)}"
         yield judge(tables, full, decisions, family, text)
@@ -285,8 +353,8 @@ def estimate(
     tables: Tables,
     shortlists: Sequence[Shortlist],
     args: argparse.Namespace,
-) -> dict[Shortlist, tuple[list[np.ndarray], int]]:
-    """ê [P, s] of each image of a run by its own model, and the number of gradients."""
+) -> dict[Shortlist, Guess]:
+    """Estimates of all images of a run by its own model."""
     header = run.header["experiment"]
     known = {field.name for field in fields(Experiment)}
     asked = {name: value for name, value in header.items() if name in known}
@@ -303,11 +371,26 @@ def estimate(
     made = run.header["model"]
     if classifier.model.weights != made.get("weights", made["fingerprint"]):
         raise DiffjaxError(f"{run.path} is of a model with other weights.")
-    candidates = task.candidates(classifier)
+    every = task.candidates(classifier)
+    prompts = every.prompts
+    candidates = replace(
+        every,
+        prompts=Prompts(
+            prompts=tuple(prompts.prompts[row] for row in tables.rows),
+            classidx=tuple(tables.classidx.tolist()),
+            class_names=tuple(
+                prompts.class_names[c]
+                for c in dict.fromkeys(prompts.classidx[row] for row in tables.rows)
+            ),
+        ),
+        conditions=take(every.conditions, tables.rows),
+    )
     model, grid, shape = classifier.model, classifier.grid, classifier.latent_shape
+    N = tables.errors.shape[2]
+    own, _ = Racing(n_samples=N).plan(made["n_timesteps"])
     makers = {
-        key: Estimates(key, candidates, model, grid, shape)
-        for key in dict.fromkeys(map(_key, shortlists))
+        key: Estimates(key, candidates, model, grid, shape, own)
+        for key in dict.fromkeys(_key(each, N) for each in shortlists)
     }
     found: dict[Shortlist, list[np.ndarray]] = {key: [] for key in makers}
     for index in track(tables.indices, description=f"{run.path}, gradients"):
@@ -316,12 +399,25 @@ def estimate(
         number = zlib.crc32(example.id.encode())  # as a run has it
         for key, maker in makers.items():
             found[key].append(maker.of(z0, number))
-    return {key: (each, makers[key].n_gradients) for key, each in found.items()}
+    return {
+        key: Guess(
+            errors=each,
+            n_gradients=makers[key].n_gradients,
+            n_extra=makers[key].n_curved,
+            own=key.n_samples == N,
+        )
+        for key, each in found.items()
+    }
 
 
-def _key(shortlist: Shortlist) -> Shortlist:
-    """What an estimate depends on: with one round it serves all lengths."""
-    return shortlist if shortlist.rounds > 1 else replace(shortlist, k=2)
+def _key(shortlist: Shortlist, N: int) -> Shortlist:
+    """What an estimate depends on: it serves all lengths, and any risk."""
+    return Shortlist(
+        k=FEWEST,
+        n_samples=shortlist.n_samples or N,
+        base=shortlist.base,
+        directions=shortlist.directions or None,
+    )
 
 
 def markdown(results: Sequence[Result]) -> str:
@@ -434,6 +530,9 @@ def main() -> None:
     parser.add_argument("runs", nargs="+", metavar="RUN")
     parser.add_argument("--out", type=Path, required=True)
     parser.add_argument("--loss", help="one that was saved; the run's own by default")
+    parser.add_argument(
+        "--classes", type=int, nargs="+", default=[], metavar="N", help="also of fewer"
+    )
     parser.add_argument("--live", action="store_true", help="with shortlists")
     parser.add_argument(
         "--data-dir", metavar="DIR", help="of the data sets; for --live"

@@ -92,8 +92,8 @@ class DiffusionClassifier:
                 bfloat16 on accelerators and float32 on a CPU.
             **options: Where the parts of the model come from, as for ``load_model``,
                 and the fields of ``Settings``. Strategy and shortlist may be texts, as
-                "racing:confidence=0.95" and "k=50:rounds=2"; the temperature may be the
-                folder of a run that `diffjax calibrate` has calibrated, or its
+                "racing:confidence=0.95" and "auto" or "k=50"; the temperature may be
+                the folder of a run that `diffjax calibrate` has calibrated, or its
                 calibration.json. None stands for the default.
 
         Raises:
@@ -381,11 +381,20 @@ class DiffusionClassifier:
     def estimates(self, candidates: Candidates) -> Estimates | None:
         """Return what makes shortlists of the candidates; None if all take part."""
         shortlist = self.settings.shortlist
-        if shortlist is None or len(candidates.prompts.class_names) <= shortlist.k:
+        n_classes = len(candidates.prompts.class_names)
+        if shortlist is None or not shortlist.useful(n_classes):
             return None
         if self._estimates is None or self._estimates.candidates is not candidates:
             example = told(self.settings, self.resolution, self.resolution)
-            of = (self.model, self.grid, self.latent_shape, example)
             given = self.settings.given
-            self._estimates = Estimates(shortlist, candidates, *of, given)
+            model, shape = self.model, self.latent_shape
+            strategy = self.settings.strategy.of(len(candidates.prompts.prompts))
+            own, _ = (
+                strategy.plan(model.schedule.n_timesteps)
+                if given is None
+                else strategy.plan_on(given)
+            )
+            self._estimates = Estimates(
+                *(shortlist, candidates, model, self.grid, shape, own, example, given)
+            )
         return self._estimates

@@ -4,23 +4,33 @@ See ``scoring.gradients`` for what they are, ``strategies.shortlist`` for their 
 """
 
 from collections.abc import Mapping
+from functools import partial
 from typing import Any
 
 import jax.numpy as jnp
 import numpy as np
-from jaxtyping import Float
+from jaxtyping import Float, Int
 
 from diffjax.classify.candidates import Candidates
 from diffjax.models.conditions import count, shapes, take, told_of
 from diffjax.models.diffusion import DiffusionModel
 from diffjax.scoring.bases import Bases, make_bases
-from diffjax.scoring.cost import Cost, median_seconds
+from diffjax.scoring.cost import Cost, count_flops, median_seconds
+from diffjax.scoring.curvature import error_hessians, principal, second_order
 from diffjax.scoring.gradients import Estimator, bytes_of_gradient, condition_vectors
-from diffjax.scoring.grid import Grid
+from diffjax.scoring.grid import Blocks, Grid, joined
 from diffjax.scoring.noise import ImageNoise
 from diffjax.scoring.placement import cells_that_fit, everywhere, replicate
-from diffjax.strategies.base import Samples, State
-from diffjax.strategies.shortlist import Shortlist, shorten
+from diffjax.strategies.base import Request, Samples, State, check_finite
+from diffjax.strategies.shortlist import (
+    CURVED,
+    FEWEST,
+    Shortlist,
+    a_few,
+    enough,
+    shorten,
+    to_check,
+)
 from diffjax.tracing import pinned
 
 
@@ -30,6 +40,7 @@ class Estimates:
     Attributes:
         candidates: All of the candidates.
         n_gradients: The number of forward and backward passes for an image.
+        fewest, most: How many classes a shortlist leaves.
     """
 
     @pinned()
@@ -40,6 +51,7 @@ class Estimates:
         model: DiffusionModel,
         grid: Grid,
         latent_shape: tuple[int, int, int],
+        own: Samples,
         told: Mapping[str, np.ndarray] | None = None,
         given: Samples | None = None,
     ) -> None:
@@ -51,6 +63,7 @@ class Estimates:
             model: The model.
             grid: What evaluates them.
             latent_shape: (h, w, c) of the images.
+            own: The strategy's samples.
             told: What some image tells the denoiser besides.
             given: Samples in the place of the shortlist's own, which takes the first.
 
@@ -61,11 +74,11 @@ class Estimates:
         self.candidates = candidates
         self._shortlist = shortlist
         self._samples = (
-            shortlist.samples(model.schedule.n_timesteps)
-            if given is None
+            shortlist.samples(model.schedule.n_timesteps, own)
+            if given is None or shortlist.n_samples is None
             else given.head(shortlist.n_samples)
         )
-        self._noise = grid.noise
+        self._grid = grid
         self._latent_shape = latent_shape
         self._told = told = told or {}
         vectors = condition_vectors(grid.denoiser, candidates.conditions)
@@ -91,6 +104,13 @@ class Estimates:
             mesh=grid.mesh,
             sharded=grid.sharded,
         )
+        self._curved = a_few(self._samples, CURVED)
+        self._places, axes = principal(
+            self._vectors, take(bases.points, 0), shortlist.directions or 0
+        )
+        self._axes = replicate(axes, grid.mesh)
+        self.fewest = shortlist.k or FEWEST
+        self.most = shortlist.k or len(candidates.prompts.class_names)
         self.n_gradients = len(self._samples) * (
             count(bases.points) + shortlist.rounds - 1
         )
@@ -112,20 +132,42 @@ class Estimates:
         Raises:
             DiffjaxError: If the device's memory does not hold one sample's gradient.
         """
-        mesh = self._estimator.mesh
-        placed: Any = replicate((np.uint32(key), z0, dict(told or {})), mesh)
+        grid = self._grid
+        placed: Any = replicate((np.uint32(key), z0, dict(told or {})), grid.mesh)
         image, latent, more = placed
-        return self._estimator.estimate(
-            ImageNoise(self._noise, image),
+        noise = ImageNoise(grid.noise, image)
+        estimates = self._estimator.estimate(
+            noise,
             latent,
             self._vectors,
             self._bases,
             self._samples.timesteps,
             self._samples.noises,
             rounds=self._shortlist.rounds,
-            best=self._shortlist.k,
+            best=self.most,
             told=more,
         )
+        if not self._shortlist.directions:
+            return estimates
+        curved = second_order(
+            *(grid.denoiser, grid.schedule, noise, latent),
+            told_of(take(self._bases.points, 0), more),
+            self._places,
+            self._axes,
+            self._samples.timesteps[self._curved],
+            self._samples.noises[self._curved],
+            loss=self._estimator.loss,
+            mesh=grid.mesh,
+            sharded=grid.sharded,
+        )
+        of_second_order: np.ndarray = estimates + curved[:, None]
+        return of_second_order
+
+    @property
+    def n_curved(self) -> int:
+        """The evaluations that the second order counts for: a pass and its tangents."""
+        q = self._places.shape[1]
+        return len(self._curved) * (1 + q) if q else 0
 
     def shorten(
         self,
@@ -140,18 +182,75 @@ class Estimates:
             NotFiniteError: If the network's numbers overflowed.
         """
         estimates = self.of(z0, key, told)
+        k, risk, n_extra = self._shortlist.k, self._shortlist.risk, self.n_curved
+        if k is None and risk is not None:
+            rows, columns = to_check(state, estimates, self._samples)
+            errors = self._errors(z0, key, told, rows, columns)
+            check_finite(state, Request(classes=rows, samples=columns), errors)
+            k = enough(state, estimates, self._samples, rows, columns, errors, risk)
+            n_extra += errors.size
         return shorten(
-            state, self._shortlist.k, estimates, self.n_gradients, self._samples
+            *(state, k or self.most, estimates),
+            *(self.n_gradients, self._samples, n_extra),
         )
+
+    def outlook(self, state: State, k: int) -> State:
+        """Return a started state with any k classes; nothing is computed."""
+        estimates = np.zeros((len(state.dropped), len(self._samples)), np.float32)
+        rows, columns = to_check(state, estimates, self._samples)
+        n_checks = 0 if self._shortlist.k else len(rows) * len(columns)
+        return shorten(
+            *(state, k, estimates, self.n_gradients, self._samples),
+            self.n_curved + n_checks,
+        )
+
+    @pinned()
+    def _errors(
+        self,
+        z0: Float[np.ndarray, "h w c"],
+        key: int,
+        told: Mapping[str, np.ndarray] | None,
+        rows: Int[np.ndarray, "m"],
+        columns: Int[np.ndarray, "p"],
+    ) -> Float[np.ndarray, "m p"]:
+        """The errors of some candidates on some of the samples, by the grid's tiles."""
+        grid, n = self._grid, len(rows) * len(columns)
+        samples, who = np.tile(columns, len(rows)), np.repeat(rows, len(columns))
+        tile = grid.tile(1)
+
+        def whole(leaf: np.ndarray) -> np.ndarray:
+            return np.broadcast_to(leaf, (n, *np.shape(leaf)))
+
+        every = Blocks(
+            keys=np.full(n, key, np.uint32),
+            z0=whole(z0),
+            timesteps=self._samples.timesteps[samples].astype(np.int32),
+            noises=self._samples.noises[samples].astype(np.int32),
+            classes=who.astype(np.int32)[:, None],
+            told={name: whole(leaf) for name, leaf in (told or {}).items()},
+        )
+        errors = []
+        for start in range(0, n, tile.blocks):
+            part = take(every, slice(start, start + tile.blocks))
+            found = grid.errors(self.candidates.conditions, joined([part], tile.blocks))
+            errors.append(np.asarray(found)[0, : len(part.keys), 0])
+        return np.concatenate(errors).reshape(len(rows), len(columns))
 
     @pinned()
     def cost(self) -> Cost:
         """Time the gradients of an image."""
         z0 = np.zeros(self._latent_shape, np.float32)
-        noise = ImageNoise(self._noise, jnp.uint32(0))
+        noise = ImageNoise(self._grid.noise, jnp.uint32(0))
         base = told_of(take(self._bases.points, 0), self._told)
-        flops = self._estimator.flops(noise, jnp.asarray(z0), base)
+        flops = self.n_gradients * self._estimator.flops(noise, jnp.asarray(z0), base)
+        if self.n_curved:
+            grid, one = self._grid, jnp.zeros(1, jnp.int32)
+            flops += len(self._curved) * count_flops(
+                partial(error_hessians, loss=self._estimator.loss),
+                *(grid.denoiser, grid.schedule, noise, jnp.asarray(z0), base),
+                *(self._axes, one, one),
+            )
         return Cost(
-            flops=self.n_gradients * flops,
+            flops=flops,
             seconds=median_seconds(lambda: self.of(z0, 0, self._told)),
         )

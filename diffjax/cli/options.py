@@ -228,10 +228,12 @@ score_options = section(
     "deciding",
     option(
         "--shortlist",
-        "k=N:...",
-        "Of many classes evaluate only the best N by an estimate, whose cost does "
-        "not depend on their number. Further settings, with a colon before each: "
-        "n_samples=16, base=mean, unconditional or clusters, rounds=1, clusters=8.",
+        "auto|k=N:...",
+        "Of many classes evaluate only the best by an estimate, whose cost does not "
+        "depend on their number: N of them, or as many as its error on the image asks "
+        "for. Further settings, with a colon before each: base=mean, unconditional or "
+        "clusters; for k, n_samples=16, rounds=1, clusters=8; for auto, risk=0.01 (of "
+        "losing the best), directions=8, and n_samples, those of the strategy.",
         callback=shortlist,
     ),
     option(

@@ -12,7 +12,7 @@ from diffjax.classify.seen import told as told_by
 from diffjax.evaluation.task import Task
 from diffjax.scoring.cost import tile_cost
 from diffjax.scoring.rows import most_classes, split_classes, width_for
-from diffjax.strategies.base import Request, State, run_on
+from diffjax.strategies.base import GRADIENT_COST, Request, State, run_on
 from diffjax.strategies.shortlist import restrict
 
 
@@ -100,19 +100,21 @@ def make_plan(task: Task, classifier: DiffusionClassifier) -> Plan:
     settings = classifier.settings
     strategy = settings.strategy
     state = strategy.start(n_prompts, n_timesteps, classidx, settings.given)
-    flops, seconds = 0.0, 0.0
+    flops, seconds, counted = 0.0, 0.0, 0.0
     told = told_by(classifier.settings, classifier.resolution, classifier.resolution)
     if task.prefilter is not None and task.prefilter.most is not None:
         state = restrict(state, range(task.prefilter.most))
         flops = task.prefilter.flops()
+    at_best = state
     if (estimates := classifier.estimates(candidates)) is not None:
-        z0 = np.zeros(classifier.latent_shape, np.float32)
-        state = estimates.shorten(state, z0, 0, told)
+        at_best = estimates.outlook(state, estimates.fewest)
+        state = estimates.outlook(state, estimates.most)
         cost = estimates.cost()
+        counted = estimates.n_gradients + estimates.n_curved / GRADIENT_COST
         flops, seconds = flops + cost.flops, cost.seconds
     # it is written in place
     empty = replace(state.table, errors=state.table.errors.copy())
-    fewest = run_on(strategy, replace(state, table=empty), plain).n_evaluations
+    fewest = run_on(strategy, replace(at_best, table=empty), plain).n_evaluations
     state = run_on(strategy, state, evaluate)
     shape = classifier.latent_shape
     costs = {
@@ -122,7 +124,7 @@ def make_plan(task: Task, classifier: DiffusionClassifier) -> Plan:
     wide = max(costs)
     evaluation = costs[wide].seconds / grid.tile(wide).cells
     n_gradients = state.n_gradients
-    ratio = seconds / n_gradients / evaluation if n_gradients else None
+    ratio = seconds / counted / evaluation if counted else None
     tiles = {width: n / grid.tile(width).blocks for width, n in blocks.items()}
     return Plan(
         images=len(task.indices),

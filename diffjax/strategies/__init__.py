@@ -8,14 +8,21 @@ The same names serve Python, the command line and the header of a results file:
 
 and a shortlist, which has no name:
 
-    Shortlist(k=50, rounds=2)
-    k=50:rounds=2
-    {"k": 50, "rounds": 2, ...}
+    Shortlist(k=50, n_samples=64)
+    k=50:n_samples=64
+    {"k": 50, "n_samples": 64, ...}
+
+or, where it finds its k by itself,
+
+    Shortlist(risk=0.001)
+    auto:risk=0.001
+    {"k": null, "risk": 0.001, ...}
 """
 
 from collections.abc import Mapping, Sequence
 from dataclasses import MISSING, asdict, fields
-from typing import Any, TypeVar, get_type_hints
+from types import NoneType, UnionType
+from typing import Any, TypeVar, get_args, get_type_hints
 
 from diffjax.errors import DiffjaxError, nearest, unknown
 from diffjax.strategies.base import Strategy
@@ -29,6 +36,8 @@ STRATEGIES: dict[str, type[Strategy]] = {
     "staged": Staged,
     "racing": Racing,
 }
+
+AUTO = "auto"  # a shortlist without a k
 
 T = TypeVar("T")
 
@@ -53,12 +62,18 @@ def parse_strategy(text: str) -> Strategy:
 
 
 def parse_shortlist(text: str) -> Shortlist:
-    """Read ``k=50:setting=value:…``.
+    """Read ``k=50:setting=value:…`` or ``auto:setting=value:…``.
 
     Raises:
         DiffjaxError: if the text or a setting is not understood.
     """
-    settings = _read(text.strip().split(":"), f"Shortlist {text!r}", "k=50:rounds=2")
+    first, *others = parts = text.strip().split(":")
+    auto = first == AUTO
+    what, example = f"Shortlist {text!r}", f"k=50:n_samples=64, or {AUTO}:risk=0.01"
+    settings = _read(others if auto else parts, what, example)
+    if ("k" in settings) == auto:
+        fault = f"{AUTO} finds k itself" if auto else "the setting 'k' is missing"
+        raise DiffjaxError(f"{what}: {fault}. An example: {example}")
     return _build(Shortlist, settings, "Shortlist")
 
 
@@ -73,12 +88,14 @@ def strategy_to_dict(strategy: Strategy) -> dict[str, Any]:
 def strategy_to_text(strategy: Strategy) -> str:
     """The inverse of ``parse_strategy``; settings at their defaults are left out."""
     name = strategy_to_dict(strategy)["name"]
-    return ":".join([name, *_written(strategy)])
+    return ":".join([name, *_written(strategy, _defaults(strategy))])
 
 
 def shortlist_to_text(shortlist: Shortlist) -> str:
     """The inverse of ``parse_shortlist``."""
-    return ":".join(_written(shortlist))
+    k = shortlist.k
+    first = AUTO if k is None else f"k={k}"
+    return ":".join([first, *_written(shortlist, asdict(Shortlist(k=k)))])
 
 
 def strategy_from_dict(record: Mapping[str, Any]) -> Strategy:
@@ -116,14 +133,18 @@ def _read(parts: Sequence[str], what: str, example: str) -> dict[str, Any]:
     return settings
 
 
-def _written(settings: Any) -> list[str]:
+def _defaults(settings: Any) -> dict[str, Any]:
+    return {setting.name: setting.default for setting in fields(settings)}
+
+
+def _written(settings: Any, defaults: Mapping[str, Any]) -> list[str]:
     """The inverse of ``_read`` and ``_build``, without what is at its default."""
     texts = []
-    for setting in fields(settings):
-        value = getattr(settings, setting.name)
-        if value != setting.default:
+    for name, default in defaults.items():
+        value = getattr(settings, name)
+        if value != default:
             values = value if isinstance(value, tuple) else [value]
-            texts.append(f"{setting.name}={','.join(map(str, values))}")
+            texts.append(f"{name}={','.join(map(str, values))}")
     return texts
 
 
@@ -146,6 +167,10 @@ def _build(cls: type[T], given: Mapping[str, Any], what: str) -> T:
 
 def _cast(value: Any, kind: Any, what: str, key: str) -> Any:
     """The JSON value as the type of a setting; one number may stand for a list."""
+    if isinstance(kind, UnionType):
+        if value is None:
+            return None
+        [kind] = (each for each in get_args(kind) if each is not NoneType)
     if kind == tuple[int, ...]:
         values = value if isinstance(value, list | tuple) else [value]
         if all(type(v) is int for v in values):

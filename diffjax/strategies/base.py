@@ -59,6 +59,7 @@ class State:
         foreseen: float32 [C, S], an estimate of the errors less its weighted mean; or
             None.
         n_gradients: forward and backward passes that the estimate took.
+        n_extra: evaluations that it took besides, with those that checked it.
         deficits: float64 [2, C], by how much worse than the best each was when it was
             dropped, and the standard error that this was surely above; NaN for others.
             None of strategies that do not ask for the latter.
@@ -75,6 +76,7 @@ class State:
     estimate: Float[np.ndarray, "C"] | None = None
     foreseen: Float[np.ndarray, "C S"] | None = None
     n_gradients: int = 0
+    n_extra: int = 0
     deficits: Float[np.ndarray, "2 C"] | None = None
 
     @property
@@ -92,9 +94,9 @@ class State:
 
     @property
     def n_evaluations(self) -> int:
-        """The number of cells evaluated so far, and what gradients count for."""
+        """The number of cells evaluated so far, and what an estimate counts for."""
         cells = int(self.table.n_samples().sum())
-        return cells + GRADIENT_COST * self.n_gradients
+        return cells + self.n_extra + GRADIENT_COST * self.n_gradients
 
     @property
     def n_used(self) -> int:
@@ -116,7 +118,8 @@ class Decision:
         n_samples: int [C], how many that were. Means over different numbers of
             samples are not comparable.
         pruned: bool [C], the dropped.
-        n_evaluations: cells evaluated in all, and ``GRADIENT_COST`` for a gradient.
+        n_evaluations: cells evaluated in all, for a shortlist too, and
+            ``GRADIENT_COST`` for a gradient.
         confidence: how sure it is, at least, that evaluating all samples for all
             classes (of a shortlist, if there was one) would find the same winner;
             None if the strategy does not say.

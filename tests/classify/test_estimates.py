@@ -24,7 +24,8 @@ from diffjax.runs.folder import read_run
 from diffjax.runs.metrics import summary
 from diffjax.strategies.base import GRADIENT_COST
 from diffjax.strategies.exhaustive import Exhaustive
-from diffjax.strategies.shortlist import Shortlist
+from diffjax.strategies.racing import Racing
+from diffjax.strategies.shortlist import CHECKED, CHECKS, Shortlist
 
 S = 4  # samples
 C = 10  # classes
@@ -121,6 +122,22 @@ def test_prompts_are_estimated_too():
     seen = record.prompt_decision.n_samples.reshape(6, 2) > 0
     assert (seen[:, 0] == seen[:, 1]).all()  # both prompts of a class, or none
     assert ours.estimates(candidates) is ours.estimates(candidates)
+
+
+def test_all_that_auto_takes_is_counted():
+    settings = Settings(
+        strategy=Racing(n_samples=S),
+        shortlist=Shortlist(risk=0.3, directions=2),
+        cells=4,
+    )
+    ours = DiffusionClassifier(text_model(denoiser=one_level_denoiser()), settings)
+    candidates = ours.candidates([f"label {i}" for i in range(40)])
+    record = ours.classify(images(1)[0], candidates)
+    cells = int((~np.isnan(record.errors)).sum())
+    second_order, checks = S * (1 + 2), CHECKED * CHECKS
+    assert record.evaluations == cells + GRADIENT_COST * S + second_order + checks
+    few = ours.candidates([f"label {i}" for i in range(32)])
+    assert ours.estimates(few) is None  # it could save nothing
 
 
 def test_no_gradients_where_all_classes_are_on_it(classifier):

@@ -159,7 +159,7 @@ def test_a_shortlist_is_read_before_anything_else(command):
     result = invoke(*command, "--shortlist", "k=50:base=median")
     assert_refused(result, "base 'median'", "mean, unconditional, clusters")
     result = invoke(*command, "--shortlist", "50")
-    assert_refused(result, "An example: k=50:rounds=2")
+    assert_refused(result, "An example: k=50:n_samples=64, or auto:risk=0.01")
 
 
 # what is called with a command's options, by their names

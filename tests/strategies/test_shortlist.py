@@ -13,7 +13,15 @@ from diffjax.strategies import (
 from diffjax.strategies.base import GRADIENT_COST, Samples, class_decision, run_on
 from diffjax.strategies.exhaustive import Exhaustive
 from diffjax.strategies.racing import Racing
-from diffjax.strategies.shortlist import BASES, Shortlist, shorten
+from diffjax.strategies.shortlist import (
+    BASES,
+    CHECKED,
+    CHECKS,
+    Shortlist,
+    enough,
+    shorten,
+    to_check,
+)
 from diffjax.strategies.staged import Staged
 
 T = 1000
@@ -157,11 +165,89 @@ def test_estimates_of_other_samples_are_no_control_variates(change):
 
 
 def test_samples_are_even():
-    samples = Shortlist(k=5, n_samples=4).samples(T)
+    own = Racing(n_samples=20).start(C, T).samples
+    samples = Shortlist(k=5, n_samples=4).samples(T, own)
     assert samples.timesteps.tolist() == [125, 375, 625, 875]
     assert samples.noises.tolist() == [0, 1, 2, 3]
     with pytest.raises(DiffjaxError, match="1001 timesteps"):
-        Shortlist(k=5, n_samples=1001).samples(T)
+        Shortlist(k=5, n_samples=1001).samples(T, own)
+    assert Shortlist().samples(T, own) is own
+
+
+# --- As many as a risk asks for
+
+
+def checked(bias, noise, risk, seed, n=120, own=True, groups=None):
+    """How many classes are kept, whether the best is, and the state they are of.
+
+    The estimate is wrong by as much for any class, and by more on each sample.
+    """
+    rng = np.random.default_rng(seed)
+    state = Racing(n_samples=32).start(n, T, groups)
+    samples, shape = state.samples, (n, 32)
+    noisy = noise * rng.standard_normal(shape)
+    noisy -= noisy.mean(axis=1, keepdims=True)
+    mean, by_sample = rng.standard_normal(n), rng.standard_normal(32)
+    errors = mean[:, None] + by_sample + noisy
+    estimates = (mean + bias * rng.standard_normal(n))[:, None] + by_sample + 0.3
+    if not own:
+        places = np.argsort(samples.timesteps)[1::4]
+        samples = Samples(
+            timesteps=samples.timesteps[places], noises=samples.noises[places]
+        )
+        errors, estimates = errors[:, places], estimates[:, places]
+    rows, columns = to_check(state, estimates, samples)
+    found = errors[np.ix_(rows, columns)]
+    k = enough(state, estimates, samples, rows, columns, found, risk)
+    state = shorten(state, k, estimates, 0, samples, found.size)
+    return k, bool(state.living[mean.argmin()]), state
+
+
+@pytest.mark.parametrize("risk", [0.01, 0.2])
+@pytest.mark.parametrize("noise", [0.0, 1.0])
+@pytest.mark.parametrize("own", [True, False])
+def test_the_best_is_kept_at_the_rate_that_is_asked_for(risk, noise, own):
+    n = 300
+    lost = sum(
+        not checked(bias, noise, risk, seed, own=own)[1]
+        for bias in (0.1, 0.5)
+        for seed in range(n // 2)
+    )
+    assert lost <= n * risk + 3 * np.sqrt(n * risk)
+
+
+def test_a_better_estimate_needs_fewer_classes():
+    kept = [
+        np.mean([checked(bias, 0.1, 0.01, seed)[0] for seed in range(20)])
+        for bias in (0.01, 0.1, 0.3, 2.0)
+    ]
+    assert 2 <= kept[0] < 5
+    assert kept[0] < kept[1] < kept[2] < kept[3]
+    assert kept[3] > 100  # that says nothing
+    careful, careless = (
+        np.mean([checked(0.3, 0.1, risk, seed)[0] for seed in range(20)])
+        for risk in (0.001, 0.3)
+    )
+    assert careless < careful
+
+
+def test_what_was_checked_is_counted_and_is_of_the_best_rows():
+    _, _, state = checked(0.1, 0.1, 0.01, 0)
+    assert state.n_evaluations == state.n_extra == CHECKED * CHECKS
+    groups = np.arange(120) // 3
+    state = Racing(n_samples=32).start(120, T, groups)
+    estimates = np.random.default_rng(0).standard_normal((120, 32))
+    rows, columns = to_check(state, estimates, state.samples)
+    means = estimates.mean(axis=1)
+    best = means.reshape(-1, 3)
+    order = np.argsort(best.min(axis=1))
+    ranked = (3 * np.arange(40) + best.argmin(axis=1))[order]
+    np.testing.assert_array_equal(rows[:8], ranked[:8])
+    assert len(set(rows)) == CHECKED and set(rows) < set(ranked[:21])
+    assert np.diff(np.sort(state.samples.timesteps[columns])).tolist() == [250] * 3
+    estimates[7, 3] = np.nan
+    with pytest.raises(NotFiniteError, match="gradients of the shortlist"):
+        to_check(state, estimates, state.samples)
 
 
 # --- Settings
@@ -180,6 +266,12 @@ def test_the_bases_are_those_that_are_made():
             Shortlist(k=5, n_samples=8, base="unconditional", rounds=2),
         ),
         ("k=9:base=clusters:clusters=4", Shortlist(k=9, base="clusters", clusters=4)),
+        ("k=9:directions=4", Shortlist(k=9, directions=4)),
+        ("auto", Shortlist()),
+        (
+            "auto:n_samples=8:directions=0:risk=0.2",
+            Shortlist(n_samples=8, directions=0, risk=0.2),
+        ),
     ],
 )
 def test_text_and_json(text, shortlist):
@@ -189,10 +281,24 @@ def test_text_and_json(text, shortlist):
     assert shortlist_from_dict(record) == shortlist
 
 
+def test_what_a_run_of_before_says_is_what_it_is_now():
+    before = {"k": 9, "n_samples": 16, "base": "mean", "rounds": 1, "clusters": 8}
+    now = vars(parse_shortlist("k=9"))
+    assert shortlist_from_dict(before) == parse_shortlist("k=9")
+    assert {name: now[name] for name in before} == before
+    assert all(now[name] is None for name in now.keys() - before)  # as if absent
+
+
 @pytest.mark.parametrize(
     ("text", "message"),
     [
         ("50", "'50' is not of the form setting=value. An example: k=50"),
+        ("auto:k=5", "auto finds k itself"),
+        ("auto:risk=1", "risk must lie between 0 and 1, not 1"),
+        ("auto:rounds=2", "give a k"),
+        ("auto:base=clusters", "directions are those of one base"),
+        ("k=5:risk=0.1", "a k or a risk, not both"),
+        ("k=5:directions=-1", "directions must be at least 0"),
         ("k=5:k=6", "'k=6' appears twice"),
         ("n_samples=8", "the setting 'k' is missing"),
         ("k=5:samples=8", "no setting 'samples'; its settings are k, n_samples"),
