@@ -386,15 +386,9 @@ class DiffusionClassifier:
             return None
         if self._estimates is None or self._estimates.candidates is not candidates:
             example = told(self.settings, self.resolution, self.resolution)
-            given = self.settings.given
-            model, shape = self.model, self.latent_shape
-            strategy = self.settings.strategy.of(len(candidates.prompts.prompts))
-            own, _ = (
-                strategy.plan(model.schedule.n_timesteps)
-                if given is None
-                else strategy.plan_on(given)
-            )
-            self._estimates = Estimates(
-                *(shortlist, candidates, model, self.grid, shape, own, example, given)
-            )
+            given, rows = self.settings.given, len(candidates.prompts.prompts)
+            strategy, steps = self.settings.strategy, self.model.schedule.n_timesteps
+            own = strategy.of(rows).start(rows, steps, given=given).samples
+            of = (self.model, self.grid, self.latent_shape, own, example, given)
+            self._estimates = Estimates(shortlist, candidates, *of)
         return self._estimates
