@@ -230,10 +230,9 @@ score_options = section(
         "--shortlist",
         "auto|k=N:...",
         "Of many classes evaluate only the best by an estimate, whose cost does not "
-        "depend on their number: N of them, or as many as its error on the image asks "
-        "for. Further settings, with a colon before each: base=mean, unconditional or "
-        "clusters; for k, n_samples=16, rounds=1, clusters=8; for auto, risk=0.01 (of "
-        "losing the best), directions=8, and n_samples, those of the strategy.",
+        "depend on their number: N, or as many as its error on the image asks for. "
+        "Further settings, with colons: base=mean, unconditional or clusters; of k, "
+        "n_samples=16, rounds=1, clusters=8; of auto, risk=0.01, directions=8.",
         callback=shortlist,
     ),
     option(
