@@ -71,10 +71,11 @@ def parse_shortlist(text: str) -> Shortlist:
     auto = first == AUTO
     what, example = f"Shortlist {text!r}", f"k=50:n_samples=64, or {AUTO}:risk=0.01"
     settings = _read(others if auto else parts, what, example)
+    shortlist = _build(Shortlist, settings, "Shortlist")
     if ("k" in settings) == auto:
         fault = f"{AUTO} finds k itself" if auto else "the setting 'k' is missing"
         raise DiffjaxError(f"{what}: {fault}. An example: {example}")
-    return _build(Shortlist, settings, "Shortlist")
+    return shortlist
 
 
 def strategy_to_dict(strategy: Strategy) -> dict[str, Any]:
