@@ -94,7 +94,8 @@ class DiffusionClassifier:
                 and the fields of ``Settings``. Strategy and shortlist may be texts, as
                 "racing:confidence=0.95" and "auto" or "k=50"; the temperature may be
                 the folder of a run that `diffjax calibrate` has calibrated, or its
-                calibration.json. None stands for the default.
+                calibration.json. A budget, as budget=200, stops a race at so many
+                evaluations of an image. None stands for the default.
 
         Raises:
             DiffjaxError: If the model cannot be found, read or run, or a setting is

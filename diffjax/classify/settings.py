@@ -30,6 +30,7 @@ from diffjax.strategies import (
     parse_strategy,
     strategy_to_dict,
     strategy_to_text,
+    within,
 )
 from diffjax.strategies.base import Samples, Strategy
 from diffjax.strategies.shortlist import Shortlist
@@ -239,9 +240,13 @@ def temperature_for(
 
 
 class Chosen(TypedDict, total=False):
-    """The fields of ``Settings`` as keyword arguments; some may also be texts."""
+    """The fields of ``Settings`` as keyword arguments; some may also be texts.
+
+    ``budget`` is that of the strategy, of evaluations an image: ``strategies.within``.
+    """
 
     strategy: Strategy | str | None
+    budget: int | None
     shortlist: Shortlist | str | None
     loss: str
     space: str
@@ -298,6 +303,11 @@ def settings_from(given: Mapping[str, Any], model: str, **defaults: Any) -> Sett
     if isinstance(asked.get("noise"), Path):
         asked["noise"] = str(asked["noise"])
     _check_kinds(asked)
+    if (budget := asked.pop("budget", None)) is not None:
+        if not isinstance(budget, Integral) or isinstance(budget, bool):
+            raise DiffjaxError(f"budget is {budget!r}; it must be {WHOLE}.")
+        strategy = asked.get("strategy", DEFAULT_STRATEGY)
+        asked["strategy"] = within(strategy, int(budget))
     for name, (kind, _) in KINDS.items():
         if kind is Integral and name in asked:
             asked[name] = int(asked[name])  # JSON knows no other whole numbers

@@ -92,11 +92,9 @@ def shortlist(
     context: click.Context, parameter: click.Parameter, value: str | None
 ) -> Any:
     """Parse a shortlist."""
-    if value is None:
-        return None
     from diffjax.strategies import parse_shortlist
 
-    return parse_shortlist(value)
+    return None if value is None else parse_shortlist(value)
 
 
 def strategies(default: str, when: str = "default") -> dict[str, Rows]:
@@ -226,6 +224,7 @@ noise_option = together(
 error_options = section("deciding", loss_option, noise_option)
 score_options = section(
     "deciding",
+    number("--budget", "Stop a race at N evaluations of an image, less sure by then."),
     option(
         "--shortlist",
         "auto|k=N:...",

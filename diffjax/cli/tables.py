@@ -60,6 +60,10 @@ def ranking_table(record: Record, name: str, *, top: int = 10) -> RenderableType
     if rest := len(record.labels) - len(scores):
         lines.append(Text(f"… and {rest:,} more", style="dim"))
     cost = f"{record.evaluations:,} evaluations in {record.seconds:.1f} s"
+    if record.confidence is not None and record.settings.get("strategy", {}).get(
+        "budget"
+    ):  # which may have stopped the race before it was as sure as it should be
+        cost += f", {record.confidence:.0%} sure that all samples would decide alike"
     seen = few_shot(record.settings)
     lines.append(Text(f"{cost}{f'; {seen}' if seen else ''}", style="dim"))
     return Group(*lines)

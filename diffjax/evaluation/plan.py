@@ -143,6 +143,7 @@ def make_plan(task: Task, classifier: DiffusionClassifier) -> Plan:
 
 def _errors(request: Request, apart: float) -> Float[np.ndarray, "k s"]:
     """Errors of classes whose means are so far apart, for a spread of their number."""
-    signs = 1 - 2 * (request.samples % 2)  # samples differ, and cancel out
+    # samples differ, whatever lies between them, and cancel out: Thue and Morse's signs
+    signs = np.array([1 - 2 * (int(s).bit_count() % 2) for s in request.samples])
     errors = request.classes[:, None] * (apart + signs)
     return errors.astype(np.float32)

@@ -318,10 +318,16 @@ def _go_on(path: Path, header: Mapping[str, Any], prompts: Prompts | None) -> No
     elif prompts is not None and _read_prompts(path) != prompts:
         found.append(f"prompts: other than in {path / PROMPTS}")
     if found:
+        remedy = "Repeat its command to go on with it, or choose another folder."
+        if any(".strategy.estimate:" in line for line in found):
+            remedy = (
+                "Racing estimates and drops otherwise than when it was begun, so that "
+                "it cannot go on: choose another folder."
+            )
         raise DiffjaxError(
             f"{path} holds a run of another configuration:\n  "
             + "\n  ".join(found)
-            + "\nRepeat its command to go on with it, or choose another folder."
+            + f"\n{remedy}"
         )
     if not _whole(path / HEADER):
         write_header(path, there)

@@ -20,7 +20,7 @@ or, where it finds its k by itself,
 """
 
 from collections.abc import Mapping, Sequence
-from dataclasses import MISSING, asdict, fields
+from dataclasses import MISSING, asdict, fields, replace
 from types import NoneType, UnionType
 from typing import Any, TypeVar, get_args, get_type_hints
 
@@ -78,12 +78,28 @@ def parse_shortlist(text: str) -> Shortlist:
     return shortlist
 
 
+def within(strategy: Strategy, budget: int) -> Strategy:
+    """The strategy with a budget of evaluations for each image.
+
+    Raises:
+        DiffjaxError: unless it races, or the budget makes no sense.
+    """
+    if budget < 1:
+        raise DiffjaxError(f"A budget is at least 1 evaluation an image, not {budget}.")
+    if not isinstance(strategy, Racing):
+        raise DiffjaxError(
+            f"A budget stops a race; {strategy_to_text(strategy)} takes what its "
+            "settings say. Give it fewer n_samples, or take the strategy racing."
+        )
+    return replace(strategy, budget=budget)
+
+
 def strategy_to_dict(strategy: Strategy) -> dict[str, Any]:
-    """The strategy as JSON holds it, with its name and every setting."""
+    """The strategy as JSON holds it: its name, every setting, and its facts."""
     name = next(n for n, cls in STRATEGIES.items() if type(strategy) is cls)
     settings = asdict(strategy)  # type: ignore[call-overload]
     lists = {k: list(v) if isinstance(v, tuple) else v for k, v in settings.items()}
-    return {"name": name, **lists}
+    return {"name": name, **lists, **strategy.facts}
 
 
 def strategy_to_text(strategy: Strategy) -> str:
@@ -108,7 +124,8 @@ def strategy_from_dict(record: Mapping[str, Any]) -> Strategy:
     name = record.get("name")
     if not isinstance(name, str) or name not in STRATEGIES:
         raise unknown("strategy", name, STRATEGIES)
-    given = {key: value for key, value in record.items() if key != "name"}
+    told = {"name": name, **STRATEGIES[name].facts}
+    given = {key: value for key, value in record.items() if told.get(key) != value}
     return _build(STRATEGIES[name], given, f"Strategy {name}")
 
 

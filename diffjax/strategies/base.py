@@ -20,9 +20,9 @@ class; ``class_decision`` then lets the best prompt represent its class. ``group
 tells a strategy which rows those are: it need not tell them apart.
 """
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
-from typing import Protocol, runtime_checkable
+from typing import ClassVar, Protocol, runtime_checkable
 
 import numpy as np
 from jaxtyping import Bool, Float, Int
@@ -148,7 +148,13 @@ class Strategy(Protocol):
 
     What is written here is right for a strategy that evaluates every class on every
     sample. Another one gives a plan and its own ``update`` at least.
+
+    Attributes:
+        facts: what JSON says of it besides its settings: runs of a strategy of whose
+            decisions something else was true, or nothing said, are other runs.
     """
+
+    facts: ClassVar[Mapping[str, str]] = {}
 
     def of(self, n_classes: int) -> "Strategy":
         """The strategy for so many classes, where a setting waits for their number."""

@@ -7,6 +7,7 @@ from saved_runs import named
 from diffjax.classify.record import Record
 from diffjax.data.prompts import Prompts
 from diffjax.strategies.base import ErrorTable, class_differences, run
+from diffjax.strategies.interpolation import interpolate
 from diffjax.strategies.racing import Racing
 from diffjax.strategies.staged import Staged
 
@@ -88,13 +89,13 @@ def test_scores_never_rise(seed):
 
 def test_a_class_is_compared_with_the_one_that_had_it_dropped():
     """The leader of the beginning loses to the winner, whom the dropped class beat."""
-    strategy = Racing(n_samples=64, confidence=0.9)
+    strategy = Racing(n_samples=64, confidence=0.9, floor=8)
     order = strategy.start(3, 64).samples.timesteps
     errors = np.zeros((3, 64))
     errors[0, :] = 0.5 + 0.01 * RNG.standard_normal(64)  # leads, and is overtaken
-    errors[1, order[:8]] = 1.3 + 3 * np.array([1, 1, -1, -1, -1, -1, 1, 1])
+    errors[1, order[:8]] = 1.3 + np.array([1, 1, -1, -1, -1, -1, 1, 1])
     errors[1, order[8:]] = -2
-    errors[2, :] = 1.0  # dropped, of which the first is sure
+    errors[2, :] = 1.25  # dropped, of which the first is sure
     state = run(
         strategy, 3, 64, lambda s, r: errors[np.ix_(r.classes, order[r.samples])]
     )
@@ -111,11 +112,13 @@ def test_a_class_is_compared_with_the_one_that_had_it_dropped():
     mean, error = r.differences()
     assert mean[1] == error[1] == 0
     d = seen[2] - seen[0]
-    np.testing.assert_allclose(mean[2], d.mean(), rtol=1e-6)
-    steps = np.diff(d[np.argsort(order[:n])])  # from timestep to timestep
-    variance = np.square(steps).sum() / (2 * (n - 1))
-    expected = np.sqrt(variance * (1 / n - 1 / 64))
-    np.testing.assert_allclose(error[2], expected, rtol=1e-4)
+    line = interpolate(order, n, np.full(64, 1 / 64))
+    np.testing.assert_allclose(mean[2], line.mean(d[None])[0], rtol=1e-6)
+    # its own noise, and some of its rival's
+    own, rivals = line.variance(seen[[2, 1]] - seen[0])
+    lent = 3 * (2 - 1) / (2 + 3)
+    variance = (own + lent * (own + rivals) / 2) / (1 + lent)
+    np.testing.assert_allclose(error[2], np.sqrt(variance * line.error), rtol=1e-4)
     told = r.as_dict()["errors"][2]
     assert told["difference"] == mean[2] and told["standard_error"] == error[2]
 

@@ -38,7 +38,14 @@ WHICH = (
     *("--corrupt", "--classes"),
 )
 ERRORS = "--loss", "--space", "--seed", "--noise"
-DECIDING = "--strategy", "--shortlist", "--samples", *ERRORS, "--temperature"
+DECIDING = (
+    "--strategy",
+    "--budget",
+    "--shortlist",
+    "--samples",
+    *ERRORS,
+    "--temperature",
+)
 DEVICE = "--dtype", "--cells", "--shard-weights"
 SHARE = "--process-index", "--process-count"
 TOLD = "--json", "--quiet"

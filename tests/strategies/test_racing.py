@@ -1,6 +1,7 @@
 """Racing on tables of made errors; the truth is what all of a table says."""
 
 import json
+from copy import deepcopy
 from dataclasses import replace
 
 import numpy as np
@@ -10,15 +11,16 @@ from saved_runs import named, tables, write_run
 
 from diffjax.classify.record import Record
 from diffjax.errors import DiffjaxError
-from diffjax.runs.folder import read_run
+from diffjax.runs.folder import open_run, read_run
 from diffjax.runs.rescoring import rescore
 from diffjax.strategies import (
     parse_strategy,
     strategy_from_dict,
     strategy_to_dict,
     strategy_to_text,
+    within,
 )
-from diffjax.strategies.base import Strategy, class_decision, run
+from diffjax.strategies.base import Strategy, class_decision, run, run_on
 from diffjax.strategies.exhaustive import Exhaustive
 from diffjax.strategies.orders import van_der_corput
 from diffjax.strategies.racing import Racing
@@ -189,7 +191,7 @@ def test_evaluations_fall_with_the_gap():
         mean.append(np.mean([state.n_evaluations for state in runs]))
     assert (np.diff(mean) < 0).all()
     assert mean[0] > 0.6 * 5 * 128
-    assert mean[-1] == 5 * 8  # the floor
+    assert mean[-1] == 5 * strategy.floor
 
 
 @pytest.mark.parametrize("n_classes", [1, 2, 7])
@@ -235,8 +237,13 @@ def test_invariants_of_a_race(settings, n_classes):
         n = decision.n_samples[decision.ranking]
         assert (np.diff(n) <= 0).all()
         assert strategy.confidence <= decision.confidence + 1e-12 <= 1 + 1e-12
-        first = min(strategy.floor, len(state.samples))
-        assert set(((n - first) % strategy.chunk)[n < len(state.samples)]) <= {0}
+        assert set(n.tolist()) <= set(state.ends)
+        steps = np.diff(state.ends)
+        assert state.ends[0] == min(strategy.floor, len(state.samples))
+        if len(steps):  # at least a chunk, and an eighth of what was seen
+            expected = np.maximum(strategy.chunk, np.array(state.ends[:-1]) // 8)
+            np.testing.assert_array_equal(steps[:-1], expected[:-1])
+            assert 0 < steps[-1] <= expected[-1]
 
 
 def test_the_order_of_classes_and_the_scale_of_errors_do_not_matter():
@@ -301,7 +308,7 @@ def test_only_ties(indifference):
     for errors in (table, np.full_like(table, 0.1)):
         decision = strategy.decide(race(strategy, errors))
         assert decision.ranking.tolist() == list(range(9))
-        assert decision.n_evaluations == 9 * 8
+        assert decision.n_evaluations == 9 * strategy.floor
         assert decision.confidence == 1
 
 
@@ -310,7 +317,7 @@ def test_constant_differences_are_certain():
     table = np.repeat(means[:, None].astype(np.float32), 50, axis=1)
     decision = Racing(n_samples=50).decide(race(Racing(n_samples=50), table))
     np.testing.assert_array_equal(decision.ranking, np.argsort(means))
-    assert decision.n_evaluations == 17 * 8
+    assert decision.n_evaluations == 17 * Racing().floor
     assert decision.confidence == 1
 
 
@@ -340,6 +347,49 @@ def test_prompts_of_one_class_are_not_told_apart():
     decision = class_decision(strategy.decide(together), groups)
     assert decision.winner == 1
     assert decision.confidence >= strategy.confidence
+
+
+# --- A budget
+
+
+def test_a_budget_stops_a_race_which_says_how_sure_it_was():
+    rng = np.random.default_rng(9)
+    for _ in range(5):
+        table = made(rng, 0.3 * rng.standard_normal(8), 100)
+        whole = Racing(n_samples=100)
+        needed = whole.decide(race(whole, table)).n_evaluations
+        said = []
+        for budget in (32, 60, 200, needed, 10**6):
+            strategy = within(whole, budget)
+            state = race(strategy, table)
+            decision = strategy.decide(state)
+            assert decision.n_evaluations <= min(budget, needed)
+            assert strategy.remaining(state) == 0
+            said.append(decision.confidence)
+            # the leader by the estimate wins, whoever is still living
+            living = np.flatnonzero(state.living)
+            assert decision.winner in living
+            assert set(decision.ranking[: len(living)].tolist()) == set(living.tolist())
+        assert said[0] < 0.9 <= said[-2] == said[-1]
+        # what a budget would have left is the unlimited race's beginning
+        assert decision.n_evaluations == needed
+
+
+def test_a_budget_is_of_gradients_too_and_holds_one_look():
+    table = made(np.random.default_rng(0), np.zeros(6), 64)
+    strategy = Racing(n_samples=64, budget=60)
+
+    def errors(state, request):
+        return table[np.ix_(request.classes, state.samples.timesteps[request.samples])]
+
+    state = replace(strategy.start(6, 64), n_gradients=8)
+    assert 24 + 24 <= run_on(strategy, state, errors).n_evaluations <= 60
+    with pytest.raises(DiffjaxError, match=r"23 evaluations .* 6 classes.* 24\."):
+        race(Racing(n_samples=64, budget=23), table)
+    with pytest.raises(DiffjaxError, match="A budget stops a race; exhaustive"):
+        within(Exhaustive(n_samples=8), 100)
+    with pytest.raises(DiffjaxError, match="at least 1 evaluation"):
+        within(strategy, 0)
 
 
 # --- Records and runs
@@ -397,6 +447,24 @@ def test_runs_of_before_are_read(tmp_path):
     assert rows["label"].to_pylist() == labels.tolist()
 
 
+def test_runs_that_were_raced_by_the_former_rule_are_read_but_do_not_go_on(tmp_path):
+    errors, labels = tables(4, 3, 16)
+    now = strategy_to_dict(Racing(n_samples=16))
+    assert now.pop("estimate") == "interpolated"
+    before = now | {"floor": 8, "chunk": 4}
+    header = {"experiment": {"strategy": before}}
+    made = write_run(tmp_path / "run", errors, labels, header=header)
+    # what its report calls it
+    text = strategy_to_text(strategy_from_dict(made.header["experiment"]["strategy"]))
+    assert text == "racing:n_samples=16:floor=8:chunk=4"
+    header = deepcopy(made.header)
+    header["experiment"]["strategy"] = now | {"estimate": "interpolated"}
+    with pytest.raises(DiffjaxError, match="Racing estimates and drops otherwise"):
+        open_run(tmp_path / "run", header, made.prompts, save_errors=True)
+    rescored = rescore(read_run(tmp_path / "run"), strategy=Racing(n_samples=16))
+    assert rescored.settings["strategy"]["estimate"] == "interpolated"
+
+
 # --- Settings
 
 
@@ -409,6 +477,7 @@ def test_runs_of_before_are_read(tmp_path):
         ({"confidence": float("nan")}, ["confidence", "nan"]),
         ({"floor": 1}, ["floor", "2", "1"]),
         ({"chunk": 0}, ["chunk", "0"]),
+        ({"budget": -1}, ["budget", "-1", "0 for none"]),
         ({"n_trials": 0}, ["n_trials", "0"]),
         ({"indifference": -1.0}, ["indifference", "-1"]),
         ({"indifference": float("inf")}, ["indifference", "inf"]),

@@ -65,7 +65,8 @@ def test_means_differences_and_ranking_are_the_weighted_ones(strategy):
         assert decision.ranking[: len(alive)].tolist() == best.tolist()
         mean, _ = class_differences(state.table, decision)
         w = decision.winner
-        whole = decision.n_samples == decision.n_samples[w]
+        # a drop rests on what was known then, and of a race on an estimate
+        whole = ~decision.pruned & (decision.n_samples == decision.n_samples[w])
         deltas = decision.mean_error - decision.mean_error[w]
         np.testing.assert_allclose(mean[whole], deltas[whole], atol=1e-9)
 
