@@ -18,9 +18,8 @@ bounds the probability that c beats l on all N. F is Student's t distribution wi
 ν + ν′ degrees of freedom: a few samples say little of a variance, but rivals' are
 alike. R of them say 4R / (R + 3) times as much as one, since their differences share
 the leader's noise, a correlation of a half; and for what is not alike, 8 degrees more
-are the most. Λ pays for looking again and
-again: two looks at nearly the same samples find nearly the same, so what counts is how
-often n doubles.
+are the most. Λ pays for looking again and again: two looks at nearly the same samples
+find nearly the same, so what counts is how often n doubles.
 
 The risk 1 − confidence is shared by the classes (Bonferroni over those still living),
 and what one does not use is left to the others:
@@ -29,14 +28,15 @@ and what one does not use is left to the others:
     spent               Σ p_c over the dropped
     rivals              living classes less the leader
 
-So the sum of the p_c never exceeds the risk. Once all N samples are seen nothing is
-left to doubt, and what the race says of its confidence is always at least what was
-asked for:
+So the sum of the p_c never exceeds the risk. But a p_c at which a class is dropped is
+one of many, taken for being small: the race errs up to twice as often as they say (and
+never more often than was agreed). Once all N samples are seen nothing is left to doubt;
+what the race says of its confidence is
 
-    1 − spent − Σ P(c beats l by more than δ) over the living
+    1 − min(2 spent, 1 − confidence) − Σ P(c beats l by more than δ) over the living
 
 A race that its budget stops has the leader for its winner, and this for its confidence,
-which may then be less.
+which may then be less than was asked for; otherwise it is not.
 
 **Ties.** Classes whose errors are the same, or nearly, would be raced to the end of the
 budget. With δ = indifference × standard deviation of the leader's errors over samples,
@@ -94,6 +94,7 @@ from diffjax.strategies.orders import (
 
 SURE = 1e-50  # a smaller probability is no smaller
 BORROWED = 8  # the most degrees of freedom that rivals lend
+LUCK = 2  # how much oftener a race errs than the p at which classes are dropped say
 GROWTH = 8  # a look comes after an eighth more samples, or ``chunk``
 
 
@@ -226,11 +227,14 @@ class Racing(Strategy):
 
     def decide(self, state: State) -> Decision:
         """The living by estimated mean, then the dropped, last dropped first."""
-        decision = replace(rank(state), confidence=max(0.0, 1 - state.risk))
+        risk = min(LUCK * state.risk, 1 - self.confidence)
+        decision = replace(rank(state), confidence=1 - risk)
         if not 1 < state.n_used < len(state.samples):
             return decision
         now = self._standing(state)
-        risk = state.risk + now.tail(now.mean + now.width)[now.foreign].sum()
+        risk += now.tail(now.mean + now.width)[now.foreign].sum()
+        if state.over:
+            risk = min(risk, 1 - self.confidence)
         ranking = decision.ranking.copy()
         ranking[: len(now.classes)] = now.classes[np.argsort(now.mean, kind="stable")]
         return replace(decision, ranking=ranking, confidence=max(0.0, 1 - float(risk)))
