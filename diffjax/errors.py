@@ -10,6 +10,7 @@ OPTIONAL = {
     "array_record": '"diffjax[tfds]"',
     "tensorflow_datasets": '"diffjax[tfds]"',
     "datasets": '"diffjax[hf]"',
+    "optax": '"diffjax[train]"',
     "orbax.checkpoint": '"diffjax[train]"',
     "sentencepiece.sentencepiece_model_pb2": '"diffjax[t5]"',
     "torch": '"diffjax[torch]"',

@@ -21,6 +21,7 @@ import numpy as np
 from jaxtyping import Array, Float, Int
 from scipy.special import log_softmax
 
+from diffjax.errors import optional
 from diffjax.models.conditions import take, told_of
 from diffjax.models.network import Network
 from diffjax.schedules import Schedule
@@ -214,8 +215,7 @@ def tune(
         rivals: classes besides the label that a step goes back through, an image.
         watch: is told of each look.
     """
-    import optax
-
+    optax = optional("optax", "Improving noises")
     optimiser = optax.adam(optax.cosine_decay_schedule(rate, steps, 0.1))
     state = optimiser.init(tuned)
     draw = np.random.default_rng(0)

@@ -33,7 +33,7 @@ def test_a_run_goes_on_on_other_devices():
     def known(**kwargs):
         bare = object.__new__(DiffusionClassifier)  # has no model
         bare.settings, bare.resolution = Settings(**kwargs), 32
-        bare.transform = "adm"
+        bare.transform, bare.calibration = "adm", {}
         return settings_of(bare)
 
     assert known() == known(shard_weights="always", devices="global", cells=7)
