@@ -97,18 +97,25 @@ class LearnedSamples:
             )
 
 
-def few_shot(settings: Mapping[str, Any]) -> str | None:
+def few_shot(settings: Mapping[str, Any], decides: str | None = None) -> str | None:
     """What to say wherever something by these settings is shown; None for zero-shot.
 
     Args:
         settings: As JSON values: of a record, or the "experiment" of a run's header.
+        decides: The fingerprint of the data that are decided, where it is known. If it
+            is that of the data that were learned on, images may be in both.
     """
     samples = settings.get("samples")
     if not isinstance(samples, Mapping):
         return None
     on = samples.get("learned_on", {})
     images = on.get("images", "?")
-    return f"few-shot (samples learned on {images} images of {on.get('data', '?')})"
+    same = decides is not None and on.get("data_fingerprint") == decides
+    warning = ", which is decided here: images in both flatter it" if same else ""
+    return (
+        f"few-shot (samples learned on {images} images of {on.get('data', '?')}"
+        f"{warning})"
+    )
 
 
 def write_samples(path: Path, samples: LearnedSamples) -> None:

@@ -4,6 +4,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import click
+from click.core import ParameterSource
 
 from diffjax.cli import completion
 from diffjax.cli.group import (
@@ -39,6 +40,7 @@ Example:
       --save-errors --strategy exhaustive:n_samples=64 --out runs/train
   diffjax learn runs/train --out samples.json
   diffjax evaluate cifar10 --samples samples.json --out runs/few-shot"""
+OF_NOISES = ("per_class", "steps", "batch", "rate", "data_dir", "model")
 
 
 @group.command(
@@ -114,6 +116,12 @@ def learn(
     from diffjax.runs.learning import learn_samples
 
     console, stdout = start()
+    if not noises:
+        _check_unused()
+    if plot is not None:
+        from diffjax.report.plots import check_output
+
+        check_output(plot)
     found = read_run(run)
     local = None
     if classes is not None:
@@ -140,6 +148,15 @@ def learn(
         stdout.print(_text(samples), highlight=False)
         stdout.print(f"written to {place}", highlight=False, soft_wrap=True)
     fail_if_partial([found.shortfall], allow_partial)
+
+
+def _check_unused() -> None:
+    """Refuse what only --noises would use, so that nobody believes that it did."""
+    context = click.get_current_context()
+    for each in context.command.params:
+        given = context.get_parameter_source(each.name or "")
+        if each.name in OF_NOISES and given is ParameterSource.COMMANDLINE:
+            raise click.UsageError(f"Only --noises uses {each.opts[0]}.")
 
 
 def _improved(
@@ -211,7 +228,8 @@ def _text(samples: "LearnedSamples") -> str:
     value = known.get("cross_validated", known.get("held_out"))
     low, high = (100 * end for end in known["interval"])
     where = {
-        "cross-validated": f"images of the other {known.get('folds')} folds' samples",
+        "cross-validated": f"images in {known.get('folds')} folds, each decided by "
+        "samples of the others",
         "held_out": f"{known.get('images')} images that the gradient did not see, but "
         "which had a say in the samples and said when to stop",
     }[how]

@@ -157,7 +157,7 @@ def _row(run: Run, name: str) -> Row:
         "strategy": strategy_text(experiment.get("strategy")),
         "prefilter": prefilter["name"] if isinstance(prefilter, dict) else None,
         "shortlist": _shortlist(experiment.get("shortlist")),
-        "few_shot": few_shot(experiment),
+        "few_shot": few_shot(experiment, data["fingerprint"]),
         "loss": None if experiment.get("loss") is None else loss_name(experiment),
         "weights": experiment.get("weights"),
         "seed": experiment.get("seed"),

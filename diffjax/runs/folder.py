@@ -319,7 +319,8 @@ def _go_on(path: Path, header: Mapping[str, Any], prompts: Prompts | None) -> No
         found.append(f"prompts: other than in {path / PROMPTS}")
     if found:
         remedy = "Repeat its command to go on with it, or choose another folder."
-        if any(".strategy.estimate:" in line for line in found):
+        told = "\n".join(found)
+        if ".strategy.estimate:" in told and ".strategy.name:" not in told:
             remedy = (
                 "Racing estimates and drops otherwise than when it was begun, so that "
                 "it cannot go on: choose another folder."

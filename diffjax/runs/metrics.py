@@ -197,7 +197,7 @@ def summary(run: Run) -> dict[str, Any]:
     found = outcomes(run)
     n = len(found.labels)
     header = run.header
-    seen = few_shot(header["experiment"])
+    seen = few_shot(header["experiment"], header["data"]["fingerprint"])
     metrics: dict[str, float | None] = dict.fromkeys(
         ("acc1", "acc5", "mean_per_class_recall", "nll", "ece")
     )

@@ -147,7 +147,7 @@ class Run:
             + (f" {split}" if split not in (None, ALL) else ""),
             "images": images,
         }
-        if seen := few_shot(self.config):
+        if seen := few_shot(self.config, data["fingerprint"]):
             facts["learned"] = seen
         if (accuracy := metrics["metrics"].get("acc1")) is not None:
             low, high = metrics["intervals"]["acc1"]

@@ -249,6 +249,10 @@ def test_settings_are_those_of_the_samples(tmp_path):
         settings.in_short()
     )
     assert few_shot(Settings().as_dict()) is None
+    on = {"data": "made test", "images": 9, "data_fingerprint": "1" * 16}
+    same = {"samples": {"learned_on": on}}
+    assert "images in both flatter it" in few_shot(same, "1" * 16)
+    assert "flatter" not in few_shot(same, "2" * 16) + few_shot(same)
     for change, told in (
         ({"loss": "l1"}, "--loss l2"),
         ({"space": "data"}, "l2 of data is asked for"),
@@ -358,4 +362,16 @@ def test_the_command_writes_samples_a_table_and_a_picture(run, tmp_path):
     told = json.loads(done.stdout)
     assert len(told["samples"]["timesteps"]) == 2
     assert [row["samples"] for row in told["curve"]][:2] == [1, 2]
+
+
+def test_the_command_refuses_what_it_would_not_use_before_it_learns(run, tmp_path):
+    out = tmp_path / "samples.json"
+    for more, told in (
+        (["--plot", str(tmp_path / "curve.xyz")], "must end in one of .png"),
+        (["--steps", "5"], "Only --noises uses --steps"),
+    ):
+        arguments = ["learn", str(run.path), "-o", str(out), *more]
+        done = CliRunner().invoke(group, arguments)
+        assert (done.exit_code, out.exists()) == (2, False), done.output
+        assert told in done.output
     assert read_run(run.path).path == run.path and replace(made()) == made()
