@@ -163,6 +163,7 @@ def test_torch_reads_the_export_and_computes_the_same(trained):
     assert np.abs(noise.numpy()).max() > 1e-3  # six steps moved it off zero
 
 
+@pytest.mark.slow  # half a minute, most of it training
 def test_torch_reads_an_exported_dit_and_computes_the_same(tmp_path):
     import torch
     from diffusers import DiTPipeline
