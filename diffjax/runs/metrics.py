@@ -281,6 +281,12 @@ def _left(good: Any, left: Sequence[Sequence[int]]) -> dict[str, Any]:
     }
 
 
+def _kept(run: Run) -> Bool[np.ndarray, " n"]:
+    """Whether a prefilter, if there was one, left each label: others rank by chance."""
+    each = zip(*(run.good[c].to_pylist() for c in ("label", "candidates")), strict=True)
+    return np.array([among is None or label in among for label, among in each], bool)
+
+
 def _accuracies(
     run: Run,
     found: Outcomes,
@@ -291,7 +297,7 @@ def _accuracies(
     n = len(found.labels)
     right = {"acc1": found.correct}
     if len(run.classes) >= TOP:
-        right["acc5"] = in_top(found.rankings, found.local_labels, TOP)
+        right["acc5"] = in_top(found.rankings, found.local_labels, TOP) & _kept(run)
     for loss, predictions in found.also.items():
         right[f"acc1_{loss}"] = predictions == found.labels
     for name, correct in right.items():

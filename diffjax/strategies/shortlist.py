@@ -175,7 +175,7 @@ def shorten(
     kept = np.argsort(_of_groups(state, estimate), kind="stable")[:k]
     state = replace(
         state,
-        estimate=estimate,
+        estimate=np.where(state.living, estimate, np.inf),  # a prefilter's word is last
         foreseen=foreseen,
         n_gradients=n_gradients,
         n_extra=n_extra,
@@ -228,13 +228,16 @@ def enough(
         state: that a strategy has started.
         estimates: ê of every row.
         samples: of the estimates.
-        rows: that were checked, as of ``to_check``; three at least.
+        rows: that were checked, as of ``to_check``. Fewer than three are all that a
+            prefilter left, and stay.
         columns: on which of the samples.
         errors: that were found.
         risk: that the best class is left out.
     """
     from scipy.special import stdtr
 
+    if len(rows) < 3:
+        return max(FEWEST, len(rows))
     estimate = _weighted(estimates, samples)
     off = errors.astype(np.float64) - estimates[np.ix_(rows, columns)]
     m, p = off.shape

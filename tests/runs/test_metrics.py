@@ -1,6 +1,8 @@
+import dataclasses
 import json
 
 import numpy as np
+import pyarrow as pa
 import pytest
 from saved_runs import named, tables, write_run
 
@@ -244,3 +246,14 @@ def test_top_five_of_six(tmp_path):
     result = summary(write_run(tmp_path / "run", errors, np.zeros(50, int)))
     last = sum(table.astype(float).mean(1).argmax() == 0 for table in errors)
     assert result["metrics"]["acc5"] == pytest.approx(1 - last / 50)
+
+
+def test_a_label_that_a_prefilter_left_out_is_not_among_the_top_five(tmp_path):
+    errors, _ = tables(50, 6, 4, gap=0.0)
+    run = write_run(tmp_path / "run", errors, np.zeros(50, int))
+    left = pa.array([[1, 2], [0, 1]] * 25, pa.list_(pa.int32()))
+    place = run.rows.schema.get_field_index("candidates")
+    rows = run.rows.set_column(place, "candidates", left)
+    result = summary(dataclasses.replace(run, rows=rows))
+    last = sum(table.astype(float).mean(1).argmax() == 0 for table in errors[1::2])
+    assert result["metrics"]["acc5"] == pytest.approx((25 - last) / 50)

@@ -19,6 +19,7 @@ from diffjax.strategies.shortlist import (
     CHECKS,
     Shortlist,
     enough,
+    restrict,
     shorten,
     to_check,
 )
@@ -312,3 +313,15 @@ def test_what_a_run_of_before_says_is_what_it_is_now():
 def test_what_makes_no_sense_is_refused(text, message):
     with pytest.raises(DiffjaxError, match=message):
         parse_shortlist(text)
+
+
+@pytest.mark.filterwarnings("error")
+@pytest.mark.parametrize("n", [1, 2, 3])
+def test_what_a_prefilter_left_out_ranks_below_what_a_shortlist_did(n):
+    strategy, left = Exhaustive(n_samples=16), truth().argsort()[-n:].tolist()
+    state = restrict(strategy.start(C, T), left)
+    guess = estimates(1e-3)
+    rows, columns = to_check(state, guess, state.samples)
+    k = enough(state, guess, state.samples, rows, columns, guess[rows][:, columns], 0.1)
+    state = run_on(strategy, shorten(state, k, guess, n_gradients=16), evaluate)
+    assert sorted(strategy.decide(state).ranking[:n]) == sorted(left)
