@@ -62,7 +62,9 @@ def load_classifier(name_or_folder: str | Path) -> ImageClassifier:
     if not folder.is_dir():
         raise DiffjaxError(
             f"{name_or_folder} is neither {' nor '.join(EMBEDDED)}, which comes with "
-            "the package, nor a folder; `diffjax train resnet` makes one, RUN/model."
+            "the package, nor a folder; `diffjax train resnet` makes one, RUN/model. "
+            "What others trained is named with its kind: clip:NAME, vit:NAME or "
+            "resnet:NAME."
         )
     path = folder / CONFIG
     raw = read_json(path)

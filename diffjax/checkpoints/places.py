@@ -16,6 +16,7 @@ NOT_A_PIPELINE = (
 )
 _SINGLE_FILES = (".safetensors", ".ckpt")
 _HUB_ID = re.compile(r"[A-Za-z0-9][\w.-]*/[A-Za-z0-9][\w.-]*")
+_BASELINES = ("clip:", "vit:", "resnet:")
 
 
 def existing(name: str) -> Path | None:
@@ -45,6 +46,11 @@ def hub_id(name: str) -> str:
         and (asked != name or asked in known or not Path(name).parent.is_dir())
     ):
         return asked
+    if name.startswith(_BASELINES):
+        raise DiffjaxError(
+            f"{name} is no diffusion model, but what they are compared with: `diffjax "
+            f"baseline {name} DATASET` evaluates it."
+        )
     if name.startswith(("/", ".", "~")) or re.search(r"[/\\]", name):
         raise DiffjaxError(_no_such_path(name))
     raise DiffjaxError(

@@ -117,6 +117,8 @@ def winoground(
 
         scorer: CaptionModel | DiffusionClassifier
         if model.partition(":")[0] in KINDS and not Path(model).exists():
+            if not model.startswith("clip:"):  # before its weights are asked for
+                raise DiffjaxError(f"{model} knows its own classes and no captions.")
             scorer = ClipCaptions(load_baseline(model, **_access(options)))
         else:
             strategy = Exhaustive(n_samples=n_samples)

@@ -357,6 +357,8 @@ def test_unknown_names():
         resolve("sd-15")
     with pytest.raises(DiffjaxError, match=r"Known names: tiny, tiny-dit, sd-1\.4"):
         resolve("no-such-model")
+    with pytest.raises(DiffjaxError, match="diffjax baseline clip:owner/name"):
+        resolve("clip:owner/name")
     with pytest.raises(DiffjaxError, match="no component 'safety_checker'; choose"):
         resolve_component("sd-1.5", "safety_checker")
 
