@@ -99,7 +99,11 @@ def outlook(
     from diffjax.classify.settings import loss_name
     from diffjax.evaluation.plan import make_plan
     from diffjax.evaluation.probe import begun, expected, probe, too_slow
-    from diffjax.strategies import parse_strategy, strategy_to_text
+    from diffjax.strategies import (
+        parse_strategy,
+        shortlist_to_text,
+        strategy_to_text,
+    )
 
     plan, there = make_plan(task, classifier), begun(out, task, classifier, asked)
     if there.refused:
@@ -115,9 +119,14 @@ def outlook(
     text = classifier.model.kind == "text"
     seen = few_shot(settings.as_dict())
     named = STRATEGY if is_usual else strategy_to_text(strategy)
+    narrowed = []
+    if settings.shortlist is not None:
+        narrowed.append(f"shortlist {shortlist_to_text(settings.shortlist)}")
+    if task.prefilter is not None:
+        narrowed.append(f"prefilter {task.prefilter.name}")
     return Outlook(
         model=classifier.model.name,
-        strategy=f"{named}, {seen}" if seen else named,
+        strategy=", ".join(filter(None, (named, *narrowed, seen))),
         loss=loss_name(settings.as_dict()),
         first_prompt=task.prompts.prompts[0] if text else None,
         out=out,
