@@ -12,7 +12,8 @@ open_clip_torch):
 The second command makes those of SiT and REPA, from the model classes of their authors'
 programs in folders beside (github.com/willisma/SiT and sihyun-yu/REPA, with timm).
 
-torchvision's own classifiers need torchvision too.
+torchvision's own classifiers need torchvision too. Lists whose package is not installed
+are left as they are, and the table says so.
 
 For every checkpoint NAME it writes NAME.json (the config) and NAME.txt.gz: one line
 per tensor, ``key<TAB>comma-separated shape``, sorted by key. Shapes are torch's.
@@ -319,6 +320,10 @@ def state_shapes(name: str, config: dict[str, Any]) -> Shapes:
     return {key: tuple(value.shape) for key, value in model.state_dict().items()}
 
 
+# by the first word of a name
+NEEDS = {"clip": "open_clip", "torchvision": "torchvision"}
+
+
 def program_shapes(file: Path, function: str, settings: dict[str, Any]) -> Shapes:
     """Key and shape of all that a model of a program's own would save."""
     import torch
@@ -409,6 +414,10 @@ def main() -> None:
             write(folder, name, shapes, config)
         return
     for name, (config, expected) in CHECKPOINTS.items():
+        package = NEEDS.get(name.partition("-")[0])
+        if package and importlib.util.find_spec(package) is None:
+            print(f"{name:<14} is left as it is: {package} is not installed")
+            continue
         shapes = published(name, state_shapes(name, config), config)
         count, stored = parameters(shapes), sum(map(size, shapes.values()))
         print(f"{name:<14}{len(shapes):>8}{count:>14,}{stored:>14,}")
