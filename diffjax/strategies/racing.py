@@ -39,8 +39,8 @@ A race that its budget stops has the leader for its winner, and this for its
 confidence, which may then be less than was asked for; otherwise it is not. What was
 asked for is kept by races as a whole. Of two classes that nothing tells apart, the
 worst case, those that end early have been misled more often than they say: asked for
-0.9, 7 to 9 % of all races err where 5 % is said; for 0.99, 0.7 % where 0.2 % is (N = 96,
-noise as in ``tests/strategies/test_racing.py``).
+0.9, 7 to 9 % of all races err where 5 % is said; for 0.99, 0.7 % where 0.2 % is (N =
+96, noise as in ``tests/strategies/test_racing.py``).
 
 **Ties.** Classes whose errors are the same, or nearly, would be raced to the end of the
 budget. With δ = indifference × standard deviation of the leader's errors over samples,
@@ -98,9 +98,7 @@ from diffjax.strategies.orders import (
 
 SURE = 1e-50  # a smaller probability is no smaller
 BORROWED = 8  # the most degrees of freedom that rivals lend
-LUCK = (
-    2  # what the p count for at which classes are dropped, since small ones are taken
-)
+LUCK = 2  # what a p counts for at which a class is dropped: small ones are taken
 GROWTH = 8  # a look comes after an eighth more samples, or ``chunk``
 
 
