@@ -24,9 +24,9 @@ QUICKDRAW = replace(
     summary="A small DiT on QuickDraw's 345 classes.",
     dataset="quickdraw",
     mirror=True,
-    transformer=configs.dit_config(64, heads=2, layers=3, size=14)
+    transformer=configs.dit_config(96, heads=3, layers=3, size=14)
     | {"num_embeds_ada_norm": 345},
-    denoiser=replace(SMALL.denoiser, steps=5000, show_every=0),
+    denoiser=replace(SMALL.denoiser, show_every=0),
 )
 
 

@@ -5,7 +5,7 @@ elsewhere: ``load_model("sd-1.5", unet="my-fine-tuned-unet")``.
 """
 
 import math
-from collections.abc import Callable, Collection
+from collections.abc import Callable, Collection, Sequence
 from pathlib import Path
 from typing import Any, Unpack
 
@@ -232,10 +232,18 @@ def _text_networks(family: TextFamily | None) -> dict[str, str | None]:
 
 
 def listed(asked: Any) -> list[str | Path]:
-    """One name, several or none, as a list."""
+    """One name, several or none, as a list.
+
+    Raises:
+        DiffjaxError: if it is something else.
+    """
     if asked is None:
         return []
-    return [asked] if isinstance(asked, str | Path) else list(asked)
+    if isinstance(asked, str | Path):
+        return [asked]
+    if isinstance(asked, Sequence) and all(isinstance(a, str | Path) for a in asked):
+        return list(asked)
+    raise DiffjaxError(f"{asked!r} is neither the name of a file nor a list of such.")
 
 
 def _limits(file: Path) -> Limits | None:

@@ -64,7 +64,8 @@ def placed(
     """
     if settings.samples is not None:
         resolution = settings.resolution or model.resolution
-        settings.samples.check(model.name, model.fingerprint, resolution)
+        T = model.schedule.n_timesteps
+        settings.samples.check(model.name, model.fingerprint, resolution, T)
     losses = (settings.loss, *settings.also)
     without = [loss for loss in losses if loss in NEED_VARIANCE]
     if without and not (model.learned_variance and model.schedule.posterior):

@@ -80,7 +80,9 @@ class LearnedSamples:
             told[name] = list(told[name])
         return told
 
-    def check(self, model: str, fingerprint: str, resolution: int) -> None:
+    def check(
+        self, model: str, fingerprint: str, resolution: int, n_timesteps: int
+    ) -> None:
         """Raise DiffjaxError unless they are samples of this model at this size."""
         theirs = self.model["fingerprint"]
         if theirs != fingerprint:
@@ -88,6 +90,11 @@ class LearnedSamples:
                 f"The samples were learned on {self.model['name']} ({theirs}), and "
                 f"this is {model} ({fingerprint}): the errors of another model are "
                 "others. Learn samples of this one: `diffjax learn RUN`."
+            )
+        if (last := max(self.timesteps)) >= n_timesteps:
+            raise DiffjaxError(
+                f"The samples have the timestep {last}, and {model} knows 0 to "
+                f"{n_timesteps - 1}: their file is damaged. Learn again."
             )
         if self.resolution != resolution:
             raise DiffjaxError(

@@ -112,7 +112,9 @@ def improve(
             are too few images of a class.
     """
     resolution = classifier.resolution
-    samples.check(classifier.model.name, classifier.model.fingerprint, resolution)
+    model = classifier.model
+    T = model.schedule.n_timesteps
+    samples.check(model.name, model.fingerprint, resolution, T)
     candidates = task.candidates(classifier)
     if candidates.prompts != run.prompts:
         raise DiffjaxError(f"{run.path}: the prompts of its classes have changed.")

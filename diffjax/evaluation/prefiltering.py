@@ -23,6 +23,7 @@ from diffjax.models.network import digest
 
 K = 20  # the paper's
 _CLIP = re.compile(r"clip:(?P<name>.+?)(?::k=(?P<k>\d{1,9}))?")
+_SETTING = re.compile(r":\w+=[^:/]*$")
 
 
 def asks_for_clip(text: str) -> bool:
@@ -47,6 +48,11 @@ def clip_prefilter(
     match = _CLIP.fullmatch(text)
     assert match is not None  # ``asks_for_clip``
     k = K if match["k"] is None else int(match["k"])
+    if (odd := _SETTING.search(match["name"])) is not None:
+        raise DiffjaxError(
+            f"--prefilter {text}: {odd[0][1:]} is no setting of it. Write "
+            "clip:NAME:k=20, or clip:NAME."
+        )
     if not 2 <= k < len(classes):
         raise DiffjaxError(
             f"--prefilter {text} leaves each image {k} of {len(classes)} classes; "

@@ -129,7 +129,7 @@ def calibrate(run: Run) -> dict[str, Any]:
         "ece_before": ece[0],
         "ece_after": ece[1] if ece[1:] else None,
         "ece_kind": ECE_KIND,
-        "folds": FOLDS,
+        "folds": len(np.unique(fold)),
         "worse": [name for name, each in pairs.items() if each[-1] > each[0]],
         "status": run.status,
         "images_selected": run.header["data"]["n"],

@@ -133,12 +133,18 @@ def read_examples(run: Run) -> Examples:
         errors = saved.errors[rows][:, order].astype(np.float64)
         excess.append(np.delete(errors, label, axis=0) - errors[label])
         labels.append(int(label))
-    if first is None or len(labels) < FOLDS or excess[0].shape[0] < 1:
-        raise DiffjaxError(
-            f"{run.path} has {len(labels)} images whose label is among the classes; "
-            f"it takes {FOLDS} at least, and tens of each class to be of use."
-        )
+    _check_enough(run, len(labels))
+    assert first is not None
     return Examples(excess=np.stack(excess), labels=np.array(labels), samples=first)
+
+
+def _check_enough(run: Run, n: int) -> None:
+    """Raise DiffjaxError unless there are images for every fold."""
+    if n < FOLDS:
+        raise DiffjaxError(
+            f"{run.path} has {n} images whose label is among the classes; it takes "
+            f"{FOLDS} at least, and tens of each class to be of use."
+        )
 
 
 def choose(excess: Float[np.ndarray, "n c S"], most: int) -> list[Choice]:
@@ -267,6 +273,7 @@ def learn_samples(
     names = [run.class_names[c] for c in run.classes]
     if classes is not None:
         examples = examples.among(classes)
+        _check_enough(run, len(examples.labels))
         names = [names[c] for c in classes]
     S = len(examples.samples)
     if count is not None and not 1 <= count <= S:
@@ -318,6 +325,11 @@ def _check_noise(run: Run, file: Path | None) -> None:
         raise DiffjaxError(
             f"{run.path} read its noise from a file ({noise}), which the samples need: "
             "give it by --noise FILE."
+        )
+    if file is not None and not file.is_file():
+        raise DiffjaxError(
+            f"There is no file {file}: give the one that {run.path} read its noise "
+            "from, or no --noise if that was shared."
         )
     if file is not None and f"sha256 {file_digest(file)}" != noise:
         raise DiffjaxError(

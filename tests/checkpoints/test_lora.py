@@ -474,3 +474,9 @@ def test_files_that_are_none(sd, tmp_path, monkeypatch, lora, words):
     Image.new("RGB", (32, 32)).save("a.png")
     result = invoke("classify", "a.png", "--labels", "a,b", "--lora", lora)
     assert_refused(result, words)
+
+
+@pytest.mark.parametrize("lora", [3, [3], {"a": 1.0}])
+def test_what_names_no_file(sd, lora):
+    with pytest.raises(DiffjaxError, match="neither the name of a file"):
+        load_model(sd[0], lora=lora)

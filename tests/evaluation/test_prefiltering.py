@@ -62,6 +62,8 @@ def test_what_is_refused(folder, classifier, tmp_path):
         task_of("clip:nowhere:k=2")
     with pytest.raises(DiffjaxError, match=r"name it \.csv"):
         task_of("clop:nowhere:k=2")
+    with pytest.raises(DiffjaxError, match="foo=2 is no setting"):
+        task_of(f"clip:{folder}:k=3:foo=2")
     evaluate(task_of(f"clip:{folder}:k=2"), classifier, tmp_path / "run")
     task = task_of(f"clip:{folder}:k=3")
     with pytest.raises(DiffjaxError, match="experiment\\.prefilter"):

@@ -177,6 +177,11 @@ def test_what_nothing_can_be_learned_of_is_refused(tmp_path):
     (tmp_path / "other.npy").write_bytes(b"other")
     with pytest.raises(DiffjaxError, match="does not hold the noise"):
         learn_samples(noisy, noise_file=tmp_path / "other.npy")
+    with pytest.raises(DiffjaxError, match=r"no file .*missing\.npy"):
+        learn_samples(noisy, noise_file=tmp_path / "missing.npy")
+    lopsided = shared_run(tmp_path / "lopsided", errors, [0, 1] * 2 + [2, 3] * 8)
+    with pytest.raises(DiffjaxError, match="has 4 images"):
+        learn_samples(lopsided, classes=(0, 1))
 
 
 # ---- the file
@@ -262,9 +267,11 @@ def test_settings_are_those_of_the_samples(tmp_path):
         with pytest.raises(DiffjaxError, match=told):
             settings_from({"samples": made()} | change, "small")
     with pytest.raises(DiffjaxError, match=r"small.*and this is other"):
-        made().check("other", "1" * 16, 8)
+        made().check("other", "1" * 16, 8, 20)
     with pytest.raises(DiffjaxError, match="--resolution 8"):
-        made().check("small", "0" * 16, 16)
+        made().check("small", "0" * 16, 16, 20)
+    with pytest.raises(DiffjaxError, match=r"timestep 14, and small knows 0 to 13"):
+        made().check("small", "0" * 16, 8, 14)
 
 
 # ---- strategies on given samples
