@@ -15,6 +15,7 @@ from diffjax.cli.columns import Column, FittingTable
 from diffjax.report.plots import UNIT
 
 if TYPE_CHECKING:
+    from diffjax.runs.published import Standing
     from diffjax.runs.robustness import Point
 
 NOTHING = "—"
@@ -313,6 +314,38 @@ def robustness_table(points: "Sequence[Point]") -> RenderableType:
             stacked(p.effective, p.effective_low, p.effective_high, signed=True),
         )
     return Group(table, Text("percent, with 95 % intervals", style="dim"))
+
+
+def standings_table(standings: "Sequence[Standing]") -> RenderableType:
+    """Show where points lie beside published models, in percent with intervals."""
+    table = FittingTable(
+        columns=(
+            Column(title="model", style="bold"),
+            Column(title="shift", justify="left", goes=4),
+            Column(title="ImageNet", goes=1),
+            Column(title="shifted"),
+            Column(title="the line", goes=2),
+            Column(title="effective"),
+            Column(title="as far\nabove it", goes=3),
+        )
+    )
+    for p in standings:
+        table.add_row(
+            p.model,
+            p.shift,
+            stacked(p.clean, p.clean_low, p.clean_high),
+            stacked(p.shifted, p.shifted_low, p.shifted_high),
+            stacked(p.predicted, p.predicted_low, p.predicted_high),
+            stacked(p.effective, p.effective_low, p.effective_high, signed=True),
+            f"{p.further:,}\nof {p.models:,}",
+        )
+    classes = " and ".join(f"{n:,}" for n in sorted({p.classes for p in standings}))
+    note = (
+        "Percent; ImageNet's is among {} classes. The line goes, in logits, through "
+        "timm's models trained on no images besides ImageNet-1k's; below it, between "
+        "what 95 % of them lie. Other intervals are of the point, 95 %."
+    )
+    return Group(table, Text(note.format(classes), style="dim"))
 
 
 def stacked(

@@ -96,7 +96,10 @@ HELP = {
         *("--loss", "--space", "--weights", "--strategy", "--folds", "--bins"),
         *("--out", "--json", "--allow-partial"),
     ),
-    "robustness": ("--plot", "--csv", "--clean", "--json"),
+    "robustness": (
+        *("--plot", "--csv", "--clean", "--line", "--point", "--shift"),
+        *("--all-classes", "--json"),
+    ),
     "study": ("--out", "--json", "--allow-partial"),
     "train": ("--data-dir", "--out", "--length", "--steps", "--init", "--seed"),
     "winoground": (
