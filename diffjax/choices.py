@@ -13,6 +13,8 @@ DEVICES = ("local", "global")
 SHARD_WEIGHTS = ("auto", "always", "never")
 TRANSFORMS = ("resize_crop", "adm")  # of an image to a square
 INTERPOLATIONS = ("nearest", "box", "bilinear", "hamming", "bicubic", "lanczos")
+FILTERS = ("size", "aesthetic", "unsafe")  # of a training set
+AESTHETIC_HEADS = ("mlp", "linear")
 
 N_SAMPLES = 250  # that a class sees at most, or in all
 STRATEGY = f"racing:n_samples={N_SAMPLES}:confidence=0.9"

@@ -17,6 +17,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+from fuzz_saved_model import NAME, write_detector
 
 ROOT = Path(__file__).parents[1]
 SHAPE = (4, 4, 4)
@@ -564,6 +565,60 @@ def _read_contrastive(folder: Path) -> Any:
     return found.fingerprint, found.processing(picture()).shape, ids
 
 
+def _write_heads(folder: Path) -> None:
+    """LAION's heads in small: the detector, also unpacked, and an aesthetic one."""
+    import zipfile
+
+    from safetensors.numpy import save_file
+
+    write_detector(folder / "detector.zip")
+    with zipfile.ZipFile(folder / "detector.zip") as archive:
+        archive.extractall(folder)
+    tensors = {"weight": np.ones((1, 4), np.float32), "bias": np.ones(1, np.float32)}
+    save_file(tensors, folder / "head.safetensors")
+
+
+def _read_detector(path: Path) -> Any:
+    from diffjax.checkpoints.heads import load_detector
+
+    detector = load_detector(path)
+    return repr(vars(detector)), detector(np.full((2, 4), 0.5, np.float32)).tolist()
+
+
+def _read_unpacked_detector(folder: Path) -> Any:
+    again = shutil.make_archive(str(folder / "again"), "zip", folder, NAME)
+    return _read_detector(Path(again))
+
+
+def _read_head(folder: Path) -> Any:
+    from diffjax.checkpoints.heads import load_aesthetic
+
+    head = load_aesthetic(str(folder / "head.safetensors"))
+    return head(np.ones((2, head.width), np.float32)).tolist()
+
+
+def _audit(path: Path) -> Any:
+    from diffjax.runs.audit import open_audit
+
+    return open_audit(path, {"data": {"name": "a"}, "models": {"aesthetic": "1f"}})
+
+
+def _write_audit(folder: Path) -> None:
+    audit = _audit(folder / "audit")
+    for index in range(3):
+        row = {"index": index, "id": f"{index}.png", "label": "=cat"}
+        size = {"width": 600, "height": 500 + 20 * index, "aesthetic": 4.25 + index}
+        audit.add(row | (size if index else {"error": "it is damaged,\nat its end"}))
+    audit.flush()
+
+
+def _read_audit(folder: Path) -> Any:
+    from diffjax.runs.audit import Limits
+
+    audit = _audit(folder / "audit")
+    return audit.finish(sorted(audit.rows), ("size", "aesthetic"), Limits())
+
+
 def _write_lora(folder: Path) -> None:
     from safetensors.numpy import save_file
 
@@ -925,6 +980,27 @@ KINDS: dict[str, Kind] = {
         damaged={"open_clip_config.json": "json", "*.safetensors": "bytes"},
         read=_read_contrastive,
         heavy=True,
+    ),
+    "detector": Kind(
+        write=_write_heads,
+        damaged={"detector.zip": "bytes"},
+        read=lambda folder: _read_detector(folder / "detector.zip"),
+        checked=True,
+    ),
+    "detector-files": Kind(
+        write=_write_heads,
+        damaged={f"{NAME}/*.pb": "bytes", f"{NAME}/variables/*": "bytes"},
+        read=_read_unpacked_detector,
+    ),
+    "aesthetic-head": Kind(
+        write=_write_heads,
+        damaged={"head.safetensors": "bytes"},
+        read=_read_head,
+    ),
+    "audit": Kind(
+        write=_write_audit,
+        damaged={"audit/audit.json": "json", "audit/images.csv": "csv"},
+        read=_read_audit,
     ),
     "lora": Kind(
         write=_write_lora,

@@ -20,6 +20,7 @@ from diffjax.files import json_text
 if TYPE_CHECKING:
     from rich.console import Console
 
+    from diffjax.runs.audit import Audit
     from diffjax.runs.folder import RunWriter
 
 EXIT_BAD_INPUT = 2
@@ -150,11 +151,11 @@ def print_json(value: Any, *, indent: int | None = 1) -> None:
     click.echo(text)
 
 
-def keep(run: "RunWriter", n: int) -> None:
+def keep(run: "RunWriter | Audit", n: int) -> None:
     """Have a run's rows written, and counted, if the process is interrupted.
 
     Args:
-        run: The run that is being written.
+        run: The run, or table of images, that is being written.
         n: How many rows it is to have.
     """
     ending = click.get_current_context().obj

@@ -50,6 +50,13 @@ DEVICE = "--dtype", "--cells", "--shard-weights"
 SHARE = "--process-index", "--process-count"
 TOLD = "--json", "--quiet"
 HELP = {
+    "audit": (
+        *("--split", "--data-dir", "--subset", "--per-class", "--subset-seed"),
+        *("--limit", "--classes", "--image-column", "--label-column", "--max-pixels"),
+        *("--filter", "--min-size", "--min-aesthetic", "--max-unsafe"),
+        *("--clip", "--aesthetic-head", "--detector"),
+        *("--revision", "--cache-dir", "--offline", "--out", "--allow-errors", *TOLD),
+    ),
     "baseline": (
         *("--prompts", "--classnames", "--templates", "--clip-name", "--template"),
         *("--revision", "--cache-dir", "--offline"),
