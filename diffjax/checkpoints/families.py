@@ -15,13 +15,14 @@ FLUX.1 schnell the one that it was trained with.
 """
 
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any, NamedTuple
 
 import jax.numpy as jnp
 from jaxtyping import Array, Float
 
 from diffjax.models.clip import TextOutput
+from diffjax.models.diffusion import DiffusionModel
 from diffjax.models.flux import TOKENS as FLUX_TOKENS
 from diffjax.models.flux import FluxCondition, FluxTransformer2DConfig
 from diffjax.models.mmdit import TOKENS as SD3_TOKENS
@@ -203,3 +204,13 @@ def family_of(
         told = denoiser.addition_embed_type
         return STABLE_DIFFUSION_XL if told else STABLE_DIFFUSION
     return None
+
+
+def with_guidance(model: DiffusionModel, guidance: float) -> DiffusionModel:
+    """A FLUX.1 dev that is told another guidance."""
+    conditioner = replace(
+        model.text_conditioner,
+        combine=FluxStates(guidance),
+        settings=model.text_conditioner.settings | {"guidance": guidance},
+    )
+    return replace(model, conditioner=conditioner)

@@ -5,7 +5,7 @@ from pathlib import Path
 from typing import Any
 
 from diffjax.checkpoints.components import RUNS
-from diffjax.checkpoints.schedulers import read_schedule
+from diffjax.checkpoints.schedulers import read_sampling, read_schedule
 from diffjax.data.imagenet import imagenet_names
 from diffjax.errors import DiffjaxError
 from diffjax.models.autoencoder import AutoencoderKLConfig
@@ -14,6 +14,7 @@ from diffjax.models.dit import DiTTransformer2DConfig
 from diffjax.models.flux import FluxTransformer2DConfig
 from diffjax.models.mmdit import SD3Transformer2DConfig
 from diffjax.models.pixart import PixArtTransformer2DConfig
+from diffjax.models.sampling import Sampling
 from diffjax.models.t5 import T5Config
 from diffjax.models.unet_config import UNet2DConditionConfig
 from diffjax.schedules import Schedule
@@ -175,6 +176,8 @@ def process(
 ) -> dict[str, Any]:
     """The "resolution", the "schedule" for it and, if others differ, "schedule_at" any.
 
+    And "sampling_at" any, which raises for a setting that is of sampling alone.
+
     Args:
         config: what a scheduler_config.json says.
         file: its path.
@@ -189,10 +192,16 @@ def process(
         fixed = {"use_dynamic_shifting": False, "shift_terminal": None}
         config = config | fixed | {"shift": shift}
 
-    def at(pixels: int) -> Schedule:
+    def tokens(pixels: int) -> int | None:
         patch = getattr(denoiser, "patch_size", None)
-        tokens = None if patch is None else (pixels // vae.downscale // patch) ** 2
-        return read_schedule(config, str(file), tokens)
+        return None if patch is None else (pixels // vae.downscale // patch) ** 2
+
+    def at(pixels: int) -> Schedule:
+        return read_schedule(config, str(file), tokens(pixels))
+
+    def sampling(pixels: int) -> Sampling:
+        even = isinstance(denoiser, FluxTransformer2DConfig)
+        return read_sampling(config, str(file), tokens(pixels), even=even)
 
     pixels = resolution(denoiser, vae, file.parents[1])
     schedule = at(pixels)
@@ -210,6 +219,7 @@ def process(
         "resolution": pixels,
         "schedule": schedule,
         "schedule_at": at if dynamic else None,
+        "sampling_at": sampling,
     }
 
 

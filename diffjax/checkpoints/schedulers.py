@@ -19,6 +19,7 @@ al. 2024 (2403.03206) for the shift.
 """
 
 import math
+import warnings
 from collections.abc import Callable, Collection, Mapping
 from typing import Annotated, Any
 
@@ -27,6 +28,7 @@ from jaxtyping import Float
 
 from diffjax.errors import DiffjaxError
 from diffjax.models.config import Bounds, fits, in_words
+from diffjax.models.sampling import DDIM, SPACINGS, Euler, Sampling
 from diffjax.schedules import BETA_SCHEDULES as BETA_SCHEDULES
 from diffjax.schedules import Schedule
 
@@ -37,6 +39,8 @@ LEAST_SHIFT = 1e-6  # below, there is hardly noise but at the last level
 Whole = Annotated[int, Bounds(1, MOST_STEPS)]
 Real = Annotated[float, Bounds(-MOST_SHIFT, MOST_SHIFT)]
 Share = Annotated[float, Bounds(0, 1)]
+Offset = Annotated[int, Bounds(0, MOST_STEPS)]
+OTHER_LEVELS = ("use_karras_sigmas", "use_exponential_sigmas", "use_beta_sigmas")
 
 # What each scheduler class of diffusers takes for beta_start, beta_end and
 # beta_schedule where its config is silent. The classes differ in how they SAMPLE;
@@ -130,6 +134,61 @@ def read_schedule(
     return Schedule.ddpm(alpha_bar, prediction_type)
 
 
+def read_sampling(
+    config: Mapping[str, Any],
+    source: str,
+    tokens: int | None = None,
+    *,
+    even: bool = False,
+) -> Sampling:
+    """How diffusers would sample by DDIM, or Euler's method, under such a config.
+
+    Keys that are absent mean what they mean to its DDIMScheduler.
+
+    Args:
+        config: as for ``read_schedule``, which has read it.
+        source: the file's name, for error messages.
+        tokens: of an image in the network.
+        even: whether the steps of a flow are spread evenly down to 1 / n, as by FLUX's
+            pipeline, SiT and REPA; else down to the least noise level of training.
+
+    Raises:
+        DiffjaxError: if a setting is not supported.
+    """
+    name = _scheduler_class(config, source)
+    if name in FLOWS or name in PROGRAMS:
+        for key in OTHER_LEVELS:
+            if _flag(config, key, False, source):
+                raise DiffjaxError(
+                    f"{source}: {key} is set, by which other noise levels are sampled "
+                    "than are supported. Set it to false."
+                )
+        shift, end = _flow_shift(config, source, tokens)
+        least = 1 / _read(config, "num_train_timesteps", 1000, Whole, source)
+        if not config.get("use_dynamic_shifting"):
+            least = shift * least / (1 + (shift - 1) * least)  # and once more by f
+        return Euler(
+            least=None if even or name in PROGRAMS else least,
+            shift=shift,
+            terminal=end,
+            time=PROGRAMS[name][1] if name in PROGRAMS else "steps",
+        )
+    for key in ("clip_sample", "thresholding"):
+        if _flag(config, key, False, source):
+            warnings.warn(
+                f"{source} sets {key}, which is of models of pixels: latents are not "
+                "cut.",
+                stacklevel=2,
+            )
+    spacing = config.get("timestep_spacing", "leading")
+    _require_known("timestep_spacing", spacing, SPACINGS, source)
+    return DDIM(
+        spacing=spacing,
+        offset=_read(config, "steps_offset", 0, Offset, source),
+        to_one=_flag(config, "set_alpha_to_one", True, source),
+    )
+
+
 def _flow_sigmas(
     config: Mapping[str, Any], source: str, tokens: int | None
 ) -> Float[np.ndarray, "T"]:
@@ -140,6 +199,20 @@ def _flow_sigmas(
         )
     T = _read(config, "num_train_timesteps", 1000, Whole, source)
     sigma: np.ndarray = np.arange(1, T + 1) / T
+    shift, end = _flow_shift(config, source, tokens)
+    # whatever the rounding, to 1 at most
+    sigma = shift * sigma / (shift * sigma + (1 - sigma))
+    if end:
+        if sigma[0] == 1 or end == 1:
+            raise DiffjaxError(f"{source}: shift_terminal leaves no noise levels.")
+        sigma = 1 - (1 - sigma) * (1 - end) / (1 - sigma[0])
+    return sigma
+
+
+def _flow_shift(
+    config: Mapping[str, Any], source: str, tokens: int | None
+) -> tuple[float, float]:
+    """k of equation (1), and e; 0 where nothing is stretched."""
     dynamic = _flag(config, "use_dynamic_shifting", False, source)
     end = _read(config, "shift_terminal", None, Share | None, source) or 0.0
     if dynamic:
@@ -156,13 +229,7 @@ def _flow_sigmas(
             f"{source}: the noise levels are shifted by {shift:g}; it must be "
             f"{LEAST_SHIFT:g} at least. Check shift, or base_shift and max_shift."
         )
-    # whatever the rounding, to 1 at most
-    sigma = shift * sigma / (shift * sigma + (1 - sigma))
-    if end:
-        if sigma[0] == 1 or end == 1:
-            raise DiffjaxError(f"{source}: shift_terminal leaves no noise levels.")
-        sigma = 1 - (1 - sigma) * (1 - end) / (1 - sigma[0])
-    return sigma
+    return shift, end
 
 
 def _dynamic_shift(config: Mapping[str, Any], source: str, tokens: int | None) -> float:

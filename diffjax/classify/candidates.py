@@ -105,18 +105,9 @@ def prompt_candidates(
         np.asarray(prompts.classidx) if mean else None,
         model.denoiser.dtype,  # to which the denoiser would round them
     )
-    if truncated:
-        warnings.warn(
-            f"{len(truncated)} of {len(prompts.prompts)} prompts are too long for "
-            f"{model.name} and were cut at its last token: "
-            f"{', '.join(map(_shortened, truncated[:3]))}.",
-            stacklevel=3,
-        )
-    limits = None
-    if model.limits is not None:
-        limits = model.limits.warning(model.name, prompts.class_names)
-    if limits is not None:
-        warnings.warn(limits, stacklevel=4)
+    limits = tell_of_prompts(
+        model, prompts.class_names, len(prompts.prompts), truncated
+    )
     _tell_of_same_tokens(model.name, conditioner, prompts)
     return Candidates(
         prompts=_merged(prompts) if mean else prompts,
@@ -181,6 +172,33 @@ def named_candidates(
     advice = "" if model.limits is None else model.limits.advice(model.name)
     ids = class_ids(labels, model.class_names, model.n_classes, advice)
     return class_candidates(model, [(i,) for i in ids], labels, mesh)
+
+
+def tell_of_prompts(
+    model: DiffusionModel, names: Sequence[str], n: int, truncated: Sequence[str]
+) -> str | None:
+    """Tell of prompts that were cut, and of classes that the model never saw.
+
+    Args:
+        model: the model.
+        names: of the classes.
+        n: the number of prompts.
+        truncated: those that were cut.
+
+    Returns:
+        The line about the classes, if there is one.
+    """
+    if truncated:
+        warnings.warn(
+            f"{len(truncated)} of {n} prompts are too long for "
+            f"{model.name} and were cut at its last token: "
+            f"{', '.join(map(_shortened, truncated[:3]))}.",
+            stacklevel=4,
+        )
+    limits = None if model.limits is None else model.limits.warning(model.name, names)
+    if limits is not None:
+        warnings.warn(limits, stacklevel=5)
+    return limits
 
 
 def _check_memory(rows: int, condition: Any, mesh: Mesh) -> None:

@@ -14,6 +14,7 @@ from diffjax.cli import (  # noqa: F401
     report,
     rescore,
     robustness,
+    sample,
     study,
     train,
     winoground,

@@ -5,7 +5,8 @@ import sys
 import warnings
 from collections.abc import Callable, Iterator, Sequence
 from functools import partial
-from typing import TYPE_CHECKING, Any
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Protocol, runtime_checkable
 
 import click
 
@@ -19,9 +20,6 @@ from diffjax.files import json_text
 
 if TYPE_CHECKING:
     from rich.console import Console
-
-    from diffjax.runs.audit import Audit
-    from diffjax.runs.folder import RunWriter
 
 EXIT_BAD_INPUT = 2
 LONG = 200  # letters, more than any first sentence has
@@ -151,7 +149,21 @@ def print_json(value: Any, *, indent: int | None = 1) -> None:
     click.echo(text)
 
 
-def keep(run: "RunWriter | Audit", n: int) -> None:
+@runtime_checkable
+class Growing(Protocol):
+    """A run's folder, or another that grows."""
+
+    path: Path
+
+    @property
+    def saved(self) -> int:
+        """How many of its rows or files are there."""
+
+    def flush(self) -> None:
+        """Write what is not there yet."""
+
+
+def keep(run: Growing, n: int) -> None:
     """Have a run's rows written, and counted, if the process is interrupted.
 
     Args:

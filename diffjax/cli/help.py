@@ -11,6 +11,7 @@ SECTIONS = {  # groups of options, in the order of their help
     "data": "Data",
     "prompts": "Prompts and classes",
     "deciding": "Deciding",
+    "drawing": "Drawing",
     "model": "Model",
     "device": "Devices",
     "output": "Output",

@@ -10,6 +10,7 @@ from pathlib import Path
 from PIL import Image
 
 from diffjax.data.decoding import FORMATS
+from diffjax.data.drawn import HEADER, SLASH, TABLE
 from diffjax.data.files import ALL, FileSource, ImageFile, Load, load_upright
 from diffjax.data.imagenet import imagenet_classes
 from diffjax.errors import DiffjaxError, unknown
@@ -34,6 +35,7 @@ def open_folder(
     sorted order. Links are followed. An image's id is its path below the folder. What
     is left out is counted in a warning: names that begin with a dot, other suffixes,
     links that lead nowhere or back. Images are turned by their EXIF orientation.
+    A slash in a class's name is %2F in its folder's, as `diffjax sample` writes it.
     Sub-folders called by WordNet ids, as ImageNet's are, make ``model_classes`` known.
 
     Args:
@@ -68,7 +70,7 @@ def open_folder(
     ]
     if len({file.id for file in files}) < len(files):
         raise DiffjaxError(f"{below} has names that differ only in odd bytes.")
-    names = tuple(stock.text(place.name) for place in classes)
+    names = tuple(stock.text(place.name).replace(SLASH, "/") for place in classes)
     if left_out := stock.left_out():
         warnings.warn(f"{below}:{left_out}", stacklevel=2)
     return FileSource(
@@ -120,7 +122,7 @@ class _Stock:
                 f"{self.folder} holds no sub-folders. Give each class a sub-folder "
                 "with its images, or list paths and labels in a CSV file."
             )
-        self.other.update(map(_suffix, files))
+        self.other.update(_suffix(f) for f in files if f.name not in (HEADER, TABLE))
         return places
 
     def images(self, place: Path) -> list[Path]:

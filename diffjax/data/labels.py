@@ -17,6 +17,8 @@ def class_ids(
     class_names: tuple[str, ...] | None,
     n_classes: int,
     advice: str = "",
+    *,
+    least: int = 2,
 ) -> tuple[int, ...]:
     """The class ids that labels name.
 
@@ -24,15 +26,16 @@ def class_ids(
     (as in "tench, Tinca tinca"), or the id in digits; case does not matter.
 
     Args:
-        labels: two or more, all different.
+        labels: all different.
         class_names: of the ids from 0, or None if the checkpoint has no names.
         n_classes: how many ids there are.
         advice: what to say besides of an unknown label.
+        least: how many labels there must be, 1 or 2.
 
     Raises:
         DiffjaxError: if a label is unknown, ambiguous, or means the same as another.
     """
-    labels = check_labels(labels)
+    labels = check_labels(labels, least=least)
     meanings: dict[str, set[int]] = {}
     for i, name in enumerate(class_names or ()):
         for synonym in {name, *name.split(",")}:

@@ -61,11 +61,12 @@ def split_labels(text: str) -> list[str]:
     return [label.strip() for label in row]
 
 
-def check_labels(labels: Iterable[Any]) -> tuple[str, ...]:
-    """Labels that can be told apart: two or more, none empty, none twice.
+def check_labels(labels: Iterable[Any], *, least: int = 2) -> tuple[str, ...]:
+    """Labels that can be told apart: enough, none empty, none twice.
 
     Args:
         labels: texts, or whole numbers, which become their digits.
+        least: how many there must be, 1 or 2.
 
     Returns:
         Plain texts.
@@ -80,12 +81,13 @@ def check_labels(labels: Iterable[Any]) -> tuple[str, ...]:
         )
     texts = tuple(map(_label, labels))
     if not texts:
-        raise DiffjaxError("No labels were given. Name at least two classes.")
+        many = "two classes" if least > 1 else "one class"
+        raise DiffjaxError(f"No labels were given. Name at least {many}.")
     if any(not label.strip() for label in texts):
         raise DiffjaxError(
             f"A label is empty in {list(texts)}. Remove it, or a stray comma."
         )
-    if len(texts) == 1:
+    if len(texts) < least:
         raise DiffjaxError(
             f"Only one label was given ({texts[0]!r}). A classification compares "
             "classes: name at least two."

@@ -143,7 +143,7 @@ class Experiment:
         if isinstance(self.prompts, Prompts):
             return self.prompts
         if self.prompts is not None:
-            return Prompts.read_csv(_file(self.prompts, ".csv"))
+            return Prompts.read_csv(package_file(self.prompts, ".csv"))
         if self.templates is not None:
             own = readable_names(source.class_names)
             return read_clip_benchmark(
@@ -195,10 +195,10 @@ def _classes(text: str, n_classes: int) -> tuple[int, ...]:
     if re.fullmatch(r"[\d:, ]+", text):
         name = f"The text {text!r} of classes"
         return parse_classes([(name, text)], name, n_classes)
-    return read_classes(_file(text, ".txt"), n_classes)
+    return read_classes(package_file(text, ".txt"), n_classes)
 
 
-def _file(name: str, suffix: str) -> Path:
+def package_file(name: str, suffix: str) -> Path:
     """A file by its path, or one of the package by its name."""
     if name.lower().endswith(suffix) or "/" in name:
         return Path(name)

@@ -17,6 +17,7 @@ from diffjax.errors import DiffjaxError
 from diffjax.models.conditioner import Conditioner
 from diffjax.models.limits import Limits
 from diffjax.models.network import Network, digest
+from diffjax.models.sampling import Sampling, Steps
 from diffjax.schedules import Schedule, at, noise_from_prediction
 from diffjax.tracing import jit
 
@@ -46,6 +47,8 @@ class DiffusionModel:
         conditioner: prompts → conditions, of text models.
         class_names: names of the class ids, of class models that have them.
         n_classes: the number of class ids, of class models.
+        sampling_at: pixels along an edge → how images are sampled; None where nobody
+            says.
         limits: what it has learned, where that is little; None for a large model.
         temperatures: of scores, as fitted to labels, by the loss that decides.
         unguided: whether there is a condition of no class.
@@ -70,6 +73,7 @@ class DiffusionModel:
     n_classes: int | None = None
     sizes: bool = False
     schedule_at: Callable[[int], Schedule] | None = None
+    sampling_at: Callable[[int], Sampling] | None = None
     limits: Limits | None = None
     temperatures: Mapping[str, float] = field(default_factory=dict)
     unguided: bool = True
@@ -151,6 +155,16 @@ class DiffusionModel:
     def fingerprint(self) -> str:
         """16 hex digits of what ``describe`` says: a name can come to mean another."""
         return digest(map(repr, self.describe().items()))
+
+    def steps(self, n: int, resolution: int) -> Steps:
+        """The noise levels of n steps of sampling, at a resolution.
+
+        Raises:
+            DiffjaxError: if there are no such steps, or nobody says how to sample.
+        """
+        if self.sampling_at is None:
+            raise DiffjaxError(f"Nobody says how {self.name} is sampled.")
+        return self.sampling_at(resolution).steps(self.schedule, n)
 
     def latent(self, pixels: Float[np.ndarray, "H W 3"]) -> Float[Array, "h w c"]:
         """z0 of one image; see ``latents``."""

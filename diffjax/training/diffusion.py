@@ -14,10 +14,12 @@ from jaxtyping import Int32, UInt8
 from rich.console import Console
 
 from diffjax.checkpoints.naming import AUTOENCODER
-from diffjax.checkpoints.schedulers import read_schedule
+from diffjax.checkpoints.schedulers import read_sampling, read_schedule
+from diffjax.data.sheets import as_bytes, save_png, sheet
 from diffjax.models.autoencoder import AutoencoderKL
+from diffjax.models.sampling import sample
 from diffjax.models.unet import TextCondition
-from diffjax.scoring.noise import seed_key
+from diffjax.scoring.noise import normal, seed_key
 from diffjax.tracing import jit
 from diffjax.training.batches import LatentBatch, latent_batch
 from diffjax.training.beginning import Beginning
@@ -29,9 +31,10 @@ from diffjax.training.log import steps_made
 from diffjax.training.loop import fit
 from diffjax.training.objective import denoiser_loss
 from diffjax.training.recipes import ClassToImage, Diffusion, TextToImage
-from diffjax.training.samples import sample, write_sheet
 from diffjax.training.text_to_image import text_to_image
 
+SAMPLE_STEPS = 25
+COLUMNS = 5  # of sample images
 KINDS: dict[type[Diffusion], Callable[..., Kind]] = {
     TextToImage: text_to_image,
     ClassToImage: class_to_image,
@@ -63,7 +66,9 @@ def train_diffusion(
         beginning: a model whose weights are trained on, instead of random ones.
         console: where the progress bar goes.
     """
-    schedule = read_schedule(recipe.scheduler, f"recipe {recipe.name}")
+    named = f"recipe {recipe.name}"
+    schedule = read_schedule(recipe.scheduler, named)
+    sample_steps = read_sampling(recipe.scheduler, named).steps(schedule, SAMPLE_STEPS)
     # the phases must not share their weights and keys: those of this one have the
     # next seed
     random = np.random.default_rng(seed + 1)
@@ -135,15 +140,15 @@ def train_diffusion(
             lambda z_t, t: jax.vmap(denoiser, (0, None, 0))(z_t, t, conditions)[
                 ..., : shape[-1]
             ],
-            schedule,
-            shape,
-            seed_key(seed),
+            sample_steps,
+            normal(seed_key(seed), shape),
         )
         return jax.vmap(vae.decode)(z0 / latents.scaling_factor)
 
     def show(step: int, average: Any) -> None:
         pixels = np.asarray(draw(average, latents.vae, kind.shown))
-        write_sheet(pixels, out / "denoiser" / f"samples-{step:06d}.png")
+        drawn = sheet(as_bytes(pixels), COLUMNS)
+        save_png(drawn, out / "denoiser" / f"samples-{step:06d}.png")
 
     parameters = fit(
         recipe.denoiser,

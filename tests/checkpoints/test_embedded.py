@@ -91,7 +91,7 @@ def test_diffusers_in_torch_loads_the_dit_and_agrees(tiny_dit):
 def test_the_dit_knows_a_class_from_what_it_draws_of_it(tiny_dit):
     """Latents drawn under a class have less error under that class than under most."""
     from diffjax.models.diffusion import predict
-    from diffjax.training.samples import sample
+    from diffjax.models.sampling import sample
 
     schedule, network = tiny_dit.schedule, tiny_dit.denoiser
     n = tiny_dit.n_classes
@@ -102,10 +102,8 @@ def test_the_dit_knows_a_class_from_what_it_draws_of_it(tiny_dit):
         one = network.module()
         return sample(
             lambda z_t, t: jax.vmap(one, (0, None, 0))(z_t, t, jnp.arange(n))[..., :4],
-            schedule,
-            (n, size, size, 4),
-            jax.random.key(0),
-            steps=10,
+            tiny_dit.steps(10, tiny_dit.resolution),
+            jax.random.normal(jax.random.key(0), (n, size, size, 4)),
         )
 
     @jax.jit

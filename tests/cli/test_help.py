@@ -107,6 +107,11 @@ HELP = {
         *("--plot", "--csv", "--clean", "--line", "--point", "--shift"),
         *("--all-classes", "--json"),
     ),
+    "sample": (
+        *("--labels", "--template", "--prompts", "--per-class", "--steps", "--seed"),
+        *("--resolution", "--batch", "--dtype", "--shard-weights"),
+        *(*PARTS, "--out", "--sheet", "--dry-run", *TOLD),
+    ),
     "study": ("--out", "--json", "--allow-partial"),
     "train": ("--data-dir", "--out", "--length", "--steps", "--init", "--seed"),
     "winoground": (

@@ -1,4 +1,4 @@
-"""Objectives, the loop and its optimiser, and samples; a resume is exact."""
+"""Objectives, the loop and its optimiser; a resume is exact."""
 
 import dataclasses
 import signal
@@ -29,7 +29,6 @@ from diffjax.training.recipes import (
     Phase,
     get_recipe,
 )
-from diffjax.training.samples import sample
 from diffjax.training.text_to_image import build_networks
 
 TEST = get_recipe("test")
@@ -287,21 +286,3 @@ def test_a_loss_that_is_not_finite_stops_the_run(tmp_path):
         )
     with Checkpoints(tmp_path / "checkpoints") as checkpoints:
         assert checkpoints.latest is None
-
-
-# Sample images
-
-
-@pytest.mark.parametrize("prediction", ["epsilon", "v_prediction"])
-def test_samples_of_a_perfect_model_of_one_image_are_that_image(prediction):
-    image = jnp.asarray(np.random.default_rng(0).normal(size=(3, 2, 2, 1)))
-    config = dict(TEST_DIT.scheduler) | {"prediction_type": prediction}
-    schedule = read_schedule(config, "test")
-
-    def denoise(z_t, t):
-        a, s = schedule.signal[t], schedule.sigma[t]
-        noise = (z_t - a * image) / s
-        return noise if prediction == "epsilon" else a * noise - s * image
-
-    drawn = sample(denoise, schedule, image.shape, jax.random.key(0), steps=10)
-    np.testing.assert_allclose(drawn, image, atol=1e-4)
