@@ -213,9 +213,9 @@ def audit_table(found: "Mapping[str, Any]") -> "RenderableType":
     table = FittingTable(
         columns=(
             Column(title="filter", justify="left"),
-            Column(title="leaves", justify="left", goes=1),
+            Column(title="leaves", justify="left", goes=2),
             Column(title="taken away"),
-            Column(title="95 %", goes=2),
+            Column(title="95 %", goes=1),
             Column(title="left"),
         )
     )

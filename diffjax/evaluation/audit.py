@@ -4,6 +4,8 @@ size        shorter side of the image as it is stored
 aesthetic   head(i),  unsafe   detector(i),   i = CLIP's features of length 1
 """
 
+import time
+import warnings
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -11,6 +13,7 @@ from typing import Any
 
 import numpy as np
 
+from diffjax.baselines.classifier import batch_of
 from diffjax.baselines.clip import Clip, described
 from diffjax.choices import FILTERS
 from diffjax.classify.progress import Progress
@@ -18,10 +21,21 @@ from diffjax.data.images import load_image
 from diffjax.data.sources import digest
 from diffjax.errors import DiffjaxError, overflowed
 from diffjax.evaluation.task import Task
+from diffjax.models.clip_image import CLIPVisionConfig
 from diffjax.models.heads import AestheticHead, Detector
 from diffjax.runs.audit import Audit, Limits, open_audit
 
-CHUNK = 64  # images between which the table is written
+SIZES = 256  # images at once, where there are no heads
+SECONDS = 10.0  # between which the table is written
+# OpenAI's, whose features LAION's heads were trained on
+VIT_L_14 = CLIPVisionConfig(
+    hidden_size=1024,
+    intermediate_size=4096,
+    num_hidden_layers=24,
+    num_attention_heads=16,
+    patch_size=14,
+    projection_dim=768,
+)
 
 Head = AestheticHead | Detector
 
@@ -39,9 +53,13 @@ class Judges:
     heads: Mapping[str, Head] = field(default_factory=dict)
 
     def check(self) -> None:
-        """Raise DiffjaxError if a head takes other features than CLIP gives."""
+        """Raise DiffjaxError if a head takes more or fewer features than CLIP gives.
+
+        Of as many by another network a line tells.
+        """
         if self.clip is None:
             return
+        vision = self.clip.loaded.config.vision
         width = self.clip.loaded.config.text.projection_dim
         for name, head in self.heads.items():
             if head.width != width:
@@ -50,6 +68,13 @@ class Judges:
                     f"head of {name} takes {head.width}. LAION's take the 768 of "
                     "OpenAI's ViT-L-14: --clip ViT-L-14."
                 )
+        if width == VIT_L_14.projection_dim and vision != VIT_L_14:
+            warnings.warn(
+                f"{self.clip.name} is another network than OpenAI's ViT-L-14 at 224 "
+                "pixels, whose features LAION's heads judge: their figures mean "
+                "nothing here.",
+                stacklevel=2,
+            )
 
     def describe(self) -> dict[str, str]:
         """Fingerprints of all that decides the figures."""
@@ -107,11 +132,17 @@ def audit(
     progress.total = len(task.indices)
     progress.before = progress.done = progress.total - len(todo)
     progress.watch(progress)
-    for start in range(0, len(todo), CHUNK):
-        for row in _judged(task, judges, todo[start : start + CHUNK]):
+    clip = judges.clip
+    chunk = SIZES if clip is None else batch_of(clip.loaded.processing.resolution)
+    written = time.monotonic()
+    for start in range(0, len(todo), chunk):
+        for row in _judged(task, judges, todo[start : start + chunk]):
             table.add(row)
             progress.count(failed=row.get("error") is not None)
-        table.flush()
+        if time.monotonic() - written > SECONDS:
+            table.flush()
+            written = time.monotonic()
+    table.flush()
     return table.finish(task.indices.tolist(), filters, limits or Limits())
 
 

@@ -1,6 +1,8 @@
 """Audits of small data sets, by a small CLIP and heads of its width."""
 
 import json
+import warnings
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -11,10 +13,11 @@ from safetensors.numpy import save_file
 from tiny_sets import picture, save, write_folder
 
 from diffjax.baselines.clip import load_clip
-from diffjax.checkpoints.heads import load_detector
+from diffjax.checkpoints.heads import load_aesthetic, load_detector
 from diffjax.data.images import load_image
 from diffjax.evaluation import audit as auditing
 from diffjax.files import read_csv, read_json
+from diffjax.models.clip_image import CLIPConfig
 
 WIDTH = 24  # of the small CLIP's features
 
@@ -55,7 +58,7 @@ def photos(tmp_path):
 def test_an_audit_is_of_its_judges_figures_and_goes_on(
     judges, photos, tmp_path, monkeypatch
 ):
-    monkeypatch.setattr(auditing, "CHUNK", 4)
+    monkeypatch.setattr(auditing, "SECONDS", 0.0)
     (photos / "cat" / "1.png").write_bytes(b"no picture")
     out = tmp_path / "out"
     command = ("audit", photos, *options(judges), "--out", out, "--min-size", 80)
@@ -143,3 +146,16 @@ def test_judges_that_are_missing_or_do_not_fit(judges, photos, tmp_path):
     limit = invoke("audit", photos, *out, "--filter", "size", "--max-unsafe", "nan")
     assert_refused(limit, "must be finite, not 4.5 for aesthetic and nan")
     assert not (tmp_path / "out").exists()
+
+
+def test_other_features_of_as_many_numbers_are_told_of(judges):
+    clip = load_clip(str(judges / "clip"))
+    texts = replace(clip.loaded.config.text, projection_dim=768)
+    for vision, told in ((auditing.VIT_L_14, 0), (clip.loaded.config.vision, 1)):
+        config = CLIPConfig(vision=vision, text=texts)
+        other = replace(clip, loaded=replace(clip.loaded, config=config))
+        heads = {"aesthetic": load_aesthetic("mlp")}
+        with warnings.catch_warnings(record=True) as found:
+            warnings.simplefilter("always")
+            auditing.Judges(clip=other, heads=heads).check()
+        assert len(found) == told
