@@ -12,6 +12,7 @@ from diffjax.cli import (  # noqa: F401
     models,
     official,
     report,
+    reproduce,
     rescore,
     robustness,
     sample,

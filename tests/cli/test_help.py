@@ -99,6 +99,7 @@ HELP = {
     ),
     "models": ("--json",),
     "report": ("--html", "--csv", "--table", "--json", "--allow-partial"),
+    "reproduce": ("--runs", "--html", "--json"),
     "rescore": (
         *("--loss", "--space", "--weights", "--strategy", "--folds", "--bins"),
         *("--out", "--json", "--allow-partial"),
