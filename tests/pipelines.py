@@ -5,6 +5,7 @@ and is a float16 number, so that files of half precision hold the same model.
 """
 
 import json
+from contextlib import contextmanager
 from functools import partial
 
 import jax
@@ -281,3 +282,28 @@ def encode(network, pixels):
 @quick_jit
 def decode(network, latents):
     return jax.vmap(network.module().decode)(latents)
+
+
+@contextmanager
+def hooked(module, names):
+    """A dict that a forward pass fills with what layers put out, by their names."""
+    kept = {}
+
+    def keep(name, output):
+        if isinstance(output, tuple):  # (hidden, skips), (hidden,) or (text, image)
+            several = len(output) == 2 and not isinstance(output[1], tuple)
+            output = output[1] if several else output[0]
+        kept[name] = from_torch(output) if output.ndim == 4 else output.float().numpy()
+
+    layers = dict(module.named_modules())
+    hooks = [
+        layers[name].register_forward_hook(
+            lambda module, given, output, name=name: keep(name, output)
+        )
+        for name in names
+    ]
+    try:
+        yield kept
+    finally:
+        for hook in hooks:
+            hook.remove()

@@ -1,9 +1,4 @@
-"""Networks with initial weights, drawn on the host.
-
-Kernels have variance 1 / fan-in (LeCun et al. 1998), tables 1 / width; biases are 0
-and scales 1. flax's own initialisers draw the same, but take minutes to compile for a
-U-Net.
-"""
+"""Networks to train, with initial weights."""
 
 from collections.abc import Callable
 from typing import Any
@@ -13,6 +8,7 @@ import numpy as np
 from flax import nnx
 from jax.typing import DTypeLike
 
+from diffjax.models.initial import drawn
 from diffjax.training.objective import zero_residuals
 
 
@@ -22,29 +18,7 @@ def initial_network(
     random: np.random.Generator,
     dtype: DTypeLike = jnp.float32,
 ) -> Any:
-    """A module to train, whose residual branches begin as zero.
-
-    Args:
-        module: its class; without ``rngs`` it makes shapes instead of weights.
-        config: the config of that class.
-        random: where the weights come from.
-        dtype: of the computation; weights are float32.
-    """
-    empty = module(config, rngs=None, dtype=dtype, param_dtype=jnp.float32)
-    graph, abstract = nnx.split(empty)
-
-    def draw(path: tuple[Any, ...], leaf: Any) -> Any:
-        match path[-1]:
-            case "kernel":
-                fan = float(np.prod(leaf.shape[:-1]))
-            case "embedding":
-                fan = float(leaf.shape[-1])
-            case kind:
-                return leaf.replace(jnp.full(leaf.shape, float(kind == "scale")))
-        value = random.standard_normal(leaf.shape, np.float32) * fan**-0.5
-        return leaf.replace(jnp.asarray(value, jnp.float32))
-
-    drawn = [(path, draw(path, leaf)) for path, leaf in nnx.to_flat_state(abstract)]
-    network = nnx.merge(graph, nnx.from_flat_state(drawn))
+    """A module to train, whose residual branches begin as zero; see ``drawn``."""
+    network = drawn(module, config, random, dtype)
     zero_residuals(network)
     return network

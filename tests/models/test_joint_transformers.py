@@ -12,7 +12,7 @@ import numpy as np
 import pytest
 import torch
 from flax import nnx
-from pipelines import error, from_torch, normal, quick_jit, to_torch
+from pipelines import error, from_torch, hooked, normal, quick_jit, to_torch
 from published import REAL, RUN, T5, TEXT_3, TEXT_3_2, TEXT_FLUX, VAE, VAE_FLUX
 
 from diffjax.checkpoints import mappings, naming
@@ -39,6 +39,7 @@ from diffjax.models.pixart import (
     PixArtTransformer2DModel,
 )
 from diffjax.models.t5 import T5Config
+from diffjax.models.taps import block_names, outputs
 
 BOUND = 1e-4
 HEIGHT, WIDTH, TEXT = 12, 16, 9  # a grid that is no square
@@ -157,15 +158,29 @@ def ours_of(kind, config, model, dtype=jnp.float32):
     return Network(graphdef, mappings.fill(state, tensors, KINDS[kind][2], kind))
 
 
+def condition_of(module, states, pooled, guidance):
+    if isinstance(module, SD3Transformer2DModel):
+        return JointCondition(states, pooled)
+    if isinstance(module, PixArtTransformer2DModel):
+        return MaskedCondition(states, jnp.arange(TEXT) < SEEN)
+    return FluxCondition(states, pooled, guidance)
+
+
 @quick_jit
 def run(network, latents, times, states, pooled, guidance):
-    def one(z, t, states, pooled):
-        if isinstance(network.module(), SD3Transformer2DModel):
-            return network.module()(z, t, JointCondition(states, pooled))
-        if isinstance(network.module(), PixArtTransformer2DModel):
-            seen = jnp.arange(TEXT) < SEEN
-            return network.module()(z, t, MaskedCondition(states, seen))
-        return network.module()(z, t, FluxCondition(states, pooled, guidance))
+    def one(z, t, *told):
+        module = network.module()
+        return module(z, t, condition_of(module, *told, guidance))
+
+    return jax.vmap(one)(latents, times, states, pooled)
+
+
+@quick_jit
+def features(network, latents, times, states, pooled, guidance):
+    def one(z, t, *told):
+        module = network.module()
+        names = block_names(module)
+        return outputs(module, names, z, t, condition_of(module, *told, guidance))
 
     return jax.vmap(one)(latents, times, states, pooled)
 
@@ -236,6 +251,23 @@ def test_flux_overflows_in_float16_as_diffusers_does():
     assert error(found, expected) < 0.1
     exact = theirs(kind, config, model.float())
     assert error(exact, expected) > 0.5  # so it did matter
+
+
+@pytest.mark.parametrize("name", ["SD3.5 medium", "FLUX dev", "PixArt-α"])
+def test_what_blocks_put_out_is_diffusers(name):
+    """Of the image's tokens, on their grid: a FLUX block has those of the text too."""
+    kind, config = CASES[name]
+    model = torch_model(kind, config)
+    network = ours_of(kind, config, model)
+    blocks = block_names(network.module())
+    assert len(blocks) == config["num_layers"] + config.get("num_single_layers", 0)
+    with hooked(model, blocks) as expected:
+        theirs(kind, config, model)
+    found = features(network, *inputs(config), np.float32(GUIDANCE))
+    for block, ours in zip(blocks, found, strict=True):
+        assert ours.shape[1:3] == (HEIGHT // 2, WIDTH // 2)
+        tokens = ours.reshape(len(ours), -1, ours.shape[-1])
+        assert error(tokens, expected[block]) < BOUND, block
 
 
 @pytest.fixture(scope="module", params=CASES)

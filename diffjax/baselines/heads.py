@@ -1,0 +1,366 @@
+"""Heads that are trained on features of a frozen diffusion model.
+
+    y = (f − μ_d) / σ_d                       μ, σ of a feature over the training images
+    linear:  logits = W mean(y) + b
+    resnet:  x = conv(y);  x = shortcut(x) + conv(relu(norm(conv(relu(norm(x))))))
+             logits = W mean(relu(norm(x))) + b
+
+A share of the training images is held out. Of all weight decays and epochs, the head
+with the smallest −log p(label) on these is taken; no other image has a say in it.
+"""
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from functools import partial
+from typing import Any, NamedTuple, Protocol
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from flax import nnx
+from jax.typing import DTypeLike
+from jaxtyping import Array, Float, Int
+
+from diffjax.baselines.resnet import EPSILON, Block
+from diffjax.errors import DiffjaxError, optional
+from diffjax.models.initial import drawn
+from diffjax.models.layers import Make
+from diffjax.models.network import Network
+from diffjax.tracing import jit
+
+GROUPS = 8  # of the ResNet's norms
+WIDTHS = (64, 128)  # of its levels
+LAYERS = 2  # residual blocks a level
+SMALLEST = 1e-6  # deviation that a feature is divided by
+MOST_AT_ONCE = 256  # maps that are looked at together
+
+
+class Maps(Protocol):
+    """Features of images, wherever they are."""
+
+    @property
+    def shape(self) -> tuple[int, int, int]:
+        """h, w and d of each."""
+
+    def __len__(self) -> int:
+        """The number of images."""
+
+    def take(self, images: Int[np.ndarray, " b"]) -> Float[np.ndarray, "b h w d"]:
+        """Those of some images, float32."""
+
+
+class Averages:
+    """The means of maps over their places, in memory: maps of one place."""
+
+    def __init__(self, maps: Maps) -> None:
+        """Read all maps once."""
+        n = len(maps)
+        parts = [
+            maps.take(np.arange(k, min(k + MOST_AT_ONCE, n))).mean((1, 2))
+            for k in range(0, n, MOST_AT_ONCE)
+        ]
+        self._rows = np.concatenate(parts)[:, None, None]
+
+    @property
+    def shape(self) -> tuple[int, int, int]:
+        """1, 1 and d."""
+        return 1, 1, self._rows.shape[-1]
+
+    def __len__(self) -> int:
+        """The number of images."""
+        return len(self._rows)
+
+    def take(self, images: Int[np.ndarray, " b"]) -> Float[np.ndarray, "b 1 1 d"]:
+        """Those of some images."""
+        rows: np.ndarray = self._rows[images]
+        return rows
+
+
+class Sizes(NamedTuple):
+    """What a head maps from and to."""
+
+    features: int
+    classes: int
+
+
+class LinearHead(nnx.Module):
+    """The mean of a map, multiplied."""
+
+    def __init__(
+        self,
+        sizes: Sizes,
+        *,
+        rngs: nnx.Rngs | None,
+        dtype: DTypeLike = jnp.float32,
+        param_dtype: DTypeLike = jnp.float32,
+    ) -> None:
+        make = Make(rngs=rngs, dtype=dtype, param_dtype=param_dtype)
+        self.head = make.linear(*sizes)
+
+    def __call__(self, y: Float[Array, "h w d"]) -> Float[Array, " C"]:
+        """[h, w, d] → logits."""
+        logits: Array = self.head(y.mean((0, 1)))
+        return logits
+
+
+class ResNetHead(nnx.Module):
+    """A few residual blocks; every level but the first halves height and width."""
+
+    def __init__(
+        self,
+        sizes: Sizes,
+        *,
+        rngs: nnx.Rngs | None,
+        dtype: DTypeLike = jnp.float32,
+        param_dtype: DTypeLike = jnp.float32,
+    ) -> None:
+        make = Make(rngs=rngs, dtype=dtype, param_dtype=param_dtype)
+        width = WIDTHS[0]
+        self.conv_in = make.conv(sizes.features, width, 3, bias=False)
+        blocks = []
+        for level, outputs in enumerate(WIDTHS):
+            for place in range(LAYERS):
+                stride = 2 if level > 0 and place == 0 else 1
+                blocks.append(Block(width, outputs, stride, GROUPS, make))
+                width = outputs
+        self.blocks = nnx.List(blocks)
+        self.norm_out = make.group_norm(width, GROUPS, EPSILON)
+        self.head = make.linear(width, sizes.classes)
+
+    def __call__(self, y: Float[Array, "h w d"]) -> Float[Array, " C"]:
+        """[h, w, d] → logits."""
+        x = self.conv_in(y)
+        for block in self.blocks:
+            x = block(x)
+        logits: Array = self.head(jax.nn.relu(self.norm_out(x)).mean((0, 1)))
+        return logits
+
+
+@dataclass(frozen=True, kw_only=True)
+class Course:
+    """How a kind of head is trained.
+
+    Attributes:
+        module: its network.
+        epochs: through the images that are not held out.
+        rate: of AdamW at first; it falls to 0 as a cosine.
+        decays: of weights, each of which is tried.
+        batch: images a step.
+        averages: whether the head sees the mean of a map alone.
+    """
+
+    module: Callable[..., nnx.Module]
+    epochs: int
+    rate: float
+    decays: tuple[float, ...]
+    batch: int = 128
+    averages: bool = False
+
+
+COURSES: Mapping[str, Course] = {
+    "linear": Course(
+        module=LinearHead, epochs=40, rate=0.01, decays=(0.0, 0.1, 1.0), averages=True
+    ),
+    "resnet": Course(module=ResNetHead, epochs=15, rate=1e-3, decays=(0.05, 0.5)),
+}
+
+
+@dataclass(frozen=True, kw_only=True)
+class Trained:
+    """A head, and how it was chosen.
+
+    Attributes:
+        kind: a key of ``COURSES``.
+        network: maps a map, normalised, to logits.
+        mean, deviation: μ and σ, [d].
+        decay: of the weights.
+        epoch: after which it was taken, from 1.
+        learned: images that it learned from.
+        held: images that chose it.
+        right: how many of these it decides rightly.
+        surprise: the mean of −log p(label) over these, in nats.
+    """
+
+    kind: str
+    network: Network
+    mean: Float[np.ndarray, " d"]
+    deviation: Float[np.ndarray, " d"]
+    decay: float
+    epoch: int
+    learned: int
+    held: int
+    right: int
+    surprise: float
+
+    def log_probabilities(self, maps: Maps) -> Float[np.ndarray, "n C"]:
+        """log p(class) of all images."""
+        given = Averages(maps) if COURSES[self.kind].averages else maps
+        every = np.arange(len(given))
+        return _answers(self.network, given, every, self.mean, self.deviation)
+
+
+def train_head(
+    kind: str,
+    maps: Maps,
+    labels: Int[np.ndarray, " n"],
+    classes: int,
+    *,
+    seed: int = 0,
+    share: float = 0.1,
+    epochs: int | None = None,
+) -> Trained:
+    """Train a head, with what is random a function of the seed alone.
+
+    Args:
+        kind: a key of ``COURSES``.
+        maps: the features of the training images.
+        labels: of these, in [0, classes).
+        classes: C.
+        seed: of initial weights, batches and of which images are held out.
+        share: of the images of each class that are held out, at least one of each.
+        epochs: other than the course's.
+
+    Raises:
+        DiffjaxError: if a class has but one image, or the loss is not finite.
+    """
+    optax = optional("optax", "Training a head")
+    course = COURSES[kind]
+    epochs = epochs or course.epochs
+    given = Averages(maps) if course.averages else maps
+    taught, held = held_out(labels, share, seed)
+    mean, deviation = moments(given, taught)
+    batch = min(course.batch, len(taught))
+    steps = len(taught) // batch
+    sizes = Sizes(given.shape[-1], classes)
+    best: Trained | None = None
+    for decay in course.decays:
+        random = np.random.default_rng(seed)
+        network = Network.of(drawn(course.module, sizes, random))
+        schedule = optax.cosine_decay_schedule(course.rate, epochs * steps)
+        optimiser = optax.adamw(schedule, weight_decay=decay, mask=_matrices)
+        state = optimiser.init(network.state)
+        update = _update(optimiser)
+        for epoch in range(1, epochs + 1):
+            order = random.permutation(taught)
+            for step in range(steps):
+                images = order[step * batch : (step + 1) * batch]
+                y = _normal(given, images, mean, deviation)
+                network, state = update(network, state, y, labels[images])
+            odds = _answers(network, given, held, mean, deviation)
+            surprise = float(-odds[np.arange(len(held)), labels[held]].mean())
+            if not np.isfinite(surprise):
+                raise DiffjaxError(
+                    f"The loss of the {kind} head became {surprise} in epoch {epoch}: "
+                    "its features are too large, or not finite."
+                )
+            if best is None or surprise < best.surprise:
+                best = Trained(
+                    kind=kind,
+                    network=network,
+                    mean=mean,
+                    deviation=deviation,
+                    decay=decay,
+                    epoch=epoch,
+                    learned=len(taught),
+                    held=len(held),
+                    right=int((odds.argmax(axis=1) == labels[held]).sum()),
+                    surprise=surprise,
+                )
+    assert best is not None  # there are epochs
+    return best
+
+
+def held_out(
+    labels: Int[np.ndarray, " n"], share: float, seed: int
+) -> tuple[Int[np.ndarray, " t"], Int[np.ndarray, " v"]]:
+    """Images to learn from, and those held out, both ascending.
+
+    Raises:
+        DiffjaxError: if a class has but one image.
+    """
+    random = np.random.default_rng((seed, 1))
+    held = []
+    for label, count in zip(*np.unique(labels, return_counts=True), strict=True):
+        if count < 2:
+            raise DiffjaxError(
+                f"Class {label} has one training image alone, and of each class some "
+                "are held out: take more images."
+            )
+        members = random.permutation(np.flatnonzero(labels == label))
+        held.append(members[: min(count - 1, max(1, round(share * count)))])
+    chosen = np.sort(np.concatenate(held))
+    return np.setdiff1d(np.arange(len(labels)), chosen), chosen
+
+
+def moments(
+    maps: Maps, images: Int[np.ndarray, " m"]
+) -> tuple[Float[np.ndarray, " d"], Float[np.ndarray, " d"]]:
+    """μ and σ of each feature, over images and places."""
+    total = np.zeros((2, maps.shape[-1]))
+    for k in range(0, len(images), MOST_AT_ONCE):
+        part = maps.take(images[k : k + MOST_AT_ONCE]).astype(np.float64)
+        total += part.sum((0, 1, 2)), np.square(part).sum((0, 1, 2))
+    mean, square = total / (len(images) * maps.shape[0] * maps.shape[1])
+    deviation = np.sqrt(np.maximum(square - mean**2, 0))
+    floor = max(SMALLEST, SMALLEST * float(np.abs(mean).max()))
+    return mean.astype(np.float32), np.maximum(deviation, floor).astype(np.float32)
+
+
+def _matrices(state: Any) -> Any:
+    """Which weights decay: those of products, not biases and scales."""
+    return jax.tree.map(lambda leaf: leaf.ndim > 1, state)
+
+
+def _normal(
+    maps: Maps, images: np.ndarray, mean: np.ndarray, deviation: np.ndarray
+) -> np.ndarray:
+    y: np.ndarray = (maps.take(images) - mean) / deviation
+    return y
+
+
+def _logits(network: Network, y: Array) -> Array:
+    logits: Array = jax.vmap(network.module())(y)
+    return logits
+
+
+@jit
+def _log_softmax(network: Network, y: Array) -> Array:
+    out: Array = jax.nn.log_softmax(_logits(network, y))
+    return out
+
+
+def _answers(
+    network: Network,
+    maps: Maps,
+    images: np.ndarray,
+    mean: np.ndarray,
+    deviation: np.ndarray,
+) -> Float[np.ndarray, "n C"]:
+    """log p(class) of some images."""
+    found = []
+    for k in range(0, len(images), MOST_AT_ONCE):
+        # filled up with the last image: another number would be compiled anew
+        places = np.minimum(np.arange(k, k + MOST_AT_ONCE), len(images) - 1)
+        y = _normal(maps, images[places], mean, deviation)
+        found.append(np.asarray(_log_softmax(network, y)))
+    odds: np.ndarray = np.concatenate(found)[: len(images)].astype(np.float64)
+    return odds
+
+
+def _update(optimiser: Any) -> Any:
+    """A step: (network, state, maps, labels) → (network, state)."""
+
+    def loss(state: Any, graphdef: Any, y: Array, labels: Array) -> Array:
+        odds = jax.nn.log_softmax(_logits(Network(graphdef, state), y))
+        return -jnp.take_along_axis(odds, labels[:, None], 1).mean()
+
+    @partial(jit, donate_argnums=1)
+    def update(
+        network: Network, state: Any, y: Array, labels: Array
+    ) -> tuple[Network, Any]:
+        slope = jax.grad(loss)(network.state, network.graphdef, y, labels)
+        changes, state = optimiser.update(slope, state, network.state)
+        moved = jax.tree.map(jnp.add, network.state, changes)
+        return Network(network.graphdef, moved), state
+
+    return update
