@@ -161,7 +161,7 @@ COURSES: Mapping[str, Course] = {
     "linear": Course(
         module=LinearHead, epochs=40, rate=0.01, decays=(0.0, 0.1, 1.0), averages=True
     ),
-    "resnet": Course(module=ResNetHead, epochs=15, rate=1e-3, decays=(0.05, 0.5)),
+    "resnet": Course(module=ResNetHead, epochs=15, rate=1e-3, decays=(0.05,)),
 }
 
 

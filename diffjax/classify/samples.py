@@ -107,11 +107,15 @@ class LearnedSamples:
 def few_shot(settings: Mapping[str, Any], decides: str | None = None) -> str | None:
     """What to say wherever something by these settings is shown; None for zero-shot.
 
+    It begins with one word: "few-shot" of learned samples, "trained" of a head.
+
     Args:
         settings: As JSON values: of a record, or the "experiment" of a run's header.
         decides: The fingerprint of the data that are decided, where it is known. If it
             is that of the data that were learned on, images may be in both.
     """
+    if isinstance(head := settings.get("trained"), Mapping):
+        return _trained(head)
     samples = settings.get("samples")
     if not isinstance(samples, Mapping):
         return None
@@ -122,6 +126,16 @@ def few_shot(settings: Mapping[str, Any], decides: str | None = None) -> str | N
     return (
         f"few-shot (samples learned on {images} images of {on.get('data', '?')}"
         f"{warning})"
+    )
+
+
+def _trained(head: Mapping[str, Any]) -> str:
+    """Of the "trained" of a run's header: a head on features."""
+    names = ("head", "layer", "timestep", "images", "data")
+    kind, layer, t, images, data = (head.get(name, "?") for name in names)
+    return (
+        f"trained (a {kind} head on features of {layer} at t = {t}, by the labels of "
+        f"{images} images of {data})"
     )
 
 

@@ -8,6 +8,7 @@ from diffjax.cli import (  # noqa: F401
     classify,
     evaluate,
     explain,
+    features,
     learn,
     models,
     official,

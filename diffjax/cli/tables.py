@@ -214,7 +214,8 @@ def summary_table(summary: Mapping[str, Any]) -> RenderableType:
     if summary["failed_images"]:
         table.add_row("failed", f"{summary['failed_images']:,}", "")
     if seen := summary.get("few_shot"):
-        table.add_row("labels seen", "few-shot", seen.removeprefix("few-shot "))
+        how, _, where = seen.partition(" ")
+        table.add_row("labels seen", how, where)
     for way in ("prefilter", "shortlist"):
         if filtered := summary.get(way):
             low, high = filtered["recall_interval"] or (0.0, 1.0)

@@ -126,13 +126,14 @@ def _rows(
     seconds = (time.perf_counter() - start) / len(read)
     for (row, _), each in zip(read, scores, strict=True):
         if np.isfinite(each).all():
-            row |= _decision(each, np.asarray(task.classes)) | {"seconds": seconds}
+            row |= decision(each, np.asarray(task.classes)) | {"seconds": seconds}
         else:
             row["error"] = str(overflowed("A class's log-probability is not finite"))
         yield row
 
 
-def _decision(scores: Float[np.ndarray, " C"], classes: np.ndarray) -> dict[str, Any]:
+def decision(scores: Float[np.ndarray, " C"], classes: np.ndarray) -> dict[str, Any]:
+    """The columns of a row by the log-probability of each class."""
     ranking = np.argsort(-scores, kind="stable")
     differences = scores[ranking[0]] - scores
     return {

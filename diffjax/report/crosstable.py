@@ -125,7 +125,7 @@ def _names(groups: Sequence[Group]) -> list[list[str]]:
 def _label(model: str, run: RunReport, level: Sequence[str]) -> str:
     row = run.row | {"method": str(run.row["strategy"] or "").partition(":")[0]}
     told = (f"{key} {row[key]}" if key == "seed" else row[key] for key in level)
-    seen = ["few-shot"] if row["few_shot"] else []
+    seen = str(row["few_shot"] or "").split()[:1]  # "few-shot" or "trained"
     return ", ".join([model, *seen, *(str(each) for each in told if each)])
 
 

@@ -209,7 +209,8 @@ def summary(run: Run) -> dict[str, Any]:
         "dataset": header["data"]["name"],
         "model": header["model"]["name"],
         "pretrained": header["model"]["fingerprint"],
-        "task": f"{'fewshot' if seen else 'zeroshot'}_classification",
+        "task": f"{seen.split()[0].replace('-', '') if seen else 'zeroshot'}"
+        "_classification",
         **({"few_shot": seen} if seen else {}),
         "metrics": metrics,
         "language": "en",

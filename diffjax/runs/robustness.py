@@ -238,7 +238,8 @@ def _correctness(members: Mapping[str, Run]) -> Iterator[Correctness]:
     n, k = len(indices), int(right[""].sum())
     low, high = wilson(k, n)
     model = members[""].header["model"]
-    seen = " (few-shot)" if few_shot(members[""].config) else ""
+    told = few_shot(members[""].config)
+    seen = f" ({told.split()[0]})" if told else ""
     kinds = {shift: parse_corruption(shift).kind for shift in members if shift}
     for kind in (ALL, *CORRUPTIONS):
         shifts = [s for s in kinds if kind in (ALL, kinds[s])]

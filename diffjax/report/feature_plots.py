@@ -1,0 +1,73 @@
+"""Accuracy of heads by layer and timestep, without pyplot and its global state."""
+
+from collections.abc import Mapping, Sequence
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from diffjax.report.charts import COLOURS, GRID, MARKERS, MUTED
+
+if TYPE_CHECKING:
+    from matplotlib.figure import Figure
+
+SIZE = (6.4, 3.9)  # inches
+STYLES = {"linear": "-", "resnet": "--"}
+
+
+def features_figure(
+    rows: Sequence[Mapping[str, Any]],
+    title: str,
+    chance: float,
+    zero_shot: Mapping[str, Any] | None = None,
+) -> "Figure":
+    """A line for each layer and head over the timesteps, with 95 % intervals.
+
+    Args:
+        rows: "layer", "timestep", "head", "accuracy" in [0, 1], and its "interval".
+        title: names model, data, and how many labels were learned from.
+        chance: the accuracy of guessing.
+        zero_shot: "accuracy", "interval" and "images" of a run without labels; None to
+            leave it out.
+    """
+    from matplotlib.figure import Figure
+
+    figure = Figure(figsize=SIZE, layout="constrained")
+    axes = figure.subplots()
+    axes.grid(color=GRID, linewidth=0.6)
+    axes.spines[["top", "right"]].set_visible(False)
+    layers = list(dict.fromkeys(row["layer"] for row in rows))
+    heads = list(dict.fromkeys(row["head"] for row in rows))
+    several = len({row["timestep"] for row in rows}) > 1
+    for place, layer in enumerate(layers):
+        for head in heads:
+            mine = [row for row in rows if (row["layer"], row["head"]) == (layer, head)]
+            mine.sort(key=lambda row: row["timestep"])
+            t = np.array([row["timestep"] for row in mine])
+            accuracy = np.array([row["accuracy"] for row in mine])
+            ends = np.array([row["interval"] for row in mine])
+            axes.errorbar(
+                t,
+                accuracy,
+                yerr=[accuracy - ends[:, 0], ends[:, 1] - accuracy],
+                color=COLOURS[place % len(COLOURS)],
+                marker=MARKERS[place % len(MARKERS)],
+                markersize=4,
+                linewidth=1.2,
+                elinewidth=0.7,
+                linestyle=STYLES.get(head, ":") if several else "",
+                label=f"{layer}, {head}" if len(heads) > 1 else layer,
+            )
+    if zero_shot is not None:
+        value, (low, high) = zero_shot["accuracy"], zero_shot["interval"]
+        axes.axhspan(low, high, color=MUTED, alpha=0.15, linewidth=0)
+        label = "zero-shot, no labels"
+        axes.axhline(value, color=MUTED, linewidth=1.2, linestyle="-.", label=label)
+    axes.axhline(chance, color=MUTED, linestyle=":", linewidth=1)
+    axes.text(1, chance, "chance", transform=axes.get_yaxis_transform(), ha="right",
+              va="bottom", fontsize=8, color=MUTED)  # fmt: skip
+    axes.set_ylabel("accuracy on test images")
+    axes.set_xlabel("timestep t   (noise grows →)")
+    axes.yaxis.set_major_formatter(lambda value, _: f"{100 * value:.0f} %")
+    axes.set_title(title, fontsize=10, parse_math=False)
+    axes.legend(frameon=False, fontsize=8)
+    return figure
