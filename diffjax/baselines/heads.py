@@ -11,8 +11,7 @@ with the smallest −log p(label) on these is taken; no other image has a say in
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
-from functools import partial
-from typing import Any, NamedTuple, Protocol
+from typing import Any, NamedTuple, Protocol, runtime_checkable
 
 import jax
 import jax.numpy as jnp
@@ -30,11 +29,13 @@ from diffjax.tracing import jit
 
 GROUPS = 8  # of the ResNet's norms
 WIDTHS = (64, 128)  # of its levels
-LAYERS = 2  # residual blocks a level
+LAYERS = 1  # residual blocks a level
 SMALLEST = 1e-6  # deviation that a feature is divided by
 MOST_AT_ONCE = 256  # maps that are looked at together
+LEAST_STEPS, SMALLEST_BATCH = 32, 8  # an epoch; of few images batches are smaller
 
 
+@runtime_checkable
 class Maps(Protocol):
     """Features of images, wherever they are."""
 
@@ -145,7 +146,7 @@ class Course:
         epochs: through the images that are not held out.
         rate: of AdamW at first; it falls to 0 as a cosine.
         decays: of weights, each of which is tried.
-        batch: images a step.
+        batch: images a step, at most.
         averages: whether the head sees the mean of a map alone.
     """
 
@@ -161,7 +162,7 @@ COURSES: Mapping[str, Course] = {
     "linear": Course(
         module=LinearHead, epochs=40, rate=0.01, decays=(0.0, 0.1, 1.0), averages=True
     ),
-    "resnet": Course(module=ResNetHead, epochs=15, rate=1e-3, decays=(0.05,)),
+    "resnet": Course(module=ResNetHead, epochs=10, rate=1e-3, decays=(0.05,)),
 }
 
 
@@ -224,34 +225,35 @@ def train_head(
         DiffjaxError: if a class has but one image, or the loss is not finite.
     """
     optax = optional("optax", "Training a head")
+    adam = optax.scale_by_adam()
     course = COURSES[kind]
     epochs = epochs or course.epochs
     given = Averages(maps) if course.averages else maps
     taught, held = held_out(labels, share, seed)
     mean, deviation = moments(given, taught)
-    batch = min(course.batch, len(taught))
-    steps = len(taught) // batch
-    sizes = Sizes(given.shape[-1], classes)
+    batch = min(course.batch, max(SMALLEST_BATCH, len(taught) // LEAST_STEPS))
+    steps = len(taught) // min(batch, len(taught))
+    rates = course.rate * (1 + np.cos(np.linspace(0, np.pi, epochs * steps))) / 2
     best: Trained | None = None
     for decay in course.decays:
         random = np.random.default_rng(seed)
-        network = Network.of(drawn(course.module, sizes, random))
-        schedule = optax.cosine_decay_schedule(course.rate, epochs * steps)
-        optimiser = optax.adamw(schedule, weight_decay=decay, mask=_matrices)
-        state = optimiser.init(network.state)
-        update = _update(optimiser)
-        for epoch in range(1, epochs + 1):
+        network = _begun(course, Sizes(given.shape[-1], classes), random)
+        state = adam.init(network.state)
+        for epoch in range(epochs):
             order = random.permutation(taught)
             for step in range(steps):
                 images = order[step * batch : (step + 1) * batch]
                 y = _normal(given, images, mean, deviation)
-                network, state = update(network, state, y, labels[images])
+                rate = np.float32(rates[epoch * steps + step])
+                network, state = _step(
+                    network, state, y, labels[images], rate, np.float32(decay)
+                )
             odds = _answers(network, given, held, mean, deviation)
             surprise = float(-odds[np.arange(len(held)), labels[held]].mean())
             if not np.isfinite(surprise):
                 raise DiffjaxError(
-                    f"The loss of the {kind} head became {surprise} in epoch {epoch}: "
-                    "its features are too large, or not finite."
+                    f"The loss of the {kind} head became {surprise} in epoch "
+                    f"{epoch + 1}: its features are too large, or not finite."
                 )
             if best is None or surprise < best.surprise:
                 best = Trained(
@@ -260,7 +262,7 @@ def train_head(
                     mean=mean,
                     deviation=deviation,
                     decay=decay,
-                    epoch=epoch,
+                    epoch=epoch + 1,
                     learned=len(taught),
                     held=len(held),
                     right=int((odds.argmax(axis=1) == labels[held]).sum()),
@@ -306,9 +308,11 @@ def moments(
     return mean.astype(np.float32), np.maximum(deviation, floor).astype(np.float32)
 
 
-def _matrices(state: Any) -> Any:
-    """Which weights decay: those of products, not biases and scales."""
-    return jax.tree.map(lambda leaf: leaf.ndim > 1, state)
+def _begun(course: Course, sizes: Sizes, random: np.random.Generator) -> Network:
+    """A head with initial weights, to which all classes are alike."""
+    module = drawn(course.module, sizes, random)
+    module.head.kernel[...] = jnp.zeros_like(module.head.kernel[...])
+    return Network.of(module)
 
 
 def _normal(
@@ -347,20 +351,27 @@ def _answers(
     return odds
 
 
-def _update(optimiser: Any) -> Any:
-    """A step: (network, state, maps, labels) → (network, state)."""
+@jit
+def _step(
+    network: Network,
+    state: Any,
+    y: Float[Array, "b h w d"],
+    labels: Int[Array, " b"],
+    rate: Float[Array, ""],
+    decay: Float[Array, ""],
+) -> tuple[Network, Any]:
+    """A step of AdamW; biases and the scales of norms do not decay."""
+    import optax  # there, or no state would be
 
-    def loss(state: Any, graphdef: Any, y: Array, labels: Array) -> Array:
-        odds = jax.nn.log_softmax(_logits(Network(graphdef, state), y))
+    def loss(weights: Any) -> Array:
+        odds = jax.nn.log_softmax(_logits(Network(network.graphdef, weights), y))
         return -jnp.take_along_axis(odds, labels[:, None], 1).mean()
 
-    @partial(jit, donate_argnums=1)
-    def update(
-        network: Network, state: Any, y: Array, labels: Array
-    ) -> tuple[Network, Any]:
-        slope = jax.grad(loss)(network.state, network.graphdef, y, labels)
-        changes, state = optimiser.update(slope, state, network.state)
-        moved = jax.tree.map(jnp.add, network.state, changes)
-        return Network(network.graphdef, moved), state
+    slope = jax.grad(loss)(network.state)
+    change, state = optax.scale_by_adam().update(slope, state)
 
-    return update
+    def moved(weight: Array, change: Array) -> Array:
+        return weight - rate * (change + decay * (weight.ndim > 1) * weight)
+
+    weights = jax.tree.map(moved, network.state, change)
+    return Network(network.graphdef, weights), state

@@ -98,7 +98,7 @@ Examples:
         default="resnet",
     ),
     number("--places", "Average maps down to N × N places.", default=8),
-    number("--epochs", "Of training, at most.", show_default="40 linear, 15 resnet"),
+    number("--epochs", "Of training, at most.", show_default="40 linear, 10 resnet"),
     option(
         "--held-out",
         "X",
@@ -128,7 +128,7 @@ Examples:
         "--out",
         "FOLDER",
         "Folder of features and results; what is there goes on.",
-        show_default="features/DATASET-MODEL",
+        show_default="runs/features/DATASET-MODEL",
     ),
     new_file("--plot", "Draw accuracy by layer and timestep."),
     option(
@@ -180,7 +180,7 @@ def features(
             write_run,
         )
         from diffjax.evaluation.heads import zero_shot as read_zero_shot
-        from diffjax.evaluation.request import short
+        from diffjax.evaluation.request import RUNS, short
         from diffjax.report.plots import check_output
         from diffjax.runs.folder import read_run
 
@@ -195,7 +195,7 @@ def features(
     with loading(console, quiet, f"loading {model}"):
         classifier = DiffusionClassifier.from_pretrained(model, **options)
     asked = wanted(classifier, names, times, places)
-    place = out or Path("features") / f"{short(dataset)}-{short(model)}"
+    place = out or RUNS / "features" / f"{short(dataset)}-{short(model)}"
     maps = []
     for name, task in (("to learn from", train), ("to test on", test)):
         with _bar(console, f"images {name}", quiet) as watch:
@@ -213,7 +213,7 @@ def features(
             click.echo(f"{layer} at t = {t}, {kind}: {right:.1f} % right", err=True)
 
     with loading(console, quiet, "training heads"):
-        outcomes = train_heads(train, test, *maps, course, told)
+        outcomes = train_heads(train, test, maps[0], maps[1], course, told)
     best = chosen(outcomes)
     run = write_run(
         place, best, train, test, classifier, tested.as_dict(), asked, course
@@ -390,7 +390,7 @@ def _show(result: Mapping[str, Any], stdout: "Console") -> None:
         low, high = (100 * end for end in beside["interval"])
         which = "the same" if beside["same_images"] else "its"
         lines.append(
-            f"Without labels, {beside['model']} in {beside['run']}: "
+            f"Without a head, {beside['model']} in {beside['run']}: "
             f"{100 * beside['accuracy']:.1f} % of {which} {beside['images']:,} images "
             f"({low:.1f} to {high:.1f})."
         )

@@ -9,6 +9,8 @@ model, images, noise. A file is written whole or not at all, so what was interru
 goes on, and further layers and timesteps are added beside those that are there.
 """
 
+import shutil
+import warnings
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -19,6 +21,7 @@ import numpy as np
 from jaxtyping import Float, Int
 
 from diffjax.classify.classifier import DiffusionClassifier
+from diffjax.classify.seen import told
 from diffjax.data.sources import digest
 from diffjax.errors import DiffjaxError, overflowed
 from diffjax.evaluation.latents import Latents
@@ -149,6 +152,7 @@ def extract(
     extractor = _Extractor.of(classifier, asked)
     latents = Latents(classifier, cache)
     n = len(task.indices)
+    _check_room(folder, extractor, asked, n)
     found: dict[Cell, list[np.ndarray]] = {cell: [] for cell in asked.cells}
     for number, start in enumerate(range(0, n, PART)):
         watch(start, n)
@@ -171,6 +175,22 @@ def extract(
         cell: KeptMaps(parts=parts, shape=extractor.shapes[cell[0]])
         for cell, parts in found.items()
     }
+
+
+def _check_room(
+    folder: Path, extractor: "_Extractor", asked: Wanted, images: int
+) -> None:
+    """Warn where the maps would take more than half of what is free on the disk."""
+    each = sum(int(np.prod(extractor.shapes[layer])) for layer, _ in asked.cells)
+    needs = 4 * each * images
+    place = next(p for p in (folder, *folder.absolute().parents) if p.exists())
+    if 2 * needs > (free := shutil.disk_usage(place).free):
+        warnings.warn(
+            f"Features of {images:,} images take {needs / 2**30:,.1f} GiB in {folder}, "
+            f"of {free / 2**30:,.1f} that are free. Fewer places, layers or timesteps "
+            "take less.",
+            stacklevel=3,
+        )
 
 
 def describe(
@@ -202,18 +222,13 @@ class _Extractor:
 
     @classmethod
     def of(cls, classifier: DiffusionClassifier, asked: Wanted) -> "_Extractor":
-        grid = classifier.grid
+        grid, edge = classifier.grid, classifier.resolution
         condition = take(classifier.model.unconditional(), 0)
-        edge = classifier.resolution
-        from diffjax.classify.seen import told
-
+        sizes = told(classifier.settings, edge, edge)
         image = Images(
             keys=np.zeros(1, np.uint32),
             z0=np.zeros((1, *classifier.latent_shape), np.float32),
-            told=jax.tree.map(
-                lambda leaf: np.asarray(leaf)[None],
-                told(classifier.settings, edge, edge),
-            ),
+            told={name: np.asarray(each)[None] for name, each in sizes.items()},
         )
         maps = eval_shape(
             lambda *given: features(
@@ -221,15 +236,12 @@ class _Extractor:
             ),
             *(grid.denoiser, grid.schedule, grid.noise, condition),
         )
-        shapes = {
-            layer: each.shape[1:]
-            for layer, each in zip(asked.layers, maps, strict=True)
-        }
+        shapes = zip(asked.layers, (each.shape[1:] for each in maps), strict=True)
         return cls(
             classifier=classifier,
             condition=replicate(condition, grid.mesh),
             places=asked.places,
-            shapes=shapes,
+            shapes=dict(shapes),
         )
 
     def maps(

@@ -113,7 +113,8 @@ def labels_of(task: Task) -> Int[np.ndarray, " n"]:
             f"Some images of {task.source.name} {task.source.split} are of none of the "
             "classes."
         )
-    return place
+    local: np.ndarray = place
+    return local
 
 
 def train_heads(
@@ -156,7 +157,7 @@ def train_heads(
 
 def chosen(outcomes: Sequence[Outcome]) -> Outcome:
     """The one that does best on the images held out, whatever the test says."""
-    return min(outcomes, key=lambda each: each.head.surprise)
+    return min(outcomes, key=lambda each: (-each.head.right, each.head.surprise))
 
 
 def zero_shot(run: Run, test: Task) -> dict[str, Any]:
@@ -229,7 +230,7 @@ def write_run(
                     "id": example.id,
                     "label": example.label,
                     "error": None,
-                    "seconds": 0.0,
+                    "seconds": None,
                     **decision(odds, np.asarray(test.classes)),
                 }
             )

@@ -8,6 +8,7 @@ import numpy as np
 from diffjax.report.charts import COLOURS, GRID, MARKERS, MUTED
 
 if TYPE_CHECKING:
+    from matplotlib.axes import Axes
     from matplotlib.figure import Figure
 
 SIZE = (6.4, 3.9)  # inches
@@ -26,18 +27,31 @@ def features_figure(
         rows: "layer", "timestep", "head", "accuracy" in [0, 1], and its "interval".
         title: names model, data, and how many labels were learned from.
         chance: the accuracy of guessing.
-        zero_shot: "accuracy", "interval" and "images" of a run without labels; None to
-            leave it out.
+        zero_shot: "accuracy" and "interval" of the model as a classifier, without a
+            head; None to leave it out.
     """
     from matplotlib.figure import Figure
 
     figure = Figure(figsize=SIZE, layout="constrained")
-    axes = figure.subplots()
+    draw_features(figure.subplots(), rows, title, chance, zero_shot)
+    figure.legend(loc="outside lower center", frameon=False, fontsize=8, ncols=2)
+    return figure
+
+
+def draw_features(
+    axes: "Axes",
+    rows: Sequence[Mapping[str, Any]],
+    title: str,
+    chance: float,
+    zero_shot: Mapping[str, Any] | None = None,
+) -> None:
+    """The same, in a part of a figure, and without a legend."""
     axes.grid(color=GRID, linewidth=0.6)
     axes.spines[["top", "right"]].set_visible(False)
     layers = list(dict.fromkeys(row["layer"] for row in rows))
     heads = list(dict.fromkeys(row["head"] for row in rows))
-    several = len({row["timestep"] for row in rows}) > 1
+    times = sorted({row["timestep"] for row in rows})
+    aside = 0.006 * (times[-1] - times[0])  # side by side, not on each other
     for place, layer in enumerate(layers):
         for head in heads:
             mine = [row for row in rows if (row["layer"], row["head"]) == (layer, head)]
@@ -46,7 +60,7 @@ def features_figure(
             accuracy = np.array([row["accuracy"] for row in mine])
             ends = np.array([row["interval"] for row in mine])
             axes.errorbar(
-                t,
+                t + aside * (place - (len(layers) - 1) / 2),
                 accuracy,
                 yerr=[accuracy - ends[:, 0], ends[:, 1] - accuracy],
                 color=COLOURS[place % len(COLOURS)],
@@ -54,13 +68,13 @@ def features_figure(
                 markersize=4,
                 linewidth=1.2,
                 elinewidth=0.7,
-                linestyle=STYLES.get(head, ":") if several else "",
+                linestyle=STYLES.get(head, ":") if len(times) > 1 else "",
                 label=f"{layer}, {head}" if len(heads) > 1 else layer,
             )
     if zero_shot is not None:
         value, (low, high) = zero_shot["accuracy"], zero_shot["interval"]
         axes.axhspan(low, high, color=MUTED, alpha=0.15, linewidth=0)
-        label = "zero-shot, no labels"
+        label = "the diffusion classifier, without a head"
         axes.axhline(value, color=MUTED, linewidth=1.2, linestyle="-.", label=label)
     axes.axhline(chance, color=MUTED, linestyle=":", linewidth=1)
     axes.text(1, chance, "chance", transform=axes.get_yaxis_transform(), ha="right",
@@ -69,5 +83,3 @@ def features_figure(
     axes.set_xlabel("timestep t   (noise grows →)")
     axes.yaxis.set_major_formatter(lambda value, _: f"{100 * value:.0f} %")
     axes.set_title(title, fontsize=10, parse_math=False)
-    axes.legend(frameon=False, fontsize=8)
-    return figure

@@ -99,12 +99,9 @@ def features(
 def averaged(x: Float[Array, "h w d"], most: int) -> Float[Array, "h2 w2 d"]:
     """A map with at most so many places along an edge, each the mean of an area."""
     for axis in (0, 1):
-        n = x.shape[axis]
-        if n > most:
-            mean = jnp.asarray(_areas(n, most))
-            x = jnp.moveaxis(
-                jnp.tensordot(mean, x, ((1,), (axis,)), "highest"), 0, axis
-            )
+        if (n := x.shape[axis]) > most:
+            mean, rows = jnp.asarray(_areas(n, most)), jnp.moveaxis(x, axis, 0)
+            x = jnp.moveaxis(jnp.tensordot(mean, rows, 1, precision="highest"), 0, axis)
     return x
 
 
@@ -114,4 +111,5 @@ def _areas(n: int, m: int) -> Float[np.ndarray, "m n"]:
     cells = np.arange(n)
     ends = np.minimum(edges[1:, None], cells + 1)
     begins = np.maximum(edges[:-1, None], cells)
-    return (np.maximum(ends - begins, 0) * m / n).astype(np.float32)
+    shares: np.ndarray = (np.maximum(ends - begins, 0) * m / n).astype(np.float32)
+    return shares
