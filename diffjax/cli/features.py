@@ -33,7 +33,7 @@ if TYPE_CHECKING:
 
     from diffjax.classify.classifier import DiffusionClassifier
     from diffjax.evaluation.experiment import Experiment
-    from diffjax.evaluation.heads import Outcome
+    from diffjax.evaluation.feature_heads import Outcome
     from diffjax.evaluation.task import Task
 
 HEADS = ("linear", "resnet")
@@ -171,15 +171,15 @@ def features(
     times = [_timestep(each) for each in _listed("--timesteps", timesteps)]
     with loading(console, quiet):
         from diffjax.classify.classifier import DiffusionClassifier
-        from diffjax.evaluation.features import extract, wanted
-        from diffjax.evaluation.heads import (
+        from diffjax.evaluation.feature_heads import (
             Course,
             check_tasks,
             chosen,
             train_heads,
             write_run,
         )
-        from diffjax.evaluation.heads import zero_shot as read_zero_shot
+        from diffjax.evaluation.feature_heads import zero_shot as read_zero_shot
+        from diffjax.evaluation.features import extract, wanted
         from diffjax.evaluation.request import RUNS, short
         from diffjax.report.plots import check_output
         from diffjax.runs.folder import read_run

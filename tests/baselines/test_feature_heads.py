@@ -5,8 +5,8 @@ from dataclasses import replace
 import numpy as np
 import pytest
 
-from diffjax.baselines import heads
-from diffjax.baselines.heads import held_out, moments, train_head
+from diffjax.baselines import feature_heads as heads
+from diffjax.baselines.feature_heads import held_out, moments, train_head
 from diffjax.errors import DiffjaxError
 
 

@@ -15,7 +15,7 @@ from typing import Any
 import numpy as np
 from jaxtyping import Bool, Float, Int
 
-from diffjax.baselines.heads import Trained, train_head
+from diffjax.baselines.feature_heads import Trained, train_head
 from diffjax.classify.classifier import DiffusionClassifier
 from diffjax.data.prompts import Prompts
 from diffjax.data.sources import digest
@@ -37,7 +37,7 @@ class Course:
     """How heads are trained.
 
     Attributes:
-        kinds: keys of ``baselines.heads.COURSES``.
+        kinds: keys of ``baselines.feature_heads.COURSES``.
         seed: of what is random in it.
         held: share of the training images that choose.
         epochs: other than a kind's own; None for these.

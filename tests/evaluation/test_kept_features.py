@@ -8,7 +8,8 @@ import pytest
 from noise_runs import Made, task_of, variant
 
 from diffjax.errors import DiffjaxError
-from diffjax.evaluation import features, heads
+from diffjax.evaluation import feature_heads as heads
+from diffjax.evaluation import features
 from diffjax.evaluation.features import extract, wanted
 from diffjax.report.compare import read_report
 from diffjax.report.crosstable import cross_table
