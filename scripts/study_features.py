@@ -46,11 +46,14 @@ def commands(args: argparse.Namespace, data: str) -> list[list[str]]:
     shared = ["features", data, "--model", model, "--data-dir", str(args.data_dir)]
     shared += [*images, "--zero-shot", str(run), "--out", str(KEPT / data)]
     return [
-        [*shared, "--layers", ",".join(layers), "--timesteps", TIMES]
-        + ["--heads", "linear"],
-        [*shared, "--layers", ",".join(few), "--timesteps", "100"]
-        + ["--heads", "resnet"],
+        [*shared, "--heads", "linear", *cells(layers, TIMES)],
+        [*shared, "--heads", "resnet", *cells(few, "100")],
     ]
+
+
+def cells(layers: Sequence[str], times: str) -> list[str]:
+    """Options for layers and timesteps."""
+    return ["--layers", ",".join(layers), "--timesteps", times]
 
 
 def percent(row: Mapping[str, Any]) -> str:

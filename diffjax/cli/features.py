@@ -31,10 +31,8 @@ from diffjax.files import write_json, write_text
 if TYPE_CHECKING:
     from rich.console import Console
 
-    from diffjax.classify.classifier import DiffusionClassifier
     from diffjax.evaluation.experiment import Experiment
     from diffjax.evaluation.feature_heads import Outcome
-    from diffjax.evaluation.task import Task
 
 HEADS = ("linear", "resnet")
 EPILOG = """\b
@@ -47,9 +45,8 @@ Examples:
 
 @group.command(
     usual=(
-        *("--model", "--data-dir", "--train-split", "--train-limit", "--limit"),
-        *("--layers", "--timesteps", "--heads", "--zero-shot", "--out", "--plot"),
-        *("--json", "--quiet"),
+        *("--model", "--data-dir", "--train-limit", "--limit", "--layers"),
+        *("--timesteps", "--heads", "--zero-shot", "--out", "--plot"),
     ),
     epilog=EPILOG,
 )
@@ -71,6 +68,8 @@ Examples:
     number("--train-limit", "Learn from so many images, spread evenly."),
     option("--train-subset", "FILE.npy|RANGES", "Learn from these images alone."),
     which_images,
+    option("--image-column", "NAME", "Column of images, where hf: has several."),
+    option("--label-column", "NAME", "Column of labels, where hf: has several."),
 )
 @image_options
 @section(
@@ -175,6 +174,7 @@ def features(
             Course,
             check_tasks,
             chosen,
+            report,
             train_heads,
             write_run,
         )
@@ -218,7 +218,7 @@ def features(
     run = write_run(
         place, best, train, test, classifier, tested.as_dict(), asked, course
     )
-    result = _result(outcomes, best, train, test, classifier, standing, run)
+    result = report(outcomes, best, train, test, classifier, standing, run)
     write_json(place / "features.json", result)
     write_text(place / "features.csv", _csv(result["rows"]))
     if plot is not None:
@@ -268,7 +268,8 @@ def _experiments(
     other = parts.pop("dataset")
     if other is None:
         parts["split"] = parts["split"] or "train"
-    same = {name: given.get(name) for name in ("classes", "max_pixels")}
+    shared = ("classes", "max_pixels", "image_column", "label_column")
+    same = {name: given.get(name) for name in shared}
 
     def known(name: str) -> Experiment:
         return preset_experiment(name) if is_preset(name) else Experiment(dataset=name)
@@ -296,33 +297,6 @@ def _bar(console: "Console", name: str, quiet: bool) -> AbstractContextManager[A
             yield watch
 
     return shown()
-
-
-def _result(
-    outcomes: "Sequence[Outcome]",
-    best: "Outcome",
-    train: "Task",
-    test: "Task",
-    classifier: "DiffusionClassifier",
-    zero_shot: Mapping[str, Any] | None,
-    run: Path,
-) -> dict[str, Any]:
-    """All that was found, as JSON has it."""
-    return {
-        "task": "trained_classification",
-        "zero_shot": False,
-        "labels_seen": f"of {len(train.indices):,} images of {train.source.name} "
-        f"{train.source.split}",
-        "model": classifier.model.name,
-        "pretrained": classifier.model.fingerprint,
-        "learned_on": train.describe(),
-        "tested_on": test.describe(),
-        "seed": classifier.settings.seed,
-        "rows": [each.row() for each in outcomes],
-        "chosen": best.row(),
-        "beside": zero_shot,
-        "run": str(run),
-    }
 
 
 def _csv(rows: Sequence[Mapping[str, Any]]) -> str:

@@ -239,6 +239,33 @@ def write_run(
     return folder
 
 
+def report(
+    outcomes: Sequence[Outcome],
+    best: Outcome,
+    train: Task,
+    test: Task,
+    classifier: DiffusionClassifier,
+    zero_shot: Mapping[str, Any] | None,
+    run: Path,
+) -> dict[str, Any]:
+    """All that was found, as JSON has it."""
+    return {
+        "task": "trained_classification",
+        "zero_shot": False,
+        "labels_seen": f"of {len(train.indices):,} images of {train.source.name} "
+        f"{train.source.split}",
+        "model": classifier.model.name,
+        "pretrained": classifier.model.fingerprint,
+        "learned_on": train.describe(),
+        "tested_on": test.describe(),
+        "seed": classifier.settings.seed,
+        "rows": [each.row() for each in outcomes],
+        "chosen": best.row(),
+        "beside": zero_shot,
+        "run": str(run),
+    }
+
+
 def _header(
     outcome: Outcome,
     train: Task,

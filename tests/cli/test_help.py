@@ -92,6 +92,14 @@ HELP = {
         *("--labels", "--template", "--n-samples", "--bands", "--out"),
         *(*ERRORS, *IMAGES, *PARTS, "--dtype", "--shard-weights", *TOLD),
     ),
+    "features": (
+        *("--train-split", "--train-dataset", "--train-limit", "--train-subset"),
+        *("--split", "--data-dir", "--subset", "--per-class", "--subset-seed"),
+        *("--limit", "--classes", "--image-column", "--label-column", *IMAGES),
+        *("--latent-cache", "--layers", "--timesteps", "--heads", "--places"),
+        *("--epochs", "--held-out", "--seed", "--noise", *PARTS, *DEVICE),
+        *("--out", "--plot", "--zero-shot", *TOLD),
+    ),
     "learn": (
         *("--count", "--most", "--noise", "--noises", "--teachers", "--steps"),
         *("--batch", "--rate", "--classes", "--data-dir", "--model", "--out", "--plot"),

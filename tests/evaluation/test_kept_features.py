@@ -85,7 +85,7 @@ def test_features_are_computed_once_and_go_on(class_classifier, asked, tmp_path)
 
 
 def test_what_cannot_be_had_is_told(class_classifier, asked, tmp_path):
-    with pytest.raises(DiffjaxError, match="image 3 is broken.*--subset"):
+    with pytest.raises(DiffjaxError, match=r"image 3 is broken.*--subset"):
         extract(task_of(Made(NAMES, broken=[3])), class_classifier, asked, tmp_path)
     with pytest.raises(DiffjaxError, match="timesteps 0 to 999, and not 1000"):
         wanted(class_classifier, ["transformer_blocks.0"], [1000])
@@ -131,7 +131,7 @@ def test_a_head_is_a_run_that_is_marked_trained(
     header = heads._header
     monkeypatch.setattr(heads, "_header", lambda *of: without_head(header(*of)))
     kept = read_run(heads.write_run(tmp_path / "zero-shot", *run_of))
-    with pytest.raises(DiffjaxError, match="trained.*not zero-shot"):
+    with pytest.raises(DiffjaxError, match=r"trained.*not zero-shot"):
         heads.zero_shot(run, test)
     beside = heads.zero_shot(kept, test)
     assert beside["same_images"] and beside["images"] == 12
