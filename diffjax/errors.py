@@ -14,6 +14,7 @@ OPTIONAL = {
     "orbax.checkpoint": '"diffjax[train]"',
     "sentencepiece.sentencepiece_model_pb2": '"diffjax[t5]"',
     "torch": '"diffjax[torch]"',
+    "gradio": '"diffjax[app]"',
     "ftfy": "ftfy",
     "pandas": "pandas",
     "wandb": "wandb",

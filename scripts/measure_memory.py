@@ -143,7 +143,8 @@ def host(n_classes: int, n_images: int) -> dict[str, int]:
         nonlocal opened, most
         for key in range(n_images):
             image = Encoded(pixels=z0, z0=z0, key=key)
-            search = ImageSearch(key, image, candidates, settings, 1000, Progress())
+            told = (candidates, settings, 1000, Progress(), {"temperature": 1.0})
+            search = ImageSearch(key, image, *told)
             opened += 1
             most = max(most, opened - done)
             yield search
@@ -152,7 +153,7 @@ def host(n_classes: int, n_images: int) -> dict[str, int]:
     packer = Packer(Drawn(), None, n_classes)
     for search in packer.run(searches()):
         done += 1
-        search.record({})
+        search.record()
         del search
     after = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
     return {"host": (after - before) * 1024, "open": most, "tiles": packer.work.tiles}

@@ -361,6 +361,7 @@ class DiffusionClassifier:
                     settings,
                     n_timesteps,
                     progress,
+                    described,
                     estimates,
                 )
                 progress.open.add(search)
@@ -372,7 +373,7 @@ class DiffusionClassifier:
                 assert isinstance(search, ImageSearch)  # what it was given
                 progress.open.discard(search)
                 try:
-                    yield search.name, search.record(described)
+                    yield search.name, search.record()
                 except NotFiniteError as error:
                     yield search.name, error
                 while unread:

@@ -38,14 +38,18 @@ def record_html(record: "Record") -> str:
         notes.append(seen)
     if record.limits is not None:
         notes.append(record.limits)
-    picture = b64encode(_png(record.pixels)).decode()
     return (
         "<div style='display:flex;gap:1em;align-items:flex-start'>"
         f"<img alt='{html.escape(record.label)}' width='{EDGE}' height='{EDGE}' "
-        f"style='image-rendering:pixelated' src='data:image/png;base64,{picture}'>"
+        f"style='image-rendering:pixelated' src='{picture_address(record.pixels)}'>"
         f"<div><table><tr><th style='text-align:left'>label</th><th>score</th></tr>"
         f"{rows}</table><small>{html.escape('; '.join(notes))}</small></div></div>"
     )
+
+
+def picture_address(pixels: Float[np.ndarray, "H W 3"]) -> str:
+    """Pixels in [−1, 1] as the address of an image that is within a page."""
+    return f"data:image/png;base64,{b64encode(_png(pixels)).decode()}"
 
 
 def _png(pixels: Float[np.ndarray, "H W 3"]) -> bytes:

@@ -43,6 +43,7 @@ class ImageSearch:
         settings: Settings,
         n_timesteps: int,
         progress: Progress,
+        described: dict[str, Any],
         estimates: Estimates | None = None,
     ) -> None:
         """Begin; with estimates, choose the classes that take part.
@@ -54,6 +55,8 @@ class ImageSearch:
             settings: The strategy, and what the record holds.
             n_timesteps: The number of timesteps of the model's schedule.
             progress: An object that is told how many more evaluations are done.
+            described: What the record is to say of model and settings, the temperature
+                among it.
             estimates: Estimates of the candidates' errors, for a shortlist.
 
         Raises:
@@ -71,6 +74,7 @@ class ImageSearch:
         self._settings = settings
         self._strategy = settings.strategy
         self._progress = progress
+        self._described = described
         self._asked: Request | None = None
         self._failure: NotFiniteError | None = None
         classidx = np.asarray(candidates.prompts.classidx)
@@ -137,26 +141,30 @@ class ImageSearch:
         self.finished += cells
         self._progress.advance(cells)
 
-    def record(self, settings: dict[str, Any]) -> Record:
-        """Return what is known of the image.
-
-        Args:
-            settings: What the record is to say of model and settings.
+    def record(self) -> Record:
+        """Return what is known of the image in the end.
 
         Raises:
             NotFiniteError: If the network's numbers overflowed.
         """
         if self._failure is not None:
             raise self._failure
-        prompts = self._candidates.prompts
-        classidx = np.asarray(prompts.classidx)
-        state = self.state
-        if state.table.identical():
+        if self.state.table.identical():
             warnings.warn(
                 "The errors of all classes are identical: the denoiser does not use "
                 "its condition, or all classes say the same.",
                 stacklevel=2,
             )
+        return self.known()
+
+    def known(self) -> Record:
+        """Return what is known so far, after one request at least.
+
+        Its tables are those of the search, which later requests write to.
+        """
+        prompts = self._candidates.prompts
+        classidx = np.asarray(prompts.classidx)
+        state = self.state
 
         def verdict(table: ErrorTable) -> Verdict:
             # what was foreseen, was of the deciding loss
@@ -176,9 +184,9 @@ class ImageSearch:
             samples=state.samples,
             table=state.table,
             prompt_decision=self._strategy.decide(state),
-            temperature=float(settings["temperature"]),
+            temperature=float(self._described["temperature"]),
             seconds=self.seconds,
             foreseen=state.foreseen,
-            settings=settings,
+            settings=self._described,
             also={loss: verdict(table) for loss, table in self._tables.items()},
         )

@@ -1,6 +1,7 @@
 """All commands; importing a command's module adds it to the group."""
 
 from diffjax.cli import (  # noqa: F401
+    app,
     audit,
     baseline,
     bench,

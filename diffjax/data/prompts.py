@@ -61,6 +61,13 @@ def split_labels(text: str) -> list[str]:
     return [label.strip() for label in row]
 
 
+def join_labels(labels: Iterable[str]) -> str:
+    """The text of which ``split_labels`` makes these labels."""
+    row = io.StringIO()
+    csv.writer(row, lineterminator="").writerow(labels)
+    return row.getvalue()
+
+
 def check_labels(labels: Iterable[Any], *, least: int = 2) -> tuple[str, ...]:
     """Labels that can be told apart: enough, none empty, none twice.
 
