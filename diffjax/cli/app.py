@@ -22,8 +22,6 @@ from diffjax.cli.options import (
     strategies,
     switch,
 )
-from diffjax.strategies import shortlist_to_text
-from diffjax.strategies.shortlist import Shortlist
 
 NEVER = 3600.0  # seconds between looks whether to end, which Ctrl-C does
 
@@ -121,6 +119,9 @@ def app(
 
 def given(context: click.Context, names: Container[str]) -> dict[str, list[str]]:
     """What of some options the command line says, as words of it."""
+    from diffjax.strategies import shortlist_to_text
+    from diffjax.strategies.shortlist import Shortlist
+
     found: dict[str, list[str]] = {}
     for option_ in context.command.params:
         name = option_.name

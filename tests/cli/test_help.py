@@ -50,6 +50,10 @@ DEVICE = "--dtype", "--cells", "--shard-weights"
 SHARE = "--process-index", "--process-count"
 TOLD = "--json", "--quiet"
 HELP = {
+    "app": (
+        *("--max-labels", "--host", "--port", "--no-browser", "--quiet"),
+        *(*DECIDING, *IMAGES, "--model", *PARTS[1:], *DEVICE),
+    ),
     "audit": (
         *("--split", "--data-dir", "--subset", "--per-class", "--subset-seed"),
         *("--limit", "--classes", "--image-column", "--label-column", "--max-pixels"),
