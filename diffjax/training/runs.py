@@ -19,7 +19,8 @@ import numpy as np
 from jaxtyping import Int32, UInt8
 from rich.console import Console
 
-from diffjax.data.sources import load_arrays
+from diffjax.data.folders import open_folder
+from diffjax.data.sources import Source, digest
 from diffjax.data.tfds import open_tfds
 from diffjax.errors import DiffjaxError
 from diffjax.files import json_text, read_json, write_json
@@ -27,6 +28,7 @@ from diffjax.tracing import pinned
 from diffjax.training.beginning import Beginning
 from diffjax.training.diffusion import train_diffusion
 from diffjax.training.discriminative import train_discriminative
+from diffjax.training.images import check_data, square_arrays
 from diffjax.training.log import plot_losses
 from diffjax.training.recipes import (
     Diffusion,
@@ -47,6 +49,8 @@ def run_training(
     steps: int | None = None,
     seed: int = 0,
     init: str | None = None,
+    data: str | os.PathLike[str] | None = None,
+    resize: int | None = None,
 ) -> Path:
     """Train a recipe on a tensorflow-datasets directory; the command line's face.
 
@@ -60,6 +64,9 @@ def run_training(
         seed: of initial weights, batches and noise.
         init: a model, by name or folder, whose weights are trained on; its
             autoencoder is kept. By default weights begin at random.
+        data: an image folder in place of the recipe's data set, for a classifier.
+        resize: the edge that its images are resized and cropped to; None takes them
+            as they are.
 
     Returns:
         The folder of the trained checkpoint.
@@ -73,11 +80,19 @@ def run_training(
     console = Console(stderr=True)
     if init is not None and not isinstance(recipe, Diffusion):
         raise DiffjaxError(f"Recipe {recipe.name} always begins at random.")
-    source = open_tfds(recipe.dataset, recipe.split, data_dir)
+    if data is None:
+        source: Source = open_tfds(recipe.dataset, recipe.split, data_dir)
+    else:
+        source = open_folder(data)
+    check_data(recipe, source, own=data is not None, resize=resize)
     beginning = None if init is None else Beginning(init)
-    start_run(recipe, seed, Path(out), beginning, source.fingerprint)
-    console.print(f"Reading {len(source):,} images of {source.name} {source.split}.")
-    images, labels = load_arrays(source)
+    what = f"Reading {len(source):,} images of {source.name} {source.split}."
+    console.print(what, markup=False, soft_wrap=True)
+    images, labels = square_arrays(source, resize)
+    stored = source.fingerprint
+    if data is not None:  # a folder's says nothing of what is in its files
+        stored = digest([*source.class_names, images.tobytes(), labels.tobytes()])
+    start_run(recipe, seed, Path(out), beginning, stored, resize)
     return train(
         recipe,
         images,
@@ -128,6 +143,7 @@ def start_run(
     out: Path,
     beginning: Beginning | None = None,
     data: str = "",
+    resize: int | None = None,
 ) -> None:
     """Write OUT/run.json, or compare with the one that is there.
 
@@ -137,6 +153,7 @@ def start_run(
         out: the run's folder.
         beginning: if weights do not begin at random.
         data: the fingerprint of the images and labels.
+        resize: what the images are resized to, if they are.
 
     Raises:
         DiffjaxError: a run is there that has another recipe, seed, number type, data
@@ -150,6 +167,7 @@ def start_run(
         "data": data,
         "dtype": compute_dtype(recipe),  # of this machine, where the recipe says auto
         "recipe": asdict(recipe),
+        **({} if resize is None else {"resize": resize}),
     }
     ours = json.loads(json_text(header))
     if not path.exists():

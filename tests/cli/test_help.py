@@ -126,7 +126,10 @@ HELP = {
         *(*PARTS, "--out", "--sheet", "--dry-run", *TOLD),
     ),
     "study": ("--out", "--json", "--allow-partial"),
-    "train": ("--data-dir", "--out", "--length", "--steps", "--init", "--seed"),
+    "train": (
+        *("--data-dir", "--data", "--resize", "--out", "--length", "--steps"),
+        *("--init", "--seed"),
+    ),
     "winoground": (
         *("--n-samples", "--limit", "--images", *ERRORS, *IMAGES, *PARTS, *DEVICE),
         *(*SHARE, "--distributed", "--out", "--allow-errors", *TOLD),
