@@ -256,6 +256,32 @@ def _read_winoground(folder: Path) -> Any:
     return [each.captions for each in examples]
 
 
+def _write_drawn(folder: Path) -> None:
+    drawn = _drawn(folder)
+    drawn.begin()
+    for label in (0, 1):
+        drawn.add(label, 0, np.zeros((2, 2, 3), np.uint8))
+    drawn.flush()
+
+
+def _read_drawn(folder: Path) -> Any:
+    from diffjax.data.folders import open_folder
+
+    drawn = _drawn(folder)
+    open_folder(folder / "drawn")
+    return drawn.header["batch"], drawn.saved
+
+
+def _drawn(folder: Path) -> Any:
+    from diffjax.data.drawn import DrawnFolder
+
+    header = {"format": 1, "classes": ["a"], "seed": 0, "batch": None}
+    if not (folder / "drawn").exists():
+        header["batch"] = 4
+    names = ("a", "b/c")
+    return DrawnFolder(folder / "drawn", names, lambda label, _: names[label], header)
+
+
 def _write_captions(folder: Path) -> None:
     """A file each of ARO, SugarCrepe, VALSE and COLA, and a list of one's own."""
     for name in ("a.jpg", "b.jpg"):
@@ -905,6 +931,11 @@ KINDS: dict[str, Kind] = {
         write=_write_winoground,
         damaged={"data/examples.jsonl": "json"},
         read=_read_winoground,
+    ),
+    "drawn": Kind(
+        write=_write_drawn,
+        damaged={"drawn/sample.json": "json"},
+        read=_read_drawn,
     ),
     "captions": Kind(
         write=_write_captions,

@@ -177,7 +177,7 @@ def sample(
         subjects = subjects_of(classifier.model, asked, templates or DEFAULT_TEMPLATE)
         settings: dict[str, Any] = {"steps": steps, "guidance": guidance}
         sampler = Sampler(classifier, subjects, batch=batch, **settings)
-        folder = sampler.open(out, batch)
+        folder = sampler.open(out)
     if dry_run:
         with loading(console, quiet, "timing a step"):
             found = outlook_of(sampler, folder, per_class)

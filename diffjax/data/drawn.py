@@ -4,12 +4,13 @@
     FOLDER/sample.json       what made them; whoever goes on must agree
     FOLDER/prompts.csv       file, class, prompt, seed of each image that is there
 
-A class's folder is called by its name, with %2F for a slash.
+A class's folder is called by its name, with %2F for a slash. An image that is there is
+whole: it gets its name when all of it is written.
 """
 
 import csv
 import io
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -24,6 +25,7 @@ from diffjax.files import PARTIAL, read_json_object, write_json, write_text
 HEADER, TABLE = "sample.json", "prompts.csv"
 COLUMNS = ("file", "class", "prompt", "seed")
 FREE = ("model", "batch", "device")  # of a header, that may differ
+REMEDY = "Name a new folder."
 SLASH = "%2F"
 MOST_BYTES = 200  # of a name; file systems take 255
 
@@ -35,11 +37,17 @@ def folder_name(class_name: str) -> str:
         DiffjaxError: if no folder can be called so.
     """
     name = class_name.replace("/", SLASH)
-    if name.startswith(".") or "\0" in name or len(name.encode()) > MOST_BYTES:
+    taken = name in (HEADER, TABLE)
+    if (
+        name[:1] in ("", ".")
+        or taken
+        or "\0" in name
+        or len(name.encode()) > MOST_BYTES
+    ):
         raise DiffjaxError(
             f"No folder can be called {class_name!r:.80}: a class's name must not "
-            f"begin with a dot, nor be longer than {MOST_BYTES} bytes. Give it another "
-            "name, as the classname of a --prompts file."
+            f"begin with a dot, nor be longer than {MOST_BYTES} bytes, nor that of "
+            "a file beside it. Give another, as the classname of a --prompts file."
         )
     return name
 
@@ -54,21 +62,26 @@ class DrawnFolder:
     """
 
     def __init__(
-        self, path: Path, class_names: Sequence[str], header: Mapping[str, Any]
+        self,
+        path: Path,
+        class_names: Sequence[str],
+        prompt: Callable[[int, int], str],
+        header: Mapping[str, Any],
     ) -> None:
         """Open a folder; nothing is written yet.
 
         Args:
             path: the folder.
             class_names: all different.
-            header: plain JSON values, ``FREE`` and "seed" among them. What is free is
-                taken from a folder that is there, where it is None here.
+            prompt: (class, number) → what the image shows.
+            header: plain JSON values, "seed" and "batch" among them. A batch that is
+                None is taken from a folder that is there.
 
         Raises:
             DiffjaxError: if the folder holds something else, or images that another
                 header made; the message says what differs.
         """
-        self.path, self.class_names = path, tuple(class_names)
+        self.path, self.class_names, self.prompt = path, tuple(class_names), prompt
         self._folders = [folder_name(name) for name in class_names]
         lower = [name.casefold() for name in self._folders]
         if twice := [n for n in self._folders if lower.count(n.casefold()) > 1]:
@@ -78,15 +91,19 @@ class DrawnFolder:
             )
         self.header = dict(header)
         there = self._there()
-        self.header |= {
-            key: (there or {}).get(key) for key in FREE if self.header.get(key) is None
-        }
-        self._prompts: dict[tuple[int, int], str] = {}
+        if self.header["batch"] is None:
+            self.header["batch"] = there.get("batch")
+        self._images = set(self._stock())
+        self._begun = False
 
     @property
     def saved(self) -> int:
-        """How many of the asked images are there."""
-        return len(self._prompts)
+        """How many images are there."""
+        return len(self._images)
+
+    def has(self, label: int, number: int) -> bool:
+        """Whether an image is there."""
+        return (label, number) in self._images
 
     def begin(self) -> None:
         """Write the header, and make the folders of the classes."""
@@ -95,46 +112,49 @@ class DrawnFolder:
             for left in (self.path / name).glob(f".*{PARTIAL}"):
                 left.unlink(missing_ok=True)  # of a process that was killed
         write_json(self.path / HEADER, self.header)
+        self._begun = True
 
     def file(self, label: int, number: int) -> str:
         """The path of an image below the folder."""
         return f"{self._folders[label]}/{number:05d}.png"
 
-    def has(self, label: int, number: int, prompt: str) -> bool:
-        """Whether an image is there, which the table is to name."""
-        there = (self.path / self.file(label, number)).is_file()
-        if there:
-            self._prompts[label, number] = prompt
-        return there
-
-    def add(
-        self, label: int, number: int, prompt: str, image: UInt8[np.ndarray, "H W 3"]
-    ) -> None:
+    def add(self, label: int, number: int, image: UInt8[np.ndarray, "H W 3"]) -> None:
         """Write an image."""
         save_png(Image.fromarray(image), self.path / self.file(label, number))
-        self._prompts[label, number] = prompt
+        self._images.add((label, number))
 
     def flush(self) -> None:
         """Write the table of what is there."""
+        if not self._begun:
+            return
         text = io.StringIO()
         writer = csv.writer(text, lineterminator="\n")
         writer.writerow(COLUMNS)
-        seed = self.header["seed"]
-        for (label, number), prompt in sorted(self._prompts.items()):
-            name = self.class_names[label]
-            writer.writerow((self.file(label, number), name, prompt, seed))
+        for label, number in sorted(self._images):
+            name, prompt = self.class_names[label], self.prompt(label, number)
+            row = (self.file(label, number), name, prompt, self.header["seed"])
+            writer.writerow(row)
         write_text(self.path / TABLE, text.getvalue())
 
-    def rows(self, columns: int, most: int) -> list[tuple[str, Sequence[Image.Image]]]:
+    def rows(self, columns: int, most: int) -> list[tuple[str, list[Image.Image]]]:
         """The first images of the first classes, for a sheet."""
-        found: list[tuple[str, Sequence[Image.Image]]] = []
+        found = []
         for label, name in enumerate(self.class_names[:most]):
-            numbers = sorted(k for c, k in self._prompts if c == label)[:columns]
-            files = [self.path / self.file(label, number) for number in numbers]
-            found.append((name, [Image.open(file) for file in files]))
+            numbers = [k for k in range(columns) if self.has(label, k)]
+            files = [self.path / self.file(label, k) for k in numbers]
+            found.append((name, [Image.open(file).convert("RGB") for file in files]))
         return found
 
-    def _there(self) -> dict[str, Any] | None:
+    def _stock(self) -> Iterator[tuple[int, int]]:
+        """The images that are there."""
+        for label, name in enumerate(self._folders):
+            for file in (self.path / name).glob("*.png"):
+                digits = file.stem.isdecimal() and len(file.stem) < 10
+                if digits and file.name == f"{int(file.stem):05d}.png":
+                    yield label, int(file.stem)
+
+    def _there(self) -> dict[str, Any]:
+        """The header of a folder that is there."""
         file = self.path / HEADER
         if not file.exists():
             if self.path.exists() and any(self.path.iterdir()):
@@ -142,8 +162,8 @@ class DrawnFolder:
                     f"{self.path} holds something else than drawn images, as it has no "
                     f"{HEADER}. Name a new folder."
                 )
-            return None
-        there: dict[str, Any] = read_json_object(file, remedy="Name a new folder.")
+            return {}
+        there: dict[str, Any] = read_json_object(file, remedy=REMEDY)
         differing = [
             f"  {key}: {_short(there.get(key))} → {_short(self.header.get(key))}"
             for key in sorted(there.keys() | self.header.keys())
@@ -153,8 +173,11 @@ class DrawnFolder:
             raise DiffjaxError(
                 f"{self.path} holds images that were drawn otherwise (there → now):\n"
                 + "\n".join(differing)
-                + "\nName a new folder."
+                + f"\n{REMEDY}"
             )
+        batch = there.get("batch")
+        if not isinstance(batch, int) or batch < 1:
+            raise DiffjaxError(f"{file}: the batch is {batch!r:.40}. {REMEDY}")
         return there
 
 

@@ -42,6 +42,12 @@ class Usual(NamedTuple):
     guidance: float
 
 
+def is_flux(model: DiffusionModel) -> bool:
+    """Whether a model is distilled from one that was guided, and is not guided."""
+    config = getattr(model.denoiser.module(), "config", None)
+    return isinstance(config, FluxTransformer2DConfig)
+
+
 def usual(model: DiffusionModel) -> Usual:
     """The defaults of the family's pipeline in diffusers; of SiT and REPA, DiT's."""
     config = getattr(model.denoiser.module(), "config", None)
@@ -121,13 +127,10 @@ class Sampler:
         guidance = known.guidance if guidance is None else guidance
         if not 0 <= guidance < float("inf"):
             raise DiffjaxError(f"The guidance is {guidance}; it must be 0 or above.")
-        conditioner = model.conditioner
-        distilled = isinstance(
-            getattr(model.denoiser.module(), "config", None), FluxTransformer2DConfig
-        )
+        conditioner, flux = model.conditioner, is_flux(model)
         if conditioner is not None and "guidance" in conditioner.settings:
             model = with_guidance(model, guidance)
-        elif distilled and guidance != 1:
+        elif flux and guidance != 1:
             raise DiffjaxError(
                 f"{model.name} is told no guidance and takes none, as FLUX.1 schnell. "
                 "Leave --guidance away."
@@ -136,7 +139,7 @@ class Sampler:
         levels = model.steps(steps, resolution)
         rows = subjects.conditions(model)
         nothing = None
-        if guidance != 1 and not distilled:
+        if guidance != 1 and not flux:
             nothing = in_dtype(model.unconditional(), model.denoiser.dtype)
         told = Told(
             conditions=rows,
@@ -150,6 +153,7 @@ class Sampler:
         self.model = model
         self.classifier = classifier
         self.passes = 1 if nothing is None else 2
+        self._asked = batch
         self.batch = self.whole(batch or classifier.grid.cells // self.passes)
         self.settings: dict[str, Any] = {
             "steps": steps,
@@ -172,23 +176,20 @@ class Sampler:
         """Forward passes an image."""
         return int(self.settings["steps"]) * self.passes
 
-    def open(self, path: Path, batch: int | None) -> DrawnFolder:
+    def open(self, path: Path) -> DrawnFolder:
         """Open the folder of its images, whose batches go on as they began.
-
-        Args:
-            path: the folder.
-            batch: images at once, if that was asked for.
 
         Raises:
             DiffjaxError: if it holds something else.
         """
-        folder = DrawnFolder(path, self.subjects.names, self.header(batch))
+        names, prompt = self.subjects.names, self.subjects.prompt
+        folder = DrawnFolder(path, names, prompt, self._header())
         self.batch = self.whole(folder.header["batch"] or self.batch)
         folder.header["batch"] = self.batch
         return folder
 
-    def header(self, batch: int | None) -> dict[str, Any]:
-        """What a folder of its images says; ``batch`` as it was asked for."""
+    def _header(self) -> dict[str, Any]:
+        """What a folder of its images says; the batch, if one was asked for."""
         return {
             "format": FORMAT,
             "model": self.model.name,
@@ -198,7 +199,7 @@ class Sampler:
             "prompts": [list(each) for each in self.subjects.prompts],
             "seed": self.classifier.settings.seed,
             **self.settings,
-            "batch": batch,
+            "batch": None if self._asked is None else self.whole(self._asked),
             "device": self.classifier.device,
         }
 
@@ -214,7 +215,7 @@ class Sampler:
         batch = Batch(
             keys=np.array(self._keys, np.uint32)[labels],
             numbers=numbers,
-            rows=np.array([self.subjects.prompt(c, k) for c, k in full], np.int32),
+            rows=np.array([self.subjects.row(c, k) for c, k in full], np.int32),
         )
         grid = self.classifier.grid
         return draw_images(
@@ -270,30 +271,22 @@ def draw_folder(
     A batch of which an image is missing is drawn whole, so that an image is computed
     beside the same others as if nothing had been interrupted.
     """
-    subjects, rows = sampler.subjects, sampler.subjects.rows
-    n_classes = len(subjects.names)
-
-    def prompt(label: int, number: int) -> str:
-        return rows[subjects.prompt(label, number)]
-
-    def missing(images: list[tuple[int, int]]) -> list[bool]:
-        return [not folder.has(c, k, prompt(c, k)) for c, k in images]
-
-    todo = []
+    n_classes, todo = len(sampler.subjects.names), []
     for images in batches(n_classes, per_class, sampler.batch):
-        if any(absent := missing(images)):
+        if any(absent := [not folder.has(*image) for image in images]):
             todo.append((images, absent))
     folder.begin()
     progress.total = n_classes * per_class
-    progress.before = progress.done = folder.saved
+    progress.before = progress.total - sum(sum(absent) for _, absent in todo)
+    progress.done = progress.before
     progress.watch(progress)
 
     def write(images: list[tuple[int, int]], absent: list[bool], drawn: Any) -> None:
         pixels = jax.device_get(drawn)
         progress.advance(len(images) * sampler.evaluations)
-        for (c, k), is_absent, image in zip(images, absent, pixels, strict=False):
+        for image, is_absent, each in zip(images, absent, pixels, strict=False):
             if is_absent:
-                folder.add(c, k, prompt(c, k), as_bytes(image))
+                folder.add(*image, as_bytes(each))
                 progress.count()
 
     try:
@@ -314,7 +307,7 @@ def outlook(sampler: Sampler, folder: DrawnFolder, per_class: int) -> Drawing:
     flops, seconds = sampler.cost()
     subjects = sampler.subjects
     n_classes = len(subjects.names)
-    done = sum(folder.has(c, k, "") for k in range(per_class) for c in range(n_classes))
+    done = sum(folder.has(c, k) for k in range(per_class) for c in range(n_classes))
     return Drawing(
         images=n_classes * per_class,
         done=done,

@@ -40,8 +40,12 @@ class Subjects:
     prompts: tuple[tuple[str, ...], ...]
     ids: tuple[int, ...] | None = None
 
-    def prompt(self, label: int, number: int) -> int:
-        """The row of the conditions of an image, in the order of all prompts."""
+    def prompt(self, label: int, number: int) -> str:
+        """What an image shows."""
+        return self.prompts[label][number % len(self.prompts[label])]
+
+    def row(self, label: int, number: int) -> int:
+        """The place of its prompt among all, and so the row of its condition."""
         return self._before[label] + number % len(self.prompts[label])
 
     @cached_property

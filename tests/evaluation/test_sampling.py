@@ -21,6 +21,7 @@ from diffjax.errors import DiffjaxError
 from diffjax.evaluation.sampling import Sampler, batches, draw_folder
 from diffjax.evaluation.subjects import asked_prompts, subjects_of
 from diffjax.models.sampling import DDIM
+from diffjax.scoring import placement
 from diffjax.scoring.noise import SeededNoise
 from diffjax.scoring.placement import block_mesh, place_weights, replicate
 
@@ -44,7 +45,7 @@ def sampler_of(classifier, **settings):
 
 def drawn(classifier, path, per_class=3, **settings):
     sampler = sampler_of(classifier, **settings)
-    folder = sampler.open(path, settings.get("batch"))
+    folder = sampler.open(path)
     draw_folder(sampler, folder, per_class, Progress())
     return folder
 
@@ -115,10 +116,19 @@ def test_nor_on_the_number_of_devices(classifier, whole, tmp_path):
     assert np.abs(pixels(tmp_path / "one") - pixels(whole)).max() <= 1
 
 
+def test_nor_on_where_the_weights_are(whole, tmp_path, monkeypatch):
+    monkeypatch.setattr(placement, "SMALLEST_SPLIT", 1)
+    split = classifier_of(text_model(denoiser=glance()), shard_weights="always")
+    leaves = jax.tree.leaves(split.grid.denoiser)
+    assert any(not leaf.sharding.is_fully_replicated for leaf in leaves)
+    drawn(split, tmp_path / "split")
+    assert np.abs(pixels(tmp_path / "split") - pixels(whole)).max() <= 1
+
+
 def test_a_class_is_drawn_alike_beside_other_classes(classifier, whole, tmp_path):
     subjects = subjects_of(classifier.model, ["dog"], TEMPLATES)
     sampler = Sampler(classifier, subjects, steps=3, guidance=2.0)
-    draw_folder(sampler, sampler.open(tmp_path / "dog", None), 3, Progress())
+    draw_folder(sampler, sampler.open(tmp_path / "dog"), 3, Progress())
     ours, theirs = pixels(tmp_path / "dog" / "dog"), pixels(whole / "dog")
     assert np.abs(ours - theirs).max() <= 1
 
@@ -152,6 +162,8 @@ def test_more_of_a_class_are_added(classifier, whole, tmp_path):
     after = contents(path)
     assert after.keys() == contents(whole).keys()
     assert all(after[name] == before[name] for name in before if name != "prompts.csv")
+    drawn(classifier, path, per_class=1)  # all of them stay in the table
+    assert contents(path) == after
 
 
 def test_images_come_number_by_number():
@@ -167,24 +179,25 @@ def test_images_come_number_by_number():
 )
 def test_what_was_drawn_otherwise_is_refused(classifier, whole, settings, message):
     with pytest.raises(DiffjaxError, match=message):
-        sampler_of(classifier, **settings).open(whole, None)
+        sampler_of(classifier, **settings).open(whole)
 
 
 def test_a_folder_of_something_else_is_left_alone(classifier, whole, tmp_path):
     (tmp_path / "mine.txt").write_text("mine")
     with pytest.raises(DiffjaxError, match="holds something else than drawn images"):
-        sampler_of(classifier).open(tmp_path, None)
+        sampler_of(classifier).open(tmp_path)
     other = tmp_path / "damaged"
     shutil.copytree(whole, other)
     (other / "sample.json").write_text("{")
     with pytest.raises(DiffjaxError, match=r"sample\.json is not JSON"):
-        sampler_of(classifier).open(other, None)
+        sampler_of(classifier).open(other)
 
 
 @pytest.mark.parametrize(
     ("names", "message"),
     [
         ([".git"], "No folder can be called"),
+        (["sample.json"], "No folder can be called"),
         (["x" * 201], "No folder can be called"),
         (["Cat", "cat"], "differ by capitals alone"),
         ([], "Name at least one class"),
@@ -195,7 +208,7 @@ def test_classes_without_a_folder_of_their_own_are_refused(
 ):
     with pytest.raises(DiffjaxError, match=message):
         subjects = subjects_of(classifier.model, names)
-        Sampler(classifier, subjects, steps=3).open(tmp_path / "new", None)
+        Sampler(classifier, subjects, steps=3).open(tmp_path / "new")
     assert not (tmp_path / "new").exists()
 
 
@@ -204,7 +217,7 @@ def test_prompts_of_a_preset_and_of_its_classes():
         text_model(denoiser=glance()), asked_prompts("imagenet_a", None)
     )
     assert len(subjects.names) == 200
-    assert subjects.rows[subjects.prompt(7, 3)] in subjects.prompts[7]
+    assert subjects.rows[subjects.row(7, 3)] == subjects.prompt(7, 3)
     with pytest.raises(DiffjaxError, match="PRESET or --prompts"):
         asked_prompts("pets", "pets")
 
