@@ -8,7 +8,9 @@ Each strategy is simulated on the errors of each RUN, whose samples stand for it
 timesteps; with --classes 10 30 100 also among so many of its classes, drawn at random,
 whatever the images show. With --live the run's own model estimates the errors of the
 run's images from gradients, and races among the shortlists are simulated too; a
-gradient counts for three evaluations. Without it no model is needed.
+gradient counts for three evaluations. So are races after a tree of labels: classes are
+grouped by k-means of their conditions, the class nearest each group's middle speaks for
+it, and the classes of the best groups race. Without --live no model is needed.
 
 Agreement is with what all samples decide. A decision that differs is "as good" if the
 class is not surely worse than the best: its mean error over all samples is larger by
@@ -29,20 +31,24 @@ import numpy as np
 from matplotlib.figure import Figure
 from matplotlib.ticker import LogLocator
 from rich.progress import track
+from scipy.cluster.vq import kmeans2
 
+from diffjax.classify.candidates import Candidates
 from diffjax.classify.classifier import DiffusionClassifier
 from diffjax.classify.estimates import Estimates
 from diffjax.data.prompts import Prompts
 from diffjax.errors import DiffjaxError
 from diffjax.evaluation.experiment import Experiment
+from diffjax.evaluation.task import Task
 from diffjax.files import atomic, write_text
-from diffjax.models.conditions import take
+from diffjax.models.conditions import floating, take
 from diffjax.report.charts import BLUE, COLOURS, GRID, MARKERS, MUTED
 from diffjax.runs.folder import read_run
 from diffjax.runs.metrics import wilson
 from diffjax.runs.outcomes import local_numbers
 from diffjax.runs.rescoring import saved_errors
 from diffjax.runs.run import Run
+from diffjax.scoring.gradients import condition_vectors
 from diffjax.strategies import shortlist_to_text, strategy_to_text
 from diffjax.strategies.base import (
     Decision,
@@ -52,6 +58,7 @@ from diffjax.strategies.base import (
     Strategy,
     best_prompts,
     class_decision,
+    drop,
     run_on,
 )
 from diffjax.strategies.exhaustive import Exhaustive
@@ -66,6 +73,7 @@ from diffjax.strategies.shortlist import (
 )
 from diffjax.strategies.staged import Staged
 
+MANY = 100  # classes, from which on they are long lists
 CONFIDENCES = (0.5, 0.8, 0.9, 0.95, 0.99)
 # the authors' stages for so many classes and more: classes kept, shares of all samples
 STAGES = {
@@ -99,7 +107,7 @@ def strategies(n_classes: int, N: int) -> Iterator[tuple[str, Strategy]]:
 
 def shortlists(n_classes: int, N: int) -> Iterator[tuple[str, Shortlist]]:
     """Shortlists of a few lengths by each estimate: the family's name, and the list."""
-    many = n_classes >= 100
+    many = n_classes >= MANY
     lengths = (10, 20, 50) if many else (2, 3, 5)
     whole = [{"n_samples": N}, {"n_samples": N, "directions": DIRECTIONS}]
     for settings in (*ESTIMATES, *(whole if many else [])):
@@ -330,7 +338,8 @@ def compare(run: Run, tables: Tables, args: argparse.Namespace) -> Iterator[Resu
         return
     racing = Racing(n_samples=N)
     lists = list(shortlists(C, N))
-    estimates = estimate(run, tables, [each for _, each in lists], args)
+    live = open_model(run, tables, args)
+    estimates = estimate(run, tables, [each for _, each in lists], live)
     for family, shortlist in track(lists, description=f"{run.path}, shortlists"):
         guess = estimates[_key(shortlist, N)]
         decisions = [
@@ -346,15 +355,92 @@ def compare(run: Run, tables: Tables, args: argparse.Namespace) -> Iterator[Resu
         ]
         text = f"{shortlist_to_text(shortlist)}, {strategy_to_text(racing)}"
         yield judge(tables, full, decisions, family, text)
+    if C < MANY:
+        return
+    for tree in (
+        Tree(share=share, n_samples=n) for share in (1 / 4, 1 / 2) for n in (4, 8)
+    ):
+        find = partial(branch, tree, *branches(live.vectors(), tree.groups(C)))
+        decisions = [
+            play(racing, errors, tables.classidx, partial(find, errors=errors))
+            for errors in tables.errors
+        ]
+        text = f"{tree}, {strategy_to_text(racing)}"
+        yield judge(tables, full, decisions, "label tree, racing", text)
 
 
-def estimate(
-    run: Run,
-    tables: Tables,
-    shortlists: Sequence[Shortlist],
-    args: argparse.Namespace,
-) -> dict[Shortlist, Guess]:
-    """Estimates of all images of a run by its own model."""
+@dataclass(frozen=True, kw_only=True)
+class Tree:
+    """Groups of classes that are alike to the model; one of each speaks for it.
+
+    Attributes:
+        share: of the groups, whose classes go on.
+        n_samples: on which those who speak are judged.
+    """
+
+    share: float
+    n_samples: int
+
+    def groups(self, n_classes: int) -> int:
+        """As many as make both levels equally wide."""
+        return round(n_classes**0.5)
+
+    def __str__(self) -> str:
+        return f"tree:share={self.share:g}:n_samples={self.n_samples}"
+
+
+def branches(vectors: np.ndarray, n: int) -> tuple[np.ndarray, np.ndarray]:
+    """The group of each row, by k-means, and the row nearest the middle of each."""
+    centres, groups = kmeans2(vectors, n, 20, minit="++", rng=0)
+    filled, groups = np.unique(groups, return_inverse=True)
+    off = np.linalg.norm(vectors - centres[filled][groups], axis=1)
+    speakers = [
+        np.flatnonzero(groups == g)[off[groups == g].argmin()]
+        for g in range(len(filled))
+    ]
+    return groups, np.array(speakers)
+
+
+def branch(
+    tree: Tree,
+    groups: np.ndarray,
+    speakers: np.ndarray,
+    state: State,
+    errors: np.ndarray,
+) -> State:
+    """The state of an image with the classes of the best groups alone."""
+    columns = (
+        (2 * np.arange(tree.n_samples) + 1) * errors.shape[1] // (2 * tree.n_samples)
+    )
+    seen = errors[np.ix_(speakers, columns)].mean(axis=1)
+    kept = np.argsort(seen)[: round(tree.share * len(speakers))]
+    state = replace(state, n_extra=len(speakers) * tree.n_samples)
+    return drop(state, np.flatnonzero(~np.isin(groups, kept)))
+
+
+@dataclass(frozen=True, kw_only=True, eq=False)
+class Live:
+    """A run's own model, its images, and the candidates of some tables."""
+
+    classifier: DiffusionClassifier
+    task: Task
+    candidates: Candidates
+
+    def vectors(self) -> np.ndarray:
+        """The conditions, a row each."""
+        of = condition_vectors(
+            self.classifier.grid.denoiser, self.candidates.conditions
+        )
+        leaves = [np.asarray(leaf) for leaf in floating(of)]
+        return np.concatenate([leaf.reshape(len(leaf), -1) for leaf in leaves], axis=1)
+
+
+def open_model(run: Run, tables: Tables, args: argparse.Namespace) -> Live:
+    """Load what a run was made with.
+
+    Raises:
+        DiffjaxError: if its model is another by now.
+    """
     header = run.header["experiment"]
     known = {field.name for field in fields(Experiment)}
     asked = {name: value for name, value in header.items() if name in known}
@@ -385,9 +471,17 @@ def estimate(
         ),
         conditions=take(every.conditions, tables.rows),
     )
+    return Live(classifier=classifier, task=task, candidates=candidates)
+
+
+def estimate(
+    run: Run, tables: Tables, shortlists: Sequence[Shortlist], live: Live
+) -> dict[Shortlist, Guess]:
+    """Estimates of all images of a run by its own model."""
+    classifier, task, candidates = live.classifier, live.task, live.candidates
     model, grid, shape = classifier.model, classifier.grid, classifier.latent_shape
     N = tables.errors.shape[2]
-    own, _ = Racing(n_samples=N).plan(made["n_timesteps"])
+    own, _ = Racing(n_samples=N).plan(run.header["model"]["n_timesteps"])
     makers = {
         key: Estimates(key, candidates, model, grid, shape, own)
         for key in dict.fromkeys(_key(each, N) for each in shortlists)
@@ -415,7 +509,6 @@ def _key(shortlist: Shortlist, N: int) -> Shortlist:
     return Shortlist(
         k=FEWEST,
         n_samples=shortlist.n_samples or N,
-        base=shortlist.base,
         directions=shortlist.directions or None,
     )
 

@@ -12,9 +12,8 @@ import numpy as np
 from jaxtyping import Float, Int
 
 from diffjax.classify.candidates import Candidates
-from diffjax.models.conditions import count, shapes, take, told_of
+from diffjax.models.conditions import centre, shapes, take, told_of
 from diffjax.models.diffusion import DiffusionModel
-from diffjax.scoring.bases import Bases, make_bases
 from diffjax.scoring.cost import Cost, count_flops, median_seconds
 from diffjax.scoring.curvature import error_hessians, principal, second_order
 from diffjax.scoring.gradients import Estimator, bytes_of_gradient, condition_vectors
@@ -55,7 +54,7 @@ class Estimates:
         told: Mapping[str, np.ndarray] | None = None,
         given: Samples | None = None,
     ) -> None:
-        """Find the bases.
+        """Find the base.
 
         Args:
             shortlist: What is asked for.
@@ -83,17 +82,12 @@ class Estimates:
         self._told = told = told or {}
         vectors = condition_vectors(grid.denoiser, candidates.conditions)
         self._vectors = everywhere(vectors, grid.mesh)  # rows of a table may be split
-        bases = make_bases(
-            shortlist.base,
-            self._vectors,
-            lambda: condition_vectors(model.denoiser, model.unconditional()),
-            shortlist.clusters,
-        )
-        self._bases = Bases(replicate(bases.points, grid.mesh), bases.nearest)
+        base = centre(self._vectors)
+        self._base = replicate(base, grid.mesh)
         [loss, *_] = grid.losses
-        base = told_of(shapes(self._vectors), told)
         needs = bytes_of_gradient(
-            grid.denoiser, grid.schedule, latent_shape, base, loss
+            *(grid.denoiser, grid.schedule, latent_shape),
+            *(told_of(shapes(self._vectors), told), loss),
         )
         fit = cells_that_fit(needs, grid.mesh)
         self._estimator = Estimator(
@@ -105,15 +99,11 @@ class Estimates:
             sharded=grid.sharded,
         )
         self._curved = a_few(self._samples, CURVED)
-        self._places, axes = principal(
-            self._vectors, take(bases.points, 0), shortlist.directions or 0
-        )
+        self._places, axes = principal(self._vectors, base, shortlist.directions or 0)
         self._axes = replicate(axes, grid.mesh)
         self.fewest = shortlist.k or FEWEST
         self.most = shortlist.k or len(candidates.prompts.class_names)
-        self.n_gradients = len(self._samples) * (
-            count(bases.points) + shortlist.rounds - 1
-        )
+        self.n_gradients = len(self._samples)
 
     @pinned()
     def of(
@@ -136,22 +126,20 @@ class Estimates:
         placed: Any = replicate((np.uint32(key), z0, dict(told or {})), grid.mesh)
         image, latent, more = placed
         noise = ImageNoise(grid.noise, image)
+        base = told_of(self._base, more)
         estimates = self._estimator.estimate(
             noise,
             latent,
             self._vectors,
-            self._bases,
+            base,
             self._samples.timesteps,
             self._samples.noises,
-            rounds=self._shortlist.rounds,
-            best=self.most,
-            told=more,
         )
         if not self._shortlist.directions:
             return estimates
         curved = second_order(
             *(grid.denoiser, grid.schedule, noise, latent),
-            told_of(take(self._bases.points, 0), more),
+            base,
             self._places,
             self._axes,
             self._samples.timesteps[self._curved],
@@ -241,7 +229,7 @@ class Estimates:
         """Time the gradients of an image."""
         z0 = np.zeros(self._latent_shape, np.float32)
         noise = ImageNoise(self._grid.noise, jnp.uint32(0))
-        base = told_of(take(self._bases.points, 0), self._told)
+        base = told_of(self._base, self._told)
         flops = self.n_gradients * self._estimator.flops(noise, jnp.asarray(z0), base)
         if self.n_curved:
             grid, one = self._grid, jnp.zeros(1, jnp.int32)

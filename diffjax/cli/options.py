@@ -230,8 +230,8 @@ score_options = section(
         "auto|k=N:...",
         "Of many classes evaluate only the best by an estimate, whose cost does not "
         "depend on their number: N, or as many as its error on the image asks for. "
-        "Further settings, with colons: base=mean, unconditional or clusters; of k, "
-        "n_samples=16, rounds=1, clusters=8; of auto, risk=0.01, directions=8.",
+        "Further settings, with colons: of k, n_samples=16, directions=0; of auto, "
+        "risk=0.01, directions=8.",
         callback=shortlist,
     ),
     option(

@@ -118,8 +118,7 @@ class DiffusionModel:
         """
         if not self.unguided:
             raise DiffjaxError(
-                f"{self.name} has no condition that stands for no class. Estimate from "
-                "another base: k=50:base=mean, for one."
+                f"{self.name} has no condition that stands for no class."
             )
         if self.n_classes is not None:
             return np.array([self.n_classes], np.int32)  # the table's last row

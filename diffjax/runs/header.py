@@ -65,6 +65,8 @@ RANGES = {
     "model.n_timesteps": (1, 10**6),
     "data.n": (0, 10**12),
 }
+# settings that shortlists had once, at what is done now
+FORMER = {"base": "mean", "rounds": 1, "clusters": 8}
 CLASSIFIES = (  # what a run of classifications needs of these
     *("experiment.loss", "model.name", "model.fingerprint"),
     *("data.name", "data.fingerprint", "data.n"),
@@ -113,7 +115,16 @@ def read_header(folder: Path) -> dict[str, Any]:
         of, key = name.split(".")
         if not low <= header[of].get(key, high) <= high:
             raise _odd(path, name, header[of][key])
-    return dict(header)
+    return dict(header) | {"experiment": _of_today(header["experiment"])}
+
+
+def _of_today(experiment: Mapping[str, Any]) -> dict[str, Any]:
+    """An experiment without what a shortlist could be told to do otherwise once."""
+    shortlist = experiment.get("shortlist")
+    if not isinstance(shortlist, dict):
+        return dict(experiment)
+    kept = {name: v for name, v in shortlist.items() if FORMER.get(name) != v}
+    return {**experiment, "shortlist": kept}
 
 
 def require(header: Mapping[str, Any], names: Collection[str], folder: Path) -> None:
@@ -211,6 +222,8 @@ def differences(there: Mapping[str, Any], here: Mapping[str, Any]) -> list[str]:
             names = (*names, "temperature")  # a run keeps the one that it has
         if key == "model" and "weights" not in one:  # the only one it has
             names = () if one.get("fingerprint") == "unknown" else names[:-1]
+        if key == "experiment":
+            one, other = _of_today(one), _of_today(other)
         if grows(there, here):
             names = (*names, *GROWS.get(key, ()))
         if isinstance(one, dict):

@@ -1,12 +1,14 @@
-"""A first-order estimate of every class's error, from gradients at a few conditions.
+"""A first-order estimate of every class's error, from gradients at one condition.
 
+    b       = the mean of all classes' conditions
     g[s]    = ∂e(c, s)/∂c  at c = b
     ê[c, s] = e(b, s) + ⟨g[s], c − b⟩                summed over floating leaves of c
 
-for samples s = (t, ε) and a base b among the conditions. One forward and one backward
-pass per sample serve all n classes: what remains is one matrix product a leaf, [n, l·d]
-by [l·d, s]. How good the estimate is depends on how far the classes are from the base;
-the bases to choose from are in ``bases``.
+for samples s = (t, ε). One forward and one backward pass per sample serve all n
+classes: what remains is one matrix product a leaf, [n, l·d] by [l·d, s]. How good the
+estimate is depends on how far the classes are from the base. (The empty prompt for b
+is no better, and a base for each cluster of classes, or another round around the best
+few, is worth less than it costs: docs/strategies.md.)
 
 Conditions are vectors here: text states, or a class's row of the table of a
 class-conditional model. Leaves of other numbers, such as masks, are the base's for all
@@ -14,7 +16,6 @@ classes: the estimate does not see what they tell apart.
 """
 
 import warnings
-from collections.abc import Mapping
 from dataclasses import dataclass
 from functools import partial
 from typing import Any
@@ -27,17 +28,12 @@ from jaxtyping import Array, Float, Int
 
 from diffjax.errors import DiffjaxError
 from diffjax.models.conditions import (
-    centre,
-    count,
     floating,
     in_dtype,
-    take,
-    told_of,
     with_floating,
 )
 from diffjax.models.network import Network
 from diffjax.schedules import Schedule
-from diffjax.scoring.bases import Bases
 from diffjax.scoring.cost import count_flops
 from diffjax.scoring.grid import cell_errors
 from diffjax.scoring.noise import ImageNoise
@@ -183,7 +179,7 @@ class Estimator:
     mesh: Mesh
     sharded: bool = False
 
-    def at(
+    def _at_once(
         self,
         noise: ImageNoise,
         z0: Float[Array, "h w c"],
@@ -192,7 +188,7 @@ class Estimator:
         timesteps: Int[np.ndarray, " s"],
         noises: Int[np.ndarray, " s"],
     ) -> Float[Array, "n s"]:
-        """ê of all classes from one base; returns before it has been computed."""
+        """``estimate``; returns before it has been computed."""
         self.schedule.check(timesteps)
         noise.check(noises)
         s = len(timesteps)
@@ -227,27 +223,19 @@ class Estimator:
         noise: ImageNoise,
         z0: Float[Array, "h w c"],
         vectors: Any,
-        bases: Bases,
+        base: Any,
         timesteps: Int[np.ndarray, " s"],
         noises: Int[np.ndarray, " s"],
-        *,
-        rounds: int = 1,
-        best: int = 1,
-        told: Mapping[str, Any] | None = None,
     ) -> Float[np.ndarray, "n s"]:
-        """ê of all classes, each from its own base.
+        """ê of all classes.
 
         Args:
             noise: of the image.
             z0: the image's latent.
             vectors: c of each class, a tree of rows.
-            bases: where the gradients are taken.
+            base: b, a tree, with what the image tells besides.
             timesteps: of the samples.
             noises: noise indices of the samples.
-            rounds: further ones take the gradient at the mean of the ``best`` classes
-                of the round before.
-            best: how many these are.
-            told: what the image tells of a condition besides.
 
         Returns:
             float32, on the host.
@@ -255,25 +243,10 @@ class Estimator:
         Raises:
             DiffjaxError: if the device's memory does not hold one sample's gradient.
         """
-
-        def at(base: Any) -> Array:
-            whole = told_of(base, told or {})
-            return self.at(noise, z0, vectors, whole, timesteps, noises)
-
-        def last_round() -> Array:
-            """Its estimate; the host waits for nothing."""
-            estimate = at(take(bases.points, 0))
-            for j in range(1, count(bases.points)):
-                from_j = at(take(bases.points, j))
-                estimate = jnp.where((bases.nearest == j)[:, None], from_j, estimate)
-            for _ in range(rounds - 1):
-                order = jnp.argsort(estimate.mean(axis=1))
-                estimate = at(centre(take(vectors, order[:best])))
-            return estimate
-
         while True:
             try:
-                return np.asarray(everywhere(last_round(), self.mesh))
+                found = self._at_once(noise, z0, vectors, base, timesteps, noises)
+                return np.asarray(everywhere(found, self.mesh))
             except jax.errors.JaxRuntimeError as error:
                 self._shrink(error)
 

@@ -48,11 +48,10 @@ from dataclasses import dataclass, replace
 import numpy as np
 from jaxtyping import Float, Int
 
-from diffjax.errors import DiffjaxError, overflowed, unknown
+from diffjax.errors import DiffjaxError, overflowed
 from diffjax.strategies.base import Samples, State, drop
 from diffjax.strategies.orders import even_timesteps, require_positive, with_trials
 
-BASES = ("mean", "unconditional", "clusters")
 N_SAMPLES = 16  # of an estimate for the best k
 FEWEST = 2  # classes: one would leave nothing to decide
 RISK = 0.01  # of leaving out the best class, for ``auto``
@@ -69,26 +68,18 @@ class Shortlist:
     Attributes:
         k: how many classes; at least two, since one would leave nothing to decide.
             None for as many as ``risk`` asks for.
-        n_samples: forward and backward passes for each base; timesteps, evenly spread.
+        n_samples: forward and backward passes; timesteps, evenly spread.
             As many as the strategy's make the estimate a control variate. None for 16
             where there is a k, and for the strategy's own samples where there is none.
-        base: where the gradients are taken: at the "mean" of the classes' conditions,
-            at the "unconditional" one, or at the means of "clusters" of classes.
-        rounds: each further one takes the gradients at the mean of the best k classes
-            of the round before.
-        clusters: how many, for that base.
         directions: in how many the estimate is of second order
-            (``scoring.curvature``), from one base; None for 8 where there is no k, and
-            for none where there is one.
+            (``scoring.curvature``); None for 8 where there is no k, and for none where
+            there is one.
         risk: of leaving out the best class, in (0, 1); None where there is a k, and for
             0.01 where there is none.
     """
 
     k: int | None = None
     n_samples: int | None = None
-    base: str = "mean"
-    rounds: int = 1
-    clusters: int = 8
     directions: int | None = None
     risk: float | None = None
 
@@ -99,9 +90,8 @@ class Shortlist:
             object.__setattr__(self, "risk", RISK)
         if self.k is None and self.directions is None:
             object.__setattr__(self, "directions", DIRECTIONS)
-        for name in ("n_samples", "rounds", "clusters"):
-            value = getattr(self, name)
-            require_positive(name, 1 if value is None else value)
+        if self.n_samples is not None:
+            require_positive("n_samples", self.n_samples)
         if self.k is not None and self.k < FEWEST:
             raise DiffjaxError(
                 f"A shortlist has at least {FEWEST} classes, not {self.k}: one would "
@@ -109,18 +99,10 @@ class Shortlist:
             )
         if self.k is not None and self.risk is not None:
             raise DiffjaxError("A shortlist has a k or a risk, not both: auto:risk=….")
-        if self.k is None and self.rounds > 1:
-            raise DiffjaxError("Further rounds are around the best k: give a k.")
         if self.directions is not None and self.directions < 0:
             raise DiffjaxError(f"directions must be at least 0, not {self.directions}.")
-        if self.directions and (self.base == "clusters" or self.rounds > 1):
-            raise DiffjaxError(
-                "directions are those of one base, not of clusters or further rounds."
-            )
         if self.risk is not None and not 0 < self.risk < 1:
             raise DiffjaxError(f"risk must lie between 0 and 1, not {self.risk:g}.")
-        if self.base not in BASES:
-            raise unknown("base", self.base, BASES)
 
     def samples(self, n_timesteps: int, own: Samples) -> Samples:
         """Those of the estimate.

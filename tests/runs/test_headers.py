@@ -9,6 +9,9 @@ from writing import PROMPTS, header
 
 from diffjax.errors import DiffjaxError
 from diffjax.runs.folder import open_run, read_run
+from diffjax.runs.header import differences, read_header, write_header
+from diffjax.strategies import shortlist_from_dict
+from diffjax.strategies.shortlist import Shortlist
 
 
 def test_parts_without_a_header_are_not_taken_for_ours(tmp_path):
@@ -42,6 +45,22 @@ def test_a_lost_header_is_found_in_the_parts(tmp_path, content):
     with warnings.catch_warnings():
         warnings.simplefilter("error")
         assert read_run(path).header == before.header
+
+
+def test_a_shortlist_of_before_is_that_of_now(tmp_path):
+    path = write(tmp_path / "run", [0])
+    before = {"k": 9, "n_samples": 16, "base": "mean", "rounds": 1, "clusters": 8}
+    content = json.loads((path / "run.json").read_text())
+    content["experiment"]["shortlist"] = before
+    write_header(path, content)
+    now = {"experiment": content["experiment"] | {"shortlist": vars(Shortlist(k=9))}}
+    read = read_header(path)
+    assert shortlist_from_dict(read["experiment"]["shortlist"]) == Shortlist(k=9)
+    for there in (content, read):
+        assert differences(there, content | now) == []
+    before["rounds"] = 2
+    told = "experiment.shortlist.rounds: 2 there, null here"
+    assert differences(content, content | now) == [told]
 
 
 @pytest.mark.parametrize(

@@ -5,6 +5,7 @@ import importlib.util
 import sys
 from pathlib import Path
 
+import numpy as np
 import pipelines
 import pytest
 from click.testing import CliRunner
@@ -12,22 +13,27 @@ from saved_runs import tables, write_run
 from tiny_sets import write_folder
 
 from diffjax.cli.commands import group
+from diffjax.strategies.exhaustive import Exhaustive
 
 SCRIPT = Path(__file__).parents[2] / "scripts" / "study_strategies.py"
 
 
 @pytest.fixture
-def study(monkeypatch):
+def script(monkeypatch):
     spec = importlib.util.spec_from_file_location("study_strategies", SCRIPT)
     module = importlib.util.module_from_spec(spec)
     monkeypatch.setitem(sys.modules, "study_strategies", module)
     spec.loader.exec_module(module)
+    return module
 
+
+@pytest.fixture
+def study(script, monkeypatch):
     def call(*arguments, **changes):
         for name, value in changes.items():
-            monkeypatch.setattr(module, name, value)
+            monkeypatch.setattr(script, name, value)
         monkeypatch.setattr(sys, "argv", ["study", *map(str, arguments)])
-        module.main()
+        script.main()
 
     return call
 
@@ -57,6 +63,24 @@ def test_strategies_are_compared_with_all_samples(study, tmp_path, capsys):
     assert text.strip() in capsys.readouterr().out
     assert "## a\n\n20 images." in text
     assert (tmp_path / "out" / "strategies.png").stat().st_size > 10_000
+
+
+def test_a_tree_goes_on_with_the_classes_of_the_best_groups(script):
+    truth = np.array([0, 1, 2, 0, 2, 2, 1, 0, 1, 1])
+    random = np.random.default_rng(0)
+    vectors = 9 * np.eye(3)[truth] + random.standard_normal((10, 3))
+    groups, speakers = script.branches(vectors, 3)
+    assert (groups[:, None] == groups).tolist() == (truth[:, None] == truth).tolist()
+    for g, speaker in enumerate(speakers):
+        mine = vectors[groups == g]
+        off = np.linalg.norm(mine - mine.mean(axis=0), axis=1)
+        np.testing.assert_array_equal(vectors[speaker], mine[off.argmin()])
+    errors = np.where(truth == 1, 0.5, 1)[:, None] + random.random((10, 8)) / 9
+    state = Exhaustive(n_samples=8).start(10, 8, np.arange(10))
+    tree = script.Tree(share=1 / 3, n_samples=4)
+    state = script.branch(tree, groups, speakers, state, errors)
+    np.testing.assert_array_equal(state.living, truth == 1)
+    assert state.n_evaluations == 3 * 4
 
 
 def test_runs_without_errors_are_refused(study, tmp_path):

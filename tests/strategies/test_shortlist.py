@@ -4,7 +4,6 @@ import numpy as np
 import pytest
 
 from diffjax.errors import DiffjaxError, NotFiniteError
-from diffjax.scoring.bases import BASES as MADE
 from diffjax.strategies import (
     parse_shortlist,
     shortlist_from_dict,
@@ -14,7 +13,6 @@ from diffjax.strategies.base import GRADIENT_COST, Samples, class_decision, run_
 from diffjax.strategies.exhaustive import Exhaustive
 from diffjax.strategies.racing import Racing
 from diffjax.strategies.shortlist import (
-    BASES,
     CHECKED,
     CHECKS,
     Shortlist,
@@ -254,19 +252,11 @@ def test_what_was_checked_is_counted_and_is_of_the_best_rows():
 # --- Settings
 
 
-def test_the_bases_are_those_that_are_made():
-    assert BASES == MADE
-
-
 @pytest.mark.parametrize(
     ("text", "shortlist"),
     [
         ("k=50", Shortlist(k=50)),
-        (
-            "k=5:n_samples=8:base=unconditional:rounds=2",
-            Shortlist(k=5, n_samples=8, base="unconditional", rounds=2),
-        ),
-        ("k=9:base=clusters:clusters=4", Shortlist(k=9, base="clusters", clusters=4)),
+        ("k=5:n_samples=8", Shortlist(k=5, n_samples=8)),
         ("k=9:directions=4", Shortlist(k=9, directions=4)),
         ("auto", Shortlist()),
         (
@@ -282,22 +272,13 @@ def test_text_and_json(text, shortlist):
     assert shortlist_from_dict(record) == shortlist
 
 
-def test_what_a_run_of_before_says_is_what_it_is_now():
-    before = {"k": 9, "n_samples": 16, "base": "mean", "rounds": 1, "clusters": 8}
-    now = vars(parse_shortlist("k=9"))
-    assert shortlist_from_dict(before) == parse_shortlist("k=9")
-    assert {name: now[name] for name in before} == before
-    assert all(now[name] is None for name in now.keys() - before)  # as if absent
-
-
 @pytest.mark.parametrize(
     ("text", "message"),
     [
         ("50", "'50' is not of the form setting=value. An example: k=50"),
         ("auto:k=5", "auto finds k itself"),
         ("auto:risk=1", "risk must lie between 0 and 1, not 1"),
-        ("auto:rounds=2", "give a k"),
-        ("auto:base=clusters", "directions are those of one base"),
+        ("k=5:rounds=2", "no setting 'rounds'; its settings are k, n_samples"),
         ("k=5:risk=0.1", "a k or a risk, not both"),
         ("k=5:directions=-1", "directions must be at least 0"),
         ("k=5:k=6", "'k=6' appears twice"),
@@ -305,8 +286,7 @@ def test_what_a_run_of_before_says_is_what_it_is_now():
         ("k=5:samples=8", "no setting 'samples'; its settings are k, n_samples"),
         ("k=5.5", "k takes a whole number, not 5.5"),
         ("k=1", "at least 2 classes, not 1"),
-        ("k=5:rounds=0", "rounds must be at least 1"),
-        ("k=5:base=median", "median.*mean, unconditional, clusters"),
+        ("k=5:n_samples=0", "n_samples must be at least 1"),
         ("", "not of the form"),
     ],
 )
