@@ -195,7 +195,7 @@ def test_the_help_has_strategies_to_copy(command):
 )
 def test_a_shortlist_is_read_before_anything_else(command):
     result = invoke(*command, "--shortlist", "k=50:base=median")
-    assert_refused(result, "base 'median'", "mean, unconditional, clusters")
+    assert_refused(result, "no setting 'base'", "k, n_samples, directions, risk")
     result = invoke(*command, "--shortlist", "50")
     assert_refused(result, "An example: k=50:n_samples=64, or auto:risk=0.01")
 
