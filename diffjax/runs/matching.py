@@ -125,14 +125,14 @@ def found_by(
         unread: is told what is wrong with runs that count and cannot be read.
         every: whether to tell of all of them how they decided, not of others alone.
     """
+    found: list[Found] = []
+    for path, header in runs.audits.items() if measure.kind == "filter" else ():
+        try:
+            found += _left(measure, path, header)
+        except (AttributeError, KeyError, TypeError, ValueError):
+            unread[f"{path / audit.HEADER} is damaged; audit again."] = None
     if measure.kind == "filter":
-        found = [
-            each
-            for path, header in runs.audits.items()
-            for each in _left(measure, path, header)
-        ]
         return sorted(found, key=lambda each: -each.of)
-    found = []
     for path, header in runs.headers.items():
         how = agreement(measure, header)
         if how is None:
@@ -199,9 +199,13 @@ def _same_model(measure: Measure, header: Mapping[str, Any]) -> bool:
     if header["experiment"].get("resolution") != known.resolution:
         return False
     published = _published(known.name) if known.name in SIZES else {}
-    networks = model.get("configs", {})
-    denoiser = networks.get("unet") or networks.get("transformer") or {}
-    return all(published.get(key, value) == value for key, value in denoiser.items())
+    networks = model.get("configs")  # runs of earlier versions have none
+    if not isinstance(networks, Mapping):
+        return networks is None
+    denoiser = networks.get("unet", networks.get("transformer"))
+    return isinstance(denoiser, Mapping) and all(
+        published.get(key, value) == value for key, value in denoiser.items()
+    )
 
 
 @cache

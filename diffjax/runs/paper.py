@@ -98,7 +98,7 @@ TOGETHER = ("aesthetic+unsafe", "size+aesthetic+unsafe")
 TABLE_2 = Exhibit(
     name="table2",
     title="Images that SD 2's training filters would leave, in %",
-    columns=("size", "aesthetic", "safe", "both", "all three"),
+    columns=("size", "aesthetic", "safe", "aesthetic, safe", "all three"),
     rows=tuple(
         Row(
             title=SETS[name],

@@ -154,6 +154,8 @@ def test_which_runs_count():
         ("model", {"lora": [{"file": "mine"}]}),
         ("model", {"configs": {"unet": {"block_out_channels": [32, 64, 128]}}}),
         ("model", {"configs": {"unet": {"cross_attention_dim": 768}}}),
+        ("model", {"configs": {"unet": None}}),
+        ("model", {"configs": []}),
     ]:
         assert agreement(measure, changed(right, part, **others)) is None, others
     assert agreement(measure, right | {"classes": list(range(36))}) is None
@@ -268,6 +270,9 @@ def test_audits_stand_beside_table_2(tmp_path):
     assert cells(clip="clip:RN50") == [0.25, None, None, None, None]
     assert cells(Limits(size=256)) == [None, 0.5, 0.75, 0.5, None]
     assert cells(data="cifar10") == [None] * 5
+    (tmp_path / "audit.json").write_text('{"data": 1, "result": []}')
+    found = invoke("reproduce", "table2", "--runs", tmp_path)
+    assert found.exit_code == 0 and "audit.json is damaged" in found.stderr
 
 
 class Page(html.parser.HTMLParser):
