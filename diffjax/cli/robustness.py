@@ -62,7 +62,7 @@ Beside timm's models, runs and accuracies that are known otherwise:
     "--shift",
     SHIFTS,
     "Data set of the second accuracies of --point.",
-    default="imagenet_a",
+    show_default=SHIFTS[1],
 )
 @switch(
     "--all-classes",
@@ -77,7 +77,7 @@ def robustness(
     clean: str | None,
     line: str | None,
     points: tuple[str, ...],
-    shift: str,
+    shift: str | None,
     all_classes: bool,
     as_json: bool,
 ) -> None:
@@ -92,8 +92,10 @@ def robustness(
     """
     if not runs and not points:
         raise click.UsageError("Missing argument 'RUN...' (or --line and --point).")
-    if (points or all_classes) and line is None:
-        raise DiffjaxError("--point and --all-classes need --line timm.")
+    if points and line is None:
+        raise DiffjaxError("--point needs --line timm.")
+    if (shift or all_classes) and not points:
+        raise DiffjaxError("--shift and --all-classes are of --point.")
     if all_classes and runs:
         raise DiffjaxError(
             "--all-classes is for --point alone: a run of ImageNet is among the same "
@@ -130,7 +132,7 @@ def robustness(
         check_runs(found)
         among = not all_classes
         known = _points(found, CLEAN[0]) if found else []
-        known += [given(*each, shift, among=among) for each in by_hand]
+        known += [given(*each, shift or SHIFTS[1], among=among) for each in by_hand]
         compared = beside = standings(known, among=among)
         draw = partial(published_figure, beside)
         table = partial(standings_table, beside)

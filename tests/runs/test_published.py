@@ -160,7 +160,7 @@ def test_the_command_on_points(tmp_path):
     assert [known["clean_low"], known["clean_high"]] == [*wilson(38_850, 50_000)]
     for bad in ("DiT", "DiT=77.5", "DiT=77.5,x", "=77,20", "DiT=0,20", "DiT=77,200"):
         assert_only_refused(invoke(*line, "--point", bad), "NAME=CLEAN,SHIFTED", bad)
-    assert_only_refused(invoke("robustness", points[0]), "need --line timm")
+    assert_only_refused(invoke("robustness", points[0]), "needs --line timm")
     assert_only_refused(invoke(*line, points[0], "--clean", "pets"), "--clean imagenet")
     assert invoke("robustness").exit_code == 2
 
@@ -202,7 +202,9 @@ def test_the_command_on_runs(tmp_path):
     assert_only_refused(
         invoke("robustness", *other, *line), "no accuracies on objectnet"
     )
-    assert_only_refused(invoke("robustness", *runs, *line, "--all-classes"), "alone")
+    every = *line, "--all-classes"
+    assert_only_refused(invoke("robustness", *runs, *every), "are of --point")
+    assert_only_refused(invoke("robustness", *runs, *every, "--point=A=9,9"), "alone")
 
 
 def test_the_picture_shows_every_model_and_point():
