@@ -254,7 +254,7 @@ def _experiments(
     dataset: str, options: dict[str, Any]
 ) -> "tuple[Experiment, Experiment]":
     """The images to learn from, and those to test on; their options are taken out."""
-    from dataclasses import fields
+    from dataclasses import fields, replace
 
     from diffjax.data.presets import is_preset
     from diffjax.evaluation.experiment import Experiment, overridden, preset_experiment
@@ -275,6 +275,7 @@ def _experiments(
         return preset_experiment(name) if is_preset(name) else Experiment(dataset=name)
 
     learned = overridden(known(other or dataset), parts | same)
+    learned = replace(learned, per_class=None)  # a preset's is of its test images
     return learned, overridden(known(dataset), given)
 
 

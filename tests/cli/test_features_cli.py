@@ -1,10 +1,14 @@
 """The command features."""
 
 import json
+from dataclasses import fields
 
 import pytest
 from commands import assert_only_refused, assert_refused, invoke
 from tiny_sets import write_folder
+
+from diffjax.cli.features import _experiments
+from diffjax.evaluation.experiment import Experiment
 
 pytestmark = pytest.mark.usefixtures("no_compile_cache")
 
@@ -71,6 +75,16 @@ def test_what_cannot_be_is_refused_in_a_line(folder, pictures, args, told):
 def test_lists_that_are_none_are_refused(args, told):
     done = invoke("features", "cifar10", *args)
     assert done.exit_code == 2 and told in done.stderr
+
+
+def test_a_preset_s_images_of_each_class_are_those_to_test_on():
+    options = {field.name: None for field in fields(Experiment)}
+    del options["dataset"]
+    parts = ("dataset", "split", "limit", "subset")
+    options |= {f"train_{part}": None for part in parts} | {"template": ()}
+    learned, tested = _experiments("imagenet", options)
+    assert (learned.split, learned.per_class) == ("train", None)
+    assert (tested.split, tested.per_class) == ("validation", 2)
 
 
 def test_missing_weights_are_told():
