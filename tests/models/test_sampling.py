@@ -3,6 +3,7 @@
 import jax
 import jax.numpy as jnp
 import numpy as np
+import published
 import pytest
 import torch
 from diffusers import DDIMScheduler, FlowMatchEulerDiscreteScheduler
@@ -166,3 +167,29 @@ def test_a_flow_of_other_levels_is_refused_when_it_is_sampled():
     read_schedule(config, "test")
     with pytest.raises(DiffjaxError, match="use_karras_sigmas is set"):
         read_sampling(config, "test")
+
+
+PUBLISHED = [name for name, parts in published.RUN.items() if "scheduler" in parts]
+
+
+@pytest.mark.filterwarnings("ignore")
+@pytest.mark.parametrize("repository", PUBLISHED)
+def test_published_pipelines_are_sampled_at_the_levels_of_diffusers(repository):
+    config = published.RUN[repository]["scheduler"]
+    flux = "FLUX" in repository
+    found = read_sampling(config, repository, 1024, even=flux)
+    steps = found.steps(read_schedule(config, repository, 1024), 20)
+    if "FlowMatch" in config["_class_name"]:
+        scheduler = FlowMatchEulerDiscreteScheduler.from_config(config)
+        mu = 0.5 + (1.15 - 0.5) * (1024 - 256) / (4096 - 256)
+        asked = {"mu": mu} if config.get("use_dynamic_shifting") else {}
+        even = {"sigmas": np.linspace(1, 1 / 20, 20)} if flux else {}
+        scheduler.set_timesteps(None if flux else 20, **even, **asked)
+        np.testing.assert_allclose(steps.levels.sigma, scheduler.sigmas[:-1], rtol=1e-5)
+        np.testing.assert_allclose(steps.sigma, scheduler.sigmas[1:], rtol=1e-5)
+    else:
+        scheduler = DDIMScheduler.from_config(config)
+        scheduler.set_timesteps(20)
+        last = scheduler.final_alpha_cumprod
+        np.testing.assert_allclose(np.square(steps.signal[-1]), last, rtol=1e-6)
+    np.testing.assert_allclose(steps.levels.time, scheduler.timesteps, rtol=1e-5)
