@@ -24,9 +24,9 @@ from typing import Any
 
 from diffjax.checkpoints.catalog import MODELS
 from diffjax.data.classes import parse_classes, read_classes
-from diffjax.data.presets import ASSETS, PRESETS, classes_file, prompts_file
+from diffjax.data.presets import PRESETS, classes_file, prompts_file
 from diffjax.errors import DiffjaxError
-from diffjax.files import read_csv, read_json, read_json_object
+from diffjax.files import read_csv, read_json_object
 from diffjax.runs import audit
 from diffjax.runs.exhibits import PAIRS, PAPER, SCENES, Measure
 from diffjax.runs.folder import read_run
@@ -48,10 +48,15 @@ CHANGED = (
     *("classnames", "templates", "template"),
 )
 MODEL_CHANGED = ("elsewhere", "lora", "textual_inversion", "shift", "guidance")
-SIZES: dict[str, tuple[str, dict[str, Any]]] = {  # published config, and what differs
-    "sd-2-base": ("sd-2-base", {}),
-    "dit-256": ("dit-256", {}),
-    "dit-512": ("dit-256", {"sample_size": 64}),
+SIZES: dict[str, dict[str, Any]] = {  # of a denoiser, but for what is so by default
+    "sd-2-base": {
+        "sample_size": 64,
+        "cross_attention_dim": 1024,
+        "attention_head_dim": [5, 10, 20, 20],
+        "use_linear_projection": True,
+    },
+    "dit-256": {"out_channels": 8},
+    "dit-512": {"out_channels": 8, "sample_size": 64},
 }
 HEAD = {"head": "resnet", "layer": "mid_block", "timestep": 100}
 # fingerprints of LAION's head, as the package has it, and of its published detector
@@ -198,21 +203,13 @@ def _same_model(measure: Measure, header: Mapping[str, Any]) -> bool:
         return False
     if header["experiment"].get("resolution") != known.resolution:
         return False
-    published = _published(known.name) if known.name in SIZES else {}
     networks = model.get("configs")  # runs of earlier versions have none
+    if networks is None or known.name not in SIZES:
+        return True
     if not isinstance(networks, Mapping):
-        return networks is None
+        return False
     denoiser = networks.get("unet", networks.get("transformer"))
-    return isinstance(denoiser, Mapping) and all(
-        published.get(key, value) == value for key, value in denoiser.items()
-    )
-
-
-@cache
-def _published(name: str) -> Mapping[str, Any]:
-    file, others = SIZES[name]
-    config: dict[str, Any] = read_json(ASSETS / "configs" / f"{file}.json")
-    return config | others
+    return bool(denoiser == SIZES[known.name])
 
 
 def _read(measure: Measure, path: Path, how: str | None) -> Iterator[Found]:

@@ -11,13 +11,16 @@ from commands import assert_only_refused, invoke, parse
 from saved_runs import write_run
 
 from diffjax.checkpoints.catalog import MODELS
+from diffjax.checkpoints.networks import network_config
 from diffjax.choices import FILTERS
 from diffjax.cli.reproduce import NAMES
 from diffjax.data.presets import ASSETS, PRESETS
+from diffjax.files import json_text
+from diffjax.models.config import differing
 from diffjax.runs.audit import Limits, counted
 from diffjax.runs.folder import read_run
 from diffjax.runs.header import read_header
-from diffjax.runs.matching import JUDGES, NEAR, SAME, agreement
+from diffjax.runs.matching import JUDGES, NEAR, SAME, SIZES, agreement
 from diffjax.runs.paper import SETS, TABLE_1, TABLE_3, TABLE_4, TFLOP
 from diffjax.runs.paper_figures import EXHIBITS
 from diffjax.runs.reproduction import cost
@@ -107,8 +110,6 @@ def like_the_paper(measure):
     """The header of a run that has measured a number."""
     preset, model = PRESETS[measure.data], MODELS[measure.model]
     text = preset.paper if measure.strategy == "paper" else measure.strategy
-    config = json.loads((ASSETS / "configs" / "sd-2-base.json").read_text())
-    kept = ("block_out_channels", "cross_attention_dim", "attention_head_dim")
     return {
         "experiment": {
             "dataset": preset.dataset,
@@ -125,7 +126,7 @@ def like_the_paper(measure):
             "name": model.name,
             "kind": model.kind,
             "elsewhere": {},
-            "configs": {"unet": {key: config[key] for key in kept}},
+            "configs": {"unet": SIZES[model.name]},
         },
         "classes": list(range(37)),
     }
@@ -165,8 +166,8 @@ def test_which_runs_count():
         ("model", {"kind": "class"}),
         ("model", {"elsewhere": {"unet": "./mine"}}),
         ("model", {"lora": [{"file": "mine"}]}),
-        ("model", {"configs": {"unet": {"block_out_channels": [32, 64, 128]}}}),
-        ("model", {"configs": {"unet": {"cross_attention_dim": 768}}}),
+        ("model", {"configs": {"unet": {"sample_size": 64}}}),  # as SD 1.5's
+        ("model", {"configs": {"transformer": SIZES["dit-512"]}}),
         ("model", {"configs": {"unet": None}}),
         ("model", {"configs": []}),
     ]:
@@ -177,6 +178,17 @@ def test_which_runs_count():
         assert other == measure or agreement(other, right) in (None, NEAR)
         if other.data != "pets":
             assert agreement(other, right) is None
+
+
+@pytest.mark.parametrize("name", SIZES)
+def test_sizes_are_those_that_headers_tell(name, tmp_path):
+    part = "unet" if name == "sd-2-base" else "transformer"
+    file = name if name == "sd-2-base" else "dit-256"
+    config = json.loads((ASSETS / "configs" / f"{file}.json").read_text())
+    config |= {"sample_size": 64} if name == "dit-512" else {}
+    (tmp_path / "config.json").write_text(json.dumps(config))
+    told = json_text(differing(network_config(tmp_path, part)))
+    assert json.loads(told) == SIZES[name]
 
 
 def test_models_of_the_package_are_no_model_of_the_paper():
