@@ -113,6 +113,7 @@ TABLE_1 = Exhibit(
         Measure(data="fashion_mnist", model="tiny-dit", strategy=PAPER),
         Measure(data="cifar10", model="resnet"),
         Measure(data="cifar10", model="tiny", kind="head"),
+        Measure(data="fashion_mnist", model="tiny-dit", kind="head"),
         Measure(data="cifar10", model="runs/resnet-drawn/model"),
     ),
     notes=(

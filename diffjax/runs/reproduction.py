@@ -19,6 +19,7 @@ from diffjax.runs.matching import (
 from diffjax.runs.paper import TFLOP
 
 N_TIMESTEPS = 1000  # of Stable Diffusion and of DiT
+OF = {"head": "features of "}
 CAPTIONS, IMAGES = 3, 2  # of an example of Winoground, with the empty caption
 
 
@@ -110,7 +111,7 @@ def reproduce(exhibit: Exhibit, runs: Runs | None = None) -> Reproduction:
         lines.append(Line(row=row, cells=tuple(cell(*pair) for pair in pairs)))
     own = None if exhibit.takes is None else cell(None, exhibit.takes)
     small = [
-        (f"{measure.model}, {measure.data}", each)
+        (f"{OF.get(measure.kind, '')}{measure.model}, {measure.data}", each)
         for measure in exhibit.counterparts
         for each in found_by(measure, runs, unread, every=True)
     ]

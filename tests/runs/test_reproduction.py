@@ -197,13 +197,13 @@ def test_models_of_the_package_are_no_model_of_the_paper():
     for measure in measures():
         assert [agreement(measure, each) for each in headers] == [None] * len(headers)
     told = json.loads(invoke("reproduce", "--runs", SAVED, "--json").stdout)
-    small = {name: found for each in told for name, found in each["small"]}
-    assert small["tiny, scene-pairs"]["of"] == 240
-    for name, run in (("tiny, cifar10", "study"), ("tiny-dit, fashion_mnist", None)):
-        found = small[name]
-        summary = json.loads((Path(found["run"]) / "summary.json").read_text())
-        assert run is None or found["run"].endswith(run)
-        assert found["value"] == summary["metrics"]["acc1"]
+    small = {found["run"]: (name, found) for e in told for name, found in e["small"]}
+    for run, name in (("scenes", "tiny, scene-pairs"), ("study", "tiny, cifar10")):
+        assert small[str(SAVED / run)][0] == name
+    assert small[str(SAVED / "scenes")][1]["of"] == 240
+    for run in ("tiny-cifar10", "study", "dit-fashion", "resnet-cifar10"):
+        summary = json.loads((SAVED / run / "summary.json").read_text())
+        assert small[str(SAVED / run)][1]["value"] == summary["metrics"]["acc1"]
 
 
 @pytest.fixture
