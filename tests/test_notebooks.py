@@ -6,7 +6,7 @@ import pytest
 
 FOLDER = Path(__file__).parent.parent / "notebooks"
 NOTEBOOKS = sorted(FOLDER.glob("*.ipynb"))
-PICTURES = {"results": 4, "tour": 2}
+PICTURES = {"results": 4, "tour": 3}
 MOST_BYTES = 500_000
 MOST_SAVED = 8_000_000  # of the runs that results.ipynb reads
 

@@ -96,9 +96,10 @@ def app(
     console, _ = start()
     with loading(console, quiet, f"loading {', '.join(models)}"):
         from diffjax.cli.desk import Desk
-        from diffjax.cli.page import build, gradio, serve
+        from diffjax.cli.page import build, check_address, gradio, serve
 
-        gradio()  # which is missed before models are loaded
+        gradio()  # what would stop it is told before models are loaded
+        check_address(host, port)
         words = given(context, options | {"max_pixels": max_pixels})
         desk = Desk(
             models,

@@ -7,6 +7,7 @@ silent for long.
 """
 
 import os
+import socket
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any, no_type_check
@@ -14,7 +15,7 @@ from typing import Any, no_type_check
 from diffjax.cli import demo
 from diffjax.cli.desk import Asked, Desk, class_lists
 from diffjax.data.prompts import join_labels
-from diffjax.errors import optional
+from diffjax.errors import DiffjaxError, optional
 from diffjax.report.lanes import style
 
 TITLE = "diffjax"
@@ -176,8 +177,7 @@ def build(desk: Desk) -> Any:
 def serve(blocks: Any, host: str, port: int | None, *, browser: bool) -> str:
     """Serve the page from threads of its own, and return its address.
 
-    Raises:
-        OSError: If the port is taken, or the address is not this machine's.
+    ``check_address`` has said whether that can be.
     """
     gr = gradio()
     _, address, _ = blocks.launch(
@@ -198,6 +198,22 @@ def serve(blocks: Any, host: str, port: int | None, *, browser: bool) -> str:
         head=f"<style>{CSS}{style()}</style>",
     )
     return str(address)
+
+
+def check_address(host: str, port: int | None) -> None:
+    """Raise DiffjaxError if nothing can be served there; None is any port."""
+    try:
+        [(family, *_, place), *_] = socket.getaddrinfo(host, port or 0)
+        with socket.socket(family, socket.SOCK_STREAM) as probe:
+            # a port that was just given back is free
+            probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+            probe.bind(place)
+    except OSError as error:
+        where = host if port is None else f"{host} port {port}"
+        raise DiffjaxError(
+            f"The page cannot be served at {where} ({error.strerror}). Give another "
+            "--port, or an address of this machine as --host."
+        ) from None
 
 
 def known_name(path: str, name: str | None) -> str:

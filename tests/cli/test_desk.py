@@ -5,6 +5,7 @@ import json
 import re
 import shlex
 import shutil
+import socket
 import threading
 
 import pytest
@@ -13,8 +14,10 @@ from commands import assert_refused, invoke, json_lines
 from diffjax.cli.app import app, given
 from diffjax.cli.commands import group
 from diffjax.cli.desk import MAX_WORD, Asked, Desk, class_lists
+from diffjax.cli.page import check_address
 from diffjax.cli.telling import NAME
 from diffjax.data.prompts import DEFAULT_TEMPLATE, join_labels, split_labels
+from diffjax.errors import DiffjaxError
 
 STRATEGY = "staged:to_keep=2,1:n_samples=2,4:order=nested"
 LABELS = "cat\n dog, a\n"
@@ -176,6 +179,18 @@ def test_what_the_page_was_told_its_commands_are_told(tmp_path):
     for name in ("loss", "lora", "shortlist", "temperature", "local_files_only"):
         assert parsed[name] == context.params[name]
     assert "port" not in words and "seed" not in words
+
+
+def test_where_nothing_can_be_served_is_told_at_once():
+    with socket.create_server(("127.0.0.1", 0)) as taken:
+        port = taken.getsockname()[1]
+        with pytest.raises(DiffjaxError, match=f"127.0.0.1 port {port}.*--port"):
+            check_address("127.0.0.1", port)
+    check_address("127.0.0.1", port)
+    check_address("localhost", None)
+    for host in ("203.0.113.7", "no.such.host.invalid"):
+        with pytest.raises(DiffjaxError, match=f"{host} .*--host"):
+            check_address(host, None)
 
 
 def test_without_gradio_one_line_says_what_to_install(monkeypatch):
