@@ -2,11 +2,15 @@
 
 import json
 from dataclasses import replace
+from functools import partial
 
+import joint_pipelines
 import numpy as np
+import pipelines
 import pytest
 from noise_runs import Made, task_of, variant
 
+from diffjax.classify.classifier import DiffusionClassifier
 from diffjax.errors import DiffjaxError
 from diffjax.evaluation import feature_heads as heads
 from diffjax.evaluation import features
@@ -93,6 +97,30 @@ def test_what_cannot_be_had_is_told(class_classifier, asked, tmp_path):
         wanted(class_classifier, ["mid"])
     default = wanted(class_classifier)
     assert default.cells == [("transformer_blocks.0", 100)]
+
+
+FAMILIES = {
+    "SDXL": (pipelines.stable_diffusion_xl, "mid_block"),  # is told sizes
+    "SD3": (joint_pipelines.stable_diffusion_3, "transformer_blocks.0"),
+    "FLUX": (
+        partial(joint_pipelines.flux, guided=True),
+        "single_transformer_blocks.0",
+    ),
+    "PixArt": (partial(joint_pipelines.pixart, alpha=True), "transformer_blocks.0"),
+}
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("family", FAMILIES)
+def test_every_family_has_features(family, tmp_path):
+    save, middle = FAMILIES[family]
+    save(tmp_path)
+    classifier = DiffusionClassifier.from_pretrained(tmp_path, cells=4)
+    asked = wanted(classifier)
+    assert asked.cells == [(middle, 100)]
+    task = task_of(Made(NAMES), [0, 1, 2])
+    [maps] = every(extract(task, classifier, asked, tmp_path / "maps")).values()
+    assert np.ptp(maps, axis=0).std() > 0.01  # images differ
 
 
 def test_images_are_not_learned_from_and_tested_on():
