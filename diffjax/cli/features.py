@@ -219,15 +219,15 @@ def features(
         place, best, train, test, classifier, tested.as_dict(), asked, course
     )
     result = report(outcomes, best, train, test, classifier, standing, run)
-    write_json(place / "features.json", result)
-    write_text(place / "features.csv", _csv(result["rows"]))
+    write_json(run / "features.json", result)
+    write_text(run / "features.csv", _csv(result["rows"]))
     if plot is not None:
         _draw(result, plot, len(test.classes))
     if as_json:
         print_json(result)
     else:
         _show(result, stdout)
-        click.echo(f"Results: {place / 'features.json'}\nRun: {run}", err=True)
+        click.echo(f"Run: {run}", err=True)
     if beside is not None:
         fail_if_partial([beside.shortfall], allowed=True)
 

@@ -13,6 +13,7 @@ if TYPE_CHECKING:
 
 SIZE = (6.4, 3.9)  # inches
 STYLES = {"linear": "-", "resnet": "--"}
+KEYS = ("layer", "head")
 
 
 def features_figure(
@@ -48,29 +49,31 @@ def draw_features(
     """The same, in a part of a figure, and without a legend."""
     axes.grid(color=GRID, linewidth=0.6)
     axes.spines[["top", "right"]].set_visible(False)
-    layers = list(dict.fromkeys(row["layer"] for row in rows))
-    heads = list(dict.fromkeys(row["head"] for row in rows))
-    times = sorted({row["timestep"] for row in rows})
-    aside = 0.006 * (times[-1] - times[0])  # side by side, not on each other
-    for place, layer in enumerate(layers):
-        for head in heads:
-            mine = [row for row in rows if (row["layer"], row["head"]) == (layer, head)]
-            mine.sort(key=lambda row: row["timestep"])
-            t = np.array([row["timestep"] for row in mine])
-            accuracy = np.array([row["accuracy"] for row in mine])
-            ends = np.array([row["interval"] for row in mine])
-            axes.errorbar(
-                t + aside * (place - (len(layers) - 1) / 2),
-                accuracy,
-                yerr=[accuracy - ends[:, 0], ends[:, 1] - accuracy],
-                color=COLOURS[place % len(COLOURS)],
-                marker=MARKERS[place % len(MARKERS)],
-                markersize=4,
-                linewidth=1.2,
-                elinewidth=0.7,
-                linestyle=STYLES.get(head, ":") if len(times) > 1 else "",
-                label=f"{layer}, {head}" if len(heads) > 1 else layer,
-            )
+    lines: dict[tuple[str, str], list[Mapping[str, Any]]] = {}
+    for row in sorted(rows, key=lambda row: int(row["timestep"])):
+        lines.setdefault((row["layer"], row["head"]), []).append(row)
+    layers, heads = (list(dict.fromkeys(row[name] for row in rows)) for name in KEYS)
+    times = [row["timestep"] for row in rows]
+    aside = 0.006 * (max(times) - min(times))  # side by side, not on each other
+    for (layer, head), mine in lines.items():
+        place = layers.index(layer)
+        # the first head beside the later ones, as they may be of one layer
+        shift = place - (len(layers) - 1) / 2 + 0.5 * heads.index(head)
+        accuracy = np.array([row["accuracy"] for row in mine])
+        low, high = np.array([row["interval"] for row in mine]).T
+        axes.errorbar(
+            np.array([row["timestep"] for row in mine]) + aside * shift,
+            accuracy,
+            yerr=[accuracy - low, high - accuracy],
+            color=COLOURS[place % len(COLOURS)],
+            marker=MARKERS[place % len(MARKERS)],
+            markerfacecolor=None if head == heads[0] else "white",
+            markersize=5,
+            linewidth=1.2,
+            elinewidth=0.7,
+            linestyle=STYLES.get(head, ":") if len(mine) > 1 else "",
+            label=f"{layer}, {head}" if len(heads) > 1 else layer,
+        )
     if zero_shot is not None:
         value, (low, high) = zero_shot["accuracy"], zero_shot["interval"]
         axes.axhspan(low, high, color=MUTED, alpha=0.15, linewidth=0)

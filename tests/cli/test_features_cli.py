@@ -37,13 +37,15 @@ def test_heads_by_layer_and_timestep_are_a_table_and_a_picture(folder, pictures)
     assert "NOT zero-shot" in " ".join(done.stdout.split())
     assert picture.read_bytes().startswith(b"\x89PNG")
     out = pictures.parent / "out"
-    found = json.loads((out / "features.json").read_text())
+    [run] = (path for path in out.iterdir() if path.name != "maps")
+    found = json.loads((run / "features.json").read_text())
+    assert found["run"] == str(run)
     assert found["zero_shot"] is False and found["chosen"] in found["rows"]
     assert {(row["layer"], row["timestep"]) for row in found["rows"]} == {
         (layer, t) for layer in LAYERS for t in (10, 700)
     }
     assert all(row["images"] == 6 for row in found["rows"])
-    assert len((out / "features.csv").read_text().splitlines()) == 1 + 4
+    assert len((run / "features.csv").read_text().splitlines()) == 1 + 4
     again = features(folder, pictures, *args, "--json", "--quiet")
     assert json.loads(again.stdout) == found
 
