@@ -87,14 +87,15 @@ def draw(found: Sequence[Mapping[str, Any]], path: Path) -> None:
     from diffjax.report.feature_plots import draw_features
     from diffjax.report.plots import save_figure
 
-    figure = Figure(figsize=(10, 4.4), layout="constrained")
-    for axes, each in zip(figure.subplots(1, len(found)), found, strict=True):
+    figure = Figure(figsize=(11, 4.8), layout="constrained")
+    for part, each in zip(figure.subfigures(1, len(found)), found, strict=True):
+        axes = part.subplots()
         learned, tested = each["learned_on"]["n"], each["tested_on"]
         title = f"{each['model']} on {tested['name']}, labels of {learned:,} images"
         draw_features(axes, each["rows"], title, 0.1, each["beside"])
         low = min(row["interval"][0] for row in [*each["rows"], each["beside"]])
         axes.set_ylim(bottom=low - 0.03)
-        axes.legend(frameon=False, fontsize=7.5, loc="lower right", ncols=2)
+        part.legend(loc="outside lower center", frameon=False, fontsize=8, ncols=2)
     save_figure(figure, path)
 
 

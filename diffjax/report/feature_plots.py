@@ -81,7 +81,7 @@ def draw_features(
         axes.axhline(value, color=MUTED, linewidth=1.2, linestyle="-.", label=label)
     axes.axhline(chance, color=MUTED, linestyle=":", linewidth=1)
     axes.text(1, chance, "chance", transform=axes.get_yaxis_transform(), ha="right",
-              va="bottom", fontsize=8, color=MUTED)  # fmt: skip
+              va="bottom", fontsize=8, color=MUTED, clip_on=True)  # fmt: skip
     axes.set_ylabel("accuracy on test images")
     axes.set_xlabel("timestep t   (noise grows →)")
     axes.yaxis.set_major_formatter(lambda value, _: f"{100 * value:.0f} %")
