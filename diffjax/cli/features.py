@@ -26,7 +26,7 @@ from diffjax.cli.options import (
     shard_weights_option,
 )
 from diffjax.data.prompts import split_labels
-from diffjax.files import write_json, write_text
+from diffjax.files import user_path, write_json, write_text
 
 if TYPE_CHECKING:
     from rich.console import Console
@@ -57,7 +57,7 @@ Examples:
         "--train-split",
         "SPLIT",
         "Split that heads learn from; --split is tested on.",
-        show_default="train",
+        show_default="train, where there are splits",
     ),
     option(
         "--train-dataset",
@@ -266,7 +266,7 @@ def _experiments(
         for name in ("dataset", "split", "limit", "subset")
     }
     other = parts.pop("dataset")
-    if other is None:
+    if other is None or _has_train(other):
         parts["split"] = parts["split"] or "train"
     shared = ("classes", "max_pixels", "image_column", "label_column")
     same = {name: given.get(name) for name in shared}
@@ -277,6 +277,16 @@ def _experiments(
     learned = overridden(known(other or dataset), parts | same)
     learned = replace(learned, per_class=None)  # a preset's is of its test images
     return learned, overridden(known(dataset), given)
+
+
+def _has_train(dataset: str) -> bool:
+    """Whether another data set has a split to learn from, or is one itself."""
+    from diffjax.data.huggingface import PREFIX
+    from diffjax.data.tables import SUFFIXES
+
+    if dataset.startswith((".", "/", "~")):
+        return (user_path(dataset) / "train").is_dir()
+    return not (dataset.lower().endswith(SUFFIXES) or dataset.startswith(PREFIX))
 
 
 def _bar(console: "Console", name: str, quiet: bool) -> AbstractContextManager[Any]:

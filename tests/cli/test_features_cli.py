@@ -79,14 +79,38 @@ def test_lists_that_are_none_are_refused(args, told):
     assert done.exit_code == 2 and told in done.stderr
 
 
-def test_a_preset_s_images_of_each_class_are_those_to_test_on():
+def experiments(dataset, **given):
     options = {field.name: None for field in fields(Experiment)}
     del options["dataset"]
     parts = ("dataset", "split", "limit", "subset")
     options |= {f"train_{part}": None for part in parts} | {"template": ()}
-    learned, tested = _experiments("imagenet", options)
+    return _experiments(dataset, options | given)
+
+
+def test_a_preset_s_images_of_each_class_are_those_to_test_on():
+    learned, tested = experiments("imagenet")
     assert (learned.split, learned.per_class) == ("train", None)
     assert (tested.split, tested.per_class) == ("validation", 2)
+
+
+@pytest.mark.parametrize(
+    ("other", "split"),
+    [
+        (None, "train"),
+        ("cifar10", "train"),  # though the preset is of its test split
+        ("./set", "train"),
+        ("./set/test", None),
+        ("images.csv", None),
+        ("hf:somebody/set:train", None),
+    ],
+)
+def test_another_data_set_is_learned_from_by_its_train_split(
+    other, split, pictures, monkeypatch
+):
+    monkeypatch.chdir(pictures.parent)
+    learned, tested = experiments("cifar10", train_dataset=other)
+    assert (learned.dataset, learned.split) == (other or "cifar10", split)
+    assert tested.split == "test"
 
 
 def test_missing_weights_are_told():
