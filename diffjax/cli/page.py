@@ -16,7 +16,7 @@ from diffjax.cli import demo
 from diffjax.cli.desk import Asked, Desk, class_lists
 from diffjax.data.prompts import join_labels
 from diffjax.errors import DiffjaxError, optional
-from diffjax.report.lanes import style
+from diffjax.report.lanes import style, words_html
 
 TITLE = "diffjax"
 MOST_WAITING = 32  # visitors
@@ -38,7 +38,6 @@ footer { display: none !important; }
   width: 2.9rem !important; height: 2.9rem !important;
 }
 #commands textarea { font-family: var(--font-mono); font-size: 0.85rem; }
-#race:empty, #table:empty, #evidence:empty { display: none; }
 """
 
 
@@ -87,7 +86,7 @@ def build(desk: Desk) -> Any:
         if name not in lists:
             return gr.skip(), gr.skip()
         names, template = lists[name]
-        return join_labels(names), template
+        return ", ".join(join_labels([each]) for each in names), template
 
     with gr.Blocks(
         title=TITLE, analytics_enabled=False, delete_cache=(KEPT, KEPT)
@@ -146,7 +145,12 @@ def build(desk: Desk) -> Any:
                     )
                     evidence = gr.Checkbox(True, label="Draw where the evidence lies")
             with gr.Column(scale=3, min_width=320):
-                race = gr.HTML(apply_default_css=False, elem_id="race")
+                race = gr.HTML(
+                    words_html(["Drop an image or take an example, and press Race."]),
+                    apply_default_css=False,
+                    elem_id="race",
+                    min_height=110,
+                )
                 table = gr.HTML(apply_default_css=False, elem_id="table")
         found = gr.HTML(apply_default_css=False, elem_id="evidence")
         commands = gr.Textbox(
@@ -166,7 +170,7 @@ def build(desk: Desk) -> Any:
             [race, table, found, commands],
             api_name="classify",
             preprocess=False,  # by which Gradio reads images as it likes
-            show_progress="minimal",
+            show_progress="full",
             show_progress_on=race,
         )
         stop.click(None, cancels=[run], api_visibility="private")
@@ -193,7 +197,7 @@ def serve(blocks: Any, host: str, port: int | None, *, browser: bool) -> str:
         pwa=False,
         mcp_server=False,
         footer_links=[],
-        theme=gr.themes.Default(font=FONT, font_mono=MONO),
+        theme=gr.themes.Default(primary_hue="blue", font=FONT, font_mono=MONO),
         # not as css=, of which Gradio drops what it does not know
         head=f"<style>{CSS}{style()}</style>",
     )
