@@ -17,12 +17,13 @@ from diffjax.cli.options import (
     image_options,
     json_option,
     new_file,
-    noise_option,
+    noise_source_option,
     number,
     option,
     path,
     quiet_option,
     section,
+    seed_option,
     shard_weights_option,
 )
 from diffjax.data.prompts import split_labels
@@ -106,7 +107,8 @@ Examples:
         type=click.FloatRange(0, 0.9, min_open=True),
         default=0.1,
     ),
-    noise_option,
+    seed_option("Seed of noise, batches and initial weights."),
+    noise_source_option,
 )
 @checkpoint_options
 @section(

@@ -211,16 +211,13 @@ loss_option = together(
         default="noise",
     ),
 )
-noise_option = together(
-    seed_option("Seed of the noise."),
-    option(
-        "--noise",
-        "image|shared|FILE",
-        "Each image's own noise, one for all images, or a file's (npy, npz or "
-        "safetensors).",
-        default="image",
-    ),
+noise_source_option = option(
+    "--noise",
+    "image|shared|FILE",
+    "Each image's own noise, one for all, or a file's (npy, npz or safetensors).",
+    default="image",
 )
+noise_option = together(seed_option("Seed of the noise."), noise_source_option)
 error_options = section("deciding", loss_option, noise_option)
 score_options = section(
     "deciding",

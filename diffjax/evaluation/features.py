@@ -4,9 +4,10 @@
     FOLDER/ab12…/LAYER-T-00000.npy         maps of the first images at timestep T,
                                            float32 [n, h, w, d]
 
-The name of the folder is a digest of all that decides them but layer and timestep:
-model, images, noise. A file is written whole or not at all, so what was interrupted
-goes on, and further layers and timesteps are added beside those that are there.
+The name of the folder is a digest of all that decides them but layer, timestep and how
+many images there are: model, data, noise. A file is written whole or not at all, so
+what was interrupted goes on, and further layers, timesteps and images are added: images
+come in an order in which a smaller limit takes the first of a larger one.
 """
 
 import shutil
@@ -23,6 +24,7 @@ from jaxtyping import Float, Int
 from diffjax.classify.classifier import DiffusionClassifier
 from diffjax.classify.seen import told
 from diffjax.data.sources import digest
+from diffjax.data.subsets import spread
 from diffjax.errors import DiffjaxError, overflowed
 from diffjax.evaluation.latents import Latents
 from diffjax.evaluation.provenance import settings_of
@@ -67,21 +69,23 @@ class KeptMaps:
 
     Attributes:
         parts: an array of ``PART`` images each, the last one of fewer.
+        places: where each image is among them.
         shape: h, w and d of a map.
     """
 
     parts: Sequence[np.ndarray]
+    places: Int[np.ndarray, " n"]
     shape: tuple[int, int, int]
 
     def __len__(self) -> int:
         """The number of images."""
-        return sum(len(part) for part in self.parts)
+        return len(self.places)
 
     def take(self, images: Int[np.ndarray, " b"]) -> Float[np.ndarray, "b h w d"]:
         """Those of some images."""
         out = np.empty((len(images), *self.shape), np.float32)
-        for place, image in enumerate(images):
-            out[place] = self.parts[image // PART][image % PART]
+        for row, place in enumerate(self.places[images]):
+            out[row] = self.parts[place // PART][place % PART]
         return out
 
 
@@ -151,12 +155,13 @@ def extract(
     place = folder / digest([json_text(about, indent=None)])
     extractor = _Extractor.of(classifier, asked)
     latents = Latents(classifier, cache)
-    n = len(task.indices)
+    order = _order(task)
+    n = len(order)
     _check_room(folder, extractor, asked, n)
     found: dict[Cell, list[np.ndarray]] = {cell: [] for cell in asked.cells}
     for number, start in enumerate(range(0, n, PART)):
         watch(start, n)
-        indices = [int(i) for i in task.indices[start : start + PART]]
+        indices = [int(i) for i in order[start : start + PART]]
         paths = {cell: place / _name(*cell, number) for cell in asked.cells}
         shapes = {cell: (len(indices), *extractor.shapes[cell[0]]) for cell in paths}
         missing = [c for c, path in paths.items() if _mapped(path, shapes[c]) is None]
@@ -171,10 +176,20 @@ def extract(
                 raise DiffjaxError(f"{path} has vanished, or was changed meanwhile.")
             found[cell].append(part)
     watch(n, n)
+    places = np.argsort(order)  # of the ascending indices
     return {
-        cell: KeptMaps(parts=parts, shape=extractor.shapes[cell[0]])
+        cell: KeptMaps(parts=parts, places=places, shape=extractor.shapes[cell[0]])
         for cell, parts in found.items()
     }
+
+
+def _order(task: Task) -> Int[np.ndarray, " n"]:
+    """The task's images, those of smaller limits first."""
+    if task.pool is None:
+        return task.indices
+    every = task.pool[spread(len(task.pool))]
+    order: np.ndarray = every[np.isin(every, task.indices)]
+    return order
 
 
 def _check_room(
@@ -196,9 +211,12 @@ def _check_room(
 def describe(
     task: Task, classifier: DiffusionClassifier, asked: Wanted
 ) -> dict[str, Any]:
-    """All that decides features but layer and timestep; plain JSON values."""
+    """All that decides features but layer, timestep and limit; plain JSON values."""
     model, settings = classifier.model, settings_of(classifier)
-    data = {k: v for k, v in task.describe().items() if k != "pool"}
+    data = task.describe()
+    # all images that there might be, and not how many there are
+    order = "ascending" if task.pool is None else "spread"
+    data |= {"order": order, **data.pop("pool", {})}
     return {
         "model": {
             "fingerprint": model.fingerprint,
@@ -325,10 +343,16 @@ def _write(path: Path, maps: np.ndarray) -> None:
 
 
 def _mapped(path: Path, shape: tuple[int, ...]) -> np.ndarray | None:
-    """The array of a file, not read yet; None if there is none of this shape."""
+    """The array of a file, not read yet; None if there is none of this shape.
+
+    A file may hold further images: those of a larger limit.
+    """
     try:
         found = np.load(path, mmap_mode="r", allow_pickle=False)
     except (OSError, ValueError, EOFError):
         return None
-    good = isinstance(found, np.ndarray) and found.dtype == np.float32
-    return found if good and found.shape == shape else None
+    if not isinstance(found, np.ndarray) or found.dtype != np.float32:
+        return None
+    good = found.ndim == len(shape) and found.shape[1:] == shape[1:]
+    good = good and len(found) >= shape[0]
+    return found[: shape[0]] if good else None

@@ -11,6 +11,7 @@ import pytest
 from noise_runs import Made, task_of, variant
 
 from diffjax.classify.classifier import DiffusionClassifier
+from diffjax.data.subsets import limited
 from diffjax.errors import DiffjaxError
 from diffjax.evaluation import feature_heads as heads
 from diffjax.evaluation import features
@@ -86,6 +87,29 @@ def test_features_are_computed_once_and_go_on(class_classifier, asked, tmp_path)
     assert not np.allclose(
         every(found)["transformer_blocks.0", 500], first["transformer_blocks.0", 500]
     )
+
+
+def test_a_larger_limit_adds_to_a_smaller(class_classifier, asked, tmp_path):
+    def limited_to(source, n):
+        indices = limited(np.arange(12), n)
+        return task_of(source, indices, pool=np.arange(12))
+
+    first, more = Made(NAMES), Made(NAMES)
+    few = extract(limited_to(first, 7), class_classifier, asked, tmp_path)
+    every_one = extract(limited_to(more, 12), class_classifier, asked, tmp_path)
+    assert len(first.read) == 7
+    assert len(more.read) == 7  # but for those of the part that was not full
+    assert {*first.read, *more.read} == {*range(12)}
+    whole = every(extract(task_of(Made(NAMES)), class_classifier, asked, tmp_path))
+    indices = limited_to(first, 7).indices
+    again = Made(NAMES, stop=0)  # nothing is read
+    few_again = extract(limited_to(again, 7), class_classifier, asked, tmp_path)
+    for cell, maps in every(every_one).items():
+        np.testing.assert_allclose(maps, whole[cell], rtol=1e-5, atol=1e-5)
+        np.testing.assert_array_equal(every(few_again)[cell], maps[indices])
+        np.testing.assert_allclose(
+            every(few)[cell], whole[cell][indices], rtol=1e-5, atol=1e-5
+        )
 
 
 def test_what_cannot_be_had_is_told(class_classifier, asked, tmp_path):
