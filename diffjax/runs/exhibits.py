@@ -21,8 +21,9 @@ class Measure:
         metric: a key of a run's metrics; of ``PAIRS`` a tag, or "" for all examples.
         classes: a class list of the package, where it is not the preset's.
         counted: whether evaluations can be told without the data set.
-        kind: "decision", "head" of one that is trained on features, or "filter" of the
-            share of images that filters leave, which the metric names.
+        kind: "decision"; "timestep" of one by that timestep alone, or the nearest that
+            the run has; "head" of one that is trained on features; or "filter" of the
+            share of images that filters leave. The metric names timestep or filters.
     """
 
     data: str
@@ -32,7 +33,7 @@ class Measure:
     metric: str = "acc1"
     classes: str | None = None
     counted: bool = True
-    kind: Literal["decision", "head", "filter"] = "decision"
+    kind: Literal["decision", "timestep", "head", "filter"] = "decision"
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -22,6 +22,8 @@ from functools import cache
 from pathlib import Path
 from typing import Any
 
+import numpy as np
+
 from diffjax.checkpoints.catalog import MODELS
 from diffjax.data.classes import parse_classes, read_classes
 from diffjax.data.presets import PRESETS, classes_file, prompts_file
@@ -31,6 +33,7 @@ from diffjax.runs import audit
 from diffjax.runs.exhibits import PAIRS, PAPER, SCENES, Measure
 from diffjax.runs.folder import read_run
 from diffjax.runs.header import HEADER, read_header
+from diffjax.runs.studies import read_errors, timestep
 from diffjax.runs.winoground import TASK, read_caption_run, summarise
 from diffjax.strategies import (
     parse_strategy,
@@ -140,8 +143,8 @@ def found_by(
         return sorted(found, key=lambda each: -each.of)
     for path, header in runs.headers.items():
         how = agreement(measure, header)
-        if how is None:
-            continue
+        if how is None or (how == NEAR and measure.kind == "timestep"):
+            continue  # the latter may lack samples at the timestep
         told = _decided(header) if every or how == NEAR else None
         try:
             found += _read(measure, path, told)
@@ -212,10 +215,11 @@ def _same_model(measure: Measure, header: Mapping[str, Any]) -> bool:
     return bool(denoiser == SIZES[known.name])
 
 
-def _read(measure: Measure, path: Path, how: str | None) -> Iterator[Found]:
+def _read(measure: Measure, folder: Path, how: str | None) -> Iterator[Found]:
     """What a run has found; nothing if it is not finished, or failed."""
+    place = str(folder)
     if of_pairs(measure):
-        run = read_caption_run(path)
+        run = read_caption_run(folder)
         scores = summarise(run.good)
         of = scores["overall"]
         if measure.metric:
@@ -226,14 +230,24 @@ def _read(measure: Measure, path: Path, how: str | None) -> Iterator[Found]:
         if len(run.good) != EXAMPLES.get(measure.data, len(run.good)):
             return
         value, (low, high) = of["text"]["score"], of["text"]["interval"]
+    elif measure.kind == "timestep":
+        saved = read_run(folder)
+        if saved.shortfall is not None:
+            return
+        table, t = timestep(read_errors(saved)), int(measure.metric)
+        known = np.asarray(table["timestep"])
+        nearest = int(np.abs(known - t).argmin())
+        names = ("accuracy", "low", "high")
+        value, low, high = (float(table[name][nearest]) for name in names)
+        place, n = f"{folder} (t = {known[nearest]})", len(saved.good)
     else:
-        found = read_run(path, errors=False)
+        found = read_run(folder, errors=False)
         summary = found.summary
         value, n = summary["metrics"].get(measure.metric), summary["images"]
         if found.shortfall is not None or value is None:
             return
         low, high = summary["intervals"][measure.metric]
-    yield Found(run=str(path), value=value, low=low, high=high, of=n, how=how)
+    yield Found(run=place, value=value, low=low, high=high, of=n, how=how)
 
 
 def _left(measure: Measure, path: Path, header: Mapping[str, Any]) -> Iterator[Found]:

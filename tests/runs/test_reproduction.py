@@ -103,7 +103,7 @@ def test_an_evaluation_takes_what_is_said():
     for name, resolution in (("sd-2-base", None), ("dit-256", None), ("dit-256", 512)):
         _, found = flops(name, resolution, CLASSES)
         told = TFLOP["dit-512" if resolution else name]
-        assert told == pytest.approx(found / CLASSES / 1e12, abs=0.001)
+        assert told == pytest.approx(found / CLASSES / 1e12, abs=0.0001)
 
 
 def like_the_paper(measure):
@@ -228,6 +228,7 @@ def test_a_run_stands_beside_the_paper(pets, tmp_path):
         return json.loads(found.stdout)[0]["lines"][2]["cells"]
 
     near = pets("near", loss="l2")
+    assert invoke("reproduce", "fig3", "--runs", tmp_path).stderr == ""
     cell = cells()[PETS]
     assert cell["here"] is None and cell["others"][0]["how"].endswith(", l2")
     run = pets("same")
@@ -298,6 +299,22 @@ def test_audits_stand_beside_table_2(tmp_path):
     (tmp_path / "audit.json").write_text('{"data": 1, "result": []}')
     found = invoke("reproduce", "table2", "--runs", tmp_path)
     assert found.exit_code == 0 and "audit.json is damaged" in found.stderr
+
+
+def test_timesteps_stand_beside_figure_3(tmp_path):
+    (row,) = EXHIBITS["fig3"].rows
+    header = like_the_paper(row.measures[0])
+    del header["classes"]
+    errors = np.ones((37, 37, 4), np.float32)
+    for t, right in enumerate((10, 20, 30, 37)):  # of 37, at each timestep
+        errors[np.arange(37), np.arange(37), t] = [0.5] * right + [1.5] * (37 - right)
+    run = write_run(tmp_path / "run", errors, np.arange(37), header=header)
+    told = json.loads(invoke("reproduce", "fig3", "--runs", tmp_path, "--json").stdout)
+    here = [cell["here"] for cell in told[0]["lines"][0]["cells"]]
+    assert [each["value"] for each in here] == pytest.approx([20 / 37, 1, 1])
+    assert here[0]["run"] == f"{run.path} (t = 1)" and here[1]["of"] == 37
+    assert told[0]["own"]["here"]["run"] == str(run.path)
+    assert told[0]["own"]["cost"]["evaluations"] == 3_700
 
 
 class Page(html.parser.HTMLParser):
