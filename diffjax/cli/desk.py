@@ -13,7 +13,7 @@ from functools import partial
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 from diffjax.choices import STRATEGY
-from diffjax.classify.settings import settings_from
+from diffjax.classify.settings import Settings, settings_from
 from diffjax.cli.commands import group
 from diffjax.cli.group import meant, notes
 from diffjax.cli.telling import tellings
@@ -153,6 +153,8 @@ class Desk:
 
             classifier = self.classifier(asked.model, asked.strategy)
             text = classifier.model.kind == "text"
+            if text and labels is None:
+                raise DiffjaxError(f"{asked.model} needs labels to choose from.")
             template = asked.template if text else DEFAULT_TEMPLATE
             candidates = classifier.candidates(labels, template)
             flops = self._flops_each(classifier, candidates)
@@ -172,7 +174,9 @@ class Desk:
             shown = Shown(
                 race=draw(moments[0]),
                 table=table_html(record),
-                commands=self._commands(asked, labels, template, pair),
+                commands=self._commands(
+                    asked, labels, template, pair, classifier.settings
+                ),
             )
             looks = moments[0].looks
             if pair:
@@ -183,6 +187,10 @@ class Desk:
                 )
                 shown = shown._replace(evidence=evidence_html(found))
             tell((shown, looks))
+
+    def takes_prompts(self, model: str) -> bool:
+        """Whether a model takes any label, or knows classes of its own alone."""
+        return self.classifier(model, self.strategies[0]).model.kind == "text"
 
     def _labels(self, text: str) -> tuple[str, ...] | None:
         """Labels that commas or lines separate; None where there are none."""
@@ -233,19 +241,23 @@ class Desk:
         labels: Sequence[str] | None,
         template: str,
         pair: Sequence[str],
+        settings: Settings,
     ) -> str:
         """The command lines that do the same, to be copied into a shell."""
         name = asked.name if not asked.name.startswith("-") else f"./{asked.name}"
         prompt = [] if template == DEFAULT_TEMPLATE else ["--template", template]
         strategy = [] if asked.strategy == STRATEGY else ["--strategy", asked.strategy]
+        noise = []  # which learned samples say, and only one of the commands knows them
+        if settings.samples is not None:
+            noise = ["--seed", str(settings.seed), "--noise", settings.noise]
         lines = []
         for command, names, how in (
             ("classify", labels, strategy),
-            *([("explain", pair, [])] if pair else []),
+            *([("explain", pair, noise)] if pair else []),
         ):
             chosen = ["--labels", join_labels(names)] if names else []
             words = ["diffjax", command, name, *chosen, "--model", asked.model]
-            words += [*prompt, *how, *self._given(command)]
+            words += [*prompt, *self._given(command), *how]
             if max(len(os.fsencode(word)) for word in words) > MAX_WORD:
                 lines.append("# too many labels for a command line: see --prompts")
             else:

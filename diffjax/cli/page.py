@@ -88,6 +88,12 @@ def build(desk: Desk) -> Any:
         names, template = lists[name]
         return ", ".join(join_labels([each]) for each in names), template
 
+    def suit(model: str) -> tuple[Any, Any]:
+        """No labels for a model that has its own."""
+        if desk.takes_prompts(model):
+            return gr.skip(), gr.skip()
+        return OWN, ""
+
     with gr.Blocks(
         title=TITLE, analytics_enabled=False, delete_cache=(KEPT, KEPT)
     ) as blocks:
@@ -163,6 +169,9 @@ def build(desk: Desk) -> Any:
         )
         classes.input(
             choose, classes, [labels, template], queue=False, api_visibility="private"
+        )
+        model.input(
+            suit, model, [classes, labels], queue=False, api_visibility="private"
         )
         run = go.click(
             answer,

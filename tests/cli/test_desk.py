@@ -11,6 +11,7 @@ import threading
 import pytest
 from commands import assert_refused, invoke, json_lines
 
+from diffjax.classify.settings import Settings
 from diffjax.cli.app import app, given
 from diffjax.cli.commands import group
 from diffjax.cli.desk import MAX_WORD, Asked, Desk, class_lists
@@ -85,7 +86,9 @@ def test_the_command_of_the_evidence_does_the_same(folder, tmp_path, monkeypatch
 
 def test_a_model_of_classes_takes_all_its_own(folder):
     asked = ask(folder, model=str(folder / "dit"), labels=" \n", evidence=False)
-    *_, end = a_desk(folder).answer(asked)
+    desk = a_desk(folder)
+    assert [desk.takes_prompts(model) for model in desk.models] == [True, False]
+    *_, end = desk.answer(asked)
     assert " wins " in text(end.race) and end.evidence == ""
     [line] = end.commands.splitlines()
     assert "--labels" not in line and "--template" not in line
@@ -127,7 +130,7 @@ def test_large_images_are_refused_as_the_command_refuses_them(folder):
 def test_labels_that_no_command_line_holds(folder):
     desk = a_desk(folder, max_labels=100_000)
     names = [f"label {i} of many" for i in range(MAX_WORD // 16)]
-    line = desk._commands(ask(folder), names, DEFAULT_TEMPLATE, [])
+    line = desk._commands(ask(folder), names, DEFAULT_TEMPLATE, [], Settings())
     assert line.startswith("# ") and "--prompts" in line
 
 
