@@ -44,6 +44,7 @@ def device(n_classes: int, dtype: str) -> dict[str, int]:
 
     from diffjax.checkpoints.schedulers import read_schedule
     from diffjax.checkpoints.untrained import random_network
+    from diffjax.models.unet import TextCondition
     from diffjax.models.unet_config import UNet2DConditionConfig
     from diffjax.scoring.grid import Blocks, tile_errors
     from diffjax.scoring.noise import SeededNoise
@@ -65,7 +66,7 @@ def device(n_classes: int, dtype: str) -> dict[str, int]:
         random_network(config, dtype),
         read_schedule({"_class_name": "DDIMScheduler"}, "this script"),
         SeededNoise.of(0),
-        states,
+        TextCondition(states),
         tile,
         losses=("l2",),
         mesh=block_mesh(jax.local_devices()[:1]),
@@ -85,6 +86,7 @@ class Drawn:
     cells: int = CELLS
     devices: int = 1
     losses: tuple[str, ...] = ("l2",)
+    together: bool = False
 
     def __post_init__(self) -> None:
         self._rng = np.random.default_rng(0)
@@ -97,7 +99,7 @@ class Drawn:
             classes=classes,
         )
 
-    def check(self, noises: Any) -> None:
+    def check(self, timesteps: Any, noises: Any) -> None:
         pass
 
     def errors(self, conditions: Any, blocks: Any) -> Any:

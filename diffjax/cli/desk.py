@@ -134,18 +134,16 @@ class Desk:
             line = meant(error)
             if line is None:
                 raise
-            if asked.image is not None:  # as the visitor knows it
-                line = line.replace(asked.image, asked.name)
-            yield Shown(race=words_html([line], problem=True))
+            yield Shown(race=words_html(_seen([line], asked), problem=True))
 
     def _work(self, asked: Asked, tell: Tell) -> None:
         """Go the way of `diffjax classify`, and of `diffjax explain` after it."""
-        labels = self._labels(asked.labels)
-        if asked.image is None:
-            raise DiffjaxError("Drop an image into the field, or take an example.")
-        image = load_image(asked.image, max_pixels=self._max_pixels)
         said: list[str] = []
         with self._one, notes(said.append):
+            labels = self._labels(asked.labels)
+            if asked.image is None:
+                raise DiffjaxError("Drop an image into the field, or take an example.")
+            image = load_image(asked.image, max_pixels=self._max_pixels)
             tell((Shown(race=words_html([f"{asked.model} is made ready …"])), 0))
 
             from diffjax.classify.explanation import explain
@@ -161,7 +159,9 @@ class Desk:
             moments: list[Moment] = []
 
             def draw(moment: Moment | None) -> str:
-                return race_html(moment, flops, asked.model) + words_html(said)
+                return race_html(moment, flops, asked.model) + words_html(
+                    _seen(said, asked)
+                )
 
             def watch(moment: Moment) -> None:
                 moments[:] = [moment]
@@ -270,6 +270,12 @@ class Desk:
         return [
             w for name, words in self._words.items() if name in known for w in words
         ]
+
+
+def _seen(lines: Sequence[str], asked: Asked) -> list[str]:
+    """Lines as the visitor understands them, who knows the image by another name."""
+    known = [line.replace(asked.image or asked.name, asked.name) for line in lines]
+    return list(dict.fromkeys(known))
 
 
 def class_lists() -> dict[str, tuple[list[str], str]]:

@@ -10,6 +10,7 @@ import threading
 
 import pytest
 from commands import assert_refused, invoke, json_lines
+from PIL import Image
 
 from diffjax.classify.settings import Settings
 from diffjax.cli.app import app, given
@@ -125,6 +126,16 @@ def test_large_images_are_refused_as_the_command_refuses_them(folder):
     result = invoke("classify", folder / "noise.png", "--max-pixels", "1000")
     assert "pixels" in text(end.race)
     assert text(end.race) in result.stderr
+
+
+def test_what_the_command_notes_is_noted(folder, tmp_path):
+    frames = [Image.new("L", (20, 20), shade) for shade in (0, 255)]
+    moving = tmp_path / "moving.gif"
+    frames[0].save(moving, save_all=True, append_images=frames[1:])
+    asked = ask(folder, image=str(moving), name="mine.gif", evidence=False)
+    *_, end = a_desk(folder).answer(asked)
+    assert "'mine.gif' has several frames; only frame 1 is read." in text(end.race)
+    assert " wins " in text(end.race)
 
 
 def test_labels_that_no_command_line_holds(folder):

@@ -3,10 +3,13 @@
 import html
 import re
 import shutil
+import signal
+import subprocess
 import sys
 import tempfile
 import threading
 import time
+import urllib.request
 from contextlib import contextmanager
 
 import pytest
@@ -139,6 +142,23 @@ def test_who_cancels_ends_the_computation(address, desk, folder):
         wait(lambda: desk.notes[-1] == "ends")
     no_thread_computes()
     assert all(" wins " not in text(shown[0]) for shown in job.outputs())
+
+
+def test_the_command_serves_until_it_is_interrupted(folder):
+    command = [sys.executable, "-m", "diffjax", "app", "--no-browser", "-q"]
+    command += ["--model", str(folder / "sd"), "--host", "localhost"]
+
+    def heard():  # even if whoever runs the tests is deaf to it
+        signal.signal(signal.SIGINT, signal.default_int_handler)
+
+    with subprocess.Popen(
+        command, stdout=subprocess.PIPE, text=True, preexec_fn=heard
+    ) as process:
+        address = re.search(r"http://\S+", process.stdout.readline())[0]
+        with urllib.request.urlopen(address) as answer:
+            assert b"Which label explains the noise best?" in answer.read()
+        process.send_signal(signal.SIGINT)
+        assert process.wait(SOON) == 130
 
 
 @pytest.fixture(scope="module")
