@@ -33,7 +33,7 @@ COMPARED = {
 }
 # A quarter of an hour each, of drawing and of training. With more guidance classes are
 # plainer to see, and their images more alike.
-PER_CLASS, STEPS, GUIDANCE, LENGTH = 1000, 15, 2.0, 2000
+PER_CLASS, STEPS, GUIDANCE, LENGTH = 1000, 15, 2.0, 1500
 
 
 def main() -> None:

@@ -105,7 +105,7 @@ TABLE_1 = Exhibit(
         "diffjax features cifar10 --model tiny",
         "diffjax sample cifar10 --model tiny --per-class 1000 --steps 15 --guidance 2 "
         "--out drawn",
-        "diffjax train resnet --data drawn --length 2000 --out runs/resnet-drawn",
+        "diffjax train resnet --data drawn --length 1500 --out runs/resnet-drawn",
         "diffjax baseline runs/resnet-drawn/model cifar10 --out runs/synthetic",
     ),
     counterparts=(
