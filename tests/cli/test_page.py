@@ -67,6 +67,7 @@ def desk(folder):
 @pytest.fixture
 def address(desk):
     desk.notes = []
+    outside.clear()  # of other tests
     blocks = page.build(desk)
     yield page.serve(blocks, "127.0.0.1", None, browser=False)
     blocks.close()
