@@ -361,7 +361,7 @@ def _step(
     decay: Float[Array, ""],
 ) -> tuple[Network, Any]:
     """A step of AdamW; biases and the scales of norms do not decay."""
-    import optax  # there, or no state would be
+    optax = optional("optax", "Training a head")
 
     def loss(weights: Any) -> Array:
         odds = jax.nn.log_softmax(_logits(Network(network.graphdef, weights), y))
