@@ -3,9 +3,9 @@
     python scripts/make_distractors.py distractors.csv --classes 1000
 
 The first ten are CIFAR-10's, in its numbering; the others are the package's names of
-ImageNet's classes, then of Food-101's, Flowers-102's, Caltech-101's and ObjectNet's,
-without those that CIFAR-10's classes might be taken for. `diffjax evaluate cifar10
---prompts distractors.csv` then chooses among all of them.
+CIFAR-100's classes, then of ImageNet's, Food-101's, Flowers-102's, Caltech-101's and
+ObjectNet's, without those that CIFAR-10's classes might be taken for. `diffjax evaluate
+cifar10 --prompts distractors.csv` then chooses among all of them.
 """
 
 import argparse
@@ -15,7 +15,7 @@ from pathlib import Path
 from diffjax.data.prompts import CIFAR10_TEMPLATE, Prompts
 
 NAMES = Path(__file__).parents[1] / "diffjax" / "assets" / "classnames"
-SOURCES = ("imagenet", "food101", "flowers102", "caltech101", "objectnet")
+SOURCES = ("cifar100", "imagenet", "food101", "flowers102", "caltech101", "objectnet")
 WORDS = (
     *("airplane", "automobile", "car", "bird", "cat", "deer", "dog", "frog", "horse"),
     *("ship", "truck", "boat", "bus", "van", "plane", "ferry", "ketch", "schooner"),
