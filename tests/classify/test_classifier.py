@@ -433,7 +433,7 @@ def test_truncated_prompts_are_reported(classifier):
     [
         ({"strategy": "racig"}, "Did you mean 'racing'"),
         ({"strategy": "racing:confidense=0.9"}, "Did you mean 'confidence'"),
-        ({"shortlist": "k=5:bse=mean"}, "Did you mean 'base'"),
+        ({"shortlist": "k=5:n_sample=8"}, "Did you mean 'n_samples'"),
         ({"strategy": 3}, "strategy is 3; it must be a strategy"),
         ({"shortlist": 5}, r"Shortlist\(k=50\)"),
         ({"seed": "1"}, "seed is '1'; it must be a whole number"),

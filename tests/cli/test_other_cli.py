@@ -93,6 +93,7 @@ def test_train_hands_its_options_on(monkeypatch, tmp_path):
     )
     assert result.exit_code == 0, result.output
     asked = {"length": 9, "steps": 3, "seed": 5, "init": "tiny"}
+    asked |= {"data": None, "resize": None}
     assert calls == [(("test", "data", str(tmp_path)), asked)]
     assert result.stdout.strip() == str(tmp_path / "model")
 
