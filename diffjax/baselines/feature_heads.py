@@ -20,7 +20,7 @@ from flax import nnx
 from jax.typing import DTypeLike
 from jaxtyping import Array, Float, Int
 
-from diffjax.baselines.resnet import EPSILON, Block
+from diffjax.baselines.resnet import ResNet, ResNetConfig
 from diffjax.errors import DiffjaxError, optional
 from diffjax.models.initial import drawn
 from diffjax.models.layers import Make
@@ -104,37 +104,15 @@ class LinearHead(nnx.Module):
         return logits
 
 
-class ResNetHead(nnx.Module):
-    """A few residual blocks; every level but the first halves height and width."""
-
-    def __init__(
-        self,
-        sizes: Sizes,
-        *,
-        rngs: nnx.Rngs | None,
-        dtype: DTypeLike = jnp.float32,
-        param_dtype: DTypeLike = jnp.float32,
-    ) -> None:
-        make = Make(rngs=rngs, dtype=dtype, param_dtype=param_dtype)
-        width = WIDTHS[0]
-        self.conv_in = make.conv(sizes.features, width, 3, bias=False)
-        blocks = []
-        for level, outputs in enumerate(WIDTHS):
-            for place in range(LAYERS):
-                stride = 2 if level > 0 and place == 0 else 1
-                blocks.append(Block(width, outputs, stride, GROUPS, make))
-                width = outputs
-        self.blocks = nnx.List(blocks)
-        self.norm_out = make.group_norm(width, GROUPS, EPSILON)
-        self.head = make.linear(width, sizes.classes)
-
-    def __call__(self, y: Float[Array, "h w d"]) -> Float[Array, " C"]:
-        """[h, w, d] → logits."""
-        x = self.conv_in(y)
-        for block in self.blocks:
-            x = block(x)
-        logits: Array = self.head(jax.nn.relu(self.norm_out(x)).mean((0, 1)))
-        return logits
+def resnet_head(sizes: Sizes, **kinds: Any) -> ResNet:
+    """The ResNet that models are compared with, small, of maps instead of pixels."""
+    config = ResNetConfig(
+        num_classes=sizes.classes,
+        block_out_channels=WIDTHS,
+        layers_per_block=LAYERS,
+        norm_num_groups=GROUPS,
+    )
+    return ResNet(config, channels=sizes.features, **kinds)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -162,7 +140,7 @@ COURSES: Mapping[str, Course] = {
     "linear": Course(
         module=LinearHead, epochs=40, rate=0.01, decays=(0.0, 0.1, 1.0), averages=True
     ),
-    "resnet": Course(module=ResNetHead, epochs=10, rate=1e-3, decays=(0.05,)),
+    "resnet": Course(module=resnet_head, epochs=10, rate=1e-3, decays=(0.05,)),
 }
 
 

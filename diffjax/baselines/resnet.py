@@ -71,12 +71,13 @@ class Block(nnx.Module):
 
 
 class ResNet(nnx.Module):
-    """Maps one image of any size to logits."""
+    """Maps one image of any size, or another map of ``channels``, to logits."""
 
     def __init__(
         self,
         config: ResNetConfig,
         *,
+        channels: int = 3,
         rngs: nnx.Rngs | None,
         dtype: DTypeLike = jnp.float32,
         param_dtype: DTypeLike = jnp.float32,
@@ -84,7 +85,7 @@ class ResNet(nnx.Module):
         make = Make(rngs=rngs, dtype=dtype, param_dtype=param_dtype)
         width, groups = config.block_out_channels[0], config.norm_num_groups
         self.config = config
-        self.conv_in = make.conv(3, width, 3, bias=False)
+        self.conv_in = make.conv(channels, width, 3, bias=False)
         blocks = []
         for level, outputs in enumerate(config.block_out_channels):
             for place in range(config.layers_per_block):
@@ -95,8 +96,8 @@ class ResNet(nnx.Module):
         self.norm_out = make.group_norm(width, groups, EPSILON)
         self.head = make.linear(width, config.num_classes)
 
-    def __call__(self, pixels: Float[Array, "H W 3"]) -> Float[Array, " C"]:
-        """Pixels in [−1, 1] → float32 logits."""
+    def __call__(self, pixels: Float[Array, "H W d"]) -> Float[Array, " C"]:
+        """Pixels in [−1, 1], or what else it was trained on → float32 logits."""
         x = self.conv_in(pixels)
         for block in self.blocks:
             x = block(x)
