@@ -1,17 +1,21 @@
 """Which images, captions and timesteps step k sees: pure functions of (seed, k).
 
-The items of a set of n images are 0 … n − 1, the images, and perhaps n … 2n − 1, the
-same images flipped left to right; further items may follow. All go round in epochs,
-each a fresh permutation.
+The items of a set of n images are 0 … n − 1, the images, then perhaps n … 2n − 1, the
+same images flipped left to right, and n items more for every copy that is cropped;
+further items may follow. All go round in epochs, each a fresh permutation.
 """
 
 from collections.abc import Callable
-from typing import NamedTuple
+from dataclasses import dataclass
+from typing import Any, NamedTuple
 
 import numpy as np
-from jaxtyping import Float32, Int32, UInt8
+from jaxtyping import Float, Float32, Int32, UInt8
+from PIL import Image
 from scipy.special import expit
 from scipy.stats import norm
+
+LEAST_CROP = 0.4  # of an image's area
 
 
 class LatentBatch(NamedTuple):
@@ -55,6 +59,35 @@ class Captions(NamedTuple):
         return ids
 
 
+@dataclass(frozen=True, kw_only=True)
+class Levels:
+    """t/T of items, of which a logit is normal (Esser et al. 2024, section 3.1).
+
+    Attributes:
+        n_own: how many items are the images', before further ones.
+        own: mean and standard deviation of the logit for these; None for uniform t.
+        further: the same for the others.
+    """
+
+    n_own: int
+    own: tuple[float, float] | None
+    further: tuple[float, float] | None
+
+    def __call__(
+        self, u: Float[np.ndarray, " b"], items: Int32[np.ndarray, " b"]
+    ) -> Float[np.ndarray, " b"]:
+        """t/T for u in (0, 1)."""
+        share = np.array(u)
+        u = np.clip(u, 1e-6, 1 - 1e-6)
+        for which, numbers in (
+            (items < self.n_own, self.own),
+            (items >= self.n_own, self.further),
+        ):
+            if numbers is not None:
+                share[which] = expit(norm.ppf(u[which], *numbers))
+        return share
+
+
 def batch_items(n: int, batch: int, step: int, seed: int) -> Int32[np.ndarray, " b"]:
     """The items in [0, n) of a step; an epoch's incomplete last batch is left out."""
     if not 0 < batch <= n:
@@ -65,14 +98,46 @@ def batch_items(n: int, batch: int, step: int, seed: int) -> Int32[np.ndarray, "
 
 
 def item_pixels(
-    images: UInt8[np.ndarray, "n H W 3"], items: Int32[np.ndarray, " b"]
-) -> Float32[np.ndarray, "b H W 3"]:
-    """The pixels, in [−1, 1], of items in [0, 2n)."""
-    n = len(images)
-    pixels = images[items % n].astype(np.float32) / 127.5 - 1
-    flipped = (items >= n)[:, None, None, None]
-    either: np.ndarray = np.where(flipped, pixels[:, :, ::-1], pixels)
-    return either
+    images: UInt8[np.ndarray, "n H H 3"],
+    items: Int32[np.ndarray, " b"],
+    *,
+    mirror: bool,
+) -> Float32[np.ndarray, "b H H 3"]:
+    """The pixels, in [−1, 1], of items of n images.
+
+    Args:
+        images: 0 to 255, squares.
+        items: copy n + image; copy 0 is the image, copy 1 its mirror image if there
+            are such, and any further copy a crop.
+        mirror: whether there are mirror images.
+    """
+    copy, index = np.divmod(items, len(images))
+    found = images[index]
+    mirrored = (copy == 1) & mirror
+    found[mirrored] = found[mirrored][:, :, ::-1]
+    for place in np.flatnonzero(copy > mirror):
+        random = np.random.default_rng((int(index[place]), int(copy[place])))
+        found[place] = crop(found[place], random)
+    return found.astype(np.float32) / 127.5 - 1
+
+
+def crop(
+    image: UInt8[np.ndarray, "H H 3"], random: np.random.Generator
+) -> UInt8[np.ndarray, "H H 3"]:
+    """A random square of an image at the image's own size, flipped half of the time.
+
+    Its area is uniform between ``LEAST_CROP`` and the whole; bicubic (as is customary
+    since Szegedy et al. 2015, but without changes of the aspect ratio).
+    """
+    side = len(image)
+    edge = side * float(np.sqrt(random.uniform(LEAST_CROP, 1)))
+    left, top = random.uniform(0, side - edge, 2)
+    if random.random() < 0.5:
+        image = image[:, ::-1]
+    picture = Image.fromarray(image).resize(
+        (side, side), Image.Resampling.BICUBIC, box=(left, top, left + edge, top + edge)
+    )
+    return np.asarray(picture)
 
 
 def latent_batch(
@@ -83,7 +148,7 @@ def latent_batch(
     batch: int,
     empty: float,
     n_timesteps: int,
-    logit_normal: tuple[float, float] | None = None,
+    levels: Callable[[Any, Any], Any] = lambda u, items: u,
     step: int,
     seed: int,
 ) -> LatentBatch:
@@ -96,7 +161,7 @@ def latent_batch(
         batch: items a step.
         empty: that share.
         n_timesteps: T.
-        logit_normal: mean and standard deviation of logit t/T; None for uniform t.
+        levels: (u, items) → t/T, for u uniform in (0, 1); by default t is uniform.
         step: from 0 on.
         seed: the seed of the run.
     """
@@ -105,10 +170,8 @@ def latent_batch(
     random = np.random.default_rng((seed, step, 1))
     shown = ids(items, random)
     shown[random.random(batch) < empty] = nothing
-    # Stratified, so that no step sees only easy timesteps; each one is still uniform,
-    # or logit t/T is normal (Esser et al. 2024, section 3.1).
+    # stratified, so that no step sees only easy timesteps; each one is still uniform
     u = (random.permutation(batch) + random.random(batch)) / batch
-    if logit_normal is not None:
-        u = expit(norm.ppf(np.clip(u, 1e-6, 1 - 1e-6), *logit_normal))
-    t = np.minimum(u * n_timesteps, n_timesteps - 1).astype(np.int32)
+    share = levels(u, items)
+    t = np.minimum(share * n_timesteps, n_timesteps - 1).astype(np.int32)
     return LatentBatch(latents[items], shown, t)

@@ -21,7 +21,7 @@ from diffjax.models.sampling import sample
 from diffjax.models.unet import TextCondition
 from diffjax.scoring.noise import normal, seed_key
 from diffjax.tracing import jit
-from diffjax.training.batches import LatentBatch, latent_batch
+from diffjax.training.batches import LatentBatch, Levels, latent_batch
 from diffjax.training.beginning import Beginning
 from diffjax.training.class_to_image import class_to_image
 from diffjax.training.export import Made, Part, export_pipeline
@@ -107,6 +107,12 @@ def train_diffusion(
         console=console,
     )
 
+    levels = Levels(
+        n_own=len(images) * recipe.copies,
+        own=recipe.logit_normal,
+        further=kind.logit_normal,
+    )
+
     def loss(parameters: Any, batch: Any, key: Any) -> Any:  # of a LatentBatch
         denoiser, conditions = conditioned(parameters, batch.ids)
         return denoiser_loss(
@@ -127,7 +133,7 @@ def train_diffusion(
             batch=recipe.denoiser.batch,
             empty=recipe.empty,
             n_timesteps=schedule.n_timesteps,
-            logit_normal=recipe.logit_normal,
+            levels=levels,
             step=step,
             seed=seed,
         )

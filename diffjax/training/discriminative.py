@@ -52,7 +52,8 @@ def train_discriminative(
 
     def batch_of_step(step: int) -> PixelBatch:
         items = batch_items(2 * len(images), phase.batch, step, seed)
-        return PixelBatch(item_pixels(images, items), labels[items % len(images)])
+        pixels = item_pixels(images, items, mirror=True)
+        return PixelBatch(pixels, labels[items % len(images)])
 
     parameters = fit(
         phase,

@@ -138,7 +138,9 @@ def _card(
     )
     steps = f"{made.steps:,} step" + ("s" if made.steps > 1 else "")
     text = " (text encoder: float32)" if isinstance(recipe, TextToImage) else ""
-    ways = "unflipped and flipped left to right" if recipe.mirror else "unflipped"
+    ways = ["plain", *["flipped left to right"] * recipe.mirror]
+    if recipe.crops:
+        ways.append(f"in {recipe.crops} random crop" + "s" * (recipe.crops > 1))
     stopped = "" if made.steps == phase.steps else f" of {phase.steps:,}, stopped there"
     return f"""# {recipe.name}
 
@@ -151,7 +153,7 @@ layout that diffusers' `{pipeline}` loads.
 
 ## Data
 
-The split `{recipe.split}` of `{recipe.dataset}`, {ways},
+The split `{recipe.split}` of `{recipe.dataset}`, {" and ".join(ways)},
 {_conditions(recipe)}
 
 ## Recipe

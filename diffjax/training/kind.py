@@ -25,6 +25,8 @@ class Kind:
         nothing: the ids of no condition.
         shown: the ids that sample images are drawn for.
         further: images that follow the data's, as items of their own.
+        logit_normal: of these, mean and standard deviation of logit t/T; None for
+            uniform t.
         bound_weight: of the variational bound, where a variance is predicted.
         pipeline: the class of diffusers that loads the result.
         stored: the networks' names there, each with its tensors' names and its config.
@@ -38,6 +40,7 @@ class Kind:
     nothing: Int32[np.ndarray, "..."]
     shown: Ids
     further: UInt8[np.ndarray, "m H W 3"]
+    logit_normal: tuple[float, float] | None = None
     bound_weight: float = 0.0
     pipeline: str
     stored: Mapping[str, tuple[Names, Mapping[str, Any]]]

@@ -60,8 +60,8 @@ def train_autoencoder(
 
     Args:
         recipe: whose autoencoder it is.
-        images: items 0 … n − 1, and where the recipe mirrors them, n … 2n − 1.
-        further: the items after those; never mirrored.
+        images: of which a recipe makes ``copies`` items each.
+        further: the items after those; neither mirrored nor cropped.
         out: the run's folder.
         seed: of initial weights, batches and draws.
         beginning: whose autoencoder is taken as it is, instead of a new one.
@@ -77,15 +77,15 @@ def train_autoencoder(
         network = beginning.weights(network, "autoencoder")
     graph, parameters = nnx.split(network)
     phase = recipe.autoencoder
-    own = len(images) * (2 if recipe.mirror else 1)
+    own = len(images) * recipe.copies
     n = own + len(further)
 
     def pixels(items: np.ndarray) -> np.ndarray:  # of any items, in [−1, 1]
         ours = items < own
         found = np.empty((len(items), *images.shape[1:]), np.float32)
-        found[ours] = item_pixels(images, items[ours])
+        found[ours] = item_pixels(images, items[ours], mirror=recipe.mirror)
         if not ours.all():
-            found[~ours] = item_pixels(further, items[~ours] - own)
+            found[~ours] = item_pixels(further, items[~ours] - own, mirror=False)
         return found
 
     if beginning is None:

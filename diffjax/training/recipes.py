@@ -92,6 +92,7 @@ class Diffusion(Recipe):
 
     Attributes:
         mirror: whether images are flipped left to right as well.
+        crops: how many random crops of each image there are besides.
         empty: the share of images that are shown without their caption or class.
         logit_normal: mean and standard deviation of logit t/T in training; None for
             uniform t. Where little is left of an image, there is little to learn.
@@ -105,6 +106,7 @@ class Diffusion(Recipe):
     """
 
     mirror: bool = True
+    crops: int = 0
     empty: float = 0.1
     logit_normal: tuple[float, float] | None = None
     vae: Mapping[str, Any]
@@ -112,6 +114,11 @@ class Diffusion(Recipe):
     kl_weight: float = 1e-3
     autoencoder: Phase
     denoiser: Phase
+
+    @property
+    def copies(self) -> int:
+        """How many items there are of each image."""
+        return 1 + self.mirror + self.crops
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -121,6 +128,7 @@ class TextToImage(Diffusion):
     Attributes:
         templates: captions with one {} for the class name.
         scenes: how many composed scenes (``data.scenes``) are among the images.
+        scenes_logit_normal: ``logit_normal`` of the scenes.
         vocabulary: the tokenizer's size at most.
         unet: config.json.
         text_encoder: config.json, but for the vocabulary's size and special tokens.
@@ -129,6 +137,7 @@ class TextToImage(Diffusion):
     scheduler: Mapping[str, Any] = field(default_factory=configs.STABLE_DIFFUSION.copy)
     templates: tuple[str, ...] = TEMPLATES
     scenes: int = 0
+    scenes_logit_normal: tuple[float, float] | None = None
     vocabulary: int = 2000
     unet: Mapping[str, Any]
     text_encoder: Mapping[str, Any]

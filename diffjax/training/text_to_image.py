@@ -60,7 +60,7 @@ def text_to_image(
     captions = Captions(
         ids[: len(texts)].reshape(-1, len(class_names), length), ids[len(texts) : -1]
     )
-    n_own = len(images) * (2 if recipe.mirror else 1)
+    n_own = len(images) * recipe.copies
     unet, text_encoder, text_config = build_networks(recipe, vocabulary, random)
     return Kind(
         networks={"denoiser": unet, "text_encoder": text_encoder},
@@ -68,6 +68,7 @@ def text_to_image(
         nothing=ids[-1],
         shown=np.stack([*captions.of_classes[0, :SHOWN], *captions.of_items[:SHOWN]]),
         further=composed,
+        logit_normal=recipe.scenes_logit_normal,
         pipeline="StableDiffusionPipeline",
         stored={
             "unet": (UNET, recipe.unet),

@@ -1,10 +1,14 @@
 """Which items, captions and timesteps a step sees, by seed and step alone."""
 
 import numpy as np
+import pytest
 
 from diffjax.training.batches import (
+    LEAST_CROP,
     Captions,
+    Levels,
     batch_items,
+    crop,
     item_pixels,
     latent_batch,
 )
@@ -17,11 +21,46 @@ def test_an_epoch_shows_every_item_once_and_the_next_in_another_order():
     assert list(first) != list(second)
 
 
-def test_items_past_the_images_are_flipped():
+def test_items_past_the_images_are_flipped_and_those_past_these_are_crops():
     images = np.random.default_rng(0).integers(0, 256, (2, 8, 8, 3), dtype=np.uint8)
-    plain, flipped = item_pixels(images, np.array([1, 3], np.int32))
+    items = np.array([1, 3, 5, 7], np.int32)
+    plain, flipped, *crops = item_pixels(images, items, mirror=True)
     np.testing.assert_array_equal(plain, flipped[:, ::-1])
     np.testing.assert_allclose(plain, images[1] / 127.5 - 1, atol=1e-6)
+    first, second = crops
+    for one, other in ((first, plain), (first, flipped), (first, second)):
+        assert (one != other).any()
+    # whatever stands beside it in a batch, and with no mirror images before it
+    [alone] = item_pixels(images, items[2:3], mirror=True)
+    np.testing.assert_array_equal(alone, first)
+    [unmirrored] = item_pixels(images, items[1:2], mirror=False)
+    assert (unmirrored != plain).any() and (unmirrored != flipped).any()
+
+
+def test_a_crop_is_a_part_of_the_image_in_its_own_proportions():
+    """A ramp from left to right, whose values are places, and one from top to bottom.
+
+    Resizing keeps ramps, but at the edges of the crop.
+    """
+    x = np.linspace(20, 220, 32)
+    image = np.stack([*np.meshgrid(x, x), np.zeros((32, 32))], -1).astype(np.uint8)
+    flipped, areas = 0, []
+    for seed in range(200):
+        found = crop(image, np.random.default_rng(seed))
+        assert found.shape == image.shape and found.dtype == np.uint8
+        across, down = (
+            found[16, 4:28, 0].astype(float),
+            found[4:28, 16, 1].astype(float),
+        )
+        slope = (across[-1] - across[0]) / 23 * 31 / 200
+        height = (down[-1] - down[0]) / 23 * 31 / 200
+        assert abs(abs(slope) - height) < 0.02
+        assert np.abs(np.diff(across)).std() < 1.1  # of whole numbers
+        flipped += slope < 0
+        areas.append(height**2)
+    assert 70 < flipped < 130
+    assert LEAST_CROP - 0.03 < min(areas) < LEAST_CROP + 0.05
+    assert 0.95 < max(areas) < 1.03
 
 
 NOTHING = np.array([99], np.int32)
@@ -115,26 +154,36 @@ def test_without_flipped_images_further_items_follow_the_images():
     assert seen == set(range(18))
 
 
-def test_logit_normal_timesteps_have_that_mean_and_spread():
+@pytest.mark.parametrize("further", [(1.5, 0.8), None])
+def test_logit_normal_timesteps_have_that_mean_and_spread(further):
     labels = np.zeros(64, np.int32)
-    t = [
+    batches = [
         latent_batch(
-            np.zeros((64, 1, 1, 1), np.float32),
+            np.arange(64, dtype=np.float32)[:, None, None, None],
             lambda items, random: labels[items],
             np.array(1, np.int32),
             batch=64,
             empty=0.0,
             n_timesteps=100_000,
-            logit_normal=(-0.5, 1.2),
+            levels=Levels(n_own=40, own=(-0.5, 1.2), further=further),
             step=step,
             seed=0,
-        ).timesteps
+        )
         for step in range(50)
     ]
-    share = (np.concatenate(t) + 0.5) / 100_000
+    items = np.concatenate([batch.latents.ravel() for batch in batches])
+    t = np.concatenate([batch.timesteps for batch in batches])
+    share = (t + 0.5) / 100_000
     logits = np.log(share / (1 - share))
-    assert abs(logits.mean() + 0.5) < 0.02
-    assert abs(logits.std() - 1.2) < 0.02
+    own, others = logits[items < 40], logits[items >= 40]
+    assert abs(own.mean() + 0.5) < 0.04
+    assert abs(own.std() - 1.2) < 0.04
+    if further is None:
+        assert abs(share[items >= 40].mean() - 0.5) < 0.02
+        assert abs(share[items >= 40].std() - 12**-0.5) < 0.02
+    else:
+        assert abs(others.mean() - 1.5) < 0.06
+        assert abs(others.std() - 0.8) < 0.06
 
 
 def test_timesteps_are_stratified_and_cover_the_schedule():
