@@ -8,7 +8,8 @@
 To be run in the repository's folder, whose paths the runs remember. Every result is a
 `diffjax` command, which is printed before it runs; runs go to notebooks/saved/NAME. A
 run that is there goes on where it stopped. Afterwards its parts are packed into one
-file, so that it can be kept in the repository. Pictures go to docs.
+file, so that it can be kept in the repository; such a run is left as it is, and
+--saved makes it anew elsewhere. Pictures go to docs.
 
 Shifts are the ResNet under every corruption and severity; robustness takes a run for
 each checkpoint and shift. These are many, so they stay in runs, and their figures are
@@ -26,6 +27,7 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 from diffjax.data.corruptions import SEVERITIES, every_corruption
+from diffjax.runs.rows import PARTS
 
 SAVED = Path("notebooks") / "saved"
 ROBUSTNESS = Path("runs") / "robustness"
@@ -50,12 +52,16 @@ def commands(args: argparse.Namespace) -> dict[str, list[tuple[Path, Command]]]:
     worse = ["--corrupt", "all", "--limit", MANY, *data]
     decide = ["--loss", "l2", *also, "--strategy", DECIDE]
     dit = ["fashion_mnist", "--model", "tiny-dit", "--loss", "l2", *bound]
+    flow = ["fashion_mnist", "--model", "tiny-flow", "--loss", "l2", *also]
     return {
         "cifar10": [
             (saved / "tiny-cifar10", ["evaluate", "cifar10", *decide, *data]),
             (saved / "resnet-cifar10", ["baseline", "resnet", "cifar10", *data]),
         ],
-        "fashion": [(saved / "dit-fashion", ["evaluate", *dit, *DIT_DECIDE, *data])],
+        "fashion": [
+            (saved / "dit-fashion", ["evaluate", *dit, *DIT_DECIDE, *data]),
+            (saved / "flow-fashion", ["evaluate", *flow, *DIT_DECIDE, *data]),
+        ],
         "study": [
             (
                 saved / "study",
@@ -119,16 +125,18 @@ def shifts(severities: Sequence[int]) -> Iterator[tuple[str, Command]]:
             yield str(each).replace(":", "-"), ["--corrupt", str(each)]
 
 
+def packed(run: Path) -> bool:
+    """Whether a run is whole, in one file."""
+    parts = sorted((run / PARTS).glob("*.parquet"))
+    return [part.name for part in parts] == [PACKED]
+
+
 def pack(run: Path) -> None:
     """Put a run's parts into one file, without the pictures of mistaken images."""
     import pyarrow as pa
     import pyarrow.parquet as pq
 
-    from diffjax.runs.rows import PARTS
-
     parts = sorted((run / PARTS).glob("*.parquet"))
-    if [part.name for part in parts] == [PACKED]:
-        return
     whole = run / PARTS / "packed.partial"
     table = pq.read_table([str(part) for part in parts])
     if "thumbnail" in table.column_names:
@@ -191,7 +199,11 @@ def main() -> None:
                     subprocess.run([sys.executable, str(make), *where], check=True)
             line = [*command, "--out", str(run), "--quiet"]
             print(shlex.join(["diffjax", *line]), flush=True)
-            if not args.list:
+            if args.list:
+                continue
+            if packed(run):
+                print(f"# {run} is there already.")
+            else:
                 subprocess.run(
                     [sys.executable, "-m", "diffjax", *line],
                     check=True,

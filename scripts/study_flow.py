@@ -1,7 +1,6 @@
 """Diffusion against flow: the same network, trained as both, as a classifier.
 
-    python scripts/study_flow.py --diffusion tiny-dit --flow runs/flow/model \\
-        --data-dir data --limit 2000 --out study-flow
+    python scripts/study_flow.py --data-dir data --limit 1000 --out study-flow
 
 Each model classifies the same images by racing, with its errors measured in the space
 of the noise, of the data and of the velocity; the flow on noise levels spread evenly
@@ -137,7 +136,7 @@ def main() -> None:
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
     parser.add_argument("--diffusion", default="tiny-dit", help="a model")
-    parser.add_argument("--flow", required=True, help="a model")
+    parser.add_argument("--flow", default="tiny-flow", help="a model")
     parser.add_argument("--dataset", default="fashion_mnist")
     parser.add_argument("--data-dir")
     parser.add_argument("--limit", type=int, help="images; all by default")

@@ -115,6 +115,16 @@ MODELS: dict[str, Model] = {
             licence="Apache-2.0",
             note="in the package; the 10 classes of Fashion-MNIST",
         ),
+        Model(
+            name="tiny-flow",
+            hub_id=None,
+            kind="class",
+            resolution=28,
+            denoiser_parameters=2_834_704,
+            total_parameters=2_834_704 + 159_383,
+            licence="Apache-2.0",
+            note="in the package; the same classes, by a flow",
+        ),
         _stable_diffusion_1(name="sd-1.4", hub_id="CompVis/stable-diffusion-v1-4"),
         _stable_diffusion_1(
             name="sd-1.5", hub_id="stable-diffusion-v1-5/stable-diffusion-v1-5"

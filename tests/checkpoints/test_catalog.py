@@ -356,7 +356,9 @@ def test_component_that_is_absent_in_the_index(tmp_path):
 def test_unknown_names():
     with pytest.raises(DiffjaxError, match=r"Did you mean sd-1\.5 or"):
         resolve("sd-15")
-    with pytest.raises(DiffjaxError, match=r"Known names: tiny, tiny-dit, sd-1\.4"):
+    with pytest.raises(
+        DiffjaxError, match=r"Known names: tiny, tiny-dit, tiny-flow, sd-1\.4"
+    ):
         resolve("no-such-model")
     with pytest.raises(DiffjaxError, match="diffjax baseline clip:owner/name"):
         resolve("clip:owner/name")

@@ -21,6 +21,7 @@ from diffjax.schedules import add_noise
 from diffjax.training.recipes import get_recipe
 
 MEBI = 2**20
+DIFFUSION = ("tiny", "tiny-dit", "tiny-flow")
 
 
 @pytest.fixture(scope="module")
@@ -28,18 +29,13 @@ def tiny():
     return load_model("tiny")
 
 
-@pytest.fixture(scope="module")
-def tiny_dit():
-    return load_model("tiny-dit")
-
-
 def test_they_are_small():
-    folders = [resolve("tiny"), resolve("tiny-dit"), EMBEDDED["resnet"]]
+    folders = [*map(resolve, DIFFUSION), EMBEDDED["resnet"]]
     files = [path for folder in folders for path in folder.rglob("*")]
     assert sum(path.stat().st_size for path in files) <= 48 * MEBI
 
 
-@pytest.mark.parametrize("name", ["tiny", "tiny-dit"])
+@pytest.mark.parametrize("name", DIFFUSION)
 def test_the_catalogue_knows_their_sizes(name):
     entry, model = MODELS[name], load_model(name)
     assert model.denoiser.parameters == entry.denoiser_parameters
@@ -48,7 +44,7 @@ def test_the_catalogue_knows_their_sizes(name):
     assert model.resolution == entry.resolution
 
 
-@pytest.mark.parametrize("name", ["tiny", "tiny-dit"])
+@pytest.mark.parametrize("name", DIFFUSION)
 def test_they_are_what_their_recipes_make(name):
     """A run of the recipe can begin from them, so names and shapes are the recipe's."""
     recipe, folder = get_recipe(name), resolve(name)
@@ -67,12 +63,14 @@ def test_every_caption_of_a_scene_fits(tiny):
     assert not any(tiny.conditioner.tokenize(sentences).truncated)
 
 
-def test_diffusers_in_torch_loads_the_dit_and_agrees(tiny_dit):
+@pytest.mark.parametrize("name", ["tiny-dit", "tiny-flow"])
+def test_diffusers_in_torch_loads_a_transformer_and_agrees(name):
     import torch
     from diffusers import DiTPipeline
 
-    pipeline = DiTPipeline.from_pretrained(resolve("tiny-dit"), dtype=torch.float32)
-    size = tiny_dit.resolution // tiny_dit.downscale
+    transformer = load_model(name)
+    pipeline = DiTPipeline.from_pretrained(resolve(name), dtype=torch.float32)
+    size = transformer.resolution // transformer.downscale
     latent = np.random.default_rng(0).standard_normal((1, 4, size, size), np.float32)
     with torch.no_grad():
         noise = pipeline.transformer(
@@ -81,28 +79,30 @@ def test_diffusers_in_torch_loads_the_dit_and_agrees(tiny_dit):
             class_labels=torch.tensor([7]),
         ).sample
     z_t = jnp.asarray(latent[0].transpose(1, 2, 0))
-    network = tiny_dit.denoiser.module()
+    network = transformer.denoiser.module()
     predicted = network(z_t, jnp.int32(300), jnp.int32(7))
     error = np.abs(np.asarray(predicted).transpose(2, 0, 1) - noise[0].numpy()).max()
     assert error <= 1e-4 * noise.std().item()
-    assert pipeline.labels[tiny_dit.class_names[9]] == 9
+    assert pipeline.labels[transformer.class_names[9]] == 9
 
 
-def test_the_dit_knows_a_class_from_what_it_draws_of_it(tiny_dit):
+@pytest.mark.parametrize("name", ["tiny-dit", "tiny-flow"])
+def test_a_transformer_knows_a_class_from_what_it_draws_of_it(name):
     """Latents drawn under a class have less error under that class than under most."""
     from diffjax.models.diffusion import predict
     from diffjax.models.sampling import sample
 
-    schedule, network = tiny_dit.schedule, tiny_dit.denoiser
-    n = tiny_dit.n_classes
-    size = tiny_dit.resolution // tiny_dit.downscale
+    transformer = load_model(name)
+    schedule, network = transformer.schedule, transformer.denoiser
+    n = transformer.n_classes
+    size = transformer.resolution // transformer.downscale
 
     @jax.jit
     def draw(network):
         one = network.module()
         return sample(
             lambda z_t, t: jax.vmap(one, (0, None, 0))(z_t, t, jnp.arange(n))[..., :4],
-            tiny_dit.steps(10, tiny_dit.resolution),
+            transformer.steps(10, transformer.resolution),
             jax.random.normal(jax.random.key(0), (n, size, size, 4)),
         )
 

@@ -23,7 +23,7 @@ def offered(*words):
 @pytest.mark.parametrize("command", ["classify", "demo", "evaluate", "bench"])
 def test_models_are_offered_or_else_folders(command):
     assert offered(command, "--model", "") == list(MODELS)
-    assert offered(command, "--model", "tiny") == ["tiny", "tiny-dit"]
+    assert offered(command, "--model", "tiny") == ["tiny", "tiny-dit", "tiny-flow"]
     assert offered(command, "--model", "./tiny") == ["dir"]
 
 

@@ -219,7 +219,11 @@ SAVED = Path(diffjax.__file__).parents[1] / "notebooks" / "saved"
 
 @pytest.mark.parametrize(
     ("run", "model", "before"),
-    [("tiny-cifar10", "tiny", 0.25), ("dit-fashion", "tiny-dit", 0.1)],
+    [
+        ("tiny-cifar10", "tiny", 0.25),
+        ("dit-fashion", "tiny-dit", 0.1),
+        ("flow-fashion", "tiny-flow", 0.05),
+    ],
 )
 def test_scores_of_the_embedded_models_are_probabilities(run, model, before):
     """On all test images, of which few took part in the fit, under other settings."""

@@ -52,7 +52,9 @@ def test_a_label_that_cannot_be_has_no_name_where_its_image_failed(run, tmp_path
     assert read_run(path).rows["label_name"].to_pylist()[0] is None
 
 
-@pytest.mark.parametrize("name", ["tiny-cifar10", "resnet-cifar10", "dit-fashion"])
+@pytest.mark.parametrize(
+    "name", ["tiny-cifar10", "resnet-cifar10", "dit-fashion", "flow-fashion"]
+)
 def test_a_dataframe_of_a_run_made_before(name):
     """What pandas counts is what the run's summary said when it was made."""
     pytest.importorskip("pandas")

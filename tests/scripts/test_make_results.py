@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pyarrow as pa
 import pyarrow.parquet as pq
-from make_results import pack
+from make_results import pack, packed
 
 ROOT = Path(__file__).parents[2]
 SCRIPT = ROOT / "scripts" / "make_results.py"
@@ -46,10 +46,11 @@ def test_packing_keeps_every_row_and_drops_pictures(tmp_path):
         rows = {"index": [2 * k, 2 * k + 1], "thumbnail": [b"jpeg", None]}
         schema = pa.schema({"index": pa.int64(), "thumbnail": pa.binary()})
         pq.write_table(pa.table(rows, schema=schema), parts / f"{k}.parquet")
+    assert not packed(tmp_path)
     pack(tmp_path)
-    pack(tmp_path)  # once is enough
-    [packed] = parts.iterdir()
-    table = pq.read_table(packed, page_checksum_verification=True)
+    assert packed(tmp_path)  # and is not run again
+    [file] = parts.iterdir()
+    table = pq.read_table(file, page_checksum_verification=True)
     assert table["index"].to_pylist() == list(range(6))
     assert table["thumbnail"].null_count == 6
     assert table.schema.field("thumbnail").type == pa.binary()
