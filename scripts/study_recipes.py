@@ -94,8 +94,10 @@ def steps_in(
     kept = out / "speed.json"
     if not kept.exists():
         short = replace(recipe, scenes=64, crops=0)
-        denoiser = replace(recipe.denoiser, steps=60, log_every=20, show_every=0)
-        autoencoder = replace(recipe.autoencoder, steps=20)
+        denoiser = replace(
+            recipe.denoiser, steps=60, warmup=1, log_every=20, show_every=0
+        )
+        autoencoder = replace(recipe.autoencoder, steps=20, warmup=1)
         random = np.random.default_rng(0)
         images = random.integers(0, 256, (256, 32, 32, 3), np.uint8)
         labels = np.zeros(256, np.int32)
