@@ -77,7 +77,8 @@ def test_one_killed_and_one_raising_leave_the_others(classifier, tmp_path):
         start(SHARES, path, fate, SLURM_PROCID=str(k), SLURM_STEP_NUM_TASKS="3")
         for k, fate in enumerate(["waits", "raises", "ends"])
     )
-    assert killed.stdout.readline() == "two done\n"
+    line = killed.stdout.readline()
+    assert line == "two done\n", killed.communicate()[1]
     killed.kill()
     killed.communicate()
     _, error = good.communicate(timeout=300)
