@@ -273,16 +273,21 @@ def remove_summary(path: Path) -> None:
 def _check_folder(path: Path) -> None:
     if path.exists() and not path.is_dir():
         raise DiffjaxError(f"{path} is a file; a run needs a folder of its own.")
-    if not path.exists() or (path / HEADER).exists() or kept_header(path):
+    if not path.exists():
+        return
+    # Another process may be beginning the run just now: what is seen here is judged by
+    # the header and the parts that are there afterwards, which nobody takes away.
+    seen = [p.name for p in (*path.iterdir(), *(path / PARTS).glob("*"))]
+    if (path / HEADER).exists() or kept_header(path):
         return
     # parts come first: without them the rest is someone else's
     ours = {PROMPTS, PARTS} if (path / PARTS).is_dir() else set()
     strange = [
-        p.name
-        for p in (*path.iterdir(), *(path / PARTS).glob("*"))
-        if p.name not in ours
-        and not p.name.endswith(PARTIAL)
-        and not (ours and p.name.startswith(LOCK))
+        name
+        for name in seen
+        if name not in ours
+        and not name.endswith(PARTIAL)
+        and not (ours and name.startswith(LOCK))
     ]
     if strange:
         raise DiffjaxError(

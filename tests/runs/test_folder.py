@@ -1,6 +1,7 @@
 """A run's folder: what is written is what is read."""
 
 import json
+from pathlib import Path
 
 import numpy as np
 import pyarrow as pa
@@ -10,6 +11,7 @@ from writing import PROMPTS, header, row
 
 from diffjax.data.prompts import Prompts
 from diffjax.errors import DiffjaxError
+from diffjax.runs import folder
 from diffjax.runs.folder import read_run
 from diffjax.runs.rows import lists, schema
 from diffjax.runs.run import with_names
@@ -154,3 +156,16 @@ def test_a_command_that_failed_before_its_first_image_spoils_nothing(tmp_path):
     assert read_run(path).header == json.loads(json.dumps(header()))
     with pytest.raises(DiffjaxError, match="another configuration"):
         opened(path, seed=1)
+
+
+def test_a_folder_in_which_another_process_begins_just_now(tmp_path, monkeypatch):
+    """Its header may come between two looks at the folder."""
+    listed = Path.iterdir
+
+    def begins(self):
+        (tmp_path / "parts").mkdir(exist_ok=True)
+        (tmp_path / "run.json").write_text("{}")
+        return listed(self)
+
+    monkeypatch.setattr(Path, "iterdir", begins)
+    folder._check_folder(tmp_path)
