@@ -128,7 +128,7 @@ class TextToImage(Diffusion):
     Attributes:
         templates: captions with one {} for the class name.
         scenes: how many composed scenes (``data.scenes``) are among the images.
-        scenes_logit_normal: ``logit_normal`` of the scenes.
+        scenes_logit_normal: ``logit_normal`` of the scenes; None for uniform t.
         vocabulary: the tokenizer's size at most.
         unet: config.json.
         text_encoder: config.json, but for the vocabulary's size and special tokens.
@@ -215,6 +215,7 @@ RECIPES: dict[str, Recipe] = {
             dataset="cifar10",
             scenes=40_000,
             logit_normal=(0.3, 1.2),  # the classes differ most around t = 600
+            scenes_logit_normal=(0.3, 1.2),
             vae=configs.vae_config((16, 32)),
             unet=configs.unet_config((32, 64, 128), (False, False, True), condition=64),
             text_encoder=configs.text_config(64, layers=2),

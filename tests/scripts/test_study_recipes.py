@@ -40,6 +40,7 @@ def test_variants_differ_from_the_recipe_in_what_they_name(study):
         assert recipe.unet["cross_attention_dim"] == states
     former = study.variant("former")
     assert (former.unet, former.scheduler) == (tiny.unet, tiny.scheduler)
+    assert former.scenes_logit_normal == tiny.scenes_logit_normal is not None
 
 
 class Test:  # CIFAR-10's test images that are in the package, five times each
